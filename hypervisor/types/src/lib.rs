@@ -1,0 +1,30 @@
+//! The words every other crate uses.
+//!
+//! Answers for: addresses and ranges of the two address spaces a hypervisor handles, identifiers, time, access sizes,
+//! the frame that an exit saves and the raw syndrome that comes with it. Does not answer for: behaviour. Nothing here
+//! decides anything.
+//!
+//! Names and formats follow the Arm Architecture Reference Manual for A-profile (DDI 0487).
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+mod access;
+mod address;
+mod context;
+mod id;
+mod time;
+
+pub use access::AccessSize;
+pub use address::{Address, Ipa, PAGE_SIZE, Pa, Range};
+pub use context::{EL1_RESET_PSTATE, Pstate, RawExit, RawExitKind, VcpuContext};
+pub use id::{CpuId, CpuSet, IntId, MAX_CPUS, MAX_VCPUS, Mpidr, VcpuId, VcpuSet, VmId};
+pub use time::{Frequency, Ticks};
+
+/// The lock of the portable crates: a spin lock without policy.
+///
+/// Every holder runs with interrupts masked (guest exits always do; host threads enter portable code through the
+/// kernel's gate, which masks them), so a holder is never preempted by another that spins on the same CPU. The order in
+/// which portable locks may nest is: device (`vdev::Bus`) → interrupt controller (`vgic`) → back end (`host`). The
+/// kernel's own locks are `kernel::sync`, never held while portable code runs.
+pub type Lock<T> = spin::mutex::SpinMutex<T>;
