@@ -1,1 +1,36 @@
+//! The partition, what the original calls `qvm`: one virtual machine from its configuration to its end.
+//!
+//! Answers for: turning a configuration into a machine ([`config`], [`load`], [`tree`]), answering the exits of its
+//! vCPUs, and saying how it ended. Does not answer for: memory, threads, physical interrupts (the kernel's), device
+//! models (`vdevs`, handed in as factories), and when anything happens. Nothing here touches hardware: what has to be
+//! done to the world is returned.
+//!
+//! Exits follow the Arm Architecture Reference Manual for A-profile (DDI 0487), firmware calls PSCI 1.1 (DEN 0022) and
+//! SMCCC 1.x (DEN 0028).
+
 #![no_std]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation
+    )
+)]
+
+extern crate alloc;
+
+pub mod config;
+pub mod load;
+pub mod tree;
+
+/// Where the files that a configuration names come from: the boot archive at EL2, the host's file system on a PC.
+pub trait Files {
+    /// The contents of the file `path`, or `None` if there is none. Paths are relative to the root, normalised, without a
+    /// leading slash: `vms/linux/Image`.
+    fn file(&self, path: &str) -> Option<&[u8]>;
+}

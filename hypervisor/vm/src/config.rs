@@ -1,0 +1,1 @@
+//! From a parsed configuration to a checked description of a VM.

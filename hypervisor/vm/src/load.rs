@@ -1,0 +1,1 @@
+//! Where images go in guest memory, and how they get there.
