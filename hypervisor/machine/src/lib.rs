@@ -1,1 +1,108 @@
+//! The physical machine as its device tree describes it.
+//!
+//! Answers for: turning the blob that firmware hands over into a [`Machine`], and, before there is a heap, into the little
+//! that early boot needs ([`early_console`], [`first_memory`], [`memory_at`]). Does not answer for: using any of it, for
+//! what a board knows beyond its tree, and for the trees that guests get (`vm::tree`).
+//!
+//! Follows the Devicetree Specification, Release v0.4 ("DTSpec"), and for the nodes of an Arm machine the bindings that
+//! come with Linux (`Documentation/devicetree/bindings`): `arm/cpus.yaml`, `arm/psci.yaml`,
+//! `interrupt-controller/arm,gic.yaml`, `interrupt-controller/arm,gic-v3.yaml`, `timer/arm,arch_timer.yaml`,
+//! `serial/pl011.yaml`, `serial/8250.yaml`.
+//!
+//! A blob is checked whole (see [`mod@blob`]) before any of it is read; after that the `fdt` package reads it. What a tree
+//! says about itself can still be nonsense, and then the error names node and property.
+
 #![no_std]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation
+    )
+)]
+
+extern crate alloc;
+
+mod blob;
+mod chosen;
+mod console;
+mod cpus;
+mod early;
+mod error;
+mod index;
+mod interrupts;
+mod memory;
+mod node;
+
+pub use blob::{MAX_DEPTH, total_size};
+pub use console::{Console, ConsoleKind};
+pub use cpus::{Conduit, Cpu, EnableMethod};
+pub use early::{early_console, first_memory, memory_at};
+pub use error::{Flaw, MachineError};
+pub use interrupts::{Gic, Timer};
+
+use alloc::{string::String, vec::Vec};
+use types::{Pa, Range};
+
+/// What there is: read once from the host's device tree, never changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// What the machine calls itself (`/model`).
+    pub model: Option<String>,
+    /// All RAM, lowest first, touching banks joined, no overlaps. Parts of it may be [`Machine::reserved`].
+    pub memory: Vec<Range<Pa>>,
+    /// What of the RAM firmware wants untouched: the memory reservation block and `/reserved-memory`. Lowest first, joined.
+    /// The tree itself and the initrd are not in it unless firmware says so.
+    pub reserved: Vec<Range<Pa>>,
+    /// The usable CPUs in the order of the tree, whose index is the [`types::CpuId`]. Never empty.
+    pub cpus: Vec<Cpu>,
+    /// The interrupt controller.
+    pub gic: Gic,
+    /// The private interrupts of the generic timer.
+    pub timer: Timer,
+    /// Serial ports with a driver, the one that `stdout-path` names first. May be empty.
+    pub consoles: Vec<Console>,
+    /// How to call PSCI, if firmware has it.
+    pub psci: Option<Conduit>,
+    /// `/chosen/bootargs`.
+    pub bootargs: Option<String>,
+    /// Where the boot loader put the initrd: the boot archive.
+    pub initrd: Option<Range<Pa>>,
+    /// Entropy from the boot loader (`rng-seed`, and `kaslr-seed` behind it); empty if it gave none.
+    pub seed: Vec<u8>,
+}
+
+impl Machine {
+    /// Reads the tree in `blob`, which may be followed by other bytes. Needs the heap.
+    ///
+    /// # Errors
+    /// If the blob is not a sound tree, or the tree lacks what no hypervisor can do without: memory, CPUs, a GIC with
+    /// virtualization registers, the generic timer. The error names node and property.
+    pub fn from_device_tree(blob: &[u8]) -> Result<Self, MachineError> {
+        let sound = blob::Sound::check(blob)?;
+        let tree = sound.reader()?;
+        let index = index::Index::of(&tree)?;
+        let gic = interrupts::gic(&index)?;
+        Ok(Self {
+            model: index.root().and_then(|root| node::string(root.property("model")?.value)).map(String::from),
+            memory: memory::banks(&index)?,
+            reserved: memory::reserved(&index, &tree)?,
+            cpus: cpus::cpus(&index)?,
+            timer: interrupts::timer(&index, &gic)?,
+            consoles: console::consoles(&index, &gic),
+            gic: gic.gic,
+            psci: cpus::psci(&index)?,
+            bootargs: chosen::bootargs(&index),
+            initrd: chosen::initrd(&index)?,
+            seed: chosen::seed(&index),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

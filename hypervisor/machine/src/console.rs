@@ -1,0 +1,86 @@
+//! Serial ports.
+//!
+//! Answers for: which ports there are that a driver exists for, and which of them firmware chose (`stdout-path`, DTSpec
+//! section 3.6). A port that cannot be reached through its buses is left out: it is no reason not to start.
+
+use crate::{
+    index::Index,
+    interrupts::Found,
+    node::{self, Properties},
+};
+use alloc::vec::Vec;
+use types::{IntId, Pa, Range};
+
+/// A serial port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Console {
+    /// Which driver.
+    pub kind: ConsoleKind,
+    /// Its registers.
+    pub registers: Range<Pa>,
+    /// Its interrupt, if it has one at the GIC; never known to [`crate::early_console`].
+    pub intid: Option<IntId>,
+}
+
+/// What kind of serial port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConsoleKind {
+    /// Arm PrimeCell PL011.
+    Pl011,
+    /// The mini UART of the BCM2835 family.
+    MiniUart,
+    /// 16550 and its descendants.
+    Ns16550 {
+        /// Registers are `1 << shift` bytes apart (`reg-shift`).
+        shift: u8,
+        /// Bytes of each access: 1 or 4 (`reg-io-width`).
+        width: u8,
+    },
+}
+
+impl ConsoleKind {
+    /// What the node is, if there is a driver for it.
+    pub(crate) fn of<'a>(node: &impl Properties<'a>) -> Option<Self> {
+        if node::is_compatible(node, &["arm,pl011", "arm,sbsa-uart"]) {
+            return Some(Self::Pl011);
+        }
+        if node::is_compatible(node, &["brcm,bcm2835-aux-uart"]) {
+            return Some(Self::MiniUart);
+        }
+        if node::is_compatible(node, &["ns16550a", "ns16550", "snps,dw-apb-uart"]) {
+            let small = |name, default| {
+                node.value(name).and_then(node::whole_number).map_or(Some(default), |n| u8::try_from(n).ok())
+            };
+            let (shift, width) = (small("reg-shift", 0)?, small("reg-io-width", 1)?);
+            return (shift <= 3 && matches!(width, 1 | 4)).then_some(Self::Ns16550 { shift, width });
+        }
+        None
+    }
+}
+
+/// The part of `stdout-path` before its options: `serial0` of `serial0:115200n8`.
+pub(crate) fn without_options(path: &str) -> &str {
+    path.split(':').next().unwrap_or(path)
+}
+
+pub(crate) fn consoles(index: &Index<'_, '_>, gic: &Found) -> Vec<Console> {
+    let chosen = index.at("/chosen").and_then(|id| index.node(id));
+    let stdout = chosen.and_then(|chosen| {
+        let path = chosen.value("stdout-path").or_else(|| chosen.value("linux,stdout-path"))?;
+        index.at_path_or_alias(without_options(node::string(path)?))
+    });
+    let mut found: Vec<(bool, Console)> = index
+        .all()
+        .filter_map(|(id, node)| {
+            let kind = ConsoleKind::of(&node)?;
+            let lineage = index.lineage(id);
+            let registers = node::registers(&lineage, 0).ok()?;
+            let enabled = lineage.iter().all(node::is_enabled);
+            let console = Console { kind, registers, intid: gic.interrupt_of(index, id, 0) };
+            enabled.then_some((stdout != Some(id), console))
+        })
+        .collect();
+    // A stable sort: the chosen one first, the others as they stand in the tree.
+    found.sort_by_key(|(other, _)| *other);
+    found.into_iter().map(|(_, console)| console).collect()
+}

@@ -1,0 +1,408 @@
+use super::*;
+use alloc::{format, string::ToString, vec};
+use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
+use types::{IntId, Mpidr};
+
+const GICV2_1: &[u8] = include_bytes!("tests/trees/qemu-gicv2-1cpu.dtb");
+const GICV2_8: &[u8] = include_bytes!("tests/trees/qemu-gicv2-8cpus.dtb");
+const GICV3_2: &[u8] = include_bytes!("tests/trees/qemu-gicv3-2cpus.dtb");
+const INITRD: &[u8] = include_bytes!("tests/trees/qemu-gicv3-initrd.dtb");
+const SECURE: &[u8] = include_bytes!("tests/trees/qemu-gicv3-secure.dtb");
+
+fn range(start: u64, length: u64) -> Range<Pa> {
+    Range::new(Pa(start), length).unwrap()
+}
+
+fn cells(cells: &[u32]) -> Vec<u8> {
+    cells.iter().flat_map(|cell| cell.to_be_bytes()).collect()
+}
+
+fn text(text: &str) -> Vec<u8> {
+    format!("{text}\0").into_bytes()
+}
+
+fn node(name: &str, properties: &[(&str, Vec<u8>)], children: Vec<DeviceTreeNode>) -> DeviceTreeNode {
+    let mut node = DeviceTreeNode::new(name).unwrap();
+    for (name, value) in properties {
+        node.add_property(DeviceTreeProperty::new(*name, value.clone()).unwrap());
+    }
+    for child in children {
+        node.add_child(child);
+    }
+    node
+}
+
+fn blob(root: DeviceTreeNode) -> Vec<u8> {
+    let mut tree = DeviceTree::new();
+    tree.root = root;
+    tree.memory_reservations.push(dtoolkit::memreserve::MemoryReservation::new(0, 0x1000));
+    tree.to_dtb()
+}
+
+/// A tree in the manner of a Raspberry Pi 4's: addresses of 32 bits behind `/soc`, an interrupt controller there, spin
+/// tables, RAM in three banks, a console by its alias.
+fn pi() -> DeviceTreeNode {
+    let cpu = |n: u32| {
+        let name = format!("cpu@{n}");
+        node(
+            &name,
+            &[
+                ("device_type", text("cpu")),
+                ("reg", cells(&[n])),
+                ("enable-method", text("spin-table")),
+                ("cpu-release-addr", cells(&[0, 0xd8 + 8 * n])),
+            ],
+            vec![],
+        )
+    };
+    let gic = node(
+        "interrupt-controller@40041000",
+        &[
+            ("compatible", text("arm,gic-400")),
+            ("interrupt-controller", vec![]),
+            ("#interrupt-cells", cells(&[3])),
+            ("reg", cells(&[0x4004_1000, 0x1000, 0x4004_2000, 0x2000, 0x4004_4000, 0x2000, 0x4004_6000, 0x2000])),
+            ("interrupts", cells(&[1, 9, 0xf04])),
+            ("phandle", cells(&[1])),
+        ],
+        vec![],
+    );
+    let uart = |name: &str, compatible: &str, address: u32, spi: u32| {
+        let properties =
+            [("compatible", text(compatible)), ("reg", cells(&[address, 0x40])), ("interrupts", cells(&[0, spi, 4]))];
+        node(name, &properties, vec![])
+    };
+    let mut off = uart("serial@7e201400", "arm,pl011", 0x7e20_1400, 121);
+    off.add_property(DeviceTreeProperty::new("status", "disabled").unwrap());
+    let soc = node(
+        "soc",
+        &[
+            ("compatible", text("simple-bus")),
+            ("#address-cells", cells(&[1])),
+            ("#size-cells", cells(&[1])),
+            ("ranges", cells(&[0x7e00_0000, 0, 0xfe00_0000, 0x180_0000, 0x4000_0000, 0, 0xff80_0000, 0x80_0000])),
+        ],
+        vec![
+            uart("serial@7e201000", "arm,pl011\0arm,primecell", 0x7e20_1000, 121),
+            off,
+            uart("serial@7e215040", "brcm,bcm2835-aux-uart", 0x7e21_5040, 93),
+            gic,
+        ],
+    );
+    node(
+        "",
+        &[
+            ("#address-cells", cells(&[2])),
+            ("#size-cells", cells(&[1])),
+            ("interrupt-parent", cells(&[1])),
+            ("model", text("Raspberry Pi 4 Model B Rev 1.4")),
+        ],
+        vec![
+            node("aliases", &[("serial0", text("/soc/serial@7e215040"))], vec![]),
+            node(
+                "chosen",
+                &[
+                    ("stdout-path", text("serial0:115200n8")),
+                    ("bootargs", text("quiet")),
+                    ("linux,initrd-start", cells(&[0x2000_0000])),
+                    ("linux,initrd-end", cells(&[0x2000_2400])),
+                ],
+                vec![],
+            ),
+            node(
+                "memory@0",
+                &[
+                    ("device_type", text("memory")),
+                    ("reg", cells(&[0, 0, 0x3b40_0000, 0, 0x4000_0000, 0xbc00_0000, 1, 0, 0x8000_0000, 0, 0, 0])),
+                ],
+                vec![],
+            ),
+            node(
+                "reserved-memory",
+                &[("#address-cells", cells(&[2])), ("#size-cells", cells(&[1])), ("ranges", vec![])],
+                vec![
+                    node("linux,cma", &[("size", cells(&[0x400_0000])), ("reusable", vec![])], vec![]),
+                    node("nvram@0", &[("reg", cells(&[0, 0x3ef6_4700, 0x60])), ("no-map", vec![])], vec![]),
+                ],
+            ),
+            node("cpus", &[("#address-cells", cells(&[1])), ("#size-cells", cells(&[0]))], (0..4).map(cpu).collect()),
+            node(
+                "timer",
+                &[
+                    ("compatible", text("arm,armv8-timer")),
+                    ("interrupts", cells(&[1, 13, 0xf08, 1, 14, 0xf08, 1, 11, 0xf08, 1, 10, 0xf08])),
+                ],
+                vec![],
+            ),
+            soc,
+        ],
+    )
+}
+
+fn read(root: DeviceTreeNode) -> Result<Machine, MachineError> {
+    Machine::from_device_tree(&blob(root))
+}
+
+/// The Pi's tree with one property of one node set (or, with no value, taken out).
+fn pi_with(path: &str, property: &str, value: Option<Vec<u8>>) -> DeviceTreeNode {
+    let mut tree = DeviceTree::new();
+    tree.root = pi();
+    let changed = tree.find_node_mut(path).unwrap();
+    match value {
+        Some(value) => changed.add_property(DeviceTreeProperty::new(property, value).unwrap()),
+        None => assert!(changed.remove_property(property).is_some()),
+    }
+    tree.root
+}
+
+#[test]
+fn qemu_with_gicv3_is_read_completely() {
+    let machine = Machine::from_device_tree(GICV3_2).unwrap();
+    let pl011 = Console { kind: ConsoleKind::Pl011, registers: range(0x900_0000, 0x1000), intid: Some(IntId(33)) };
+    let cpu = |n| Cpu { mpidr: Mpidr(n), enable: EnableMethod::Psci };
+    assert_eq!(machine.model.as_deref(), Some("linux,dummy-virt"));
+    assert_eq!(machine.memory, [range(0x4000_0000, 0x8000_0000)]);
+    assert_eq!(machine.reserved, []);
+    assert_eq!(machine.cpus, [cpu(0), cpu(1)]);
+    assert_eq!(
+        machine.gic,
+        Gic::V3 {
+            distributor: range(0x800_0000, 0x1_0000),
+            redistributors: vec![range(0x80a_0000, 0xf6_0000)],
+            stride: None,
+            maintenance: Some(IntId(25)),
+        }
+    );
+    assert_eq!(machine.timer, Timer { virtual_: IntId(27), physical: IntId(30), hypervisor: IntId(26) });
+    assert_eq!(machine.consoles, [pl011]);
+    assert_eq!(machine.psci, Some(Conduit::Smc));
+    assert_eq!((machine.bootargs, machine.initrd), (None, None));
+    assert_eq!(machine.seed.len(), 32 + 8);
+}
+
+#[test]
+fn qemu_with_gicv2_has_all_four_register_frames() {
+    for (tree, cpus) in [(GICV2_1, 1), (GICV2_8, 8)] {
+        let machine = Machine::from_device_tree(tree).unwrap();
+        assert_eq!(
+            machine.gic,
+            Gic::V2 {
+                distributor: range(0x800_0000, 0x1_0000),
+                cpu_interface: range(0x801_0000, 0x1_0000),
+                hypervisor_interface: range(0x803_0000, 0x1_0000),
+                virtual_cpu_interface: range(0x804_0000, 0x1_0000),
+                maintenance: Some(IntId(25)),
+            }
+        );
+        let affinities: Vec<Mpidr> = machine.cpus.iter().map(|cpu| cpu.mpidr).collect();
+        assert_eq!(affinities, (0..cpus).map(Mpidr).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn what_the_boot_loader_chose_is_found() {
+    let machine = Machine::from_device_tree(INITRD).unwrap();
+    assert_eq!(machine.bootargs.as_deref(), Some("hello world"));
+    assert_eq!(machine.initrd, Some(range(0x4800_0000, 8)));
+    assert_eq!(machine.memory, [range(0x4000_0000, 6 << 30)]);
+}
+
+#[test]
+fn secure_memory_and_devices_are_not_ours() {
+    let machine = Machine::from_device_tree(SECURE).unwrap();
+    assert_eq!(machine.memory, [range(0x4000_0000, 0x8000_0000)]);
+    assert_eq!(machine.consoles.len(), 1);
+    assert_eq!(machine.consoles[0].registers.start(), Pa(0x900_0000));
+}
+
+#[test]
+fn a_raspberry_pi_is_translated_through_its_buses() {
+    let machine = read(pi()).unwrap();
+    assert_eq!(machine.model.as_deref(), Some("Raspberry Pi 4 Model B Rev 1.4"));
+    // The first two banks of the three do not touch; an empty one counts for nothing.
+    assert_eq!(
+        machine.memory,
+        [range(0, 0x3b40_0000), range(0x4000_0000, 0xbc00_0000), range(0x1_0000_0000, 0x8000_0000)]
+    );
+    assert_eq!(machine.reserved, [range(0, 0x1000), range(0x3ef6_4700, 0x60)]);
+    assert_eq!(
+        machine.gic,
+        Gic::V2 {
+            distributor: range(0xff84_1000, 0x1000),
+            cpu_interface: range(0xff84_2000, 0x2000),
+            hypervisor_interface: range(0xff84_4000, 0x2000),
+            virtual_cpu_interface: range(0xff84_6000, 0x2000),
+            maintenance: Some(IntId(25)),
+        }
+    );
+    assert_eq!(machine.cpus[3], Cpu { mpidr: Mpidr(3), enable: EnableMethod::SpinTable(Pa(0xf0)) });
+    assert_eq!(machine.psci, None);
+    assert_eq!(machine.initrd, Some(range(0x2000_0000, 0x2400)));
+}
+
+#[test]
+fn stdout_path_goes_through_an_alias_and_comes_first() {
+    let mini = Console { kind: ConsoleKind::MiniUart, registers: range(0xfe21_5040, 0x40), intid: Some(IntId(125)) };
+    let pl011 = Console { kind: ConsoleKind::Pl011, registers: range(0xfe20_1000, 0x40), intid: Some(IntId(153)) };
+    assert_eq!(read(pi()).unwrap().consoles, [mini, pl011]);
+    assert_eq!(early_console(&blob(pi())), Some(Console { intid: None, ..mini }));
+    let by_path = pi_with("/chosen", "stdout-path", Some(text("/soc/serial@7e201000:115200")));
+    assert_eq!(read(by_path.clone()).unwrap().consoles, [pl011, mini]);
+    assert_eq!(early_console(&blob(by_path)), Some(Console { intid: None, ..pl011 }));
+}
+
+#[test]
+fn an_alias_of_itself_ends_nowhere() {
+    let tree = pi_with("/aliases", "serial0", Some(text("serial0")));
+    assert_eq!(early_console(&blob(tree.clone())), None);
+    assert_eq!(read(tree).unwrap().consoles.len(), 2, "the ports are there, none of them chosen");
+}
+
+#[test]
+fn early_boot_finds_console_and_memory() {
+    let console = early_console(GICV3_2).unwrap();
+    assert_eq!((console.kind, console.registers), (ConsoleKind::Pl011, range(0x900_0000, 0x1000)));
+    assert_eq!(first_memory(GICV3_2), Some(range(0x4000_0000, 0x8000_0000)));
+    let pi = blob(pi());
+    assert_eq!(first_memory(&pi), Some(range(0, 0x3b40_0000)));
+    assert_eq!(memory_at(&pi, Pa(0x1_0000_0000)), Some(range(0x1_0000_0000, 0x8000_0000)));
+    assert_eq!(memory_at(&pi, Pa(0x3b40_0000)), None);
+}
+
+#[test]
+fn a_16550_says_how_its_registers_are_spaced() {
+    let mut tree = DeviceTree::new();
+    tree.root = pi_with("/soc/serial@7e201000", "compatible", Some(text("snps,dw-apb-uart")));
+    let uart = tree.find_node_mut("/soc/serial@7e201000").unwrap();
+    uart.add_property(DeviceTreeProperty::new("reg-shift", 2_u32).unwrap());
+    uart.add_property(DeviceTreeProperty::new("reg-io-width", 4_u32).unwrap());
+    let consoles = read(tree.root).unwrap().consoles;
+    assert!(consoles.iter().any(|console| console.kind == ConsoleKind::Ns16550 { shift: 2, width: 4 }));
+}
+
+#[test]
+fn the_total_size_needs_eight_bytes_and_the_magic() {
+    let size = u32::try_from(GICV3_2.len()).unwrap();
+    assert_eq!(total_size(&GICV3_2[..8]), Some(size));
+    assert_eq!(total_size(&GICV3_2[..7]), None);
+    assert_eq!(total_size(&[0; 8]), None);
+}
+
+#[test]
+fn bytes_behind_the_tree_do_not_matter() {
+    let mut padded = GICV3_2.to_vec();
+    padded.resize(padded.len() + 1000, 0xa5);
+    assert_eq!(Machine::from_device_tree(&padded), Machine::from_device_tree(GICV3_2));
+}
+
+#[test]
+fn a_tree_that_is_cut_off_is_refused() {
+    for length in [0, 8, 39, 400, GICV3_2.len() - 1] {
+        let error = Machine::from_device_tree(&GICV3_2[..length]).unwrap_err();
+        assert!(matches!(error, MachineError::Malformed(_)), "{length}: {error}");
+        assert_eq!(early_console(&GICV3_2[..length]), None);
+    }
+}
+
+#[test]
+fn nodes_and_properties_overwritten_with_nops_are_skipped() {
+    let whole = blob(pi_with("/chosen", "bootargs", Some(text("abcdefg"))));
+    let value = whole.windows(8).position(|window| window == b"abcdefg\0").unwrap();
+    // The property's token, length, name and value (DTSpec 5.4.1) become FDT_NOP.
+    let mut blob = whole.clone();
+    for word in blob[value - 12..value + 8].chunks_exact_mut(4) {
+        word.copy_from_slice(&4_u32.to_be_bytes());
+    }
+    let (before, after) = (Machine::from_device_tree(&whole).unwrap(), Machine::from_device_tree(&blob).unwrap());
+    assert_eq!(before.bootargs.as_deref(), Some("abcdefg"));
+    assert_eq!(after, Machine { bootargs: None, ..before });
+}
+
+#[test]
+fn a_tree_of_towers_is_too_large() {
+    let mut tower = node("top", &[], vec![]);
+    for _ in 0..MAX_DEPTH {
+        tower = node("floor", &[], vec![tower]);
+    }
+    let mut root = pi();
+    root.add_child(tower);
+    assert_eq!(read(root), Err(MachineError::TooLarge));
+}
+
+#[test]
+fn an_error_names_node_and_property() {
+    let cases = [
+        ("/memory@0", "reg", Some(cells(&[0, 0])), "/memory@0: `reg` has the wrong length"),
+        (
+            "/memory@0",
+            "reg",
+            Some(cells(&[u32::MAX, u32::MAX, 16])),
+            "/memory@0: `reg` runs over the end of the address space",
+        ),
+        ("/cpus/cpu@2", "cpu-release-addr", None, "/cpus/cpu@2: `cpu-release-addr` missing"),
+        ("/cpus/cpu@1", "reg", None, "/cpus/cpu@1: `reg` missing"),
+        ("/timer", "interrupts", Some(cells(&[1, 13, 0xf08])), "/timer: `interrupts` has too few entries"),
+        (
+            "/soc/interrupt-controller@40041000",
+            "reg",
+            Some(cells(&[0x4004_1000, 0x1000, 0x4004_2000, 0x2000])),
+            "/soc/interrupt-controller@40041000: `reg` has too few entries",
+        ),
+        (
+            "/soc",
+            "ranges",
+            None,
+            "/soc/interrupt-controller@40041000: `reg` holds an address that the `ranges` above it do not map",
+        ),
+        ("/chosen", "linux,initrd-end", None, "/chosen: `linux,initrd-end` missing"),
+    ];
+    for (path, property, value, message) in cases {
+        let error = read(pi_with(path, property, value)).unwrap_err();
+        assert_eq!(error.to_string(), format!("device tree: {message}"));
+    }
+    let error = read(pi_with("/timer", "compatible", None)).unwrap_err();
+    assert_eq!(error, MachineError::NoNode("timer"));
+}
+
+#[test]
+fn cpus_that_are_switched_off_are_not_counted() {
+    let machine = read(pi_with("/cpus/cpu@1", "status", Some(text("disabled")))).unwrap();
+    let affinities: Vec<Mpidr> = machine.cpus.iter().map(|cpu| cpu.mpidr).collect();
+    assert_eq!(affinities, [Mpidr(0), Mpidr(2), Mpidr(3)]);
+}
+
+#[test]
+fn interrupts_of_the_timer_go_by_their_names_if_they_have_any() {
+    let mut tree = DeviceTree::new();
+    tree.root = pi_with("/timer", "interrupt-names", Some(text("virt\0hyp-phys\0phys")));
+    let timer = tree.find_node_mut("/timer").unwrap();
+    timer.add_property(DeviceTreeProperty::new("interrupts", cells(&[1, 11, 8, 1, 10, 8, 1, 14, 8])).unwrap());
+    let timer = read(tree.root).unwrap().timer;
+    assert_eq!(timer, Timer { virtual_: IntId(27), physical: IntId(30), hypervisor: IntId(26) });
+}
+
+#[test]
+fn interrupts_extended_name_their_controller_each() {
+    let mut tree = DeviceTree::new();
+    tree.root = pi_with("/timer", "interrupts", None);
+    let value = cells(&[1, 1, 13, 8, 1, 1, 14, 8, 1, 1, 11, 8, 1, 1, 10, 8]);
+    let timer = tree.find_node_mut("/timer").unwrap();
+    timer.add_property(DeviceTreeProperty::new("interrupts-extended", value).unwrap());
+    let timer = read(tree.root).unwrap().timer;
+    assert_eq!(timer, Timer { virtual_: IntId(27), physical: IntId(30), hypervisor: IntId(26) });
+}
+
+#[test]
+fn damaged_trees_are_refused_or_read_but_never_panic() {
+    // Every byte of a tree in turn gets some other values: what dtoolkit lets through must not upset the reader.
+    for original in [GICV2_1.to_vec(), blob(pi())] {
+        for offset in 0..original.len() {
+            for flip in [0x01, 0x04, 0x80, 0xff] {
+                let mut damaged = original.clone();
+                damaged[offset] ^= flip;
+                let _ = Machine::from_device_tree(&damaged);
+                let _ = early_console(&damaged);
+            }
+        }
+    }
+}
