@@ -1,1 +1,12 @@
+//! Physical devices that the hypervisor itself uses.
+//!
+//! Answers for: registers of devices, accessed as the device wants it. Does not answer for: where devices are (`machine`),
+//! who handles their interrupts (`kernel`), what guests see (`vdevs`, `vgic`).
+
 #![no_std]
+
+pub mod gicv3;
+mod mmio;
+pub mod pl011;
+
+pub use mmio::Mmio;

@@ -1,0 +1,88 @@
+//! Maintenance of the caches by address, to the point of coherency.
+//!
+//! DDI 0487, "Cache maintenance operations". Set/way operations are not used anywhere: they do not reach other CPUs'
+//! caches or system caches.
+
+use aarch64_cpu::asm::barrier;
+
+/// Smallest data cache line in the system, in bytes: `CTR_EL0.DminLine`.
+#[must_use]
+#[inline]
+pub fn line_size() -> usize {
+    4 << ((read_register!("ctr_el0") >> 16) & 0xf)
+}
+
+macro_rules! by_line {
+    ($(#[$doc:meta])* $name:ident, $operation:literal) => {
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// The range is mapped as Normal memory and belongs to the caller.
+        pub unsafe fn $name(start: usize, length: usize) {
+            let line = line_size();
+            let end = start.saturating_add(length);
+            let mut at = start & !(line - 1);
+            while at < end {
+                // SAFETY: maintenance of a line of the caller's.
+                unsafe {
+                    core::arch::asm!(concat!("dc ", $operation, ", {}"), in(reg) at, options(nostack, preserves_flags));
+                }
+                at = at.saturating_add(line);
+            }
+            barrier::dsb(barrier::SY);
+        }
+    };
+}
+
+by_line! {
+    /// Writes dirty lines back and drops them: for memory that a guest will use with its caches off, and before memory
+    /// that was written with ours off is read with them on.
+    clean_and_invalidate, "civac"
+}
+by_line! {
+    /// Writes dirty lines back.
+    clean, "cvac"
+}
+
+/// Zeroes memory by cache blocks where the CPU can, and cleans it to the point of coherency, so that a guest whose caches
+/// are off sees the zeroes as well.
+///
+/// # Safety
+/// The range is mapped as Normal Write-Back memory, page aligned, and belongs to the caller alone.
+pub unsafe fn zero_and_clean(start: usize, length: usize) {
+    let dczid = read_register!("dczid_el0");
+    let block = 4usize << (dczid & 0xf);
+    if dczid & 0x10 != 0 || block > types::PAGE_SIZE as usize {
+        // SAFETY: the caller's promise.
+        unsafe { core::ptr::write_bytes(start as *mut u8, 0, length) };
+    } else {
+        let end = start.saturating_add(length);
+        let mut at = start;
+        while at < end {
+            // SAFETY: the blocks lie within the caller's memory: start and length are multiples of the block size.
+            unsafe {
+                core::arch::asm!(
+                    "dc zva, {a}", "add {a}, {a}, {s}",
+                    "dc zva, {a}", "add {a}, {a}, {s}",
+                    "dc zva, {a}", "add {a}, {a}, {s}",
+                    "dc zva, {a}", "add {a}, {a}, {s}",
+                    "dc zva, {a}", "add {a}, {a}, {s}",
+                    "dc zva, {a}", "add {a}, {a}, {s}",
+                    "dc zva, {a}", "add {a}, {a}, {s}",
+                    "dc zva, {a}", "add {a}, {a}, {s}",
+                    a = inout(reg) at, s = in(reg) block, options(nostack)
+                );
+            }
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { clean_and_invalidate(start, length) };
+}
+
+/// Makes instructions that were just written visible to instruction fetches of all CPUs.
+pub fn invalidate_instructions() {
+    // SAFETY: instruction caches hold nothing that cannot be fetched again.
+    unsafe {
+        core::arch::asm!("dsb ish", "ic ialluis", "dsb ish", "isb", options(nostack, preserves_flags));
+    }
+}

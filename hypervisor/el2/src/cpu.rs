@@ -1,0 +1,107 @@
+//! The CPU that runs this: interrupt mask, identity, waiting, its counter.
+
+use aarch64_cpu::registers::{CNTFRQ_EL0, CNTPCT_EL0, CurrentEL, MPIDR_EL1, Readable};
+use types::{Frequency, Mpidr, Ticks};
+
+/// Whether this is EL2; `kernel` refuses to go on at EL1.
+#[must_use]
+pub fn is_el2() -> bool {
+    CurrentEL.matches_all(CurrentEL::EL::EL2)
+}
+
+/// Affinity of this CPU.
+#[must_use]
+pub fn mpidr() -> Mpidr {
+    Mpidr::new(MPIDR_EL1.get())
+}
+
+/// The system counter now. The barrier keeps the read from being done early (DDI 0487, "The Generic Timer").
+#[must_use]
+#[inline]
+pub fn counter() -> Ticks {
+    aarch64_cpu::asm::barrier::isb(aarch64_cpu::asm::barrier::SY);
+    Ticks(CNTPCT_EL0.get())
+}
+
+/// Frequency of the system counter as firmware set it; `None` if firmware forgot.
+#[must_use]
+pub fn counter_frequency() -> Option<Frequency> {
+    Frequency::new(u32::try_from(CNTFRQ_EL0.get()).unwrap_or(0))
+}
+
+/// Masks IRQs and says whether they were masked before.
+#[inline]
+pub fn mask_interrupts() -> bool {
+    let daif = read_register!("daif");
+    // SAFETY: masking interrupts delays them and does nothing else.
+    unsafe {
+        core::arch::asm!("msr daifset, #2", options(nostack, preserves_flags));
+    }
+    daif & (1 << 7) != 0
+}
+
+/// Lets IRQs in.
+///
+/// # Safety
+/// The caller holds no lock, and is a thread that may be preempted.
+#[inline]
+pub unsafe fn unmask_interrupts() {
+    // SAFETY: the caller's promise.
+    unsafe {
+        core::arch::asm!("msr daifclr, #2", options(nostack, preserves_flags));
+    }
+}
+
+/// Lets SErrors in: from now on an asynchronous abort of ours is a fault that is reported.
+///
+/// # Safety
+/// The vectors are installed.
+pub unsafe fn unmask_serror() {
+    // SAFETY: the caller's promise.
+    unsafe {
+        core::arch::asm!("msr daifclr, #4", options(nostack, preserves_flags));
+    }
+}
+
+/// Waits until an interrupt is pending, masked or not.
+#[inline]
+pub fn wait_for_interrupt() {
+    // The barrier: what was written before is visible to whoever is to wake us (DDI 0487, "WFI").
+    aarch64_cpu::asm::barrier::dsb(aarch64_cpu::asm::barrier::SY);
+    aarch64_cpu::asm::wfi();
+}
+
+/// Stops here for good.
+pub fn park() -> ! {
+    loop {
+        mask_interrupts();
+        aarch64_cpu::asm::wfe();
+    }
+}
+
+/// What `kernel` keeps per CPU: TPIDR_EL2 belongs to nobody else.
+#[must_use]
+#[inline]
+pub fn per_cpu() -> *mut u8 {
+    read_register!("tpidr_el2") as usize as *mut u8
+}
+
+/// Sets the per-CPU pointer. Its first word is the address of the CPU's emergency stack (see `vectors.S`).
+///
+/// # Safety
+/// `block` stays valid for as long as this CPU runs, and is this CPU's alone.
+pub unsafe fn set_per_cpu(block: *mut u8) {
+    write_register!("tpidr_el2", block as u64);
+}
+
+/// The frame pointer here, where a backtrace starts.
+#[must_use]
+#[inline(always)]
+pub fn frame_pointer() -> u64 {
+    {
+        let value: u64;
+        // SAFETY: copies a register.
+        unsafe { core::arch::asm!("mov {}, x29", out(reg) value, options(nomem, nostack, preserves_flags)) };
+        value
+    }
+}

@@ -1,0 +1,315 @@
+//! What stays in the CPU between a vCPU's exits, and is exchanged only when another vCPU is loaded.
+
+use types::Ticks;
+
+macro_rules! el1_state {
+    ($($(#[$doc:meta])* $field:ident: $name:literal = $reset:expr;)*) => {
+        /// EL1's system registers, and EL0's that EL1 manages. The virtual timer and the interrupt controller interface are
+        /// apart ([`VirtualTimer`], [`crate::interface`]).
+        #[derive(Clone, Debug)]
+        #[repr(C)]
+        pub struct El1State {
+            $($(#[$doc])* pub $field: u64,)*
+        }
+
+        impl El1State {
+            /// As a CPU comes out of reset or is switched on by PSCI. What the architecture leaves unknown is zero: a guest
+            /// sees nothing of its predecessor.
+            #[must_use]
+            pub const fn reset() -> Self {
+                Self { $($field: $reset,)* }
+            }
+
+            /// Takes the registers out of the CPU.
+            #[inline]
+            pub fn save(&mut self) {
+                $(self.$field = read_register!($name);)*
+            }
+
+            /// Puts them into the CPU. The exception return that follows synchronises.
+            #[inline]
+            pub fn load(&self) {
+                $(write_register!($name, self.$field);)*
+            }
+        }
+    };
+}
+
+/// SCTLR_EL1 out of reset: MMU and caches off, the RES1 bits of ARMv8.0 (LSMAOE, nTLSMD, SPAN, EIS, TSCXT, EOS, ITD? no).
+const SCTLR_EL1_RESET: u64 = (3 << 28) | (3 << 22) | (1 << 20) | (1 << 11);
+
+el1_state! {
+    /// Stack pointer of EL0.
+    sp_el0: "sp_el0" = 0;
+    /// Stack pointer of EL1.
+    sp_el1: "sp_el1" = 0;
+    /// Exception link register.
+    elr: "elr_el1" = 0;
+    /// Saved program status.
+    spsr: "spsr_el1" = 0;
+    /// System control.
+    sctlr: "sctlr_el1" = SCTLR_EL1_RESET;
+    /// Access control to floating point.
+    cpacr: "cpacr_el1" = 0;
+    /// Translation table base 0.
+    ttbr0: "ttbr0_el1" = 0;
+    /// Translation table base 1.
+    ttbr1: "ttbr1_el1" = 0;
+    /// Translation control.
+    tcr: "tcr_el1" = 0;
+    /// Exception syndrome.
+    esr: "esr_el1" = 0;
+    /// Fault address.
+    far: "far_el1" = 0;
+    /// Auxiliary fault status 0.
+    afsr0: "afsr0_el1" = 0;
+    /// Auxiliary fault status 1.
+    afsr1: "afsr1_el1" = 0;
+    /// Memory attributes.
+    mair: "mair_el1" = 0;
+    /// Auxiliary memory attributes.
+    amair: "amair_el1" = 0;
+    /// Vector base.
+    vbar: "vbar_el1" = 0;
+    /// Context identifier.
+    contextidr: "contextidr_el1" = 0;
+    /// Thread pointer of EL0.
+    tpidr_el0: "tpidr_el0" = 0;
+    /// Read-only thread pointer of EL0.
+    tpidrro_el0: "tpidrro_el0" = 0;
+    /// Thread pointer of EL1.
+    tpidr_el1: "tpidr_el1" = 0;
+    /// Physical address register, the result of AT instructions.
+    par: "par_el1" = 0;
+    /// Cache size selection.
+    csselr: "csselr_el1" = 0;
+    /// EL0's access to the timers.
+    cntkctl: "cntkctl_el1" = 0;
+}
+
+macro_rules! pointer_authentication {
+    ($($name:literal),*) => {
+        /// The pointer authentication keys (FEAT_PAuth): two words for each of APIA, APIB, APDA, APDB, APGA.
+        #[derive(Clone, Debug, Default)]
+        pub struct PointerAuthenticationKeys([u64; 10]);
+
+        impl PointerAuthenticationKeys {
+            /// Takes the keys out of the CPU, which has FEAT_PAuth.
+            pub fn save(&mut self) {
+                let mut keys = self.0.iter_mut();
+                $(if let Some(key) = keys.next() { *key = read_register!($name); })*
+            }
+
+            /// Puts them into the CPU, which has FEAT_PAuth.
+            pub fn load(&self) {
+                let mut keys = self.0.iter();
+                $(if let Some(key) = keys.next() { write_register!($name, *key); })*
+            }
+        }
+    };
+}
+
+pointer_authentication!(
+    "s3_0_c2_c1_0",
+    "s3_0_c2_c1_1",
+    "s3_0_c2_c1_2",
+    "s3_0_c2_c1_3",
+    "s3_0_c2_c2_0",
+    "s3_0_c2_c2_1",
+    "s3_0_c2_c2_2",
+    "s3_0_c2_c2_3",
+    "s3_0_c2_c3_0",
+    "s3_0_c2_c3_1"
+);
+
+/// The vector registers with their control and status.
+#[derive(Clone, Debug)]
+#[repr(C, align(16))]
+pub struct FpState {
+    q: [u128; 32],
+    fpsr: u64,
+    fpcr: u64,
+}
+
+static_assertions::const_assert_eq!(core::mem::offset_of!(FpState, fpsr), 512);
+
+unsafe extern "C" {
+    fn el2_save_fp(state: *mut FpState);
+    fn el2_load_fp(state: *const FpState);
+}
+
+impl FpState {
+    /// All zero.
+    #[must_use]
+    pub const fn reset() -> Self {
+        Self { q: [0; 32], fpsr: 0, fpcr: 0 }
+    }
+
+    /// Takes the registers out of the CPU. The FP trap of EL2 is off.
+    pub fn save(&mut self) {
+        // SAFETY: the pointer is valid for writes of the whole structure, whose layout the assembly knows.
+        unsafe { el2_save_fp(self) }
+    }
+
+    /// Puts them into the CPU. The FP trap of EL2 is off.
+    pub fn load(&self) {
+        // SAFETY: the pointer is valid for reads; EL2 itself does not use these registers.
+        unsafe { el2_load_fp(self) }
+    }
+}
+
+/// Whether a guest's use of vector registers comes to EL2 (`CPTR_EL2.TFP`). SVE, SME, trace and activity monitors always do.
+/// Synchronises, because EL2 touches the registers next.
+pub fn trap_fp(trap: bool) {
+    const RES1: u64 = 0x33ff; // with TZ and TSM, which trap SVE and SME where they exist
+    const TAM: u64 = 1 << 30;
+    const TTA: u64 = 1 << 20;
+    const TFP: u64 = 1 << 10;
+    write_register!("cptr_el2", RES1 | TAM | TTA | if trap { TFP } else { 0 });
+    aarch64_cpu::asm::barrier::isb(aarch64_cpu::asm::barrier::SY);
+}
+
+/// The EL1 virtual timer.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct VirtualTimer {
+    /// CNTV_CTL_EL0: bit 0 ENABLE, bit 1 IMASK, bit 2 ISTATUS.
+    pub control: u64,
+    /// CNTV_CVAL_EL0, in the guest's time.
+    pub compare: u64,
+}
+
+impl VirtualTimer {
+    /// Takes the timer out of the CPU and stops it there.
+    #[inline]
+    pub fn save(&mut self) {
+        self.control = read_register!("cntv_ctl_el0");
+        write_register!("cntv_ctl_el0", 0);
+        self.compare = read_register!("cntv_cval_el0");
+        aarch64_cpu::asm::barrier::isb(aarch64_cpu::asm::barrier::SY);
+    }
+
+    /// Puts it into the CPU, where it goes on counting towards `compare`.
+    #[inline]
+    pub fn load(&self) {
+        write_register!("cntv_cval_el0", self.compare);
+        aarch64_cpu::asm::barrier::isb(aarch64_cpu::asm::barrier::SY);
+        write_register!("cntv_ctl_el0", self.control);
+    }
+}
+
+/// EL2's controls of one vCPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Controls {
+    /// HCR_EL2.
+    pub hcr: u64,
+    /// VTTBR_EL2: stage 2 root and VMID.
+    pub vttbr: u64,
+    /// VTCR_EL2.
+    pub vtcr: u64,
+    /// VMPIDR_EL2: what the guest reads as its MPIDR_EL1.
+    pub vmpidr: u64,
+    /// VPIDR_EL2: what the guest reads as its MIDR_EL1.
+    pub vpidr: u64,
+    /// CNTVOFF_EL2: physical minus virtual count.
+    pub counter_offset: u64,
+}
+
+impl Controls {
+    /// Puts them into the CPU.
+    #[inline]
+    pub fn load(&self) {
+        write_register!("hcr_el2", self.hcr);
+        write_register!("vttbr_el2", self.vttbr);
+        write_register!("vtcr_el2", self.vtcr);
+        write_register!("vmpidr_el2", self.vmpidr);
+        write_register!("vpidr_el2", self.vpidr);
+        write_register!("cntvoff_el2", self.counter_offset);
+    }
+}
+
+/// Bits of HCR_EL2 (DDI 0487, HCR_EL2).
+pub mod hcr {
+    /// Stage 2 translation on.
+    pub const VM: u64 = 1 << 0;
+    /// Set/way invalidation becomes clean and invalidate.
+    pub const SWIO: u64 = 1 << 1;
+    /// A stage 1 walk that touches Device memory faults.
+    pub const PTW: u64 = 1 << 2;
+    /// FIQs come to EL2.
+    pub const FMO: u64 = 1 << 3;
+    /// IRQs come to EL2.
+    pub const IMO: u64 = 1 << 4;
+    /// SErrors come to EL2.
+    pub const AMO: u64 = 1 << 5;
+    /// TLB and cache maintenance of the guest reaches the other CPUs.
+    pub const FB: u64 = 1 << 9;
+    /// Barriers reach at least the Inner Shareable domain.
+    pub const BSU_INNER: u64 = 1 << 10;
+    /// Trap WFI.
+    pub const TWI: u64 = 1 << 13;
+    /// Trap WFE.
+    pub const TWE: u64 = 1 << 14;
+    /// Trap identification group 3.
+    pub const TID3: u64 = 1 << 18;
+    /// Trap SMC.
+    pub const TSC: u64 = 1 << 19;
+    /// Trap implementation defined registers.
+    pub const TIDCP: u64 = 1 << 20;
+    /// Trap auxiliary control registers.
+    pub const TACR: u64 = 1 << 21;
+    /// Trap maintenance by set/way.
+    pub const TSW: u64 = 1 << 22;
+    /// EL1 is AArch64.
+    pub const RW: u64 = 1 << 31;
+    /// Do not trap the pointer authentication keys.
+    pub const APK: u64 = 1 << 40;
+    /// Do not trap pointer authentication instructions.
+    pub const API: u64 = 1 << 41;
+}
+
+/// Everything of EL2 that a CPU needs once: traps to known values, whatever firmware left.
+pub fn initialise() {
+    const MDCR_TRAPS: u64 = (1 << 11) /* TDRA */ | (1 << 10) /* TDOSA */ | (1 << 9) /* TDA */ | (1 << 6) /* TPM */ | (1 << 5) /* TPMCR */;
+    let pmu = (read_register!("id_aa64dfr0_el1") >> 8) & 0xf;
+    let counters = if pmu != 0 && pmu != 0xf { (read_register!("pmcr_el0") >> 11) & 0x1f } else { 0 };
+    write_register!("mdcr_el2", MDCR_TRAPS | counters);
+    write_register!("hstr_el2", 0);
+    write_register!("cnthctl_el2", 0); // EL1's reads of the physical counter and timer come to us
+    write_register!("cnthp_ctl_el2", 0);
+    write_register!("cntv_ctl_el0", 0);
+    write_register!("vttbr_el2", 0);
+    trap_fp(true);
+    // FEAT_FGT and FEAT_HCX: no fine-grained trap, none of the features that HCRX would hand to a guest.
+    let mmfr0 = read_register!("id_aa64mmfr0_el1");
+    if (mmfr0 >> 56) & 0xf != 0 {
+        write_register!("s3_4_c1_c1_4", 0); // HFGRTR_EL2
+        write_register!("s3_4_c1_c1_5", 0); // HFGWTR_EL2
+        write_register!("s3_4_c1_c1_6", 0); // HFGITR_EL2
+        write_register!("s3_4_c3_c1_4", 0); // HDFGRTR_EL2
+        write_register!("s3_4_c3_c1_5", 0); // HDFGWTR_EL2
+    }
+    if (read_register!("id_aa64mmfr1_el1") >> 40) & 0xf != 0 {
+        write_register!("s3_4_c1_c2_2", 0); // HCRX_EL2
+    }
+    aarch64_cpu::asm::barrier::isb(aarch64_cpu::asm::barrier::SY);
+}
+
+/// Whether the CPU has pointer authentication, by any algorithm (`ID_AA64ISAR1_EL1` APA, API; `ID_AA64ISAR2_EL1` APA3).
+#[must_use]
+pub fn has_pointer_authentication() -> bool {
+    let isar1 = read_register!("id_aa64isar1_el1");
+    let isar2 = read_register!("s3_0_c0_c6_2");
+    (isar1 >> 4) & 0xff != 0 || (isar2 >> 12) & 0xf != 0
+}
+
+/// Arms EL2's own timer to fire at `deadline`, or stops it for [`Ticks::NEVER`].
+#[inline]
+pub fn set_hypervisor_timer(deadline: Ticks) {
+    if deadline == Ticks::NEVER {
+        write_register!("cnthp_ctl_el2", 0);
+    } else {
+        write_register!("cnthp_cval_el2", deadline.0);
+        write_register!("cnthp_ctl_el2", 1);
+    }
+    aarch64_cpu::asm::barrier::isb(aarch64_cpu::asm::barrier::SY);
+}

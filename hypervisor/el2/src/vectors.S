@@ -1,0 +1,128 @@
+// The exception vectors of EL2. Nothing is decided here: a guest's exit returns to the caller of enter_guest (switch.S),
+// an interrupt of EL2 itself calls the kernel, anything else at EL2 is a defect and is reported with all registers.
+
+    .macro  vector target
+    .balign 0x80
+    b       \target
+    .endm
+
+    .section .text.vectors, "ax"
+    .balign 0x800
+    .global el2_vectors
+el2_vectors:
+    // From EL2 on SP_EL0: never used.
+    vector  fault_el2_t
+    vector  fault_el2_t
+    vector  fault_el2_t
+    vector  fault_el2_t
+    // From EL2 on SP_EL2.
+    .balign 0x80
+    // Is the stack still a stack? The lower half of a stack's slot is a guard (kernel::stack), so bit 16 of a valid SP is
+    // set. The test must not use memory or a register: SP and x0 are swapped by arithmetic.
+    sub     sp, sp, #FAULT_FRAME
+    add     sp, sp, x0
+    sub     x0, sp, x0
+    tbz     x0, #STACK_VALID_BIT, stack_overflow
+    sub     x0, sp, x0
+    sub     sp, sp, x0
+    b       fault_el2
+    .balign 0x80
+    b       irq_el2
+    vector  fault_el2_asynchronous      // FIQ: none is routed to us
+    vector  fault_el2_asynchronous      // SError
+    // From a guest in AArch64.
+    .balign 0x80
+    stp     x0, x1, [sp, #-16]!
+    mov     x1, #0                      // RawExitKind::Synchronous
+    b       guest_exit
+    .balign 0x80
+    stp     x0, x1, [sp, #-16]!
+    mov     x1, #1                      // Irq
+    b       guest_exit
+    .balign 0x80
+    stp     x0, x1, [sp, #-16]!
+    mov     x1, #2                      // Fiq
+    b       guest_exit
+    .balign 0x80
+    stp     x0, x1, [sp, #-16]!
+    mov     x1, #3                      // SError
+    b       guest_exit
+    // From a guest's EL0 in AArch32: the same road.
+    .balign 0x80
+    stp     x0, x1, [sp, #-16]!
+    mov     x1, #0
+    b       guest_exit
+    .balign 0x80
+    stp     x0, x1, [sp, #-16]!
+    mov     x1, #1
+    b       guest_exit
+    .balign 0x80
+    stp     x0, x1, [sp, #-16]!
+    mov     x1, #2
+    b       guest_exit
+    .balign 0x80
+    stp     x0, x1, [sp, #-16]!
+    mov     x1, #3
+    b       guest_exit
+    .balign 0x80
+
+// An interrupt while EL2 ran a host thread with interrupts on: save what a Rust function may overwrite.
+irq_el2:
+    sub     sp, sp, #192
+    stp     x29, x30, [sp]
+    stp     x0, x1, [sp, #16]
+    stp     x2, x3, [sp, #32]
+    stp     x4, x5, [sp, #48]
+    stp     x6, x7, [sp, #64]
+    stp     x8, x9, [sp, #80]
+    stp     x10, x11, [sp, #96]
+    stp     x12, x13, [sp, #112]
+    stp     x14, x15, [sp, #128]
+    stp     x16, x17, [sp, #144]
+    mrs     x0, elr_el2
+    mrs     x1, spsr_el2
+    stp     x18, x0, [sp, #160]
+    str     x1, [sp, #176]
+    mov     x29, sp                     // a frame record, so that a backtrace passes through
+    bl      kernel_irq                  // may switch threads and come back much later, on any CPU
+    ldp     x18, x0, [sp, #160]
+    ldr     x1, [sp, #176]
+    msr     elr_el2, x0
+    msr     spsr_el2, x1
+    ldp     x16, x17, [sp, #144]
+    ldp     x14, x15, [sp, #128]
+    ldp     x12, x13, [sp, #112]
+    ldp     x10, x11, [sp, #96]
+    ldp     x8, x9, [sp, #80]
+    ldp     x6, x7, [sp, #64]
+    ldp     x4, x5, [sp, #48]
+    ldp     x2, x3, [sp, #32]
+    ldp     x0, x1, [sp, #16]
+    ldp     x29, x30, [sp]
+    add     sp, sp, #192
+    eret
+
+// The faulting SP lies in a guard page. x0 = that SP, SP = SP + the old x0. A thread that comes here never goes on, so the
+// SP_EL0 of a vCPU it may have loaded can be spent to keep x0.
+stack_overflow:
+    sub     x0, sp, x0
+    msr     sp_el0, x0
+    mrs     x0, tpidr_el2
+    ldr     x0, [x0, #PER_CPU_EMERGENCY_STACK]
+    mov     sp, x0
+    mrs     x0, sp_el0
+    sub     sp, sp, #FAULT_FRAME
+    save_fault_frame
+    mov     x0, sp
+    mov     x1, #1
+    b       kernel_fault
+
+fault_el2_t:
+    msr     spsel, #1
+fault_el2_asynchronous:
+    sub     sp, sp, #FAULT_FRAME
+fault_el2:
+    save_fault_frame
+    mov     x0, sp
+    mov     x1, #0
+    b       kernel_fault                // (&FaultFrame, overflow) -> !
