@@ -21,11 +21,26 @@
 extern crate alloc;
 
 mod backend;
+mod bus;
+mod context;
+mod device;
 mod effects;
+mod factory;
 mod interrupt;
 mod memory;
+mod node;
+mod options;
 
 pub use backend::CharDevice;
+pub use bus::{Bus, BusError, Device};
+pub use context::{Context, Services};
+pub use device::{AccessFault, Control, ControlError, Vdev, Wake};
 pub use effects::{Cause, Effects};
+pub use factory::{ABI, AccessSizes, BackendError, Backends, Create, DeviceId, Factory, FactoryFlags, Safety, Setup};
 pub use interrupt::InterruptController;
 pub use memory::{GuestMemory, MemoryFault};
+pub use node::{Node, Trigger};
+pub use options::{
+    Direction, GENERAL_OPTIONS, Given, HostDevice, Numbers, OptionError, OptionKind, OptionSpec, OptionStatus, Options,
+    Place,
+};

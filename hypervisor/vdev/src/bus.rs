@@ -1,0 +1,270 @@
+//! How an access finds its device.
+//!
+//! Answers for: the devices of one VM, sorted once when the VM is assembled; finding one by address in O(log n); checking
+//! that the access is one its factory takes; one lock for each device. Does not answer for: what happens to an access that
+//! nobody takes (`vm`), nor for the interrupt controller's own registers, which the exit code hands to `vgic` directly.
+
+use crate::{
+    AccessFault, AccessSizes, Context, Control, ControlError, DeviceId, Effects, Factory, Node, Services, Vdev, Wake,
+};
+use alloc::{boxed::Box, format, string::String, vec::Vec};
+use core::fmt;
+use types::{AccessSize, IntId, Ipa, Lock, Range};
+
+/// A device on its way to the bus.
+pub struct Device {
+    /// What it is called.
+    pub name: String,
+    /// Where it came from.
+    pub factory: &'static Factory,
+    /// Where its registers begin, if it has any.
+    pub location: Option<Ipa>,
+    /// The interrupt it raises, if it has one.
+    pub interrupt: Option<IntId>,
+    /// The device.
+    pub vdev: Box<dyn Vdev>,
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Device").field("name", &self.name).field("location", &self.location).finish_non_exhaustive()
+    }
+}
+
+impl Device {
+    /// The addresses of its registers; empty if it has none, `None` if they run over the end of the address space.
+    fn region(&self) -> Option<Range<Ipa>> {
+        match self.location {
+            Some(start) => Range::new(start, self.factory.region_size),
+            None => Range::new(Ipa(0), 0),
+        }
+    }
+}
+
+/// Why devices cannot share a bus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BusError {
+    /// Two devices want the same address.
+    Overlap {
+        /// The one that comes first in the configuration.
+        first: String,
+        /// The other one.
+        second: String,
+        /// The first address that both want.
+        at: Ipa,
+    },
+    /// A device does not begin at a multiple of eight, or runs over the end of the address space.
+    Location {
+        /// Which.
+        name: String,
+        /// Where it should begin.
+        at: Ipa,
+    },
+    /// There are more devices than 65,535.
+    TooMany,
+}
+
+impl fmt::Display for BusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Overlap { first, second, at } => write!(f, "`{first}` and `{second}` are both at {at}"),
+            Self::Location { name, at } => {
+                write!(f, "`{name}` cannot be at {at}: a device begins at a multiple of 8 and ends below 2^64")
+            }
+            Self::TooMany => f.write_str("more than 65535 devices"),
+        }
+    }
+}
+
+struct Slot {
+    start: u64,
+    length: u64,
+    access_sizes: AccessSizes,
+    line: Option<IntId>,
+    vdev: Lock<Box<dyn Vdev>>,
+    /// The log target: `vm:NAME/DEVICE`.
+    origin: String,
+    name: String,
+    factory: &'static Factory,
+}
+
+/// The devices of one VM.
+pub struct Bus {
+    /// First address of each region, ascending; the first so many of `slots`, in the same order.
+    starts: Box<[u64]>,
+    /// Devices with registers by address, then those without.
+    slots: Box<[Slot]>,
+    /// Where in `slots` each device is, by [`DeviceId`].
+    places: Box<[u16]>,
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.slots.iter().map(|slot| (&slot.name, Ipa(slot.start)))).finish()
+    }
+}
+
+impl Bus {
+    /// Puts the devices of the VM `vm` on a bus; a device's place in `devices` is its [`DeviceId`].
+    ///
+    /// # Errors
+    /// If two want the same address, or one has an address that cannot be.
+    pub fn new(vm: &str, devices: Vec<Device>) -> Result<Self, BusError> {
+        let mut sorted = Vec::with_capacity(devices.len());
+        for (index, device) in devices.into_iter().enumerate() {
+            let id = u16::try_from(index).map_err(|_| BusError::TooMany)?;
+            let at = device.location.unwrap_or_default();
+            match device.region() {
+                Some(region) if at.is_aligned(8) => sorted.push((region, id, device)),
+                _ => return Err(BusError::Location { name: device.name, at }),
+            }
+        }
+        // Devices without registers come last; no two others share a start, or the next check finds them.
+        sorted.sort_by_key(|(region, id, _)| (region.is_empty(), region.start(), *id));
+        for pair in sorted.windows(2) {
+            if let [(lower, first, a), (upper, second, b)] = pair
+                && lower.overlaps(upper)
+            {
+                let (a, b) = (a.name.clone(), b.name.clone());
+                let (first, second) = if first < second { (a, b) } else { (b, a) };
+                return Err(BusError::Overlap { first, second, at: upper.start() });
+            }
+        }
+        let starts = sorted.iter().take_while(|(region, ..)| !region.is_empty()).map(|(region, ..)| region.start().0);
+        let starts = starts.collect();
+        let mut places: Vec<(u16, u16)> = sorted.iter().zip(0_u16..).map(|((_, id, _), place)| (*id, place)).collect();
+        places.sort_unstable();
+        Ok(Self {
+            starts,
+            places: places.into_iter().map(|(_, place)| place).collect(),
+            slots: sorted.into_iter().map(|(region, _, device)| Slot::new(vm, region, device)).collect(),
+        })
+    }
+
+    /// A guest's load of `size` bytes at `at`. Bits above the access size are undefined.
+    ///
+    /// # Errors
+    /// If no device takes it.
+    #[inline]
+    pub fn read(
+        &self,
+        at: Ipa,
+        size: AccessSize,
+        services: &Services<'_>,
+        effects: &mut Effects,
+    ) -> Result<u64, AccessFault> {
+        let (slot, offset) = self.find(at, size)?;
+        slot.vdev.lock().read(offset, size, &mut slot.context(services, effects))
+    }
+
+    /// A guest's store of the low `size` bytes of `value` at `at`; bits above are ignored.
+    ///
+    /// # Errors
+    /// If no device takes it.
+    #[inline]
+    pub fn write(
+        &self,
+        at: Ipa,
+        size: AccessSize,
+        value: u64,
+        services: &Services<'_>,
+        effects: &mut Effects,
+    ) -> Result<(), AccessFault> {
+        let (slot, offset) = self.find(at, size)?;
+        slot.vdev.lock().write(offset, size, value & size.mask(), &mut slot.context(services, effects))
+    }
+
+    /// Wakes a device. One that does not exist is not woken.
+    pub fn wake(&self, id: DeviceId, wake: Wake, services: &Services<'_>, effects: &mut Effects) {
+        if let Some(slot) = self.slot(id) {
+            slot.vdev.lock().wake(wake, &mut slot.context(services, effects));
+        }
+    }
+
+    /// Tells a device what happens to the VM.
+    ///
+    /// # Errors
+    /// What the device answers.
+    pub fn control(
+        &self,
+        id: DeviceId,
+        event: Control<'_>,
+        services: &Services<'_>,
+        effects: &mut Effects,
+    ) -> Result<(), ControlError> {
+        match self.slot(id) {
+            Some(slot) => slot.vdev.lock().control(event, &mut slot.context(services, effects)),
+            None => Err(ControlError(format!("there is no device number {}", id.0))),
+        }
+    }
+
+    /// Lets a device add its part to the device tree.
+    pub fn describe(&self, id: DeviceId, parent: &mut Node) {
+        if let Some(slot) = self.slot(id) {
+            slot.vdev.lock().describe(parent);
+        }
+    }
+
+    /// All devices, in the order of the configuration.
+    pub fn devices(&self) -> impl Iterator<Item = DeviceId> + use<> {
+        (0_u16..).take(self.places.len()).map(DeviceId)
+    }
+
+    /// What a device is called.
+    #[must_use]
+    pub fn name(&self, id: DeviceId) -> Option<&str> {
+        self.slot(id).map(|slot| slot.name.as_str())
+    }
+
+    /// Where a device came from.
+    #[must_use]
+    pub fn factory(&self, id: DeviceId) -> Option<&'static Factory> {
+        self.slot(id).map(|slot| slot.factory)
+    }
+
+    #[inline]
+    fn find(&self, at: Ipa, size: AccessSize) -> Result<(&Slot, u64), AccessFault> {
+        // The last region that begins at or below `at`; 0 - 1 is beyond every slot.
+        let index = self.starts.partition_point(|start| *start <= at.0).wrapping_sub(1);
+        let slot = self.slots.get(index).ok_or(AccessFault::Nothing)?;
+        let offset = at.0.wrapping_sub(slot.start);
+        let Some(rest) = slot.length.checked_sub(offset).filter(|rest| *rest != 0) else {
+            return Err(AccessFault::Nothing);
+        };
+        if size.bytes() > rest {
+            return Err(AccessFault::Straddles);
+        }
+        if !size.is_aligned(at.0) {
+            return Err(AccessFault::Unaligned);
+        }
+        if !slot.access_sizes.allows(size) {
+            return Err(AccessFault::Size);
+        }
+        Ok((slot, offset))
+    }
+
+    fn slot(&self, id: DeviceId) -> Option<&Slot> {
+        let place = self.places.get(usize::from(id.0))?;
+        self.slots.get(usize::from(*place))
+    }
+}
+
+impl Slot {
+    fn new(vm: &str, region: Range<Ipa>, device: Device) -> Self {
+        Self {
+            start: region.start().0,
+            length: region.length(),
+            access_sizes: device.factory.access_sizes,
+            line: device.interrupt,
+            vdev: Lock::new(device.vdev),
+            origin: format!("vm:{vm}/{}", device.name),
+            name: device.name,
+            factory: device.factory,
+        }
+    }
+
+    #[inline]
+    fn context<'a>(&'a self, services: &'a Services<'a>, effects: &'a mut Effects) -> Context<'a> {
+        Context::new(services, self.line, &self.origin, effects)
+    }
+}

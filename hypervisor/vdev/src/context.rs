@@ -1,0 +1,87 @@
+//! What a device may reach while it is called.
+//!
+//! Answers for: the one object through which a device sees time, guest memory, its interrupt line, the log and the end
+//! of its VM. It cannot reach the bus or another device, hence cannot deadlock. A context is made for every access, so
+//! it is a handful of references and nothing else.
+
+use crate::{Cause, Effects, GuestMemory, InterruptController};
+use core::fmt;
+use types::{IntId, Ticks};
+
+/// What all devices of one VM share, as it is at the moment of one exit or wake.
+#[derive(Clone, Copy)]
+pub struct Services<'a> {
+    /// The system counter now.
+    pub now: Ticks,
+    /// The VM's memory.
+    pub memory: &'a dyn GuestMemory,
+    /// The VM's interrupt controller.
+    pub interrupts: &'a dyn InterruptController,
+}
+
+impl fmt::Debug for Services<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Services").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+/// What one device may reach during one call.
+#[derive(Debug)]
+pub struct Context<'a> {
+    services: &'a Services<'a>,
+    line: Option<IntId>,
+    origin: &'a str,
+    effects: &'a mut Effects,
+}
+
+impl<'a> Context<'a> {
+    /// For the device whose interrupt is `line`. `origin` names it in the log, see [`Context::log`].
+    #[must_use]
+    #[inline]
+    pub const fn new(
+        services: &'a Services<'a>,
+        line: Option<IntId>,
+        origin: &'a str,
+        effects: &'a mut Effects,
+    ) -> Self {
+        Self { services, line, origin, effects }
+    }
+
+    /// The system counter at the time of the exit or wake.
+    #[must_use]
+    pub const fn now(&self) -> Ticks {
+        self.services.now
+    }
+
+    /// The VM's memory.
+    #[must_use]
+    pub fn memory(&self) -> &'a dyn GuestMemory {
+        self.services.memory
+    }
+
+    /// Asserts or releases the device's interrupt line. Without `intr` in the configuration there is no line and this does
+    /// nothing. The same level twice is no event, but costs a call: a device keeps track of what it said last.
+    pub fn set_line(&mut self, asserted: bool) {
+        if let Some(line) = self.line {
+            let kicked = self.services.interrupts.set_level(line, asserted);
+            self.effects.kick = self.effects.kick.union(kicked);
+        }
+    }
+
+    /// Says that a back end was given output, so that its host thread looks at it.
+    pub const fn output(&mut self) {
+        self.effects.output = true;
+    }
+
+    /// Ends the VM (`guest_terminate`), unless something else has ended it already. The call that says so completes
+    /// normally.
+    pub fn terminate(&mut self, cause: Cause) {
+        self.effects.terminate(cause);
+    }
+
+    /// Writes to the host's log (`vdev_logf`) under the target `vm:NAME/DEVICE`. The log drops what comes too fast from
+    /// one such target, so a guest that provokes messages drowns nobody else's.
+    pub fn log(&self, level: log::Level, message: fmt::Arguments<'_>) {
+        log::log!(target: self.origin, level, "{message}");
+    }
+}

@@ -1,0 +1,163 @@
+//! Where devices come from: static factories, after the original's `struct vdev_factory`.
+//!
+//! Answers for: what is known of a kind of device before there is one (its word, options, location and interrupt rules,
+//! access sizes), and for making one. Does not answer for: the table of factories (`vdevs::catalogue`, or a board's own),
+//! nor for checking locations and interrupts against the rest of a configuration (`vm::config`).
+
+use crate::{CharDevice, HostDevice, OptionError, OptionSpec, Options, Vdev};
+use alloc::{boxed::Box, format, string::String};
+use bitflags::bitflags;
+use core::fmt;
+use types::{AccessSize, IntId, Ipa};
+
+/// Version of the interface between factories and the hypervisor; a factory states the one it was written for, as the
+/// original's states `QVM_VDEV_ABI`.
+pub const ABI: u32 = 1;
+
+bitflags! {
+    /// What a configuration must, may and must not say about a device (`VFF_*`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct FactoryFlags: u16 {
+        /// `intr` is forbidden (`VFF_INTR_NO`).
+        const INTR_FORBIDDEN = 1 << 0;
+        /// `intr` is required (`VFF_INTR_REQ`).
+        const INTR_REQUIRED = 1 << 1;
+        /// `intr` is required unless the device is on the PCI bus (`VFF_INTR_NONPCI`).
+        const INTR_UNLESS_PCI = 1 << 2;
+        /// `loc` is forbidden (`VFF_LOC_NO`).
+        const LOC_FORBIDDEN = 1 << 3;
+        /// `loc` may be a memory address (`VFF_VDEV_MEM`).
+        const LOC_MEM = 1 << 4;
+        /// `loc` may be a PCI address (`VFF_VDEV_PCI`).
+        const LOC_PCI = 1 << 5;
+        /// An interrupt controller: others name it in `intr`.
+        const PIC = 1 << 6;
+        /// Part of every VM whether the configuration names it or not. Naming it twice is one too many.
+        const IMPLICIT = 1 << 7;
+    }
+
+    /// Which access sizes a device takes (`acc_sizes`).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct AccessSizes: u8 {
+        /// One byte.
+        const BYTE = 1 << AccessSize::Byte as u8;
+        /// Two bytes.
+        const HALFWORD = 1 << AccessSize::Halfword as u8;
+        /// Four bytes.
+        const WORD = 1 << AccessSize::Word as u8;
+        /// Eight bytes.
+        const DOUBLEWORD = 1 << AccessSize::Doubleword as u8;
+    }
+}
+
+impl AccessSizes {
+    /// Whether accesses of this size are allowed.
+    #[must_use]
+    #[inline]
+    pub const fn allows(self, size: AccessSize) -> bool {
+        (self.bits() >> size as u8) & 1 != 0
+    }
+}
+
+/// Whether a device may be part of a VM whose configuration asks for safety-qualified devices only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Safety {
+    /// It may.
+    Qualified,
+    /// It may not.
+    Unqualified,
+}
+
+/// A kind of device, alive for as long as the hypervisor is.
+#[derive(Clone, Copy, Debug)]
+pub struct Factory {
+    /// The word after `vdev`.
+    pub name: &'static str,
+    /// [`ABI`], as it was when the factory was written.
+    pub abi: u32,
+    /// Rules for `loc` and `intr`.
+    pub flags: FactoryFlags,
+    /// What accesses the bus lets through.
+    pub access_sizes: AccessSizes,
+    /// The device's own options, beside [`crate::GENERAL_OPTIONS`].
+    pub options: &'static [OptionSpec],
+    /// Its safety class.
+    pub safety: Safety,
+    /// Size of its registers at `loc`, in bytes; 0 if it has none there, or if the partition places them itself.
+    pub region_size: u64,
+    /// What it is, one line.
+    pub help: &'static str,
+    /// Makes one. Options have been checked against `options`, location and interrupt against `flags`.
+    pub create: Create,
+}
+
+/// The function that makes a device.
+pub type Create = fn(&Options, &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError>;
+
+impl Factory {
+    /// Makes a device, if the factory was written for this interface.
+    ///
+    /// # Errors
+    /// What is wrong with an option, or with the factory itself.
+    pub fn build(&self, options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
+        if self.abi != ABI {
+            let message = format!("`vdev {}` was written for interface {}, this is {ABI}", self.name, self.abi);
+            return Err(OptionError::general(message));
+        }
+        (self.create)(options, setup)
+    }
+}
+
+/// A device within its VM, in the order of the configuration.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct DeviceId(pub u16);
+
+/// What the partition knows about the device that is being made.
+pub struct Setup<'a> {
+    /// Which one it is; wakes from back ends find it by this.
+    pub id: DeviceId,
+    /// Its name: `name`, or one the configuration made up.
+    pub name: &'a str,
+    /// `loc`, if there is one.
+    pub location: Option<Ipa>,
+    /// `intr`, if there is one.
+    pub interrupt: Option<IntId>,
+    /// How many vCPUs the VM has.
+    pub vcpus: usize,
+    /// Where back ends come from.
+    pub backends: &'a mut dyn Backends,
+}
+
+impl Setup<'_> {
+    /// The character back end that one `hostdev` names.
+    ///
+    /// # Errors
+    /// If there is no such back end; the error is about the option that `options` holds it in.
+    pub fn character(&mut self, option: &'static str, device: &HostDevice) -> Result<Box<dyn CharDevice>, OptionError> {
+        self.backends.character(self.id, device).map_err(|BackendError(message)| OptionError {
+            option: Some(option),
+            place: device.place,
+            message,
+        })
+    }
+}
+
+impl fmt::Debug for Setup<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Setup").field("id", &self.id).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The host's side of `hostdev`: names to back ends.
+pub trait Backends {
+    /// Opens a character back end for the device `id` of the VM being assembled. When the back end has space again or has
+    /// input, its owner wakes that device with [`crate::Wake::Backend`].
+    ///
+    /// # Errors
+    /// If there is no such thing, or it cannot be used that way.
+    fn character(&mut self, id: DeviceId, device: &HostDevice) -> Result<Box<dyn CharDevice>, BackendError>;
+}
+
+/// Why a `hostdev` could not be opened: one sentence that names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendError(pub String);
