@@ -1,4 +1,4 @@
-//! Addresses of the two spaces: what a guest calls physical, and what really is.
+//! Addresses: what a guest calls physical, what really is, and what the hypervisor itself uses.
 
 use core::fmt;
 
@@ -84,6 +84,10 @@ address! {
     /// stages"). It comes from a guest or a configuration, so it proves nothing until stage 2 or the guest's memory map
     /// has been asked.
     Ipa
+}
+address! {
+    /// A virtual address at EL2: what the hypervisor's own instructions use.
+    Va
 }
 
 /// A half-open, never wrapping range of addresses. It may be empty; it cannot contain the very last byte of the 64-bit

@@ -1,6 +1,6 @@
 //! The words every other crate uses.
 //!
-//! Answers for: addresses and ranges of the two address spaces a hypervisor handles, identifiers, time, access sizes,
+//! Answers for: addresses and ranges of the address spaces a hypervisor handles, identifiers, time, access sizes,
 //! the frame that an exit saves and the raw syndrome that comes with it. Does not answer for: behaviour. Nothing here
 //! decides anything.
 //!
@@ -16,7 +16,7 @@ mod id;
 mod time;
 
 pub use access::AccessSize;
-pub use address::{Address, Ipa, PAGE_SIZE, Pa, Range};
+pub use address::{Address, Ipa, PAGE_SIZE, Pa, Range, Va};
 pub use context::{EL1_RESET_PSTATE, Pstate, RawExit, RawExitKind, VcpuContext};
 pub use id::{CpuId, CpuSet, IntId, MAX_CPUS, MAX_VCPUS, Mpidr, VcpuId, VcpuSet, VmId};
 pub use time::{Frequency, Ticks};
