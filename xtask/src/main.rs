@@ -1,1 +1,56 @@
-fn main() {}
+//! `cargo xtask`: the one tool to set up, build, run, test and measure Bulkhead.
+//!
+//! Answers for: the command line, whose interface is fixed because people script on it, and for turning a task's result
+//! into an exit status. Does not answer for: what a task does; each has a file of its own.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod archive;
+mod artifacts;
+mod child;
+mod configuration;
+mod cpio;
+mod failure;
+mod gdb;
+mod image;
+mod lexical;
+mod qemu;
+mod setup;
+mod symbols;
+mod workspace;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "Build, run, test and measure Bulkhead")]
+struct CommandLine {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Build, pack the boot archive and boot on QEMU: the demo, or just the VMs of the CONFIGs
+    Qemu(qemu::Arguments),
+    /// Attach a debugger to a QEMU that waits (`cargo xtask qemu --gdb`)
+    Gdb(gdb::Arguments),
+    /// Install what is missing: Rust target, QEMU, debugger, Linux guest
+    Setup,
+}
+
+fn main() -> ExitCode {
+    let result = match CommandLine::parse().task {
+        Task::Qemu(arguments) => qemu::run(&arguments),
+        Task::Gdb(arguments) => gdb::run(&arguments),
+        Task::Setup => setup::run(),
+    };
+    match result {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(failure::status(&error))
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! `cargo xtask qemu`: build, pack the boot archive, boot on QEMU.
+//!
+//! Answers for: the options and the demo. Does not answer for: QEMU's own options (`qemu::machine`), what is done with
+//! the output (`qemu::batch`, `qemu::interactive`), what lies where in the archive (`archive`).
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+
+use crate::archive::{ArchiveFile, Layout};
+use crate::artifacts::{self, Profile};
+use crate::configuration::Configuration;
+use crate::workspace::root;
+use crate::{failure, lexical, setup};
+
+pub(crate) mod batch;
+mod interactive;
+pub(crate) mod machine;
+
+use machine::Machine;
+
+/// The demo: a guest that needs a download, and one that does not. The words after a configuration are options of its
+/// own: beside Linux, `hello` goes on for ever.
+const DEMO_LINUX: &str = "guests/linux/linux.qvmconf";
+const DEMO_HELLO: &str = "guests/hello/hello.qvmconf";
+const DEMO_HELLO_OPTIONS: &str = "cmdline forever";
+
+/// The machines that there are images for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Board {
+    /// QEMU's virt machine
+    QemuVirt,
+    /// Raspberry Pi 4
+    Rpi4,
+}
+
+/// Options of `cargo xtask qemu`.
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// The VMs to run; none: the demo
+    #[arg(value_name = "CONFIG.qvmconf")]
+    configurations: Vec<PathBuf>,
+    /// The machine
+    #[arg(long, value_enum, default_value = "qemu-virt")]
+    board: Board,
+    /// Version of the machine's interrupt controller
+    #[arg(long, value_name = "2|3", default_value = "3", value_parser = ["2", "3"])]
+    gic: String,
+    /// The machine's CPUs
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
+    cpus: u32,
+    /// The machine's RAM
+    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = machine::memory_size)]
+    memory: String,
+    /// QEMU's model of the CPU; `max` has everything that QEMU knows
+    #[arg(long, value_name = "MODEL", default_value = "cortex-a72")]
+    cpu: String,
+    /// Give the machine an SMMUv3
+    #[arg(long)]
+    smmu: bool,
+    /// Build with the debug profile
+    #[arg(long)]
+    debug: bool,
+    /// Wait for a debugger (`cargo xtask gdb`)
+    #[arg(long)]
+    gdb: bool,
+    /// Count instructions instead of time: every run is the same
+    #[arg(long)]
+    icount: bool,
+    /// No shell, no input; output prefixed with the VM's name; ends with the last VM
+    #[arg(long)]
+    batch: bool,
+    /// Give up after so long, with the exit status 124
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// Take this kernel in place of the Linux guest's
+    #[arg(long, value_name = "PATH")]
+    kernel: Option<PathBuf>,
+    /// Take this initial file system in place of the Linux guest's
+    #[arg(long, value_name = "PATH")]
+    initrd: Option<PathBuf>,
+    /// Passed to QEMU as they are
+    #[arg(last = true, value_name = "QEMU-ARGUMENTS")]
+    qemu_arguments: Vec<String>,
+}
+
+/// The task.
+pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
+    arguments.refuse_unsupported()?;
+    setup::rust_target()?;
+    setup::qemu()?;
+    let machine = arguments.machine();
+    let configurations = arguments.configurations()?;
+    let profile = if arguments.debug { Profile::Debug } else { Profile::Release };
+    let board = artifacts::build(machine::PACKAGE, profile)?;
+    let mode = if arguments.batch { Mode::Batch } else { Mode::Interactive };
+    let archive = pack(&configurations, mode, &arguments.replacements()?)?;
+    let command = machine.boot(&board.image, archive.path());
+    let limit = arguments.timeout.map(Duration::from_secs);
+    match mode {
+        Mode::Batch => {
+            let names: Vec<&str> = configurations.iter().map(|configuration| configuration.name.as_str()).collect();
+            let outcome = batch::run(command, limit, &mut std::io::stdout())?;
+            Ok(outcome.explain(&names, &board.elf))
+        }
+        Mode::Interactive => {
+            if arguments.gdb {
+                eprintln!("QEMU waits for a debugger: `cargo xtask gdb` in another terminal.");
+            }
+            interactive::run(command, limit, &board.elf)
+        }
+    }
+}
+
+/// Who reads the console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// A script.
+    Batch,
+    /// A person.
+    Interactive,
+}
+
+/// Writes the boot archive for these VMs. `replacements`: files whose content comes from another file.
+pub(crate) fn pack(
+    configurations: &[Configuration],
+    mode: Mode,
+    replacements: &[(PathBuf, PathBuf)],
+) -> Result<ArchiveFile> {
+    let wanted: Vec<_> = configurations.iter().flat_map(|configuration| configuration.wanted.clone()).collect();
+    let mut layout = Layout::new(&wanted)?;
+    for (replaced, by) in replacements {
+        layout.replace(replaced, by);
+    }
+    layout.check()?;
+    ArchiveFile::create(&layout, &startup(configurations, mode, &layout)?)
+}
+
+/// The start-up commands, one a line.
+fn startup(configurations: &[Configuration], mode: Mode, layout: &Layout) -> Result<String> {
+    let mut commands = String::new();
+    match (mode, configurations.first()) {
+        (Mode::Batch, _) => commands.push_str("batch\n"),
+        (Mode::Interactive, Some(first)) => commands.push_str(&format!("console {}\n", first.name)),
+        (Mode::Interactive, None) => {}
+    }
+    for configuration in configurations {
+        let options =
+            if configuration.options.is_empty() { String::new() } else { format!(" {}", configuration.options) };
+        commands.push_str(&format!("qvm @/{}{options} &\n", layout.name(&configuration.path)?));
+    }
+    Ok(commands)
+}
+
+impl Arguments {
+    fn refuse_unsupported(&self) -> Result<()> {
+        if self.board == Board::Rpi4 {
+            return Err(failure::usage("--board rpi4: not supported yet; --board qemu-virt is"));
+        }
+        if self.gic == "2" {
+            return Err(failure::usage("--gic 2: not supported yet; --gic 3 is"));
+        }
+        Ok(())
+    }
+
+    fn machine(&self) -> Machine {
+        Machine {
+            gic: if self.gic == "2" { 2 } else { 3 },
+            cpus: self.cpus,
+            memory: self.memory.clone(),
+            cpu: self.cpu.clone(),
+            smmu: self.smmu,
+            wait_for_debugger: self.gdb,
+            count_instructions: self.icount,
+            input: !self.batch,
+            more: self.qemu_arguments.clone(),
+        }
+    }
+
+    fn configurations(&self) -> Result<Vec<Configuration>> {
+        if !self.configurations.is_empty() {
+            return self.configurations.iter().map(|path| Configuration::read(path, "")).collect();
+        }
+        let own = self.kernel.is_some() && self.initrd.is_some();
+        let linux = if own { Ok(()) } else { setup::linux_guest() };
+        let mut demo = Vec::new();
+        match linux {
+            Ok(()) => demo.push(Configuration::read(&root().join(DEMO_LINUX), "")?),
+            Err(error) => eprintln!("no Linux guest, the demo runs the in-tree guests alone: {error:#}"),
+        }
+        // Alone and in a batch it has to end some time.
+        let options = if self.batch { "" } else { DEMO_HELLO_OPTIONS };
+        demo.push(Configuration::read(&root().join(DEMO_HELLO), options)?);
+        Ok(demo)
+    }
+
+    fn replacements(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
+        let mut replacements = Vec::new();
+        for (own, replaced) in [(&self.kernel, setup::LINUX_IMAGE), (&self.initrd, setup::LINUX_INITRAMFS)] {
+            if let Some(own) = own {
+                let own = lexical::absolute(own).with_context(|| format!("{} leads nowhere", own.display()))?;
+                replacements.push((root().join(replaced), own));
+            }
+        }
+        Ok(replacements)
+    }
+}
+
+/// A command that runs QEMU and ends with this tool.
+fn qemu() -> Command {
+    crate::child::guarded("qemu-system-aarch64")
+}

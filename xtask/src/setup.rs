@@ -1,0 +1,118 @@
+//! `cargo xtask setup`: what the other tasks need and the machine may lack.
+//!
+//! Answers for: finding out what is missing, quickly, and getting it: the Rust target, QEMU, the debugger, the Linux
+//! guest. Does not answer for: a C compiler and the Rust toolchain, without which this tool would not run at all.
+
+use anyhow::{Result, bail};
+
+use crate::workspace::{BARE_METAL, find_program, output, run as run_command, shown};
+
+mod apt;
+mod distribution;
+mod linux_guest;
+
+pub(crate) use linux_guest::{IMAGE as LINUX_IMAGE, INITRAMFS as LINUX_INITRAMFS};
+
+/// The oldest QEMU that has all that is used (`raspi4b`, nested SMMU).
+const OLDEST_QEMU: u32 = 9;
+const QEMU: &str = "qemu-system-aarch64";
+const QEMU_PACKAGE: &str = "qemu-system-arm";
+/// Any of these will do; the first is the package that is installed.
+const DEBUGGERS: [&str; 2] = ["gdb-multiarch", "gdb"];
+
+/// The task: installs everything that is missing.
+pub(crate) fn run() -> Result<u8> {
+    rust_target()?;
+    qemu()?;
+    let debugger = install_debugger();
+    let guest = linux_guest();
+    eprintln!("setup: Rust target {BARE_METAL}: installed");
+    eprintln!("setup: {QEMU} {}: installed", qemu_version().unwrap_or_default());
+    match (&debugger, find_debugger()) {
+        (Ok(()), Some(debugger)) => eprintln!("setup: {debugger}: installed"),
+        (Err(error), _) => eprintln!("setup: no debugger (only `cargo xtask gdb` needs one): {error:#}"),
+        (Ok(()), None) => eprintln!("setup: no debugger"),
+    }
+    match guest {
+        Ok(()) => eprintln!("setup: Linux guest: {}", shown(&linux_guest::folder())),
+        Err(error) => eprintln!("setup: no Linux guest, the demo runs the in-tree guests alone: {error:#}"),
+    }
+    Ok(0)
+}
+
+/// Makes sure that the standard library for bare metal is there.
+pub(crate) fn rust_target() -> Result<()> {
+    // Cargo says where it lives: bin/cargo of the toolchain. Asking `rustc` for it would take longer than all the rest.
+    let cargo = std::env::var_os("CARGO").map(std::path::PathBuf::from);
+    let toolchain = cargo.as_deref().and_then(|cargo| cargo.parent()?.parent());
+    if toolchain.is_some_and(|folder| folder.join("lib/rustlib").join(BARE_METAL).is_dir()) {
+        return Ok(());
+    }
+    if find_program("rustup").is_none() {
+        bail!("the Rust target {BARE_METAL} is missing and there is no rustup to add it");
+    }
+    let mut rustup = std::process::Command::new("rustup");
+    run_command(rustup.args(["target", "add", BARE_METAL]).current_dir(crate::workspace::root()))
+}
+
+/// Makes sure that QEMU is there and new enough.
+pub(crate) fn qemu() -> Result<()> {
+    if qemu_version().is_some_and(|version| version >= OLDEST_QEMU) {
+        return Ok(());
+    }
+    distribution::install(QEMU_PACKAGE, distribution::Wanted::Newer)?;
+    match qemu_version() {
+        Some(version) if version >= OLDEST_QEMU => Ok(()),
+        Some(version) => bail!(
+            "{QEMU} is version {version}, {OLDEST_QEMU} or newer is needed, and this distribution has none: install one by \
+             hand so that it comes first in PATH"
+        ),
+        None => bail!("{QEMU} cannot be started after its installation"),
+    }
+}
+
+/// The program to debug with, installed if there is none.
+pub(crate) fn debugger() -> Result<String> {
+    install_debugger()?;
+    match find_debugger() {
+        Some(debugger) => Ok(debugger),
+        None => bail!("no debugger: install {}", DEBUGGERS.join(" or ")),
+    }
+}
+
+/// Makes sure that there is a Linux kernel with an initial file system to boot.
+pub(crate) fn linux_guest() -> Result<()> {
+    linux_guest::ensure()
+}
+
+fn install_debugger() -> Result<()> {
+    match find_debugger() {
+        Some(_) => Ok(()),
+        None => distribution::install(DEBUGGERS[0], distribution::Wanted::Any),
+    }
+}
+
+fn find_debugger() -> Option<String> {
+    // A plain `gdb` may know the host's architecture only; the one for many comes first.
+    DEBUGGERS.into_iter().find(|name| find_program(name).is_some()).map(str::to_string)
+}
+
+/// The major version of the QEMU in `PATH`.
+fn qemu_version() -> Option<u32> {
+    find_program(QEMU)?;
+    parse_version(&output(std::process::Command::new(QEMU).arg("--version")).ok()?)
+}
+
+fn parse_version(text: &str) -> Option<u32> {
+    text.split_once("version ")?.1.split('.').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_major_version_is_read_from_what_qemu_prints() {
+        let text = "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2~bpo12+1)\nCopyright (c) 2003-2025 ...\n";
+        assert_eq!(super::parse_version(text), Some(10));
+        assert_eq!(super::parse_version("something else"), None);
+    }
+}

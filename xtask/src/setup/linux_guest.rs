@@ -1,0 +1,243 @@
+//! The Linux guest: Debian's arm64 kernel, and an initial file system around its busybox.
+//!
+//! Answers for: `target/guests/linux/Image` and `target/guests/linux/initramfs.cpio.gz`, downloaded by the machine's own
+//! package client (which checks the signatures) into a package state under `target/linux-guest`: the user's system learns
+//! of no foreign architecture. Does not answer for: what the guest does once it runs (`guests/linux/init`).
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use super::apt::{self, Source};
+use crate::cpio::{self, Entry};
+use crate::workspace::{find_program, output, root, run, shown, target};
+
+/// The kernel, as configurations name it from the top of the checkout.
+pub(crate) const IMAGE: &str = "target/guests/linux/Image";
+/// The initial file system, likewise.
+pub(crate) const INITRAMFS: &str = "target/guests/linux/initramfs.cpio.gz";
+
+/// The package that always depends on the newest kernel.
+const KERNEL_META_PACKAGE: &str = "linux-image-arm64";
+const BUSYBOX_PACKAGE: &str = "busybox-static";
+/// Tools that unpack a package.
+const TOOLS: [&str; 4] = ["apt-get", "apt-cache", "dpkg-deb", "tar"];
+
+/// Where the guest's files end up.
+pub(crate) fn folder() -> PathBuf {
+    target().join("guests/linux")
+}
+
+fn state() -> PathBuf {
+    target().join("linux-guest")
+}
+
+/// Makes sure that kernel and initial file system are there; quick when they are.
+pub(crate) fn ensure() -> Result<()> {
+    let image = root().join(IMAGE);
+    let busybox = state().join("busybox");
+    if !image.is_file() || !busybox.is_file() {
+        download(&image, &busybox)?;
+    }
+    let init = root().join("guests/linux/init");
+    let initramfs = root().join(INITRAMFS);
+    if is_older(&initramfs, &[&init, &busybox]) {
+        write_whole(&initramfs, &build_initramfs(&fs::read(&init)?, &fs::read(&busybox)?)?)?;
+    }
+    Ok(())
+}
+
+/// Whether `made` is missing or older than one of the files it is made of.
+fn is_older(made: &Path, sources: &[&Path]) -> bool {
+    let time = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
+    let Some(made) = time(made) else { return true };
+    sources.iter().any(|source| time(source).is_none_or(|source| source > made))
+}
+
+/// Writes a file so that nobody ever sees half of it.
+fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
+    let partial = path.with_extension("partial");
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(&partial, content)
+        .and_then(|()| fs::rename(&partial, path))
+        .with_context(|| format!("cannot write {}", shown(path)))
+}
+
+fn download(image: &Path, busybox: &Path) -> Result<()> {
+    if let Some(missing) = TOOLS.into_iter().find(|tool| find_program(tool).is_none()) {
+        bail!("there is no {missing} on this machine; `--kernel` and `--initrd` take a guest of your own");
+    }
+    let release = debian_sources(apt::sources()?)?;
+    let packages = state().join("packages");
+    fs::create_dir_all(&packages)?;
+    let client = PrivateClient::new(&state().join("apt"), &release)?;
+    eprintln!("setup: reading the package lists of the Linux guest ...");
+    run(client.command("apt-get").args(["-q", "update"]).stdout(Stdio::from(std::io::stderr())))?;
+    let depends = output(client.command("apt-cache").args(["--important", "depends", KERNEL_META_PACKAGE]))?;
+    let kernel =
+        kernel_package(&depends).with_context(|| format!("{KERNEL_META_PACKAGE} depends on no kernel: {depends:?}"))?;
+    eprintln!("setup: downloading {kernel} and {BUSYBOX_PACKAGE} ...");
+    run(client
+        .command("apt-get")
+        .args(["-q", "download", &kernel, BUSYBOX_PACKAGE])
+        .current_dir(&packages)
+        .stdout(Stdio::from(std::io::stderr())))?;
+    eprintln!("setup: unpacking ...");
+    write_whole(image, &unpack(&packages, &kernel, "./boot/vmlinuz-")?)?;
+    write_whole(busybox, &unpack(&packages, BUSYBOX_PACKAGE, "./bin/busybox")?)
+}
+
+/// The sources of Debian itself among the machine's: others may have no arm64 packages, or none of these.
+fn debian_sources(sources: Vec<Source>) -> Result<Vec<Source>> {
+    let os_release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    if !os_release.lines().any(|line| line == "ID=debian") {
+        bail!(
+            "only Debian has these packages for arm64 on its ordinary mirrors; `--kernel` and `--initrd` take a guest of \
+               your own"
+        );
+    }
+    Ok(sources.into_iter().filter(|source| source.component == "main").collect())
+}
+
+/// The kernel that `apt-cache depends` names for the meta package.
+fn kernel_package(depends: &str) -> Option<String> {
+    let mut names = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+    names.find(|name| name.starts_with("linux-image-")).map(str::to_string)
+}
+
+/// The content of the only file of `package` whose name begins with `name`. No more than that is unpacked: a kernel
+/// package is mostly modules.
+fn unpack(packages: &Path, package: &str, name: &str) -> Result<Vec<u8>> {
+    let file = newest(packages, &format!("{package}_"))?;
+    let mut unpacker = Command::new("dpkg-deb").arg("--fsys-tarfile").arg(&file).stdout(Stdio::piped()).spawn()?;
+    let archive = unpacker.stdout.take().context("dpkg-deb has no output")?;
+    let mut archive = tar::Archive::new(archive);
+    let mut content = None;
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        if entry.header().entry_type().is_file() && entry.path_bytes().starts_with(name.as_bytes()) {
+            let mut bytes = Vec::new();
+            std::io::Read::read_to_end(&mut entry, &mut bytes)?;
+            content = Some(bytes);
+        }
+    }
+    let status = unpacker.wait()?;
+    match content {
+        Some(content) if status.success() => Ok(content),
+        _ => bail!("{} has no {name}* ({status})", file.display()),
+    }
+}
+
+/// The newest file whose name begins with `prefix`.
+fn newest(folder: &Path, prefix: &str) -> Result<PathBuf> {
+    let mut found: Option<(std::time::SystemTime, PathBuf)> = None;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            let candidate = (entry.metadata()?.modified()?, entry.path());
+            found = found.max(Some(candidate));
+        }
+    }
+    Ok(found.with_context(|| format!("{prefix}* was not downloaded"))?.1)
+}
+
+/// The initial file system: busybox, `init`, and the folders that `init` fills.
+fn build_initramfs(init: &[u8], busybox: &[u8]) -> Result<Vec<u8>> {
+    let archive = cpio::archive(&[
+        ("bin", Entry::Folder),
+        ("bin/busybox", Entry::Executable(busybox)),
+        ("bin/sh", Entry::Link("busybox")),
+        ("dev", Entry::Folder),
+        // The kernel opens it for `init` before anything could be mounted.
+        ("dev/console", Entry::Device(5, 1)),
+        ("dev/null", Entry::Device(1, 3)),
+        ("etc", Entry::Folder),
+        ("init", Entry::Executable(init)),
+        ("proc", Entry::Folder),
+        ("root", Entry::Folder),
+        ("sbin", Entry::Folder),
+        ("sys", Entry::Folder),
+        ("tmp", Entry::Folder),
+        ("usr", Entry::Folder),
+        ("usr/bin", Entry::Folder),
+        ("usr/sbin", Entry::Folder),
+    ]);
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(&archive)?;
+    Ok(encoder.finish()?)
+}
+
+/// The machine's package client with a state of its own, for another architecture.
+struct PrivateClient {
+    options: Vec<String>,
+}
+
+impl PrivateClient {
+    fn new(folder: &Path, sources: &[Source]) -> Result<PrivateClient> {
+        for sub in ["state/lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(folder.join(sub))?;
+        }
+        // No package is installed here.
+        fs::write(folder.join("state/status"), "")?;
+        fs::write(folder.join("sources.list"), sources.iter().map(Source::line).collect::<String>())?;
+        let path = |name: &str| folder.join(name).display().to_string();
+        let mut options = apt::patient();
+        options.extend(apt::options(&[
+            ("Dir::State", &path("state")),
+            ("Dir::State::status", &path("state/status")),
+            ("Dir::Cache", &path("cache")),
+            ("Dir::Etc::sourcelist", &path("sources.list")),
+            ("Dir::Etc::sourceparts", "/dev/null"),
+            ("Dir::Etc::preferences", "/dev/null"),
+            ("Dir::Etc::preferencesparts", "/dev/null"),
+            ("APT::Architecture", "arm64"),
+            ("APT::Architectures", "arm64"),
+            ("Acquire::Languages", "none"),
+            // The user that the client would step down to cannot write into this folder.
+            ("APT::Sandbox::User", ""),
+        ]));
+        Ok(PrivateClient { options })
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.args(&self.options);
+        command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_behind_the_meta_package_is_found() {
+        let text = "linux-image-arm64\n  Depends: linux-image-6.1.0-41-arm64\n";
+        assert_eq!(kernel_package(text).as_deref(), Some("linux-image-6.1.0-41-arm64"));
+        assert_eq!(kernel_package("linux-image-arm64\n"), None);
+    }
+
+    #[test]
+    fn the_initial_file_system_is_the_same_every_time() {
+        let once = build_initramfs(b"#!/bin/sh\n", b"program").unwrap();
+        assert_eq!(once, build_initramfs(b"#!/bin/sh\n", b"program").unwrap());
+        assert_eq!(&once[..2], &[0x1f, 0x8b]);
+    }
+
+    #[test]
+    fn what_is_made_is_made_again_when_a_source_is_newer() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+        assert!(is_older(&old, &[]));
+        fs::write(&old, "").unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        fs::write(&new, "").unwrap();
+        assert!(is_older(&old, &[&new]));
+        assert!(!is_older(&new, &[&old]));
+    }
+}
