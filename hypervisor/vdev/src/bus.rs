@@ -268,3 +268,6 @@ impl Slot {
         Context::new(services, self.line, &self.origin, effects)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,8 @@ mod interrupt;
 mod memory;
 mod node;
 mod options;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 
 pub use backend::CharDevice;
 pub use bus::{Bus, BusError, Device};

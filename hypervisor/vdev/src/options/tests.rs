@@ -11,29 +11,13 @@ const SPECS: &[OptionSpec] = &[
     OptionSpec::new("batch", OptionKind::Number { min: 0, max: u64::MAX }, "").not_yet(),
 ];
 
-/// Plain decimal and hexadecimal numbers.
-struct Plain;
-
-impl Numbers for Plain {
-    fn number(&self, text: &str) -> Result<u64, String> {
-        let parsed = match text.strip_prefix("0x") {
-            Some(digits) => u64::from_str_radix(digits, 16),
-            None => text.parse(),
-        };
-        parsed.map_err(|_| "not a number".to_string())
-    }
-    fn size(&self, text: &str) -> Result<u64, String> {
-        self.number(text)
-    }
-}
-
 fn at(start: u32) -> Place {
     Place { source: 1, start, end: start + 1 }
 }
 
 fn parse(words: &[(&'static str, Option<&'static str>)]) -> Result<Options, Vec<OptionError>> {
     let given = words.iter().zip(0..).map(|((name, argument), n)| Given { name, argument: *argument, place: at(n) });
-    Options::parse(SPECS, given, &Plain)
+    Options::parse(SPECS, given, &crate::testkit::PlainNumbers)
 }
 
 #[test]

@@ -1,0 +1,175 @@
+use super::*;
+use crate::{
+    ABI, FactoryFlags, OptionError, Options, Safety, Setup,
+    testkit::{ANY_SIZE, Lines, Ram},
+};
+use alloc::{string::ToString, sync::Arc, vec};
+use types::{Ticks, VcpuSet};
+
+/// Answers with the offset, keeps what was written, asserts its line while that is not zero.
+struct Echo(u64);
+
+impl Vdev for Echo {
+    fn read(&mut self, offset: u64, _: AccessSize, _: &mut Context<'_>) -> Result<u64, AccessFault> {
+        Ok(self.0.wrapping_add(offset))
+    }
+    fn write(&mut self, _: u64, _: AccessSize, value: u64, context: &mut Context<'_>) -> Result<(), AccessFault> {
+        self.0 = value;
+        context.set_line(value != 0);
+        Ok(())
+    }
+    fn control(&mut self, event: Control<'_>, _: &mut Context<'_>) -> Result<(), ControlError> {
+        match event {
+            Control::Reset => self.0 = 0,
+            Control::Button { handled } => *handled = true,
+            _ => return Err(ControlError("no".to_string())),
+        }
+        Ok(())
+    }
+    fn wake(&mut self, _: Wake, context: &mut Context<'_>) {
+        self.0 = context.now().0;
+    }
+    fn describe(&self, parent: &mut Node) {
+        parent.add(Node::new("echo"));
+    }
+}
+
+fn create(_: &Options, _: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
+    Ok(Box::new(Echo(0)))
+}
+
+const WORDS_ONLY: Factory = Factory {
+    name: "echo",
+    abi: ABI,
+    flags: FactoryFlags::LOC_MEM,
+    access_sizes: AccessSizes::WORD,
+    options: &[],
+    safety: Safety::Unqualified,
+    region_size: 0x1000,
+    help: "",
+    create,
+};
+static ECHO: Factory = WORDS_ONLY;
+static SMALL: Factory = Factory { region_size: 12, access_sizes: ANY_SIZE, ..WORDS_ONLY };
+
+fn device(name: &str, factory: &'static Factory, location: Option<u64>) -> Device {
+    Device {
+        name: name.to_string(),
+        factory,
+        location: location.map(Ipa),
+        interrupt: Some(IntId(40)),
+        vdev: Box::new(Echo(0)),
+    }
+}
+
+struct World {
+    ram: Ram,
+    lines: Lines,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { ram: Ram::new(Ipa(0), 0), lines: Lines::default() }
+    }
+    fn services(&self) -> Services<'_> {
+        Services { now: Ticks(77), memory: &self.ram, interrupts: &self.lines }
+    }
+    fn read(&self, bus: &Bus, at: u64, size: AccessSize) -> Result<u64, AccessFault> {
+        bus.read(Ipa(at), size, &self.services(), &mut Effects::default())
+    }
+}
+
+#[test]
+fn each_access_reaches_the_device_whose_region_it_is_in() {
+    let world = World::new();
+    // In no order, with gaps, one without registers in between.
+    let devices = (0..32_u64).map(|n| device(&n.to_string(), &ECHO, Some(0x1000_0000 + (n * 7 % 32) * 0x2000)));
+    let mut devices: Vec<Device> = devices.collect();
+    devices.insert(5, device("nowhere", &ECHO, None));
+    let bus = Bus::new("vm", devices).unwrap();
+    for n in 0..32_u64 {
+        let base = 0x1000_0000 + n * 0x2000;
+        bus.write(Ipa(base), AccessSize::Word, n << 16, &world.services(), &mut Effects::default()).unwrap();
+    }
+    for n in 0..32_u64 {
+        let base = 0x1000_0000 + n * 0x2000;
+        assert_eq!(world.read(&bus, base, AccessSize::Word), Ok(n << 16));
+        assert_eq!(world.read(&bus, base + 0xffc, AccessSize::Word), Ok((n << 16) + 0xffc));
+        assert_eq!(world.read(&bus, base + 0x1000, AccessSize::Word), Err(AccessFault::Nothing));
+    }
+    for at in [0, 0x0fff_fffc, 0x1000_0000 + 32 * 0x2000, !3] {
+        assert_eq!(world.read(&bus, at, AccessSize::Word), Err(AccessFault::Nothing), "{at:#x}");
+    }
+}
+
+#[test]
+fn a_device_gets_only_accesses_that_fit_it() {
+    let world = World::new();
+    let bus = Bus::new("vm", vec![device("a", &ECHO, Some(0x1000)), device("b", &SMALL, Some(0x2000))]).unwrap();
+    for size in [AccessSize::Byte, AccessSize::Halfword, AccessSize::Doubleword] {
+        assert_eq!(world.read(&bus, 0x1000, size), Err(AccessFault::Size));
+    }
+    assert_eq!(world.read(&bus, 0x1002, AccessSize::Word), Err(AccessFault::Unaligned));
+    assert_eq!(world.read(&bus, 0x2008, AccessSize::Word), Ok(8));
+    assert_eq!(world.read(&bus, 0x2008, AccessSize::Doubleword), Err(AccessFault::Straddles));
+    assert_eq!(world.read(&bus, 0x200b, AccessSize::Byte), Ok(11));
+    assert_eq!(world.read(&bus, 0x200c, AccessSize::Byte), Err(AccessFault::Nothing));
+    let written = bus.write(Ipa(0x2000), AccessSize::Byte, 0x1ff, &world.services(), &mut Effects::default());
+    assert_eq!(written, Ok(()));
+    assert_eq!(world.read(&bus, 0x2000, AccessSize::Word), Ok(0xff), "bits above the access size are cut off");
+}
+
+#[test]
+fn two_at_one_address_are_refused_by_name() {
+    let error = |devices| Bus::new("vm", devices).unwrap_err();
+    let overlap = error(vec![device("late", &ECHO, Some(0x1800)), device("early", &ECHO, Some(0x1000))]);
+    assert_eq!(overlap.to_string(), "`late` and `early` are both at 0x1800");
+    let same = error(vec![device("a", &ECHO, Some(0x1000)), device("b", &SMALL, Some(0x1000))]);
+    assert_eq!(same.to_string(), "`a` and `b` are both at 0x1000");
+    assert!(Bus::new("vm", vec![device("a", &ECHO, Some(0x1000)), device("b", &ECHO, Some(0x2000))]).is_ok());
+}
+
+#[test]
+fn a_location_that_cannot_be_is_refused() {
+    for at in [0x1004, u64::MAX - 7] {
+        let error = Bus::new("vm", vec![device("a", &ECHO, Some(at))]).unwrap_err();
+        assert_eq!(error, BusError::Location { name: "a".to_string(), at: Ipa(at) });
+    }
+}
+
+#[test]
+fn devices_are_called_by_their_place_in_the_configuration() {
+    let world = World::new();
+    let devices = vec![device("high", &ECHO, Some(0x2000)), device("none", &ECHO, None), device("low", &ECHO, Some(0))];
+    let bus = Bus::new("vm", devices).unwrap();
+    assert!(bus.devices().map(|id| bus.name(id).unwrap()).eq(["high", "none", "low"]));
+    let mut effects = Effects::default();
+    bus.wake(DeviceId(0), Wake::Backend, &world.services(), &mut effects);
+    bus.wake(DeviceId(9), Wake::Backend, &world.services(), &mut effects);
+    assert_eq!(world.read(&bus, 0x2000, AccessSize::Word), Ok(77));
+    assert_eq!(world.read(&bus, 0, AccessSize::Word), Ok(0));
+    bus.control(DeviceId(0), Control::Reset, &world.services(), &mut effects).unwrap();
+    assert_eq!(world.read(&bus, 0x2000, AccessSize::Word), Ok(0));
+    let mut handled = false;
+    bus.control(DeviceId(1), Control::Button { handled: &mut handled }, &world.services(), &mut effects).unwrap();
+    assert!(handled);
+    assert!(bus.control(DeviceId(3), Control::Terminate, &world.services(), &mut effects).is_err());
+    assert!(effects.none());
+}
+
+#[test]
+fn raising_the_line_kicks_through_the_effects() {
+    let world = World::new();
+    let bus = Arc::new(Bus::new("vm", vec![device("a", &ECHO, Some(0))]).unwrap());
+    let mut effects = Effects::default();
+    bus.write(Ipa(0), AccessSize::Word, 1, &world.services(), &mut effects).unwrap();
+    assert!(world.lines.level(IntId(40)));
+    assert_eq!(effects.kick, VcpuSet(1));
+}
+
+#[test]
+fn a_factory_of_another_interface_makes_nothing() {
+    static OLD: Factory = Factory { abi: ABI + 1, ..WORDS_ONLY };
+    let error = crate::testkit::Rig::new(&OLD, &[], &mut crate::testkit::Wires::default()).unwrap_err();
+    assert!(error[0].message.contains("`vdev echo` was written for interface"), "{}", error[0].message);
+}

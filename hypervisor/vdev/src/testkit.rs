@@ -1,0 +1,338 @@
+//! A world for devices under test.
+//!
+//! Answers for: guest memory, an interrupt controller and a character back end that remember what happened to them, time
+//! that passes on request, and a [`Rig`] that drives one device through a bus, as its real driver would. Does not answer
+//! for: faithfulness in anything but the traits' contracts. Only tests, fuzzing and other crates' tests use it.
+
+use crate::{
+    AccessFault, AccessSizes, BackendError, Backends, Bus, CharDevice, Control, ControlError, Device, DeviceId,
+    Effects, Factory, Given, GuestMemory, HostDevice, InterruptController, MemoryFault, Node, Numbers, OptionError,
+    Options, Place, Services, Setup, Wake,
+};
+use alloc::{
+    boxed::Box,
+    collections::{btree_map::BTreeMap, vec_deque::VecDeque},
+    format,
+    string::{String, ToString},
+    sync::Arc,
+    vec,
+    vec::Vec,
+};
+use core::fmt;
+use dtoolkit::model::DeviceTree;
+use types::{AccessSize, IntId, Ipa, Lock, Ticks, VcpuId, VcpuSet};
+
+/// Guest memory from one address on, zero at first.
+#[derive(Debug)]
+pub struct Ram {
+    start: Ipa,
+    bytes: Lock<Vec<u8>>,
+}
+
+impl Ram {
+    /// So many bytes from `start` on.
+    #[must_use]
+    pub fn new(start: Ipa, length: usize) -> Self {
+        Self { start, bytes: Lock::new(vec![0; length]) }
+    }
+
+    fn with<R>(&self, at: Ipa, length: usize, f: impl FnOnce(&mut [u8]) -> R) -> Result<R, MemoryFault> {
+        let fault = MemoryFault { at };
+        let first = at.0.checked_sub(self.start.0).and_then(|offset| usize::try_from(offset).ok()).ok_or(fault)?;
+        let end = first.checked_add(length).ok_or(fault)?;
+        self.bytes.lock().get_mut(first..end).map(f).ok_or(fault)
+    }
+}
+
+impl GuestMemory for Ram {
+    fn read(&self, from: Ipa, into: &mut [u8]) -> Result<(), MemoryFault> {
+        self.with(from, into.len(), |bytes| into.copy_from_slice(bytes))
+    }
+
+    fn write(&self, to: Ipa, from: &[u8]) -> Result<(), MemoryFault> {
+        self.with(to, from.len(), |bytes| bytes.copy_from_slice(from))
+    }
+
+    fn load(&self, from: Ipa, size: AccessSize) -> Result<u64, MemoryFault> {
+        if !size.is_aligned(from.0) {
+            return Err(MemoryFault { at: from });
+        }
+        let mut value = [0; 8];
+        let length = 1 << size as usize;
+        self.with(from, length, |bytes| value.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from))?;
+        Ok(u64::from_le_bytes(value))
+    }
+
+    fn store(&self, to: Ipa, size: AccessSize, value: u64) -> Result<(), MemoryFault> {
+        if !size.is_aligned(to.0) {
+            return Err(MemoryFault { at: to });
+        }
+        let length = 1 << size as usize;
+        self.with(to, length, |bytes| bytes.iter_mut().zip(value.to_le_bytes()).for_each(|(to, from)| *to = from))
+    }
+}
+
+/// An interrupt controller that only remembers. It kicks vCPU 0 whenever a line is raised.
+#[derive(Debug, Default)]
+pub struct Lines {
+    levels: Lock<BTreeMap<(Option<VcpuId>, IntId), bool>>,
+    events: Lock<Vec<(IntId, bool)>>,
+}
+
+impl Lines {
+    /// Whether the shared input `intid` is asserted.
+    #[must_use]
+    pub fn level(&self, intid: IntId) -> bool {
+        self.levels.lock().get(&(None, intid)).copied().unwrap_or(false)
+    }
+
+    /// Every call since the last time this was asked, in order.
+    #[must_use]
+    pub fn take_events(&self) -> Vec<(IntId, bool)> {
+        core::mem::take(&mut self.events.lock())
+    }
+
+    fn set(&self, vcpu: Option<VcpuId>, intid: IntId, asserted: bool) -> VcpuSet {
+        self.events.lock().push((intid, asserted));
+        let before = self.levels.lock().insert((vcpu, intid), asserted).unwrap_or(false);
+        if asserted && !before { VcpuSet::of(vcpu.unwrap_or_default()) } else { VcpuSet::EMPTY }
+    }
+}
+
+impl InterruptController for Lines {
+    fn set_level(&self, intid: IntId, asserted: bool) -> VcpuSet {
+        if intid.is_spi() { self.set(None, intid, asserted) } else { VcpuSet::EMPTY }
+    }
+
+    fn set_private_level(&self, vcpu: VcpuId, intid: IntId, asserted: bool) -> VcpuSet {
+        if intid.is_private() && !intid.is_sgi() { self.set(Some(vcpu), intid, asserted) } else { VcpuSet::EMPTY }
+    }
+}
+
+/// A character back end; clones are handles of the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Wire(Arc<Lock<WireState>>);
+
+#[derive(Debug, Default)]
+struct WireState {
+    output: Vec<u8>,
+    limit: Option<usize>,
+    input: VecDeque<u8>,
+}
+
+impl Wire {
+    /// Puts bytes where the device will read them.
+    pub fn type_in(&self, bytes: &[u8]) {
+        self.0.lock().input.extend(bytes);
+    }
+
+    /// How many bytes the device has not read yet.
+    #[must_use]
+    pub fn unread(&self) -> usize {
+        self.0.lock().input.len()
+    }
+
+    /// What the device has written since this was last asked.
+    #[must_use]
+    pub fn take_output(&self) -> Vec<u8> {
+        core::mem::take(&mut self.0.lock().output)
+    }
+
+    /// From now on takes only so many bytes more (`None`: any number).
+    pub fn set_space(&self, space: Option<usize>) {
+        self.0.lock().limit = space;
+    }
+}
+
+impl CharDevice for Wire {
+    fn space(&self) -> usize {
+        self.0.lock().limit.unwrap_or(usize::MAX)
+    }
+
+    fn write(&mut self, byte: u8) -> bool {
+        let mut state = self.0.lock();
+        match &mut state.limit {
+            Some(0) => return false,
+            Some(limit) => *limit = limit.saturating_sub(1),
+            None => {}
+        }
+        state.output.push(byte);
+        true
+    }
+
+    fn read(&mut self) -> Option<u8> {
+        self.0.lock().input.pop_front()
+    }
+}
+
+/// Back ends by name, all of them [`Wire`]s; `-` is there from the start.
+#[derive(Debug)]
+pub struct Wires {
+    wires: BTreeMap<String, Wire>,
+}
+
+impl Default for Wires {
+    fn default() -> Self {
+        Self { wires: BTreeMap::from([("-".to_string(), Wire::default())]) }
+    }
+}
+
+impl Wires {
+    /// The back end `name`, made if it is not there.
+    pub fn wire(&mut self, name: &str) -> Wire {
+        self.wires.entry(name.to_string()).or_default().clone()
+    }
+}
+
+impl Backends for Wires {
+    fn character(&mut self, _id: DeviceId, device: &HostDevice) -> Result<Box<dyn CharDevice>, BackendError> {
+        match self.wires.get(&device.name) {
+            Some(wire) => Ok(Box::new(wire.clone())),
+            None => Err(BackendError(format!("there is no back end `{}`", device.name))),
+        }
+    }
+}
+
+/// Decimal and `0x` hexadecimal numbers, without suffixes.
+#[derive(Clone, Copy, Debug)]
+pub struct PlainNumbers;
+
+impl Numbers for PlainNumbers {
+    fn number(&self, text: &str) -> Result<u64, String> {
+        let parsed = match text.strip_prefix("0x") {
+            Some(digits) => u64::from_str_radix(digits, 16),
+            None => text.parse(),
+        };
+        parsed.map_err(|_| "not a number".to_string())
+    }
+
+    fn size(&self, text: &str) -> Result<u64, String> {
+        self.number(text)
+    }
+}
+
+/// One device on a bus, with everything around it, driven by absolute calls.
+pub struct Rig {
+    bus: Bus,
+    /// The VM's memory: 64 KiB at 0x8000_0000.
+    pub ram: Ram,
+    /// The VM's interrupt controller.
+    pub lines: Lines,
+    /// The time.
+    pub now: Ticks,
+    /// What calls have asked of the kernel since somebody looked.
+    pub effects: Effects,
+}
+
+impl fmt::Debug for Rig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rig").field("bus", &self.bus).finish_non_exhaustive()
+    }
+}
+
+impl Rig {
+    /// Where the device's registers are.
+    pub const BASE: Ipa = Ipa(0x1c09_0000);
+    /// The device's interrupt.
+    pub const LINE: IntId = IntId(37);
+
+    /// Makes a device of `factory` with options as words: `[("hostdev", Some(">-"))]`.
+    ///
+    /// # Errors
+    /// What is wrong with the options.
+    pub fn new(
+        factory: &'static Factory,
+        words: &[(&str, Option<&str>)],
+        backends: &mut dyn Backends,
+    ) -> Result<Self, Vec<OptionError>> {
+        let given = words.iter().map(|(name, argument)| Given { name, argument: *argument, place: Place::default() });
+        let options = Options::parse(factory.options, given, &PlainNumbers)?;
+        let (id, name) = (DeviceId(0), "device");
+        let (location, interrupt) = (Some(Self::BASE), Some(Self::LINE));
+        let mut setup = Setup { id, name, location, interrupt, vcpus: 1, backends };
+        let vdev = factory.build(&options, &mut setup).map_err(|error| vec![error])?;
+        let device = Device { name: name.to_string(), factory, location, interrupt, vdev };
+        let bus = Bus::new("test", vec![device]).map_err(|error| vec![OptionError::general(error.to_string())])?;
+        let (ram, lines) = (Ram::new(Ipa(0x8000_0000), 0x1_0000), Lines::default());
+        Ok(Self { bus, ram, lines, now: Ticks(0), effects: Effects::default() })
+    }
+
+    /// Loads `size` bytes at `offset`; bits above are cut off, as the exit code does.
+    ///
+    /// # Errors
+    /// If bus or device refuse.
+    pub fn try_read(&mut self, offset: u64, size: AccessSize) -> Result<u64, AccessFault> {
+        let services = Services { now: self.now, memory: &self.ram, interrupts: &self.lines };
+        let at = Ipa(Self::BASE.0.wrapping_add(offset));
+        self.bus.read(at, size, &services, &mut self.effects).map(|value| value & size.mask())
+    }
+
+    /// Stores `size` bytes at `offset`.
+    ///
+    /// # Errors
+    /// If bus or device refuse.
+    pub fn try_write(&mut self, offset: u64, size: AccessSize, value: u64) -> Result<(), AccessFault> {
+        let services = Services { now: self.now, memory: &self.ram, interrupts: &self.lines };
+        let at = Ipa(Self::BASE.0.wrapping_add(offset));
+        self.bus.write(at, size, value, &services, &mut self.effects)
+    }
+
+    /// A 32-bit load; all ones if it is refused.
+    pub fn read(&mut self, offset: u64) -> u64 {
+        self.try_read(offset, AccessSize::Word).unwrap_or(u64::MAX)
+    }
+
+    /// A 32-bit store; nothing happens if it is refused.
+    pub fn write(&mut self, offset: u64, value: u64) {
+        let _refused = self.try_write(offset, AccessSize::Word, value);
+    }
+
+    /// Wakes the device: its back end has space or input.
+    pub fn wake(&mut self) {
+        let services = Services { now: self.now, memory: &self.ram, interrupts: &self.lines };
+        self.bus.wake(DeviceId(0), Wake::Backend, &services, &mut self.effects);
+    }
+
+    /// Tells the device what happens to its VM.
+    ///
+    /// # Errors
+    /// What the device answers.
+    pub fn control(&mut self, event: Control<'_>) -> Result<(), ControlError> {
+        let services = Services { now: self.now, memory: &self.ram, interrupts: &self.lines };
+        self.bus.control(DeviceId(0), event, &services, &mut self.effects)
+    }
+
+    /// Whether the device asserts its interrupt.
+    #[must_use]
+    pub fn line(&self) -> bool {
+        self.lines.level(Self::LINE)
+    }
+
+    /// What calls have asked of the kernel since this was last asked.
+    pub fn take_effects(&mut self) -> Effects {
+        core::mem::take(&mut self.effects)
+    }
+
+    /// The device's status report.
+    #[must_use]
+    pub fn status(&mut self) -> String {
+        let mut report = String::new();
+        match self.control(Control::Status(&mut report)) {
+            Ok(()) => report,
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// The device's part of the tree as source text.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut root = Node::new("");
+        self.bus.describe(DeviceId(0), &mut root);
+        let mut tree = DeviceTree::new();
+        tree.root = root.into_model();
+        tree.to_string()
+    }
+}
+
+/// All sizes, for factories that take any.
+pub const ANY_SIZE: AccessSizes = AccessSizes::all();
