@@ -1,1 +1,28 @@
+//! Every virtual device model, and the one table of their factories.
+//!
+//! Answers for: what guests see at a device's registers. A device is a chip (registers and nothing else, after the part's
+//! manual) and a plug (bus, interrupt line, back end, device tree). Does not answer for: how an access gets here (`vdev`),
+//! or what is behind a back end (`host`).
+
 #![no_std]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation
+    )
+)]
+
+extern crate alloc;
+
+mod catalogue;
+mod character;
+mod gic;
+mod pl011;
+
+pub use catalogue::CATALOGUE;
