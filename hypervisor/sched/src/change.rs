@@ -1,0 +1,120 @@
+//! Threads come, change and go.
+//!
+//! Answers for: creation, removal, and changes of priority and affinity at any moment. Does not answer for: who runs
+//! (`scheduler`).
+
+use crate::{
+    parameters::{Parameters, Priority, RemoveError, SpawnError},
+    queue::End,
+    scheduler::Scheduler,
+    thread::{Stage, ThreadId},
+};
+use types::{CpuId, CpuSet};
+
+impl Scheduler {
+    /// A new thread, blocked, resident nowhere.
+    ///
+    /// # Errors
+    /// When there is no room for it, or no CPU it may run on.
+    pub fn spawn(&mut self, parameters: Parameters) -> Result<ThreadId, SpawnError> {
+        let affinity = self.existing(parameters.affinity)?;
+        let last = affinity.iter().next().ok_or(SpawnError::NoCpu)?;
+        let queue = self.queues.join(affinity).ok_or(SpawnError::TooManyAffinities)?;
+        let spawned = self.threads.insert(Parameters { affinity, ..parameters }, queue, last);
+        if spawned.is_err() {
+            self.queues.leave(queue);
+        }
+        self.threads.id(spawned?).ok_or(SpawnError::NoThread)
+    }
+
+    /// Removes a thread that is blocked and on whose stack no CPU waits. Its identifier names nobody from now on.
+    ///
+    /// # Errors
+    /// When it is not so.
+    pub fn remove(&mut self, id: ThreadId) -> Result<(), RemoveError> {
+        let index = self.threads.find(id).ok_or(RemoveError::NoThread)?;
+        let thread = self.threads.get(index).ok_or(RemoveError::NoThread)?;
+        if thread.stage != Stage::Blocked {
+            return Err(RemoveError::NotBlocked);
+        }
+        if thread.resident.is_some() {
+            return Err(RemoveError::Resident);
+        }
+        self.queues.leave(thread.queue);
+        self.threads.remove(index);
+        Ok(())
+    }
+
+    /// Has the CPU that waits on a blocked thread's stack leave it, at its next pick. Returns that CPU, which has to
+    /// reschedule; `None` if there is none, or if the thread is not blocked.
+    #[must_use = "the CPU named has to reschedule"]
+    pub fn evict(&mut self, id: ThreadId) -> Option<CpuId> {
+        let thread = self.threads.get(self.threads.find(id)?)?;
+        if thread.stage != Stage::Blocked {
+            return None;
+        }
+        let cpu = thread.resident?;
+        self.cpus.get_mut(cpu)?.evict = true;
+        Some(self.cpus.kick(cpu, 0))
+    }
+
+    /// Changes how urgent a thread is. It goes behind its new equals unless it is running. Returns the CPU that has to
+    /// reschedule, if any.
+    #[must_use = "the CPU named has to reschedule"]
+    pub fn set_priority(&mut self, id: ThreadId, priority: Priority) -> Option<CpuId> {
+        let index = self.threads.find(id)?;
+        let thread = self.threads.get(index)?;
+        let (stage, resident) = (thread.stage, thread.resident);
+        let queued = stage == Stage::Ready && resident.is_none();
+        if queued {
+            self.queues.remove(index, &mut self.threads);
+        }
+        self.threads.get_mut(index)?.parameters.priority = priority;
+        if queued {
+            self.queues.push(index, End::Back, &mut self.threads);
+            return self.cpus.place(index, &self.threads);
+        }
+        let cpu = resident.filter(|_| stage != Stage::Blocked)?;
+        if stage == Stage::Running {
+            self.cpus.get_mut(cpu)?.level = priority.get();
+        }
+        Some(self.cpus.kick(cpu, priority.get()))
+    }
+
+    /// Changes where a thread may run. If it runs elsewhere, it goes on there until that CPU has rescheduled. Returns the
+    /// CPU that has to, if any.
+    ///
+    /// # Errors
+    /// As [`Scheduler::spawn`]; nothing has changed then.
+    pub fn set_affinity(&mut self, id: ThreadId, affinity: CpuSet) -> Result<Option<CpuId>, SpawnError> {
+        let index = self.threads.find(id).ok_or(SpawnError::NoThread)?;
+        let affinity = self.existing(affinity)?;
+        let queue = self.queues.join(affinity).ok_or(SpawnError::TooManyAffinities)?;
+        let thread = self.threads.get(index).ok_or(SpawnError::NoThread)?;
+        let (stage, resident, priority) = (thread.stage, thread.resident, thread.parameters.priority.get());
+        self.queues.leave(thread.queue);
+        let queued = stage == Stage::Ready && resident.is_none();
+        if queued {
+            self.queues.remove(index, &mut self.threads);
+        }
+        if let Some(thread) = self.threads.get_mut(index) {
+            thread.queue = queue;
+            thread.parameters.affinity = affinity;
+        }
+        if queued {
+            self.queues.push(index, End::Back, &mut self.threads);
+            return Ok(self.cpus.place(index, &self.threads));
+        }
+        Ok(match (stage, resident) {
+            (Stage::Running, Some(cpu)) if affinity.contains(cpu) => None,
+            (Stage::Running | Stage::Ready, Some(cpu)) => Some(self.cpus.kick(cpu, priority)),
+            _ => None,
+        })
+    }
+
+    /// Those of `cpus` that the machine has.
+    fn existing(&self, cpus: CpuSet) -> Result<CpuSet, SpawnError> {
+        let existing = cpus.intersection(CpuSet::first(self.cpus.count()));
+        if existing.is_empty() { Err(SpawnError::NoCpu) } else { Ok(existing) }
+    }
+}
