@@ -1,0 +1,204 @@
+//! Interrupts: between CPUs, of the timer, and the price of taking one.
+//!
+//! Answers for: the measured interrupt path (`vectors.S`) and for timing from the cause to what the handler saw. Does not
+//! answer for: how other interrupts would be handled; none is enabled.
+
+use core::arch::global_asm;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use guest_rt::gic::{self, DEFAULT_PRIORITY, Gic, SgiTarget};
+use guest_rt::machine::{MAX_CPUS, Machine};
+use guest_rt::registers::{affinity, cpu, dsb, isb, relax, wfi, with_irq};
+use guest_rt::timer::{self, Timer};
+use guest_rt::{cpus, mrs, msr, println};
+
+use crate::measure::{REPETITIONS, report, shift_phase, stamp};
+
+global_asm!(include_str!("vectors.S"));
+
+/// What the handler leaves: the counter on entry and the INTID. A cache line for each CPU; `vectors.S` knows the layout.
+#[repr(C, align(64))]
+struct Seen {
+    at: AtomicU64,
+    intid: AtomicU64,
+}
+
+/// What `Seen::intid` says before an interrupt has come.
+const NOTHING: u64 = !0;
+const SGI: u32 = 1;
+/// Asks a CPU that waits for SGIs to go home.
+const GO_HOME: u64 = 15;
+
+#[unsafe(no_mangle)]
+static BENCH_SEEN: [Seen; MAX_CPUS] =
+    [const { Seen { at: AtomicU64::new(0), intid: AtomicU64::new(NOTHING) } }; MAX_CPUS];
+
+unsafe extern "C" {
+    fn bench_vectors();
+}
+
+/// Uses the measured interrupt path on this CPU from now on.
+pub(crate) fn install() {
+    // SAFETY: a complete vector table.
+    unsafe { msr!("vbar_el1", bench_vectors as *const () as u64) };
+    isb();
+}
+
+impl Seen {
+    fn forget(&self) {
+        self.intid.store(NOTHING, Ordering::Relaxed);
+        dsb();
+    }
+
+    /// Spins until the handler has run; an emulator with one host thread needs the hint to let the other CPU run.
+    #[inline(always)]
+    fn wait(&self) {
+        while self.intid.load(Ordering::Relaxed) == NOTHING {
+            relax();
+        }
+    }
+}
+
+/// How the CPU at the other end passes its time.
+static SLEEPS: AtomicBool = AtomicBool::new(false);
+
+/// Sleeps until an interrupt comes and takes it. Masked until awake: it cannot slip in before the WFI and be slept over.
+#[inline(always)]
+fn sleep() {
+    wfi();
+    with_irq(|| {});
+}
+
+/// Takes SGIs until told to go home.
+fn receive(index: usize) {
+    install();
+    let seen = &BENCH_SEEN[index];
+    let is_over = || seen.intid.load(Ordering::Relaxed) == GO_HOME;
+    if SLEEPS.load(Ordering::Relaxed) {
+        while !is_over() {
+            sleep();
+        }
+    } else {
+        with_irq(|| {
+            while !is_over() {
+                relax();
+            }
+        });
+    }
+}
+
+/// From the write of `ICC_SGI1R_EL1` until the sender sees that the receiver's handler has acknowledged it.
+fn round_trips(target: usize, machine: &Machine, pause: u64) -> u64 {
+    let value = gic::sgi_value(SGI, SgiTarget::One(machine.cpus[target]));
+    let seen = &BENCH_SEEN[target];
+    let mut total = 0;
+    for round in 0..REPETITIONS {
+        seen.forget();
+        if pause > 0 {
+            timer::delay(pause);
+        }
+        shift_phase(round);
+        let start = stamp();
+        // SAFETY: the CPU interface touches no memory.
+        unsafe { msr!("S3_0_C12_C11_5", value) };
+        isb();
+        seen.wait();
+        total += stamp() - start;
+        // Whatever the handler still has to do is not part of the next round.
+        timer::delay(1);
+    }
+    total
+}
+
+fn between_cpus(name: &str, machine: &'static Machine, sleeps: bool, pause: u64) {
+    if machine.cpus.len() < 2 {
+        println!("bench: # {name}: needs two CPUs");
+        return;
+    }
+    SLEEPS.store(sleeps, Ordering::Relaxed);
+    BENCH_SEEN[1].forget();
+    if let Err(error) = cpus::start(1, receive) {
+        println!("bench: # {name}: CPU_ON answered {error}");
+        return;
+    }
+    timer::delay(100);
+    report(name, round_trips(1, machine, pause), REPETITIONS);
+    BENCH_SEEN[1].forget();
+    gic::send_sgi(GO_HOME as u32, SgiTarget::One(machine.cpus[1]));
+    if !cpus::wait_off(1) {
+        println!("bench: # {name}: CPU 1 did not go home");
+    }
+}
+
+/// The receiver runs.
+pub(crate) fn ipi(machine: &'static Machine) {
+    between_cpus("ipi", machine, false, 0);
+}
+
+/// The receiver sleeps in WFI.
+pub(crate) fn wfi_ipi(machine: &'static Machine) {
+    between_cpus("wfi-ipi", machine, true, 20);
+}
+
+/// Four SGIs at a time, which any machine can hold ready; the clock runs only from the first acknowledge to the last end.
+pub(crate) fn acknowledge_and_end(_machine: &'static Machine) {
+    const BATCH: u32 = 4;
+    let mut total = 0;
+    for round in 0..REPETITIONS {
+        (0..BATCH).for_each(|sgi| gic::send_sgi(sgi, SgiTarget::One(affinity())));
+        // They are pending at the latest when the highest one shows.
+        while gic::highest_pending() > 15 {
+            relax();
+        }
+        shift_phase(round);
+        let start = stamp();
+        for _ in 0..BATCH {
+            if let Some(intid) = gic::acknowledge() {
+                gic::end(intid);
+            }
+        }
+        total += stamp() - start;
+    }
+    report("irq-ack-eoi", total, REPETITIONS * u64::from(BATCH));
+}
+
+/// From the compare value to the handler's first instruction.
+fn timer_lateness(name: &str, machine: &'static Machine, wait: fn(&Seen)) {
+    const SHOTS: u64 = 20;
+    const MICROSECONDS: u64 = 10_000;
+    let gic = Gic::of(machine);
+    let seen = &BENCH_SEEN[cpu()];
+    gic.set_priority(Timer::Virtual.intid(), DEFAULT_PRIORITY);
+    gic.enable(Timer::Virtual.intid());
+    let (mut total, mut worst) = (0, 0);
+    for round in 0..SHOTS {
+        seen.forget();
+        shift_phase(round);
+        let due = timer::now() + timer::ticks(MICROSECONDS);
+        Timer::Virtual.arm(due);
+        wait(seen);
+        let late = seen.at.load(Ordering::Relaxed) - due;
+        total += late;
+        worst = worst.max(late);
+    }
+    Timer::Virtual.stop();
+    gic.disable(Timer::Virtual.intid());
+    report(name, total, SHOTS);
+    println!("bench: # {name}: worst of {SHOTS}: {} instructions", worst * 1_000_000_000 / mrs!("cntfrq_el0"));
+}
+
+/// The CPU is busy meanwhile.
+pub(crate) fn timer_lateness_spinning(machine: &'static Machine) {
+    timer_lateness("timer-late", machine, |seen| {
+        with_irq(|| while seen.intid.load(Ordering::Relaxed) == NOTHING {});
+    });
+}
+
+/// The CPU sleeps meanwhile.
+pub(crate) fn timer_lateness_sleeping(machine: &'static Machine) {
+    timer_lateness("timer-late-wfi", machine, |seen| {
+        while seen.intid.load(Ordering::Relaxed) == NOTHING {
+            sleep();
+        }
+    });
+}
