@@ -1,0 +1,72 @@
+//! The inputs of the interrupt controller: lines, and interrupts of the host.
+//!
+//! Answers for: what a line that rises or falls does. Does not answer for: who drives it.
+
+use crate::Vgic;
+use crate::signals::PRIVATE;
+use crate::word::bit;
+use core::sync::atomic::Ordering;
+use types::{IntId, VcpuId, VcpuSet};
+
+/// The first PPI: SGIs have no line.
+const FIRST_PPI: u32 = 16;
+
+impl vdev::InterruptController for Vgic {
+    fn set_level(&self, intid: IntId, asserted: bool) -> VcpuSet {
+        if !intid.is_spi() {
+            return VcpuSet::EMPTY;
+        }
+        let mut shared = self.shared.lock();
+        let mut signals = self.signals(None);
+        shared.set_line(intid.0, asserted, &mut signals);
+        signals.kick
+    }
+
+    fn set_private_level(&self, vcpu: VcpuId, intid: IntId, asserted: bool) -> VcpuSet {
+        let Some(cell) = self.cells.get(vcpu.index()) else { return VcpuSet::EMPTY };
+        if !intid.is_private() || intid.0 < FIRST_PPI {
+            return VcpuSet::EMPTY;
+        }
+        let mut private = cell.private.lock();
+        let change = private.bank.set_line(bit(intid.0), asserted);
+        let flags = private.attention(change, self.groups.load(Ordering::Relaxed));
+        drop(private);
+        cell.notify(vcpu, flags)
+    }
+}
+
+impl Vgic {
+    /// The host's interrupt `physical`, active on the CPU on which the vCPU is loaded (its priority dropped, not
+    /// deactivated), is the vCPU's private interrupt `virtual_`: it becomes pending, and when the guest ends it the hardware
+    /// ends the host's with it (`ICH_LR<n>_EL2.HW`). Returns whether the vCPU needs a refill.
+    ///
+    /// `virtual_` is a PPI, `physical` below 1020; anything else is ignored.
+    pub fn inject_hardware(&self, vcpu: VcpuId, virtual_: IntId, physical: IntId) -> bool {
+        let Some(cell) = self.cells.get(vcpu.index()) else { return false };
+        let (true, FIRST_PPI.., Ok(physical @ 0..1020)) =
+            (virtual_.is_private(), virtual_.0, u16::try_from(physical.0))
+        else {
+            return false;
+        };
+        let mut private = cell.private.lock();
+        if let Some(slot) = private.physical.get_mut(virtual_.0 as usize) {
+            *slot = physical;
+        }
+        private.bank.latch |= bit(virtual_.0);
+        private.bank.hardware |= bit(virtual_.0);
+        cell.attend(PRIVATE);
+        true
+    }
+
+    /// Whether the host's interrupt behind private interrupt `intid` is still active on the guest's behalf: injected, and
+    /// not ended. Exact while the vCPU is not loaded; while it is, one that the guest has ended since the last refill may
+    /// still count. For the kernel, which has to keep the host's state with a vCPU that moves.
+    #[must_use]
+    pub fn hardware_linked_in_flight(&self, vcpu: VcpuId, intid: IntId) -> bool {
+        intid.is_private()
+            && self.cells.get(vcpu.index()).is_some_and(|cell| {
+                let private = cell.private.lock();
+                (private.bank.hardware | private.bank.linked) & bit(intid.0) != 0
+            })
+    }
+}

@@ -1,0 +1,375 @@
+//! Shared peripheral interrupts: state, routing, and who has to hear of a change.
+//!
+//! Answers for: SPIs of all vCPUs, behind one lock. Does not answer for: the register map (`v3::distributor`), list
+//! registers (`interface`).
+//!
+//! Follows IHI 0069, "Affinity routing" and GICD_IROUTER<n>.
+
+use crate::bank::{Bank, BitRegister, Change, ENABLE_GROUPS, Folded};
+use crate::best::{Best, Key};
+use crate::signals::{RESYNC, SHARED, SYNC, Signals};
+use crate::word::{Ones, bit};
+use alloc::vec::Vec;
+use types::{Mpidr, VcpuId};
+
+/// `GICD_IROUTER<n>.Interrupt_Routing_Mode`: any participating vCPU.
+pub(crate) const ROUTER_ANY: u64 = 1 << 31;
+/// What `GICD_IROUTER<n>` implements: affinity levels 2 to 0 and the routing mode. `ICC_CTLR_EL1.A3V` may be one for the
+/// virtual interface, but no vCPU has a level 3, so the field stays zero (`GICD_TYPER.A3V`).
+const ROUTER_MASK: u64 = 0x80ff_ffff;
+/// No vCPU.
+const NOBODY: u8 = u8::MAX;
+
+/// 32 SPIs.
+#[derive(Debug)]
+struct SharedBank {
+    bank: Bank,
+    /// Those that exist: INTIDs 1020 to 1023 do not.
+    implemented: u32,
+    /// `GICD_IROUTER<n>`.
+    router: [u64; 32],
+    /// The vCPU that takes it, or [`NOBODY`]. For 1-of-N: chosen when it becomes deliverable.
+    target: [u8; 32],
+    /// The vCPU in whose list registers it is, or for which it is active.
+    holder: [u8; 32],
+}
+
+impl SharedBank {
+    fn target_of(&self, index: u32) -> u8 {
+        self.target.get(index as usize).copied().unwrap_or(NOBODY)
+    }
+
+    fn holder_of(&self, index: u32) -> u8 {
+        self.holder.get(index as usize).copied().unwrap_or(NOBODY)
+    }
+
+    fn set_holder(&mut self, index: u32, vcpu: u8) {
+        if let Some(holder) = self.holder.get_mut(index as usize) {
+            *holder = vcpu;
+        }
+    }
+
+    /// Of `bits`, those that `vcpu` holds.
+    fn held_by(&self, bits: u32, vcpu: u8) -> u32 {
+        Ones(bits).filter(|index| self.holder_of(*index) == vcpu).fold(0, |all, index| all | bit(index))
+    }
+
+    /// Of `bits`, those that are for `vcpu`.
+    fn targeting(&self, bits: u32, vcpu: u8) -> u32 {
+        Ones(bits).filter(|index| self.target_of(*index) == vcpu).fold(0, |all, index| all | bit(index))
+    }
+}
+
+/// All SPIs of a VM.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    banks: Vec<SharedBank>,
+    /// Per vCPU: banks that may hold something for it, one bit each. Set when there is, cleared when found to be none.
+    ready: Vec<u32>,
+    /// Who was chosen last for a 1-of-N interrupt.
+    rotor: u8,
+}
+
+/// Where an SPI is: the bank and the position in it. `None` for an INTID below 32.
+#[inline]
+fn place(intid: u32) -> Option<(usize, u32)> {
+    let shared = intid.checked_sub(32)?;
+    Some(((shared / 32) as usize, shared % 32))
+}
+
+/// The INTID at a place.
+#[inline]
+fn intid_at(bank: usize, index: u32) -> u32 {
+    // A bank number is below 32.
+    u32::try_from(bank).unwrap_or(0).wrapping_add(1).wrapping_mul(32).wrapping_add(index)
+}
+
+impl Shared {
+    /// SPIs up to `intids`, a multiple of 32, for `vcpus` vCPUs.
+    pub(crate) fn new(intids: u32, vcpus: usize) -> Self {
+        let banks = (1..(intids / 32).min(32))
+            .map(|number| SharedBank {
+                bank: Bank::new(0),
+                implemented: if number == 31 { 0x0fff_ffff } else { u32::MAX },
+                router: [0; 32],
+                target: [0; 32],
+                holder: [NOBODY; 32],
+            })
+            .collect();
+        Self { banks, ready: alloc::vec![0; vcpus], rotor: 0 }
+    }
+
+    /// The bank `number` (SPIs `32 * (number + 1)` on) for reading.
+    #[inline]
+    pub(crate) fn bank(&self, number: usize) -> Option<&Bank> {
+        self.banks.get(number).map(|shared| &shared.bank)
+    }
+
+    /// Acts on a change in bank `number`.
+    fn apply(&mut self, number: usize, change: Change, signals: &mut Signals<'_>) {
+        self.announce(number, change.pending, signals);
+        self.disturb(number, change.resync, RESYNC, signals);
+    }
+
+    /// Tells those for whom one of `bits` can now be delivered, or has become pending once more.
+    fn announce(&mut self, number: usize, bits: u32, signals: &mut Signals<'_>) {
+        let Some(shared) = self.banks.get_mut(number) else { return };
+        let bank_bit = bit(u32::try_from(number).unwrap_or(0));
+        for index in Ones(shared.bank.deliverable(signals.groups) & bits) {
+            let router = shared.router.get(index as usize).copied().unwrap_or(0);
+            if router & ROUTER_ANY != 0 && !participates(shared.target_of(index), signals) {
+                self.rotor = choose(self.rotor, signals.participating);
+                if let Some(target) = shared.target.get_mut(index as usize) {
+                    *target = self.rotor;
+                }
+            }
+            let target = shared.target_of(index);
+            if let Some(ready) = self.ready.get_mut(usize::from(target)) {
+                *ready |= bank_bit;
+                signals.notify(target, SHARED);
+            }
+        }
+        for index in Ones(shared.bank.repeated() & bits) {
+            let holder = shared.holder_of(index);
+            if let Some(ready) = self.ready.get_mut(usize::from(holder)) {
+                *ready |= bank_bit;
+                signals.notify(holder, SHARED);
+            }
+        }
+    }
+
+    /// Tells the holders of `bits` with `flags`; an active one in memory without a holder goes to its target.
+    fn disturb(&mut self, number: usize, bits: u32, flags: u32, signals: &mut Signals<'_>) {
+        let Some(shared) = self.banks.get_mut(number) else { return };
+        let bank_bit = bit(u32::try_from(number).unwrap_or(0));
+        for index in Ones(bits & (shared.bank.resident | shared.bank.active)) {
+            if usize::from(shared.holder_of(index)) >= self.ready.len() {
+                // Made active by software alone: somebody has to be able to end it.
+                let target = shared.target_of(index);
+                shared.set_holder(index, if usize::from(target) < self.ready.len() { target } else { 0 });
+            }
+            let holder = shared.holder_of(index);
+            if let Some(ready) = self.ready.get_mut(usize::from(holder)) {
+                *ready |= bank_bit;
+            }
+            signals.notify(holder, flags);
+        }
+    }
+
+    /// Everything that is pending looks for its target anew: groups were enabled, or a vCPU came or went.
+    pub(crate) fn reconsider(&mut self, signals: &mut Signals<'_>) {
+        for number in 0..self.banks.len() {
+            self.announce(number, u32::MAX, signals);
+        }
+    }
+
+    /// A write of a register of one bit per interrupt.
+    pub(crate) fn write(&mut self, number: usize, register: BitRegister, value: u32, signals: &mut Signals<'_>) {
+        let Some(shared) = self.banks.get_mut(number) else { return };
+        let held = shared.bank.active | shared.bank.resident;
+        let change = shared.bank.write(register, value & shared.implemented);
+        // Whoever held an interrupt earlier does not hold it when software makes it active.
+        for index in Ones(shared.bank.active & !held) {
+            shared.set_holder(index, NOBODY);
+        }
+        self.apply(number, change, signals);
+    }
+
+    /// A read of a register of one bit per interrupt. An interrupt in the list register of a vCPU that has been told to
+    /// write it anew and has not yet is shown as active: it may have been acknowledged meanwhile, and who waits for it
+    /// to be inactive must not go on too early.
+    pub(crate) fn read(&self, number: usize, register: BitRegister, signals: &Signals<'_>) -> u32 {
+        let Some(shared) = self.banks.get(number) else { return 0 };
+        let mut value = shared.bank.read(register);
+        if matches!(register, BitRegister::SetActive | BitRegister::ClearActive) {
+            for index in Ones(shared.bank.resident & !value) {
+                let holder = usize::from(shared.holder_of(index));
+                if signals.cells.get(holder).is_some_and(crate::signals::Cell::is_out_of_date) {
+                    value |= bit(index);
+                }
+            }
+        }
+        value & shared.implemented
+    }
+
+    /// Asks the holders of resident interrupts in bank `number` to bring the copies in memory up to date.
+    pub(crate) fn request_synchronisation(&mut self, number: usize, signals: &mut Signals<'_>) {
+        let resident = self.bank(number).map_or(0, |bank| bank.resident);
+        self.disturb(number, resident, SYNC, signals);
+    }
+
+    /// A write of `GICD_ICFGR<n>`: `mask` and `edge` have one bit per interrupt of bank `number`.
+    pub(crate) fn configure(&mut self, number: usize, mask: u32, edge: u32, signals: &mut Signals<'_>) {
+        let Some(shared) = self.banks.get_mut(number) else { return };
+        let change = shared.bank.configure(mask & shared.implemented, edge);
+        self.apply(number, change, signals);
+    }
+
+    /// A write of one byte of `GICD_IPRIORITYR<n>`.
+    pub(crate) fn set_priority(&mut self, intid: u32, priority: u8, signals: &mut Signals<'_>) {
+        let Some((number, index)) = place(intid) else { return };
+        let Some(shared) = self.banks.get_mut(number) else { return };
+        if shared.implemented & bit(index) != 0 {
+            let change = shared.bank.set_priority(index, priority);
+            self.apply(number, change, signals);
+        }
+    }
+
+    /// `GICD_IROUTER<intid>`.
+    pub(crate) fn router(&self, intid: u32) -> u64 {
+        let Some((number, index)) = place(intid) else { return 0 };
+        self.banks.get(number).and_then(|shared| shared.router.get(index as usize)).copied().unwrap_or(0)
+    }
+
+    /// A write of `GICD_IROUTER<intid>`. An interrupt that is pending goes to the new target; one that is active stays
+    /// where it was acknowledged.
+    pub(crate) fn set_router(&mut self, intid: u32, value: u64, signals: &mut Signals<'_>) {
+        let Some((number, index)) = place(intid) else { return };
+        let vcpus = self.ready.len();
+        let Some(shared) = self.banks.get_mut(number) else { return };
+        if shared.implemented & bit(index) == 0 {
+            return;
+        }
+        let value = value & ROUTER_MASK;
+        let target = if value & ROUTER_ANY != 0 {
+            None
+        } else {
+            Mpidr(value).to_vcpu(vcpus).and_then(|vcpu| u8::try_from(vcpu.0).ok())
+        };
+        if let (Some(router), Some(slot)) =
+            (shared.router.get_mut(index as usize), shared.target.get_mut(index as usize))
+        {
+            *router = value;
+            *slot = target.unwrap_or(NOBODY);
+        }
+        let resident = bit(index) & shared.bank.resident;
+        self.apply(number, Change { pending: bit(index), resync: resident, physical: 0 }, signals);
+    }
+
+    /// The input of SPI `intid` is asserted or not.
+    pub(crate) fn set_line(&mut self, intid: u32, asserted: bool, signals: &mut Signals<'_>) {
+        let Some((number, index)) = place(intid) else { return };
+        let Some(shared) = self.banks.get_mut(number) else { return };
+        let change = shared.bank.set_line(bit(index) & shared.implemented, asserted);
+        self.apply(number, change, signals);
+    }
+
+    /// Collects what can be delivered to `vcpu`. Returns whether a list register of its own has to be looked at as well,
+    /// because what it holds has become pending once more.
+    pub(crate) fn collect_pending(
+        &mut self,
+        vcpu: VcpuId,
+        groups: u32,
+        mut key: impl FnMut(&Bank, u32, u32) -> Key,
+        best: &mut Best,
+    ) -> bool {
+        let Ok(me) = u8::try_from(vcpu.0) else { return false };
+        let Some(ready) = self.ready.get_mut(vcpu.index()) else { return false };
+        let mut repeated = false;
+        for number in Ones(*ready) {
+            let Some(shared) = self.banks.get(number as usize) else { continue };
+            let possible = shared.targeting(shared.bank.deliverable(ENABLE_GROUPS), me);
+            let waiting = possible & shared.bank.deliverable(groups);
+            let again = shared.held_by(shared.bank.repeated(), me);
+            if (possible | again | shared.held_by(shared.bank.stranded(), me)) == 0 {
+                *ready &= !bit(number);
+            }
+            repeated |= again != 0;
+            for index in Ones(waiting) {
+                best.push(key(&shared.bank, index, intid_at(number as usize, index)));
+            }
+        }
+        repeated
+    }
+
+    /// Collects what is active for `vcpu` and in no list register.
+    pub(crate) fn collect_stranded(&self, vcpu: VcpuId, mut key: impl FnMut(&Bank, u32, u32) -> Key, best: &mut Best) {
+        let Ok(me) = u8::try_from(vcpu.0) else { return };
+        let Some(ready) = self.ready.get(vcpu.index()) else { return };
+        for number in Ones(*ready) {
+            let Some(shared) = self.banks.get(number as usize) else { continue };
+            for index in Ones(shared.held_by(shared.bank.stranded(), me)) {
+                best.push(key(&shared.bank, index, intid_at(number as usize, index)));
+            }
+        }
+    }
+
+    /// Moves a pending SPI into a list register of `vcpu`: what to write there.
+    pub(crate) fn take_pending(&mut self, intid: u32, vcpu: VcpuId) -> u64 {
+        self.take(intid, vcpu, Bank::take_pending)
+    }
+
+    /// Moves an active SPI into a list register of `vcpu`: what to write there.
+    pub(crate) fn take_active(&mut self, intid: u32, vcpu: VcpuId) -> u64 {
+        self.take(intid, vcpu, Bank::take_active)
+    }
+
+    fn take(&mut self, intid: u32, vcpu: VcpuId, take: fn(&mut Bank, u32, u32, u16) -> u64) -> u64 {
+        let Some((number, index)) = place(intid) else { return 0 };
+        let Some(shared) = self.banks.get_mut(number) else { return 0 };
+        shared.set_holder(index, u8::try_from(vcpu.0).unwrap_or(NOBODY));
+        take(&mut shared.bank, index, intid, 0)
+    }
+
+    /// SPI `intid` has left its list register empty.
+    pub(crate) fn release(&mut self, intid: u32, signals: &mut Signals<'_>) {
+        let Some((number, index)) = place(intid) else { return };
+        let Some(shared) = self.banks.get_mut(number) else { return };
+        shared.bank.release(bit(index));
+        self.settle(number, index, signals);
+    }
+
+    /// SPI `intid` leaves its list register, which holds `value`.
+    pub(crate) fn fold(&mut self, intid: u32, value: u64, signals: &mut Signals<'_>) -> Folded {
+        let Some((number, index)) = place(intid) else { return Folded::Done };
+        let Some(shared) = self.banks.get_mut(number) else { return Folded::Done };
+        let folded = shared.bank.fold(bit(index), value);
+        self.settle(number, index, signals);
+        folded
+    }
+
+    /// The copy of SPI `intid` follows its list register.
+    pub(crate) fn synchronise(&mut self, intid: u32, value: u64) {
+        if let Some((number, index)) = place(intid)
+            && let Some(shared) = self.banks.get_mut(number)
+        {
+            shared.bank.synchronise(bit(index), value);
+        }
+    }
+
+    /// SPI `intid`, active in no list register, has ended.
+    pub(crate) fn deactivate(&mut self, intid: u32, signals: &mut Signals<'_>) {
+        let Some((number, index)) = place(intid) else { return };
+        self.write(number, BitRegister::ClearActive, bit(index), signals);
+    }
+
+    /// An interrupt is back in memory: it stays with its holder if it is active, else it may go to anybody.
+    fn settle(&mut self, number: usize, index: u32, signals: &mut Signals<'_>) {
+        let Some(shared) = self.banks.get_mut(number) else { return };
+        if shared.bank.active & bit(index) == 0 {
+            shared.set_holder(index, NOBODY);
+            self.announce(number, bit(index), signals);
+        } else {
+            let holder = usize::from(shared.holder_of(index));
+            if let Some(ready) = self.ready.get_mut(holder) {
+                *ready |= bit(u32::try_from(number).unwrap_or(0));
+            }
+        }
+    }
+}
+
+/// Whether vCPU `index` takes its part of 1-of-N interrupts.
+fn participates(index: u8, signals: &Signals<'_>) -> bool {
+    index != NOBODY && signals.participating & 1_u64.wrapping_shl(u32::from(index)) != 0
+}
+
+/// The next participating vCPU after `last`, in turn; [`NOBODY`] if there is none.
+fn choose(last: u8, participating: u64) -> u8 {
+    if participating == 0 {
+        return NOBODY;
+    }
+    let after = if last == NOBODY { 0 } else { u32::from(last).wrapping_add(1) & 63 };
+    let turned = participating.rotate_right(after);
+    let step = turned.trailing_zeros();
+    u8::try_from(after.wrapping_add(step) & 63).unwrap_or(NOBODY)
+}

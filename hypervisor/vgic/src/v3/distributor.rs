@@ -1,0 +1,220 @@
+//! The distributor's registers: IHI 0069, "The GIC Distributor register map" and "Distributor register descriptions".
+//!
+//! Affinity routing is always on (`GICD_CTLR.ARE`), there is one security state (`GICD_CTLR.DS`), no LPIs, no message-based
+//! SPIs, no extended ranges. What belongs to private interrupts is in the redistributors: reserved here.
+
+use super::{IIDR, config_shift, identification};
+use crate::Vgic;
+use crate::bank::{BitRegister, ENABLE_GROUP_0, ENABLE_GROUP_1};
+use crate::signals::RESYNC;
+use crate::word::{gather, low, low_byte, spread};
+use core::sync::atomic::Ordering;
+use types::{AccessSize, VcpuId, VcpuSet};
+
+/// `GICD_CTLR`: `ARE` and `DS`, both fixed. Nothing takes time: `RWP` is 0.
+const CTLR_FIXED: u32 = 1 << 4 | 1 << 6;
+/// `GICD_TYPER.IDbits`: 10 bits of INTID.
+const TYPER_ID_BITS: u32 = 9 << 19;
+/// The distributor's part number in `GICD_PIDR0`.
+const PART: u32 = 0x92;
+/// `GICD_IROUTER32`.
+const FIRST_ROUTER: u64 = 0x6100;
+/// Behind `GICD_IROUTER1019`.
+const END_ROUTER: u64 = 0x7fe0;
+
+/// Whether a register shows states that list registers may know better: `ISPENDR` to `ICACTIVER`.
+pub(super) const fn shows_state(offset: u64) -> bool {
+    matches!(offset, 0x200..0x400)
+}
+
+/// The bank of SPIs for a register of one bit per interrupt; `None` for the first, the private one.
+#[inline]
+fn bank_of(offset: u64) -> Option<usize> {
+    ((low(offset.wrapping_shr(2)) & 31) as usize).checked_sub(1)
+}
+
+/// The bank of SPIs for a register of two bits per interrupt, from its offset past 0xc00.
+#[inline]
+fn config_bank_of(offset: u64) -> Option<usize> {
+    ((low(offset.wrapping_shr(3)) & 31) as usize).checked_sub(1)
+}
+
+/// The first interrupt of a byte-per-interrupt register, from its offset past 0x400; `None` if it is private.
+#[inline]
+fn priority_of(offset: u64) -> Option<u32> {
+    let intid = low(offset.wrapping_sub(0x400));
+    (intid >= 32).then_some(intid)
+}
+
+/// The interrupt of a router, from its offset.
+#[inline]
+fn routed(offset: u64) -> u32 {
+    low(offset.wrapping_sub(0x6000).wrapping_shr(3))
+}
+
+impl Vgic {
+    /// A read in the distributor's window, at `offset` below [`Vgic::DISTRIBUTOR_SIZE`]. States of interrupts in list
+    /// registers are as of the last synchronisation: an exit uses [`Vgic::observe_distributor`].
+    #[must_use]
+    pub fn read_distributor(&self, offset: u64, size: AccessSize) -> u64 {
+        if !size.is_aligned(offset) {
+            return 0;
+        }
+        match size {
+            AccessSize::Word => u64::from(self.read_word(offset)),
+            AccessSize::Byte if matches!(offset, 0x400..0x800) => {
+                let word = self.read_word(offset & !3);
+                u64::from(word.wrapping_shr(low(offset & 3).wrapping_mul(8)) & 0xff)
+            }
+            AccessSize::Doubleword if matches!(offset, FIRST_ROUTER..END_ROUTER) => {
+                self.shared.lock().router(routed(offset))
+            }
+            _ => 0,
+        }
+    }
+
+    /// A read by vCPU `by`, loaded on the calling CPU: what [`Vgic::read_distributor`] returns, after the copies in memory
+    /// have followed the list registers; and the vCPUs to kick, because it takes them to know better next time.
+    pub fn observe_distributor(
+        &self,
+        by: VcpuId,
+        registers: &impl crate::ListRegisters,
+        offset: u64,
+        size: AccessSize,
+    ) -> (u64, VcpuSet) {
+        if !shows_state(offset) {
+            return (self.read_distributor(offset, size), VcpuSet::EMPTY);
+        }
+        if let Some(cell) = self.cells.get(by.index()) {
+            self.synchronise(cell, registers);
+        }
+        let value = self.read_distributor(offset, size);
+        let mut signals = self.signals(Some(by));
+        if let Some(bank) = bank_of(offset) {
+            self.shared.lock().request_synchronisation(bank, &mut signals);
+        }
+        (value, signals.kick)
+    }
+
+    /// A write in the distributor's window, at `offset` below [`Vgic::DISTRIBUTOR_SIZE`]. Returns the vCPUs to kick, the
+    /// writer perhaps among them.
+    pub fn write_distributor(&self, offset: u64, size: AccessSize, value: u64) -> VcpuSet {
+        if !size.is_aligned(offset) {
+            return VcpuSet::EMPTY;
+        }
+        let mut signals = self.signals(None);
+        match size {
+            AccessSize::Word => return self.write_word(offset, low(value)),
+            AccessSize::Byte => {
+                if let (0x400..0x800, Some(intid)) = (offset, priority_of(offset)) {
+                    let priority = low_byte(value) & self.priority_mask;
+                    self.shared.lock().set_priority(intid, priority, &mut signals);
+                }
+            }
+            AccessSize::Doubleword => {
+                if matches!(offset, FIRST_ROUTER..END_ROUTER) {
+                    self.shared.lock().set_router(routed(offset), value, &mut signals);
+                }
+            }
+            AccessSize::Halfword => {}
+        }
+        signals.kick
+    }
+
+    #[inline]
+    fn read_word(&self, offset: u64) -> u32 {
+        match offset {
+            0x0000 => CTLR_FIXED | self.groups.load(Ordering::Relaxed),
+            0x0004 => self.typer(),
+            0x0008 => IIDR,
+            0x0080..0x0400 => match (BitRegister::at(offset), bank_of(offset)) {
+                (Some(register), Some(bank)) => self.shared.lock().read(bank, register, &self.signals(None)),
+                _ => 0,
+            },
+            0x0400..0x0800 => priority_of(offset).map_or(0, |intid| self.read_priorities(intid)),
+            0x0c00..0x0d00 => config_bank_of(offset).map_or(0, |bank| {
+                let edge = self.shared.lock().bank(bank).map_or(0, |bank| bank.edge);
+                spread(edge.wrapping_shr(config_shift(offset)))
+            }),
+            FIRST_ROUTER..END_ROUTER => {
+                let router = self.shared.lock().router(routed(offset));
+                if offset & 4 == 0 { low(router) } else { low(router.wrapping_shr(32)) }
+            }
+            0xffd0..0x1_0000 => identification(offset, PART),
+            // GICD_TYPER2, GICD_STATUSR (optional); GICD_SETSPI_*, GICD_CLRSPI_* (no message-based SPIs); GICD_ITARGETSR<n>,
+            // GICD_SGIR, GICD_CPENDSGIR<n>, GICD_SPENDSGIR<n> (affinity routing); GICD_IGRPMODR<n>, GICD_NSACR<n> (one
+            // security state); all that is reserved.
+            _ => 0,
+        }
+    }
+
+    /// `GICD_TYPER`: lines, 10 bits of INTID, 1-of-N. No security extension, no LPIs, no message-based SPIs, no affinity
+    /// level 3, no range selector, no extended SPIs.
+    fn typer(&self) -> u32 {
+        TYPER_ID_BITS | (self.intids / 32).wrapping_sub(1)
+    }
+
+    fn read_priorities(&self, intid: u32) -> u32 {
+        let shared = self.shared.lock();
+        shared.bank((intid / 32).wrapping_sub(1) as usize).map_or(0, |bank| bank.priorities(intid & 28))
+    }
+
+    fn write_word(&self, offset: u64, value: u32) -> VcpuSet {
+        let mut signals = self.signals(None);
+        match offset {
+            0x0000 => return self.write_control(value),
+            0x0080..0x0400 => {
+                if let (Some(register), Some(bank)) = (BitRegister::at(offset), bank_of(offset)) {
+                    self.shared.lock().write(bank, register, value, &mut signals);
+                }
+            }
+            0x0400..0x0800 => {
+                if let Some(intid) = priority_of(offset) {
+                    let mut shared = self.shared.lock();
+                    for (priority, intid) in value.to_le_bytes().into_iter().zip(intid..) {
+                        shared.set_priority(intid, priority & self.priority_mask, &mut signals);
+                    }
+                }
+            }
+            0x0c00..0x0d00 => {
+                if let Some(bank) = config_bank_of(offset) {
+                    let shift = config_shift(offset);
+                    let (mask, edge) = (0xffff_u32.wrapping_shl(shift), gather(value).wrapping_shl(shift));
+                    self.shared.lock().configure(bank, mask, edge, &mut signals);
+                }
+            }
+            FIRST_ROUTER..END_ROUTER => {
+                let mut shared = self.shared.lock();
+                let intid = routed(offset);
+                let router = merge_half(shared.router(intid), offset, value);
+                shared.set_router(intid, router, &mut signals);
+            }
+            _ => {}
+        }
+        signals.kick
+    }
+
+    /// `GICD_CTLR`: only the group enables can change. Then everybody has to look at everything.
+    fn write_control(&self, value: u32) -> VcpuSet {
+        let groups = value & (ENABLE_GROUP_0 | ENABLE_GROUP_1);
+        let mut shared = self.shared.lock();
+        if self.groups.swap(groups, Ordering::Relaxed) == groups {
+            return VcpuSet::EMPTY;
+        }
+        let mut signals = self.signals(None);
+        shared.reconsider(&mut signals);
+        for cell in &self.cells {
+            cell.attend(RESYNC);
+        }
+        VcpuSet::first(self.cells.len())
+    }
+}
+
+/// A doubleword register after a write of one half of it.
+const fn merge_half(before: u64, offset: u64, value: u32) -> u64 {
+    if offset & 4 == 0 {
+        (before & !0xffff_ffff) | value as u64
+    } else {
+        (before & 0xffff_ffff) | ((value as u64) << 32)
+    }
+}
