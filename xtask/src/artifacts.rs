@@ -31,11 +31,11 @@ pub(crate) struct Board {
     pub(crate) elf: PathBuf,
 }
 
-/// Builds one board and all guests.
-pub(crate) fn build(board: &str, profile: Profile) -> Result<Board> {
+/// Builds all guests and, if one is named, a board.
+pub(crate) fn build(board: Option<&str>, profile: Profile) -> Result<Option<Board>> {
     let guests = guests()?;
-    let mut packages = vec![board.to_string()];
-    packages.extend(guests.iter().map(|guest| format!("guest-{guest}")));
+    let mut packages: Vec<String> = guests.iter().map(|guest| format!("guest-{guest}")).collect();
+    packages.extend(board.map(str::to_string));
     let built = compile(&packages, profile)?;
     let executable = |package: &str| {
         let found = built.iter().find(|(name, _)| name == package).map(|(_, path)| path);
@@ -44,8 +44,9 @@ pub(crate) fn build(board: &str, profile: Profile) -> Result<Board> {
     for guest in &guests {
         place(executable(&format!("guest-{guest}"))?, &target().join("guests").join(guest), "bin")?;
     }
+    let Some(board) = board else { return Ok(None) };
     let (elf, image) = place(executable(board)?, &target().join("images").join(board), "img")?;
-    Ok(Board { image, elf })
+    Ok(Some(Board { image, elf }))
 }
 
 /// The names of the in-tree guests: folders of `guests/` that hold a program.

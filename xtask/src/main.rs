@@ -17,10 +17,12 @@ mod cpio;
 mod failure;
 mod gdb;
 mod image;
+mod layers;
 mod lexical;
 mod qemu;
 mod setup;
 mod symbols;
+mod test;
 mod workspace;
 
 #[derive(Debug, Parser)]
@@ -36,6 +38,10 @@ enum Task {
     Qemu(qemu::Arguments),
     /// Attach a debugger to a QEMU that waits (`cargo xtask qemu --gdb`)
     Gdb(gdb::Arguments),
+    /// Check which crate uses which, and where `unsafe` may be said
+    Layers,
+    /// Run every test there is, or those with FILTER in their name
+    Test(test::Arguments),
     /// Install what is missing: Rust target, QEMU, debugger, Linux guest
     Setup,
 }
@@ -44,6 +50,8 @@ fn main() -> ExitCode {
     let result = match CommandLine::parse().task {
         Task::Qemu(arguments) => qemu::run(&arguments),
         Task::Gdb(arguments) => gdb::run(&arguments),
+        Task::Layers => layers::run(),
+        Task::Test(arguments) => test::run(&arguments),
         Task::Setup => setup::run(),
     };
     match result {

@@ -55,6 +55,40 @@ pub(crate) fn rust_target() -> Result<()> {
     run_command(rustup.args(["target", "add", BARE_METAL]).current_dir(crate::workspace::root()))
 }
 
+/// Makes sure that there is a nightly toolchain: fuzzing needs its sanitizer.
+pub(crate) fn nightly() -> Result<()> {
+    if toolchain_folder("nightly").is_some() {
+        return Ok(());
+    }
+    run_command(std::process::Command::new("rustup").args(["toolchain", "install", "nightly", "--profile", "minimal"]))
+}
+
+/// Makes sure that there is Miri.
+pub(crate) fn miri() -> Result<()> {
+    nightly()?;
+    if toolchain_folder("nightly").is_some_and(|folder| folder.join("bin/miri").exists()) {
+        return Ok(());
+    }
+    let arguments = ["component", "add", "miri", "rust-src", "--toolchain", "nightly"];
+    run_command(std::process::Command::new("rustup").args(arguments))
+}
+
+/// Makes sure that there is a C++ compiler: the fuzzer's run time is in that language.
+pub(crate) fn cxx_compiler() -> Result<()> {
+    match find_program("c++") {
+        Some(_) => Ok(()),
+        None => distribution::install("g++", distribution::Wanted::Any),
+    }
+}
+
+/// The folder of an installed toolchain of that channel.
+fn toolchain_folder(channel: &str) -> Option<std::path::PathBuf> {
+    let mut command = std::process::Command::new("rustup");
+    let found = command.args(["run", channel, "rustc", "--print", "sysroot"]).stderr(std::process::Stdio::null());
+    let output = found.output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8(output.stdout).ok()?.trim().into())
+}
+
 /// Makes sure that QEMU is there and new enough.
 pub(crate) fn qemu() -> Result<()> {
     if qemu_version().is_some_and(|version| version >= OLDEST_QEMU) {

@@ -61,7 +61,7 @@ impl Outcome {
     /// Tells the user what the output does not, and returns the exit status.
     pub(crate) fn explain(&self, names: &[&str], elf: &Path) -> u8 {
         if self.epitaph.seen() {
-            explain_epitaph(&self.epitaph, elf);
+            eprint!("{}", self.epitaph_with_names(elf));
         } else if self.late {
             eprintln!("error: the time given by --timeout is over");
         } else if !self.all_ended {
@@ -72,6 +72,11 @@ impl Outcome {
         self.status(names)
     }
 
+    /// The names behind the addresses of the epitaph; empty if there is none.
+    pub(crate) fn epitaph_with_names(&self, elf: &Path) -> String {
+        epitaph_with_names(&self.epitaph, elf)
+    }
+
     fn line(&mut self, line: &str) {
         self.epitaph.line(line);
         self.all_ended |= line == ALL_ENDED;
@@ -79,12 +84,15 @@ impl Outcome {
     }
 }
 
-/// Prints the names behind the addresses of an epitaph.
-pub(crate) fn explain_epitaph(epitaph: &Epitaph, elf: &Path) {
+/// What there is to say of an epitaph, in whole lines; empty if there is none.
+pub(crate) fn epitaph_with_names(epitaph: &Epitaph, elf: &Path) -> String {
+    if !epitaph.seen() {
+        return String::new();
+    }
     match epitaph.explain(elf) {
-        Ok(text) if text.is_empty() => eprintln!("error: the hypervisor failed"),
-        Ok(text) => eprintln!("error: the hypervisor failed; its backtrace with names:\n{text}"),
-        Err(error) => eprintln!("error: the hypervisor failed; no names for its backtrace: {error:#}"),
+        Ok(text) if text.is_empty() => "error: the hypervisor failed\n".into(),
+        Ok(text) => format!("error: the hypervisor failed; its backtrace with names:\n{text}"),
+        Err(error) => format!("error: the hypervisor failed; no names for its backtrace: {error:#}\n"),
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use super::batch::explain_epitaph;
+use super::batch::epitaph_with_names;
 use crate::child::{Guarded, Input, Output};
 use crate::failure;
 use crate::symbols::Epitaph;
@@ -48,7 +48,7 @@ pub(crate) fn run(command: Command, limit: Option<Duration>, elf: &Path) -> Resu
     };
     let status = child.finish(if late { Duration::ZERO } else { Duration::from_secs(5) })?;
     if epitaph.seen() {
-        explain_epitaph(&epitaph, elf);
+        eprint!("{}", epitaph_with_names(&epitaph, elf));
         return Ok(failure::HYPERVISOR);
     }
     if late {

@@ -1,0 +1,230 @@
+//! `cargo xtask test`: every test there is.
+//!
+//! Answers for: the list of tests, choosing among them, running them a few at a time, and telling what failed and how to
+//! repeat it. The heights are those of the project's design: crates on the PC, Miri, fuzzing, guests under QEMU, real
+//! guests under QEMU. Does not answer for: what a test does (`test::host`, `test::guests`, `test::linux`,
+//! `test::interface`).
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::artifacts::{self, Board, Profile};
+use crate::qemu::machine::PACKAGE;
+use crate::setup;
+use crate::workspace::target;
+
+mod guests;
+mod host;
+mod interface;
+mod linux;
+pub(crate) mod machine;
+
+use machine::Case;
+
+/// How many emulated machines run at once: each has threads of its own.
+const MACHINES_AT_ONCE: usize = 2;
+
+/// Options of `cargo xtask test`.
+#[derive(Args, Debug)]
+pub(crate) struct Arguments {
+    /// Only the tests that have this in their name
+    filter: Option<String>,
+    /// Name the tests, run none
+    #[arg(long)]
+    list: bool,
+    /// Build what runs on the machine with the debug profile
+    #[arg(long)]
+    debug: bool,
+}
+
+/// A test.
+pub(crate) struct Test {
+    name: String,
+    about: &'static str,
+    action: Action,
+}
+
+type OnThePc = Box<dyn Fn(&mut std::fs::File) -> Result<()> + Sync + Send>;
+type OnMachines = Box<dyn Fn(&Case) -> Result<()> + Sync + Send>;
+
+/// What a test does, and what it needs for that.
+enum Action {
+    /// Runs tools on the PC; one at a time, because they use all of its CPUs. Gets a file for their output.
+    Host(OnThePc),
+    /// Boots machines that run guests with no hypervisor.
+    Bare(OnMachines),
+    /// Boots machines with the hypervisor.
+    Hypervisor(OnMachines),
+}
+
+impl Test {
+    fn host(
+        name: impl Into<String>,
+        about: &'static str,
+        action: impl Fn(&mut std::fs::File) -> Result<()> + Sync + Send + 'static,
+    ) -> Test {
+        Test { name: name.into(), about, action: Action::Host(Box::new(action)) }
+    }
+
+    fn bare(
+        name: impl Into<String>,
+        about: &'static str,
+        action: impl Fn(&Case) -> Result<()> + Sync + Send + 'static,
+    ) -> Test {
+        Test { name: name.into(), about, action: Action::Bare(Box::new(action)) }
+    }
+
+    fn hypervisor(
+        name: impl Into<String>,
+        about: &'static str,
+        action: impl Fn(&Case) -> Result<()> + Sync + Send + 'static,
+    ) -> Test {
+        Test { name: name.into(), about, action: Action::Hypervisor(Box::new(action)) }
+    }
+}
+
+/// A test that has run.
+struct Finished {
+    name: String,
+    took: Duration,
+    result: Result<()>,
+}
+
+/// Every test, the quick ones first.
+fn all() -> Result<Vec<Test>> {
+    let mut tests = host::tests()?;
+    tests.extend(guests::tests());
+    tests.extend(interface::tests());
+    tests.extend(linux::tests());
+    Ok(tests)
+}
+
+/// The task.
+pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
+    let filter = arguments.filter.as_deref().unwrap_or_default();
+    let tests: Vec<Test> = all()?.into_iter().filter(|test| test.name.contains(filter)).collect();
+    if arguments.list {
+        for test in &tests {
+            println!("{:32} {}", test.name, test.about);
+        }
+        return Ok(0);
+    }
+    if tests.is_empty() {
+        bail!("no test has `{filter}` in its name; `cargo xtask test --list` names them all");
+    }
+    let start = Instant::now();
+    let (host, machines): (Vec<Test>, Vec<Test>) =
+        tests.into_iter().partition(|test| matches!(test.action, Action::Host(_)));
+    let mut finished = run_on_the_pc(host);
+    if !machines.is_empty() {
+        finished.extend(run_on_machines(machines, if arguments.debug { Profile::Debug } else { Profile::Release })?);
+    }
+    Ok(summarise(&finished, start.elapsed()))
+}
+
+/// Where the output of a test is kept.
+fn log(name: &str) -> PathBuf {
+    target().join("test").join(format!("{}.log", name.replace('/', "-")))
+}
+
+fn run_on_the_pc(tests: Vec<Test>) -> Vec<Finished> {
+    let mut finished = Vec::new();
+    for test in tests {
+        let Action::Host(action) = test.action else { continue };
+        finished.push(timed(test.name, |name| {
+            let log = log(name);
+            std::fs::create_dir_all(target().join("test"))?;
+            let mut file = std::fs::File::create(&log)?;
+            action(&mut file).map_err(|error| machine::with_tail(error, &log))
+        }));
+    }
+    finished
+}
+
+fn run_on_machines(tests: Vec<Test>, profile: Profile) -> Result<Vec<Finished>> {
+    setup::rust_target()?;
+    setup::qemu()?;
+    let hypervisor = tests.iter().any(|test| matches!(test.action, Action::Hypervisor(_)));
+    let board = artifacts::build(hypervisor.then_some(PACKAGE), profile)?;
+    let queue = Mutex::new(VecDeque::from(tests));
+    let finished = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..MACHINES_AT_ONCE {
+            scope.spawn(|| {
+                while let Some(test) = take(&queue) {
+                    let result = timed(test.name, |name| run_on_a_machine(name, &test.action, board.as_ref()));
+                    if let Ok(mut finished) = finished.lock() {
+                        finished.push(result);
+                    }
+                }
+            });
+        }
+    });
+    Ok(finished.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+}
+
+fn take(queue: &Mutex<VecDeque<Test>>) -> Option<Test> {
+    queue.lock().ok()?.pop_front()
+}
+
+fn run_on_a_machine(name: &str, action: &Action, board: Option<&Board>) -> Result<()> {
+    let log = log(name);
+    let case = Case::new(name, &log, board)?;
+    match action {
+        Action::Host(_) => Ok(()),
+        Action::Bare(action) | Action::Hypervisor(action) => {
+            action(&case).map_err(|error| machine::with_tail(error, &log))
+        }
+    }
+}
+
+fn timed(name: String, action: impl FnOnce(&str) -> Result<()>) -> Finished {
+    let start = Instant::now();
+    let result = action(&name);
+    let took = start.elapsed();
+    let word = if result.is_ok() { "ok  " } else { "FAIL" };
+    println!("{word} {name} ({:.1} s)", took.as_secs_f32());
+    Finished { name, took, result }
+}
+
+/// Prints what failed and how to repeat it, then the count; the exit status.
+fn summarise(finished: &[Finished], took: Duration) -> u8 {
+    let mut failed = 0_usize;
+    for test in finished {
+        if let Err(error) = &test.result {
+            failed += 1;
+            println!("\n---- {} failed after {:.1} s", test.name, test.took.as_secs_f32());
+            println!("{error:#}");
+            println!("output: {}", log(&test.name).display());
+            println!("repeat: cargo xtask test {}", test.name);
+        }
+    }
+    println!("\n{} tests, {} failed, {:.0} s", finished.len(), failed, took.as_secs_f32());
+    u8::from(failed > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_unique() {
+        let mut names: Vec<String> = all().unwrap().into_iter().map(|test| test.name).collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn a_failure_makes_the_status_one() {
+        let finished = |result| Finished { name: "x".into(), took: Duration::ZERO, result };
+        assert_eq!(summarise(&[finished(Ok(()))], Duration::ZERO), 0);
+        assert_eq!(summarise(&[finished(Ok(())), finished(Err(anyhow::anyhow!("no")))], Duration::ZERO), 1);
+    }
+}

@@ -1,0 +1,107 @@
+//! The bare-metal guests, first on the bare machine, which shows that they ask for nothing wrong, then in VMs.
+
+use anyhow::{Result, bail};
+
+use super::Test;
+use super::machine::{Case, Ran};
+use crate::qemu::machine::Machine;
+use crate::workspace::root;
+
+/// CPUs of the machine, its model, vCPUs of the VM.
+const MACHINES: [(u32, &str, u32); 5] =
+    [(1, "cortex-a72", 1), (2, "cortex-a72", 2), (4, "cortex-a72", 4), (2, "max", 2), (1, "max", 2)];
+
+/// The tests of this file.
+pub(super) fn tests() -> Vec<Test> {
+    let mut tests = vec![
+        Test::bare("bare/hello", "the guest on a machine without hypervisor", |case| {
+            let text = case.bare(&machine(2, "cortex-a72"), "target/guests/hello.bin", None, "")?;
+            if !text.contains("hello: good-bye") {
+                bail!("no good-bye");
+            }
+            Ok(())
+        }),
+        Test::bare("bare/selftest", "the guest on a machine without hypervisor", |case| {
+            judge(case.bare(&machine(2, "cortex-a72"), "target/guests/selftest.bin", None, "")?.lines())
+        }),
+        Test::hypervisor("hello", "greets and ends with code 0", |case| {
+            let ran = case.batch(&Machine::default(), &[root().join("guests/hello/hello.qvmconf")])?;
+            ran.expect_status(0)?.expect("hello| hello: good-bye")?.expect("qvm: hello ended: code 0 (")?;
+            Ok(())
+        }),
+        Test::hypervisor("abuser/nowhere", "a guest that jumps to nowhere ends alone, with its code", nowhere),
+    ];
+    for (cpus, model, vcpus) in MACHINES {
+        let name = format!("{vcpus}-on-{cpus}-{model}");
+        tests.push(Test::hypervisor(format!("selftest/{name}"), "the VM seen from inside is right", move |case| {
+            let ran = run(case, "selftest", cpus, model, vcpus)?;
+            ran.expect_status(0)?;
+            judge(ran.of("selftest"))
+        }));
+        tests.push(Test::hypervisor(format!("abuser/{name}"), "a hostile guest harms nobody", move |case| {
+            run(case, "abuser", cpus, model, vcpus)?.expect_status(0)?.expect("qvm: abuser ended: code 0 (")?;
+            Ok(())
+        }));
+    }
+    tests
+}
+
+fn machine(cpus: u32, model: &str) -> Machine {
+    Machine { cpus, cpu: model.into(), ..Machine::default() }
+}
+
+/// The text of a configuration for an in-tree guest with that many vCPUs.
+pub(super) fn configuration(system: &str, guest: &str, vcpus: u32, command_line: &str) -> String {
+    let cpus = "cpu\n".repeat(vcpus as usize);
+    format!(
+        "system {system}\nram 0x80000000,128M\n{cpus}load ../../guests/{guest}.elf\ncmdline \"{command_line}\"\n\
+         vdev pl011 loc 0x1c090000 intr gic:37\n"
+    )
+}
+
+fn run(case: &Case, guest: &str, cpus: u32, model: &str, vcpus: u32) -> Result<Ran> {
+    let file = case.file(&format!("{guest}.qvmconf"), configuration(guest, guest, vcpus, ""))?;
+    case.batch(&machine(cpus, model), &[file])
+}
+
+/// Judges the lines of `selftest`, which are in the form of TAP: as many results as planned, none of them `not ok`.
+fn judge<'a>(lines: impl Iterator<Item = &'a str>) -> Result<()> {
+    let (mut planned, mut passed, mut failed) = (None, 0_u32, Vec::new());
+    for line in lines.map(str::trim) {
+        if line.starts_with("not ok") {
+            failed.push(line);
+        } else if line.starts_with("ok ") {
+            passed += 1;
+        } else if let Some(count) = line.strip_prefix("1..") {
+            planned = count.parse::<u32>().ok();
+        }
+    }
+    if !failed.is_empty() {
+        bail!("{} failed:\n{}", failed.len(), failed.join("\n"));
+    }
+    match planned {
+        Some(planned) if planned == passed && planned > 0 => Ok(()),
+        planned => bail!("{passed} results, planned: {planned:?}"),
+    }
+}
+
+/// `hello` beside it must not notice.
+fn nowhere(case: &Case) -> Result<()> {
+    let abuser = case.file("abuser.qvmconf", configuration("abuser", "abuser", 1, "nowhere"))?;
+    let ran = case.batch(&Machine::default(), &[abuser, root().join("guests/hello/hello.qvmconf")])?;
+    ran.expect_status(5)?.expect("qvm: abuser ended: code 5 (")?.expect("qvm: hello ended: code 0 (")?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_held_against_the_plan() {
+        assert!(judge("ok 1 - a\nok 2 - b # SKIP\n1..2\n".lines()).is_ok());
+        assert!(judge("ok 1 - a\n1..2\n".lines()).is_err(), "one is missing");
+        assert!(judge("ok 1 - a\nnot ok 2 - b\n1..2\n".lines()).is_err());
+        assert!(judge("".lines()).is_err());
+    }
+}

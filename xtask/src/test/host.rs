@@ -1,0 +1,100 @@
+//! Tests that need no emulated machine: the portable crates on the PC, under Miri, and against random input.
+//!
+//! Answers for: calling the tools. The fuzz targets are built here as `cargo fuzz` builds them (coverage instrumentation
+//! and the address sanitizer), so that it need not be installed; to look at a finding with `cargo fuzz` works too.
+
+use std::fs::{self, File};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use super::Test;
+use crate::setup;
+use crate::workspace::{Toolchain, cargo, describe, root, target};
+
+/// Crates that Miri can run within minutes: no long model tests.
+const MIRI: &[&str] = &["types", "qvmconf", "pagetable", "sched", "vdev", "vgic", "vdevs", "host"];
+/// How long each fuzz target runs.
+const FUZZ_SECONDS: u32 = 10;
+const FUZZ_FOLDER: &str = "hypervisor/fuzz";
+/// The PC's own triple: the sanitizer has no use for another.
+const FUZZ_TARGET: &str = "x86_64-unknown-linux-gnu";
+/// What `cargo fuzz` passes to the compiler.
+const FUZZ_FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+    -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+    -Cllvm-args=-sanitizer-coverage-trace-compares -Zsanitizer=address --cfg fuzzing -Cdebug-assertions \
+    -Ccodegen-units=1";
+
+/// The tests of this file.
+pub(super) fn tests() -> Result<Vec<Test>> {
+    let mut tests =
+        vec![Test::host("pc", "unit, conversation and whole-VM tests of all crates that run on a PC", |log| {
+            run(cargo(Toolchain::Pinned).args(["test", "--quiet"]), log)
+        })];
+    for name in MIRI {
+        tests.push(Test::host(format!("miri/{name}"), "the crate's tests under Miri", move |log| miri(name, log)));
+    }
+    for name in fuzz_targets()? {
+        let about = "a fuzz target for some seconds";
+        tests.push(Test::host(format!("fuzz/{name}"), about, move |log| fuzz(&name, log)));
+    }
+    Ok(tests)
+}
+
+/// Runs a command with all its output in `log`.
+fn run(command: &mut Command, log: &mut File) -> Result<()> {
+    let shown = describe(command);
+    let status = command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log.try_clone()?)
+        .status()
+        .with_context(|| format!("cannot run {shown}"))?;
+    if !status.success() {
+        bail!("{shown} failed ({status})");
+    }
+    Ok(())
+}
+
+fn miri(package: &str, log: &mut File) -> Result<()> {
+    setup::miri()?;
+    let mut command = cargo(Toolchain::Nightly);
+    // A property test runs fewer cases here: Miri is a hundred times slower, and looks for something else.
+    command.env("PROPTEST_CASES", "4").env("MIRIFLAGS", "-Zmiri-disable-isolation");
+    command.args(["miri", "test", "--quiet", "-p", package, "--lib"]);
+    command.arg("--target-dir").arg(target().join("miri"));
+    run(&mut command, log)
+}
+
+/// The targets that the fuzz workspace declares.
+fn fuzz_targets() -> Result<Vec<String>> {
+    let folder = root().join(FUZZ_FOLDER).join("fuzz_targets");
+    let mut names = Vec::new();
+    if let Ok(entries) = fs::read_dir(folder) {
+        for entry in entries {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "rs") {
+                names.extend(path.file_stem().map(|stem| stem.to_string_lossy().into_owned()));
+            }
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn fuzz(name: &str, log: &mut File) -> Result<()> {
+    setup::nightly()?;
+    setup::cxx_compiler()?;
+    let built = target().join("fuzz");
+    let mut command = cargo(Toolchain::Nightly);
+    command.current_dir(root().join(FUZZ_FOLDER)).env("RUSTFLAGS", FUZZ_FLAGS);
+    command.args(["build", "--release", "--target", FUZZ_TARGET, "--bin", name, "--target-dir"]).arg(&built);
+    run(&mut command, log)?;
+    let corpus = built.join("corpus").join(name);
+    fs::create_dir_all(&corpus)?;
+    // The same seed and no older corpus than that of the last run: what fails fails again.
+    let mut command = Command::new(built.join(FUZZ_TARGET).join("release").join(name));
+    command.args(["-seed=1", "-timeout=10", "-rss_limit_mb=2048", &format!("-max_total_time={FUZZ_SECONDS}")]);
+    command.arg(format!("-artifact_prefix={}/{name}-", built.display())).arg(&corpus);
+    run(&mut command, log).with_context(|| format!("the input that did it is {}/{name}-*", built.display()))
+}

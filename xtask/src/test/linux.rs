@@ -1,0 +1,170 @@
+//! Debian's kernel, unmodified: on the bare machine, in VMs of all sizes, beside others, and with somebody typing.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::Test;
+use super::guests::configuration as bare_metal;
+use super::machine::{Case, PATIENCE};
+use crate::configuration::Configuration;
+use crate::qemu::machine::Machine;
+use crate::setup;
+use crate::workspace::root;
+
+/// vCPUs of the VM, CPUs of the machine, its model.
+const SIZES: [(u32, u32, &str); 7] = [
+    (1, 2, "cortex-a72"),
+    (2, 2, "cortex-a72"),
+    (4, 2, "cortex-a72"),
+    (4, 4, "cortex-a72"),
+    (1, 2, "max"),
+    (2, 2, "max"),
+    (4, 4, "max"),
+];
+/// What the guest runs: the timer's interrupts twice, with each CPU kept busy between.
+const COUNT_INTERRUPTS: &str = "grep arch_timer /proc/interrupts; sleep 1; grep arch_timer /proc/interrupts";
+const PROMPT: &str = "# ";
+
+/// The tests of this file.
+pub(super) fn tests() -> Vec<Test> {
+    let mut tests = vec![
+        Test::bare("bare/linux", "kernel and initial file system on a machine without hypervisor", bare),
+        Test::hypervisor("linux/poweroff-and-reboot", "`poweroff -f` and `reboot -f` end the VM with code 0", ends),
+        Test::hypervisor(
+            "linux/three",
+            "two Linux VMs and a bare-metal one at once; one ends, the others go on",
+            three,
+        ),
+        Test::hypervisor("linux/shell", "the demo: a shell that takes typing, beside `hello`", shell),
+    ];
+    for (vcpus, cpus, model) in SIZES {
+        let name = format!("linux/{vcpus}-on-{cpus}-{model}");
+        tests.push(Test::hypervisor(name, "reaches /init; every vCPU's timer ticks", move |case| {
+            boot(case, vcpus, cpus, model)
+        }));
+    }
+    tests
+}
+
+/// The text of a configuration that runs `commands` in a Linux guest.
+fn configuration(system: &str, vcpus: u32, commands: &str) -> String {
+    let cpus = "cpu\n".repeat(vcpus as usize);
+    format!(
+        "system {system}\nram 0x80000000,256M\n{cpus}load ../../guests/linux/Image\n\
+         initrd load ../../guests/linux/initramfs.cpio.gz\n\
+         cmdline \"console=ttyAMA0 bulkhead.run=\\\"{commands}\\\"\"\nvdev pl011 loc 0x1c090000 intr gic:37\n"
+    )
+}
+
+fn bare(case: &Case) -> Result<()> {
+    setup::linux_guest()?;
+    let command_line = format!("console=ttyAMA0 quiet bulkhead.run=\"{COUNT_INTERRUPTS}\"");
+    let text = case.bare(&Machine::default(), setup::LINUX_IMAGE, Some(setup::LINUX_INITRAMFS), &command_line)?;
+    every_cpu_ticks(text.lines(), 2)
+}
+
+fn boot(case: &Case, vcpus: u32, cpus: u32, model: &str) -> Result<()> {
+    setup::linux_guest()?;
+    let file = case.file("linux.qvmconf", configuration("linux", vcpus, COUNT_INTERRUPTS))?;
+    let machine = Machine { cpus, cpu: model.into(), ..Machine::default() };
+    let ran = case.batch(&machine, &[file])?;
+    ran.expect_status(0)?.expect(&format!("linux| Linux guest: {vcpus} CPU(s)"))?;
+    every_cpu_ticks(ran.of("linux"), vcpus as usize)
+}
+
+/// Fails unless the two counts of the timer's interrupts have grown in every column.
+fn every_cpu_ticks<'a>(lines: impl Iterator<Item = &'a str>, cpus: usize) -> Result<()> {
+    let counts: Vec<Vec<u64>> =
+        lines.filter(|line| line.contains("arch_timer") && line.contains("GIC")).map(columns).collect();
+    let [before, after] = counts.as_slice() else { bail!("{} lines of counts, not 2", counts.len()) };
+    if before.len() != cpus || after.len() != cpus {
+        bail!("counts of {} and {} CPUs, not {cpus}", before.len(), after.len());
+    }
+    if before.iter().zip(after).any(|(before, after)| after <= before) {
+        bail!("a timer stands still: {before:?} {after:?}");
+    }
+    Ok(())
+}
+
+/// The counts of a line of /proc/interrupts: the numbers between the colon and the name of the controller.
+fn columns(line: &str) -> Vec<u64> {
+    let words = line.split_once(':').map_or("", |(_, rest)| rest).split_whitespace();
+    words.map_while(|word| word.parse().ok()).collect()
+}
+
+fn ends(case: &Case) -> Result<()> {
+    setup::linux_guest()?;
+    for command in ["poweroff -f", "reboot -f"] {
+        let file = case.file("linux.qvmconf", configuration("linux", 1, command))?;
+        case.batch(&Machine::default(), &[file])?.expect_status(0)?.expect("qvm: linux ended: code 0 (")?;
+    }
+    Ok(())
+}
+
+fn three(case: &Case) -> Result<()> {
+    setup::linux_guest()?;
+    let files = [
+        case.file("first.qvmconf", configuration("first", 2, "uname -a"))?,
+        case.file(
+            "second.qvmconf",
+            configuration("second", 2, &format!("sleep 3; {COUNT_INTERRUPTS}; echo still here")),
+        )?,
+        case.file("hello.qvmconf", bare_metal("hello", "hello", 1, ""))?,
+    ];
+    let ran = case.batch(&Machine::default(), &files)?;
+    ran.expect_status(0)?.expect("second| still here")?.expect("hello| hello: good-bye")?;
+    let end_of =
+        |name: &str| ran.text.find(&format!("qvm: {name} ended: code 0 (")).context(format!("{name} did not end"));
+    if end_of("first")? > end_of("second")? {
+        bail!("the VMs ended in the wrong order for this test");
+    }
+    every_cpu_ticks(ran.of("second"), 2)
+}
+
+/// What a newcomer sees and types.
+fn shell(case: &Case) -> Result<()> {
+    setup::linux_guest()?;
+    let vms = [
+        Configuration::read(&root().join("guests/linux/linux.qvmconf"), "")?,
+        Configuration::read(&root().join("guests/hello/hello.qvmconf"), "cmdline forever")?,
+    ];
+    let soon = Duration::from_secs(30);
+    let mut session = case.session(&Machine::default(), &vms)?;
+    session.expect("Linux guest: 2 CPU(s)", PATIENCE)?;
+    session.expect(PROMPT, soon)?;
+    session.send("echo $((6*7))\r")?;
+    session.expect("42", soon)?;
+    session.expect("hello| hello: tick", soon)?;
+    session.send("sleep 1000\r")?;
+    session.expect("sleep 1000", soon)?;
+    session.send("\x03")?;
+    session.expect(PROMPT, soon)?;
+    session.send("poweroff -f\r")?;
+    session.expect("qvm: linux ended: code 0 (", soon)?;
+    session.expect("hello| hello: tick", soon)?;
+    session.send("\x1dqq")?;
+    session.expect_end(soon)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEFORE: &str = " 11:        410        387     GICv3  27 Level     arch_timer";
+
+    #[test]
+    fn columns_are_the_counts_only() {
+        assert_eq!(columns(BEFORE), [410, 387]);
+    }
+
+    #[test]
+    fn a_timer_that_stands_still_is_noticed() {
+        let after = " 11:        500        387     GICv3  27 Level     arch_timer";
+        assert!(every_cpu_ticks([BEFORE, after].into_iter(), 2).is_err());
+        let after = " 11:        500        388     GICv3  27 Level     arch_timer";
+        assert!(every_cpu_ticks([BEFORE, after].into_iter(), 2).is_ok());
+        assert!(every_cpu_ticks([BEFORE, after].into_iter(), 4).is_err());
+        assert!(every_cpu_ticks([BEFORE].into_iter(), 2).is_err());
+    }
+}

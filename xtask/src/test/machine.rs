@@ -1,0 +1,215 @@
+//! What a test on an emulated machine is made of.
+//!
+//! Answers for: a folder and a log for each test, machines that run for a script ([`Case::batch`], [`Case::bare`]) and
+//! machines with somebody at the keyboard ([`Case::session`]).
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::artifacts::Board;
+use crate::child::{Guarded, Input, Output};
+use crate::configuration::Configuration;
+use crate::qemu::machine::Machine;
+use crate::qemu::{Mode, batch, pack};
+use crate::workspace::{describe, root, target};
+
+/// How long anything may take; the machines are slow when the PC is busy.
+pub(super) const PATIENCE: Duration = Duration::from_secs(180);
+/// How much of a log is shown when a test fails.
+const TAIL: usize = 2500;
+
+/// One test on emulated machines.
+pub(super) struct Case<'a> {
+    folder: PathBuf,
+    log: &'a Path,
+    board: Option<&'a Board>,
+}
+
+/// How a machine that ran for a script has ended.
+pub(super) struct Ran {
+    /// The exit status that `cargo xtask qemu --batch` would have.
+    pub(super) status: u8,
+    /// All that it printed.
+    pub(super) text: String,
+}
+
+impl Ran {
+    /// Fails unless the status is `status`.
+    pub(super) fn expect_status(&self, status: u8) -> Result<&Ran> {
+        if self.status != status {
+            bail!("the status is {}, expected {status}", self.status);
+        }
+        Ok(self)
+    }
+
+    /// Fails unless one line holds `text`.
+    pub(super) fn expect(&self, text: &str) -> Result<&Ran> {
+        if !self.text.lines().any(|line| line.contains(text)) {
+            bail!("no line has `{text}`");
+        }
+        Ok(self)
+    }
+
+    /// What the VM `name` printed, without the prefix.
+    pub(super) fn of(&self, name: &str) -> impl Iterator<Item = &str> {
+        let prefix = format!("{name}| ");
+        self.text.lines().filter_map(move |line| line.strip_prefix(prefix.as_str()))
+    }
+}
+
+impl<'a> Case<'a> {
+    pub(super) fn new(name: &str, log: &'a Path, board: Option<&'a Board>) -> Result<Case<'a>> {
+        // One below `target/test`, so that `../../guests/hello.elf` is where the guests are.
+        let folder = target().join("test").join(name.replace('/', "-"));
+        fs::create_dir_all(&folder)?;
+        File::create(log)?;
+        Ok(Case { folder, log, board })
+    }
+
+    /// Writes a file for this test; its path.
+    pub(super) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> Result<PathBuf> {
+        let path = self.folder.join(name);
+        fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Runs VMs to their end.
+    pub(super) fn batch(&self, machine: &Machine, configurations: &[PathBuf]) -> Result<Ran> {
+        self.batch_with(machine, &read(configurations)?, PATIENCE)
+    }
+
+    /// Runs VMs to their end or that of the time.
+    pub(super) fn batch_with(&self, machine: &Machine, vms: &[Configuration], limit: Duration) -> Result<Ran> {
+        let board = self.board()?;
+        let archive = pack(vms, Mode::Batch, &[])?;
+        let command = machine.boot(&board.image, archive.path());
+        let mut log = self.log()?;
+        writeln!(log, "$ {}", describe(&command))?;
+        let mut output = Tee { log, copy: Vec::new() };
+        let outcome = batch::run(command, Some(limit), &mut output)?;
+        let names: Vec<&str> = vms.iter().map(|vm| vm.name.as_str()).collect();
+        output.log.write_all(outcome.epitaph_with_names(&board.elf).as_bytes())?;
+        Ok(Ran { status: outcome.status(&names), text: String::from_utf8_lossy(&output.copy).into_owned() })
+    }
+
+    /// Runs a guest without any hypervisor until the machine powers off.
+    pub(super) fn bare(
+        &self,
+        machine: &Machine,
+        image: &str,
+        initrd: Option<&str>,
+        command_line: &str,
+    ) -> Result<String> {
+        let initrd = initrd.map(|path| root().join(path));
+        let command = machine.boot_bare(&root().join(image), initrd.as_deref(), command_line);
+        let mut log = self.log()?;
+        writeln!(log, "$ {}", describe(&command))?;
+        let mut output = Tee { log, copy: Vec::new() };
+        let outcome = batch::run(command, Some(PATIENCE), &mut output)?;
+        if outcome.late {
+            bail!("the machine still runs after {} s", PATIENCE.as_secs());
+        }
+        Ok(String::from_utf8_lossy(&output.copy).into_owned())
+    }
+
+    /// Boots VMs with a keyboard.
+    pub(super) fn session(&self, machine: &Machine, configurations: &[Configuration]) -> Result<Session> {
+        let archive = pack(configurations, Mode::Interactive, &[])?;
+        let machine = Machine { input: true, ..machine.clone() };
+        let command = machine.boot(&self.board()?.image, archive.path());
+        let mut log = self.log()?;
+        writeln!(log, "$ {}", describe(&command))?;
+        let child = Guarded::start(command, Input::Piped)?;
+        Ok(Session { child, _archive: archive, log, text: String::new(), seen: 0 })
+    }
+
+    fn board(&self) -> Result<&'a Board> {
+        self.board.context("this test needs the hypervisor")
+    }
+
+    fn log(&self) -> Result<File> {
+        Ok(OpenOptions::new().append(true).open(self.log)?)
+    }
+}
+
+fn read(configurations: &[PathBuf]) -> Result<Vec<Configuration>> {
+    configurations.iter().map(|path| Configuration::read(path, "")).collect()
+}
+
+/// Output that is kept twice.
+struct Tee {
+    log: File,
+    copy: Vec<u8>,
+}
+
+impl Write for Tee {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.log.write_all(bytes)?;
+        self.copy.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.log.flush()
+    }
+}
+
+/// A machine with somebody at the keyboard.
+pub(super) struct Session {
+    child: Guarded,
+    /// Read by QEMU when it starts; stays until then.
+    _archive: crate::archive::ArchiveFile,
+    log: File,
+    text: String,
+    /// How much of the text has been looked at.
+    seen: usize,
+}
+
+impl Session {
+    /// Waits until `text` is printed; looks only at what came after the last text that was waited for.
+    pub(super) fn expect(&mut self, text: &str, within: Duration) -> Result<()> {
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(at) = self.text.get(self.seen..).and_then(|rest| rest.find(text)) {
+                self.seen += at + text.len();
+                return Ok(());
+            }
+            match self.child.read(Some(deadline)) {
+                Output::Bytes(bytes) => {
+                    self.log.write_all(&bytes)?;
+                    self.text.push_str(&String::from_utf8_lossy(&bytes));
+                }
+                Output::Late => bail!("waited {} s for `{text}`", within.as_secs()),
+                Output::End => bail!("the machine stopped while waiting for `{text}`"),
+            }
+        }
+    }
+
+    /// Types.
+    pub(super) fn send(&mut self, text: &str) -> Result<()> {
+        self.child.send(text.as_bytes())
+    }
+
+    /// Waits for the machine to power off.
+    pub(super) fn expect_end(&mut self, within: Duration) -> Result<()> {
+        let deadline = Instant::now() + within;
+        loop {
+            match self.child.read(Some(deadline)) {
+                Output::Bytes(bytes) => self.log.write_all(&bytes)?,
+                Output::Late => bail!("the machine is still on after {} s", within.as_secs()),
+                Output::End => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Adds the end of a log to an error.
+pub(super) fn with_tail(error: anyhow::Error, log: &Path) -> anyhow::Error {
+    let Ok(content) = fs::read(log) else { return error };
+    let tail = content.get(content.len().saturating_sub(TAIL)..).unwrap_or_default();
+    anyhow!("{error:#}\n... {}", String::from_utf8_lossy(tail).trim_end().replace('\n', "\n    "))
+}
