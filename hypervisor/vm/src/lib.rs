@@ -24,9 +24,25 @@
 
 extern crate alloc;
 
+#[cfg(test)]
+extern crate std;
+
 pub mod config;
+pub mod exit;
+pub mod id_registers;
+pub mod lifecycle;
 pub mod load;
+mod partition;
+pub mod policy;
+pub mod psci;
+pub mod smccc;
+pub mod timer;
 pub mod tree;
+mod vcpu;
+
+pub use exit::handle;
+pub use partition::{DeviceError, Parts, Vm};
+pub use vcpu::{Cpu, El1Register, ExitCounters, Next, Reason, Vcpu};
 
 /// Where the files that a configuration names come from: the boot archive at EL2, the host's file system on a PC.
 pub trait Files {

@@ -1,0 +1,83 @@
+//! The exits of a guest: one `match`, one call for each kind.
+//!
+//! Answers for: what a guest gets for each reason to leave it (hypervisor/README.md, "The life of a guest exit"). Does not
+//! answer for: entering it, physical interrupts, loading and saving it (the kernel's). Every exit has an answer: what
+//! nobody understands is the guest's problem, and it gets what the architecture says, subject to the VM's `unsupported`
+//! policy.
+
+mod abort;
+mod call;
+pub(crate) mod debug;
+pub mod decode;
+mod inject;
+mod mmio;
+mod sysreg;
+mod timers;
+mod unsupported;
+mod walk;
+mod wfx;
+
+use crate::partition::Vm;
+use crate::vcpu::{Cpu, Next, Reason, Vcpu};
+use decode::Exit;
+use types::RawExit;
+use vdev::Effects;
+
+/// Handles one exit of `vcpu`, which is loaded on `cpu`. What others have to do is added to `effects`.
+#[inline]
+pub fn handle<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, exit: &RawExit, cpu: &mut C, effects: &mut Effects) -> Next {
+    match Exit::decode(exit) {
+        Exit::Irq => {
+            vcpu.count(Reason::Interrupt);
+            Next::HostInterrupt
+        }
+        Exit::Call(call) => {
+            vcpu.count(Reason::Call);
+            call::handle(vm, vcpu, call, cpu, effects)
+        }
+        Exit::Mmio(access) => {
+            vcpu.count(Reason::Mmio);
+            mmio::handle(vm, vcpu, exit, access, cpu, effects)
+        }
+        Exit::Sysreg(access) => {
+            vcpu.count(Reason::Sysreg);
+            sysreg::handle(vm, vcpu, access, cpu, effects)
+        }
+        Exit::Wfx(wfx) => {
+            vcpu.count(Reason::Wait);
+            wfx::handle(vm, vcpu, wfx)
+        }
+        Exit::DataAbort(abort) => {
+            vcpu.count(Reason::Abort);
+            abort::data(vm, vcpu, exit, abort, cpu, effects)
+        }
+        Exit::InstructionAbort(syndrome) => {
+            vcpu.count(Reason::Abort);
+            abort::instruction(vm, vcpu, exit, syndrome, cpu, effects)
+        }
+        Exit::SystemError(syndrome) => {
+            vcpu.count(Reason::SystemError);
+            abort::system_error(vm, vcpu, syndrome, effects)
+        }
+        Exit::Debug(syndrome) => {
+            vcpu.count(Reason::Undefined);
+            inject::debug(vm, vcpu, cpu, syndrome, exit.far)
+        }
+        Exit::IllegalState => {
+            vcpu.count(Reason::Undefined);
+            inject::illegal_state(vm, vcpu, cpu)
+        }
+        Exit::Undefined => {
+            vcpu.count(Reason::Undefined);
+            inject::undefined(vm, vcpu, cpu)
+        }
+    }
+}
+
+/// After a device has been called: goes on, unless the device has ended the VM.
+fn after_device(vm: &Vm, vcpu: &Vcpu, effects: &mut Effects) -> Next {
+    match effects.stop {
+        None => Next::Resume,
+        Some(cause) => vm.stop(vcpu, effects, cause, format_args!("a device ended the VM: {cause}")),
+    }
+}

@@ -1,0 +1,36 @@
+//! HVC and SMC: the SMC Calling Convention (DEN 0028) from both conduits.
+//!
+//! Answers for: finding the service. Does not answer for: the services (`psci`, `smccc`). The immediate of a call under
+//! the convention is zero; others are the hypervisor's to give, and this one gives none: NOT_SUPPORTED, as for an unknown
+//! identifier.
+
+use super::decode::Call;
+use crate::partition::Vm;
+use crate::vcpu::{Cpu, Next, Vcpu};
+use crate::{psci, smccc};
+use vdev::Effects;
+
+#[inline]
+pub(super) fn handle<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, call: Call, cpu: &mut C, effects: &mut Effects) -> Next {
+    if call.is_smc() {
+        // A trapped SMC has not been executed; an HVC has.
+        vcpu.context.step(4);
+    }
+    if call.immediate() != 0 {
+        vcpu.answer(smccc::NOT_SUPPORTED);
+        return Next::Resume;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "the identifier is W0")]
+    let identifier = vcpu.context.register(0) as u32;
+    if psci::is_psci(identifier) {
+        return psci::call(vm, vcpu, identifier, effects);
+    }
+    match smccc::call(&vm.mitigations, identifier, vcpu.context.register(1)) {
+        smccc::Answer::Value(value) => vcpu.answer(value),
+        smccc::Answer::Workaround(workaround) => {
+            cpu.call_workaround(workaround);
+            vcpu.answer(smccc::SUCCESS);
+        }
+    }
+    Next::Resume
+}

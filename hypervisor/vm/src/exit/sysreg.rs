@@ -1,0 +1,138 @@
+//! Trapped system registers and instructions.
+//!
+//! Answers for: which register it is, and who answers. The traps are those that `el2` sets: HCR_EL2.{TID3, TACR, TSW,
+//! TIDCP, IMO, FMO}, CNTHCTL_EL2, MDCR_EL2. Does not answer for: what the registers mean (`id_registers`, `timers`,
+//! `debug`, `vgic`), nor for those of the virtual CPU interface, which do not exit.
+
+use super::decode::{SysregAccess, sysreg};
+use super::{inject, timers, unsupported};
+use crate::partition::Vm;
+use crate::vcpu::{Cpu, Next, Vcpu};
+use types::IntId;
+use vdev::Effects;
+use vgic::SgiRegister;
+
+const ACTLR_EL1: u64 = sysreg(3, 0, 1, 0, 1);
+const ICC_DIR_EL1: u64 = sysreg(3, 0, 12, 11, 1);
+const ICC_SGI1R_EL1: u64 = sysreg(3, 0, 12, 11, 5);
+const ICC_ASGI1R_EL1: u64 = sysreg(3, 0, 12, 11, 6);
+const ICC_SGI0R_EL1: u64 = sysreg(3, 0, 12, 11, 7);
+const DC_ISW: u64 = sysreg(1, 0, 7, 6, 2);
+const DC_CSW: u64 = sysreg(1, 0, 7, 10, 2);
+const DC_CISW: u64 = sysreg(1, 0, 7, 14, 2);
+
+/// `S3_0_C0_Cm_op2`: identification registers, but for C0.
+const IDENTIFICATION: u64 = sysreg(3, 0, 0, 0, 0);
+const IDENTIFICATION_MASK: u64 = sysreg(3, 7, 15, 0, 0);
+const OP0_MASK: u64 = sysreg(3, 0, 0, 0, 0);
+const OP0_DEBUG: u64 = sysreg(2, 0, 0, 0, 0);
+
+/// What an access comes to.
+enum Answer {
+    /// MRS: this value.
+    Value(u64),
+    /// MSR: done.
+    Done(Next),
+    /// The register does not have that direction.
+    Undefined,
+    /// There is no such register here.
+    Unknown,
+}
+
+#[inline]
+pub(super) fn handle<C: Cpu>(
+    vm: &Vm,
+    vcpu: &mut Vcpu,
+    access: SysregAccess,
+    cpu: &mut C,
+    effects: &mut Effects,
+) -> Next {
+    let answer = if access.is_read() { read(vm, vcpu, access, cpu) } else { write(vm, vcpu, access, cpu, effects) };
+    match answer {
+        Answer::Value(value) => {
+            vcpu.context.set_register(access.register(), value);
+            vcpu.context.step(4);
+            Next::Resume
+        }
+        Answer::Done(next) => {
+            vcpu.context.step(4);
+            next
+        }
+        Answer::Undefined => inject::undefined(vm, vcpu, cpu),
+        Answer::Unknown => unsupported::register(vm, vcpu, access, cpu, effects),
+    }
+}
+
+#[inline]
+fn read<C: Cpu>(vm: &Vm, vcpu: &Vcpu, access: SysregAccess, cpu: &C) -> Answer {
+    let name = access.name();
+    match name {
+        timers::CNTPCT_EL0
+        | timers::CNTPCTSS_EL0
+        | timers::CNTP_TVAL_EL0
+        | timers::CNTP_CTL_EL0
+        | timers::CNTP_CVAL_EL0 => Answer::Value(timers::read(vm, vcpu, cpu, name)),
+        // Implementation defined controls of the CPU: RAZ/WI, there is nothing for a guest to control.
+        ACTLR_EL1 => Answer::Value(0),
+        ICC_DIR_EL1 | ICC_SGI1R_EL1 | ICC_ASGI1R_EL1 | ICC_SGI0R_EL1 | DC_ISW | DC_CSW | DC_CISW => Answer::Undefined,
+        _ if name & IDENTIFICATION_MASK == IDENTIFICATION => {
+            let (_, _, _, crm, op2) = access.encoding();
+            vm.id.get(crm, op2).map_or(Answer::Unknown, Answer::Value)
+        }
+        _ if name & OP0_MASK == OP0_DEBUG => match vcpu.debug.read(access) {
+            Some(Some(value)) => Answer::Value(value),
+            Some(None) => Answer::Undefined,
+            None => Answer::Unknown,
+        },
+        _ => Answer::Unknown,
+    }
+}
+
+#[inline]
+fn write<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, access: SysregAccess, cpu: &mut C, effects: &mut Effects) -> Answer {
+    let value = vcpu.context.register(access.register());
+    let name = access.name();
+    // First what happens often.
+    if name == ICC_SGI1R_EL1 {
+        return send_sgi(vm, vcpu, SgiRegister::Sgi1r, value, effects);
+    }
+    match name {
+        timers::CNTP_TVAL_EL0 | timers::CNTP_CTL_EL0 | timers::CNTP_CVAL_EL0 => {
+            Answer::Done(timers::write(vm, vcpu, cpu, name, value, effects))
+        }
+        ICC_ASGI1R_EL1 => send_sgi(vm, vcpu, SgiRegister::Asgi1r, value, effects),
+        ICC_SGI0R_EL1 => send_sgi(vm, vcpu, SgiRegister::Sgi0r, value, effects),
+        // Traps only while more interrupts are active than there are list registers.
+        ICC_DIR_EL1 => {
+            let kick = vm.gic.deactivate(vcpu.id, intid(value), cpu.list_registers());
+            effects.kick = effects.kick.union(kick);
+            Answer::Done(Next::Resume)
+        }
+        ACTLR_EL1 => Answer::Done(Next::Resume),
+        // By set and way a guest reaches the caches of the CPU that it happens to be on, and those of others not at all:
+        // what it means is "everything of mine".
+        DC_ISW | DC_CSW | DC_CISW => {
+            effects.clean_caches = true;
+            Answer::Done(Next::Resume)
+        }
+        timers::CNTPCT_EL0 | timers::CNTPCTSS_EL0 => Answer::Undefined,
+        _ if name & IDENTIFICATION_MASK == IDENTIFICATION => Answer::Undefined,
+        _ if name & OP0_MASK == OP0_DEBUG => match vcpu.debug.write(access, value) {
+            Some(true) => Answer::Done(Next::Resume),
+            Some(false) => Answer::Undefined,
+            None => Answer::Unknown,
+        },
+        _ => Answer::Unknown,
+    }
+}
+
+#[inline]
+fn send_sgi(vm: &Vm, vcpu: &Vcpu, register: SgiRegister, value: u64, effects: &mut Effects) -> Answer {
+    effects.kick = effects.kick.union(vm.gic.send_sgi(vcpu.id, register, value));
+    Answer::Done(Next::Resume)
+}
+
+/// `INTID`, bits 23:0.
+const fn intid(value: u64) -> IntId {
+    IntId((value & 0xff_ffff) as u32)
+}

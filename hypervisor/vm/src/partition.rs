@@ -1,0 +1,307 @@
+//! One VM as its vCPU threads share it.
+//!
+//! Answers for: what is where in the guest's address space, which parts a vCPU's exit reaches, the steps from configured
+//! to running and to the end that concern devices. Does not answer for: how it is put together (`assemble`), memory and
+//! threads (the kernel's). All of it is `Sync`; exits take no lock of the VM's own, only those of the device or the
+//! interrupt controller they talk to.
+
+use crate::id_registers::{IdRegisters, PstateFeatures};
+use crate::lifecycle::{EndRecord, Lifecycle, State};
+use crate::policy::Unsupported;
+use crate::psci::Power;
+use crate::smccc::Mitigations;
+use crate::vcpu::{ExitCounters, Next, Vcpu};
+use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
+use core::fmt;
+use types::{AccessSize, Frequency, Ipa, PAGE_SIZE, Range, Ticks, VcpuId};
+use vdev::{Bus, Cause, Control, ControlError, DeviceId, Effects, GuestMemory, MemoryFault, Services, Wake};
+use vgic::Vgic;
+
+/// A VM. The kernel drives it through these steps: put it together; take memory; [`Vm::configure`]; load the
+/// images; [`Vm::start`]; run its vCPUs with [`crate::exit::handle`]; [`Vm::terminate`]; give memory back;
+/// [`Vm::ended`].
+pub struct Vm {
+    /// Its devices.
+    pub bus: Bus,
+    /// Its interrupt controller.
+    pub gic: Arc<Vgic>,
+    /// The power state of its vCPUs.
+    pub power: Power,
+    /// Its identification registers.
+    pub id: IdRegisters,
+    /// Where it stands, and how it ended.
+    pub lifecycle: Lifecycle,
+    /// Ticks per second of its counters.
+    pub frequency: Frequency,
+    pub(crate) pstate: PstateFeatures,
+    pub(crate) mitigations: Mitigations,
+    pub(crate) policy: Unsupported,
+    name: String,
+    /// RAM and ROM.
+    map: Box<[Range<Ipa>]>,
+    /// The log target of messages about this VM: `vm:NAME`.
+    origin: String,
+    distributor: u64,
+    redistributors: u64,
+    redistributors_size: u64,
+    memory: Box<dyn GuestMemory>,
+    configured_offset: Option<u64>,
+    counter_offset: u64,
+    counters: Box<[Arc<ExitCounters>]>,
+}
+
+impl fmt::Debug for Vm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vm").field("name", &self.name).field("state", &self.lifecycle.state()).finish_non_exhaustive()
+    }
+}
+
+/// What a VM is put together from. Assembly makes it from a configuration.
+#[derive(Debug)]
+pub struct Parts {
+    /// What it is called.
+    pub name: String,
+    /// Where RAM and ROM are.
+    pub memory: Vec<Range<Ipa>>,
+    /// Where the distributor's window is.
+    pub distributor: Ipa,
+    /// Where the redistributors' window is: [`Vgic::REDISTRIBUTOR_SIZE`] for each vCPU.
+    pub redistributors: Ipa,
+    /// What becomes of accesses to what is not there.
+    pub policy: Unsupported,
+    /// What the guest's counters are behind the physical one; without it they start at zero.
+    pub counter_offset: Option<u64>,
+    /// The devices.
+    pub bus: Bus,
+    /// The interrupt controller, which also says how many vCPUs there are.
+    pub gic: Arc<Vgic>,
+    /// The identification registers of the host's CPUs.
+    pub host_id: IdRegisters,
+    /// Ticks per second of the counters.
+    pub frequency: Frequency,
+    /// What firmware said of its workarounds.
+    pub mitigations: Mitigations,
+}
+
+/// Which of the interrupt controller's register windows an address is in, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GicWindow {
+    Distributor(u64),
+    Redistributors(u64),
+}
+
+/// A device refused a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceError {
+    /// The device's name.
+    pub device: String,
+    /// What it says.
+    pub error: ControlError,
+}
+
+impl fmt::Display for DeviceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "vdev `{}`: {}", self.device, self.error)
+    }
+}
+
+impl Vm {
+    /// A VM that is described, no more.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let vcpus = parts.gic.vcpus();
+        let frames = u64::try_from(vcpus).unwrap_or(0);
+        Self {
+            origin: format!("vm:{}", parts.name),
+            name: parts.name,
+            map: parts.memory.into_boxed_slice(),
+            distributor: parts.distributor.0,
+            redistributors: parts.redistributors.0,
+            redistributors_size: Vgic::REDISTRIBUTOR_SIZE.saturating_mul(frames),
+            policy: parts.policy,
+            power: Power::new(vcpus),
+            id: parts.host_id.for_guest(),
+            pstate: parts.host_id.pstate_features(),
+            lifecycle: Lifecycle::default(),
+            memory: Box::new(NoMemory),
+            configured_offset: parts.counter_offset,
+            counter_offset: 0,
+            counters: (0..vcpus).map(|_| Arc::default()).collect(),
+            bus: parts.bus,
+            gic: parts.gic,
+            frequency: parts.frequency,
+            mitigations: parts.mitigations,
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The log target of messages about it.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// What is taken off the physical count for this VM's counters (`CNTVOFF_EL2`). Known from [`Vm::start`] on.
+    #[inline]
+    #[must_use]
+    pub const fn counter_offset(&self) -> u64 {
+        self.counter_offset
+    }
+
+    /// The guest's count at the physical count `now`.
+    #[inline]
+    #[must_use]
+    pub const fn guest_time(&self, now: Ticks) -> u64 {
+        now.0.wrapping_sub(self.counter_offset)
+    }
+
+    /// Its memory; before [`Vm::configure`] there is none, and every access faults.
+    #[must_use]
+    pub fn memory(&self) -> &dyn GuestMemory {
+        &*self.memory
+    }
+
+    /// What devices may reach, at the time `now`.
+    #[inline]
+    #[must_use]
+    pub fn services(&self, now: Ticks) -> Services<'_> {
+        Services { now, memory: &*self.memory, interrupts: &*self.gic }
+    }
+
+    /// The vCPU `id`, off, to be owned by its thread. `None` if the VM does not have it.
+    #[must_use]
+    pub fn vcpu(&self, id: VcpuId) -> Option<Vcpu> {
+        Some(Vcpu::new(id, Arc::clone(self.counters.get(id.index())?)))
+    }
+
+    /// How often a vCPU has left its guest, by reason.
+    #[must_use]
+    pub fn exits(&self, id: VcpuId) -> Option<&ExitCounters> {
+        self.counters.get(id.index()).map(|counters| &**counters)
+    }
+
+    /// For the thread of `vcpu`: the start that it was asked for, as entry point and X0. It then calls [`Vcpu::reset`] and
+    /// resets what is in the CPU.
+    #[must_use]
+    pub fn take_power_on(&self, vcpu: VcpuId) -> Option<(u64, u64)> {
+        self.power.take_on(vcpu)
+    }
+
+    /// The VM has its memory: devices are told that they are configured.
+    ///
+    /// # Errors
+    /// The first device that refuses; the VM is to be terminated then.
+    pub fn configure(&mut self, memory: Box<dyn GuestMemory>, now: Ticks) -> Result<(), DeviceError> {
+        self.memory = memory;
+        let _ = self.lifecycle.advance(State::Configured);
+        self.tell_all(|| Control::GuestConfigured, now, &mut Effects::default())
+    }
+
+    /// The memory is loaded: counts from `now` on, tells the devices, and asks for vCPU 0 to start at `entry` with
+    /// `argument` in X0. Its thread then finds that in [`Vm::take_power_on`].
+    ///
+    /// # Errors
+    /// The first device that refuses; the VM is to be terminated then.
+    pub fn start(&mut self, entry: Ipa, argument: u64, now: Ticks) -> Result<(), DeviceError> {
+        let _ = self.lifecycle.advance(State::Starting);
+        self.counter_offset = self.configured_offset.unwrap_or(now.0);
+        self.tell_all(|| Control::GuestStarting, now, &mut Effects::default())?;
+        // Nobody else knows this VM yet, so vCPU 0 is off.
+        let _ = self.power.request_on(VcpuId(0), entry.0, argument);
+        let _ = self.lifecycle.advance(State::Running);
+        Ok(())
+    }
+
+    /// The VM is being taken apart, and its vCPUs have stopped: devices go quiet. One that cannot is logged; the others
+    /// are told all the same.
+    pub fn terminate(&self, now: Ticks) {
+        let _ = self.lifecycle.advance(State::Terminating);
+        let (services, mut effects) = (self.services(now), Effects::default());
+        for id in self.bus.devices() {
+            if let Err(error) = self.bus.control(id, Control::Terminate, &services, &mut effects) {
+                log::error!(target: &self.origin, "vdev `{}`: {error}", self.bus.name(id).unwrap_or_default());
+            }
+        }
+    }
+
+    /// Nothing of the VM is left but its record.
+    pub fn ended(&self) {
+        let _ = self.lifecycle.advance(State::Ended);
+    }
+
+    /// A device's back end has something for it.
+    pub fn wake(&self, device: DeviceId, wake: Wake, now: Ticks, effects: &mut Effects) {
+        self.bus.wake(device, wake, &self.services(now), effects);
+        if let Some(cause) = effects.stop {
+            let name = self.bus.name(device).unwrap_or_default();
+            self.lifecycle.record_end(EndRecord::new(cause, None, None, format_args!("ended by vdev `{name}`")));
+        }
+    }
+
+    fn tell_all(
+        &self,
+        event: impl Fn() -> Control<'static>,
+        now: Ticks,
+        effects: &mut Effects,
+    ) -> Result<(), DeviceError> {
+        let services = self.services(now);
+        for id in self.bus.devices() {
+            self.bus
+                .control(id, event(), &services, effects)
+                .map_err(|error| DeviceError { device: self.bus.name(id).unwrap_or_default().into(), error })?;
+        }
+        Ok(())
+    }
+
+    /// Ends the VM on behalf of `vcpu`: the first cause counts and is recorded.
+    #[cold]
+    pub(crate) fn stop(&self, vcpu: &Vcpu, effects: &mut Effects, cause: Cause, detail: fmt::Arguments<'_>) -> Next {
+        effects.terminate(cause);
+        let record = EndRecord::new(cause, Some(vcpu.id), Some(vcpu.context.pc), detail);
+        let level = if cause.code() == 0 { log::Level::Info } else { log::Level::Error };
+        log::log!(target: &self.origin, level, "{record}");
+        self.lifecycle.record_end(record);
+        Next::Stop
+    }
+
+    /// Whether a vCPU could start at `entry`: an instruction's address in RAM or ROM.
+    pub(crate) fn can_start_at(&self, entry: Ipa) -> bool {
+        entry.is_aligned(4) && self.map.iter().any(|range| range.contains(entry))
+    }
+
+    #[inline]
+    pub(crate) fn gic_window(&self, at: Ipa) -> Option<GicWindow> {
+        let offset = at.0.wrapping_sub(self.distributor);
+        if offset < Vgic::DISTRIBUTOR_SIZE {
+            return Some(GicWindow::Distributor(offset));
+        }
+        let offset = at.0.wrapping_sub(self.redistributors);
+        (offset < self.redistributors_size).then_some(GicWindow::Redistributors(offset))
+    }
+}
+
+/// The memory of a VM that has none yet.
+struct NoMemory;
+
+impl GuestMemory for NoMemory {
+    fn read(&self, from: Ipa, _: &mut [u8]) -> Result<(), MemoryFault> {
+        Err(MemoryFault { at: from })
+    }
+    fn write(&self, to: Ipa, _: &[u8]) -> Result<(), MemoryFault> {
+        Err(MemoryFault { at: to })
+    }
+    fn load(&self, from: Ipa, _: AccessSize) -> Result<u64, MemoryFault> {
+        Err(MemoryFault { at: from })
+    }
+    fn store(&self, to: Ipa, _: AccessSize, _: u64) -> Result<(), MemoryFault> {
+        Err(MemoryFault { at: to })
+    }
+}
+
+const _: () =
+    assert!(Vgic::DISTRIBUTOR_SIZE.is_multiple_of(PAGE_SIZE) && Vgic::REDISTRIBUTOR_SIZE.is_multiple_of(PAGE_SIZE));
