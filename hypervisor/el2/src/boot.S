@@ -26,7 +26,8 @@ primary_entry:
     // Relocate: for each R_AARCH64_RELATIVE, *(slide + offset) = slide + addend.
     adrp    x21, _start
     add     x21, x21, :lo12:_start
-    ldr     x22, =__image_base          // an absolute symbol: the address we are linked for
+    adrp    x22, __linked_at
+    ldr     x22, [x22, :lo12:__linked_at]
     sub     x21, x21, x22               // x21: the slide
     adrp    x22, __rela_start
     add     x22, x22, :lo12:__rela_start

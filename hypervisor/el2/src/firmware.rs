@@ -28,3 +28,9 @@ pub fn architecture_feature(function: u32) -> Option<u32> {
     smccc::psci::psci_features::<smccc::Smc>(smccc::arch::SMCCC_VERSION).ok()?;
     smccc::arch::features::<smccc::Smc>(function).ok()
 }
+
+/// Calls an architectural workaround that [`architecture_feature`] has announced (DEN 0028, "SMCCC_ARCH_WORKAROUND_1" and
+/// its successors).
+pub fn call_workaround(function: u32) {
+    let _ = smccc::smc32(function, [0; 7]);
+}

@@ -45,10 +45,10 @@ pub unsafe fn enable(translation: &Translation) {
     }
 }
 
-/// Size of physical addresses: `ID_AA64MMFR0_EL1.PARange`, as the field encodes it.
+/// ID_AA64MMFR0_EL1: size of physical addresses among others.
 #[must_use]
-pub fn physical_address_range() -> u8 {
-    (read_register!("id_aa64mmfr0_el1") & 0xf) as u8
+pub fn memory_model_features() -> u64 {
+    read_register!("id_aa64mmfr0_el1")
 }
 
 /// Whether VMIDs have 16 bits: `ID_AA64MMFR1_EL1.VMIDBits`.

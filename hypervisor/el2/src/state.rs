@@ -87,6 +87,54 @@ el1_state! {
     cntkctl: "cntkctl_el1" = 0;
 }
 
+macro_rules! el1_by_name {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal),* $(,)?) => {
+        /// Registers of the loaded vCPU's EL1 that are read and written one at a time.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum El1 {
+            $($(#[$doc])* $variant,)*
+        }
+
+        /// Reads one out of the CPU.
+        #[must_use]
+        #[inline]
+        pub fn read_el1(register: El1) -> u64 {
+            match register {
+                $(El1::$variant => read_register!($name),)*
+            }
+        }
+
+        /// Writes one in the CPU.
+        #[inline]
+        pub fn write_el1(register: El1, value: u64) {
+            match register {
+                $(El1::$variant => write_register!($name, value),)*
+            }
+        }
+    };
+}
+
+el1_by_name! {
+    /// SCTLR_EL1
+    Sctlr = "sctlr_el1",
+    /// TCR_EL1
+    Tcr = "tcr_el1",
+    /// TTBR0_EL1
+    Ttbr0 = "ttbr0_el1",
+    /// TTBR1_EL1
+    Ttbr1 = "ttbr1_el1",
+    /// VBAR_EL1
+    Vbar = "vbar_el1",
+    /// ELR_EL1
+    Elr = "elr_el1",
+    /// SPSR_EL1
+    Spsr = "spsr_el1",
+    /// ESR_EL1
+    Esr = "esr_el1",
+    /// FAR_EL1
+    Far = "far_el1",
+}
+
 macro_rules! pointer_authentication {
     ($($name:literal),*) => {
         /// The pointer authentication keys (FEAT_PAuth): two words for each of APIA, APIB, APDA, APDB, APGA.

@@ -1,1 +1,26 @@
+//! The EL2 microkernel.
+//!
+//! Answers for: memory, CPUs, threads, interrupts, time, the run loop of vCPUs, the life of partitions, and the safe states.
+//! It acts; what to do is decided in portable crates. Does not answer for: any of their decisions, nor for registers of
+//! the CPU (`el2`) and of devices (`drivers`).
+
 #![no_std]
+
+extern crate alloc;
+
+mod address_space;
+mod board;
+mod console;
+mod cpu;
+mod frames;
+mod heap;
+mod interrupt;
+mod panic;
+mod start;
+mod startup;
+mod sync;
+mod thread;
+mod vcpu;
+
+pub use board::Board;
+pub use start::start;

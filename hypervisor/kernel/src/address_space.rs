@@ -1,0 +1,273 @@
+//! EL2's own address space.
+//!
+//! Answers for: what EL2 can reach and how: its code executable and not writable, everything else not executable (W^X);
+//! RAM and devices at their physical addresses; stacks in a window of their own, each above an unmapped guard. Does not
+//! answer for: guests' address spaces (`stage2`).
+
+use crate::frames::{self, Owner};
+use crate::sync::{Lock, Rank};
+use core::ptr;
+use el2::mmu::Translation;
+use pagetable::{El2Attributes, El2Stage1, Maintenance, PaRange, Stale, TablePool};
+use types::{Address, PAGE_SIZE, Pa, Range, Va};
+
+/// Tables for the time before there are frames.
+const EARLY_TABLES: usize = 24;
+
+/// Where the stacks are: above every physical address that a machine with 47 bits of them could have.
+const STACK_WINDOW: u64 = 1 << 47;
+
+/// Distance of the stacks: `vectors.S` tells stack from guard by bit 16 of the address.
+const STACK_SLOT: u64 = 0x2_0000;
+
+/// Size of a stack: the upper half of its slot.
+pub(crate) const STACK_SIZE: u64 = 0x1_0000;
+
+#[repr(align(4096))]
+struct Early(#[expect(dead_code, reason = "reached by address only")] [[u64; 512]; EARLY_TABLES]);
+static mut EARLY: Early = Early([[0; 512]; EARLY_TABLES]);
+
+/// The tables' memory: first from the image, later from frames.
+struct Pool {
+    early: usize,
+}
+
+impl TablePool for Pool {
+    fn allocate(&mut self, pages: usize) -> Option<Pa> {
+        if pages == 1 && self.early < EARLY_TABLES {
+            let at = &raw mut EARLY as u64 + self.early as u64 * PAGE_SIZE;
+            self.early += 1;
+            return Some(Pa(at));
+        }
+        let table = frames::allocate(pages, pages, Owner::Kernel)?.leak();
+        // SAFETY: fresh frames, ours, mapped at their own address.
+        unsafe { ptr::write_bytes(table.start().0 as *mut u8, 0, table.length() as usize) };
+        Some(table.start())
+    }
+
+    fn free(&mut self, _table: Pa, _pages: usize) {
+        // The address space is never taken apart; a table that a later unmapping leaves empty is not worth the accounting.
+    }
+
+    fn read(&self, table: Pa, index: usize) -> u64 {
+        // SAFETY: a table of ours; the index is below 512 (contract of the trait).
+        unsafe { ptr::read_volatile((table.0 as *const u64).add(index)) }
+    }
+
+    fn write(&mut self, table: Pa, index: usize, descriptor: u64) {
+        // SAFETY: a table of ours; the index is below 512 (contract of the trait). One 64-bit store.
+        unsafe { ptr::write_volatile((table.0 as *mut u64).add(index), descriptor) };
+    }
+}
+
+/// Maintenance of EL2's translations on all CPUs.
+struct Live;
+
+impl Maintenance<Va> for Live {
+    fn publish(&mut self) {
+        el2::tlb::publish();
+    }
+
+    fn invalidate(&mut self, range: Range<Va>, _stale: Stale) {
+        if range.length() <= 16 * PAGE_SIZE {
+            for page in (range.start().as_u64()..range.end().as_u64()).step_by(PAGE_SIZE as usize) {
+                el2::tlb::invalidate_el2_page(page);
+            }
+        } else {
+            el2::tlb::invalidate_el2();
+        }
+    }
+}
+
+struct Space {
+    tables: Option<El2Stage1>,
+    pool: Pool,
+    stacks: u64,
+    free_stacks: arrayvec::ArrayVec<u64, 256>,
+}
+
+static SPACE: Lock<Space> = Lock::new(
+    Rank::AddressSpace,
+    Space { tables: None, pool: Pool { early: 0 }, stacks: 0, free_stacks: arrayvec::ArrayVec::new_const() },
+);
+
+/// The image's parts, from the linker script.
+pub(crate) struct Image {
+    pub(crate) text: Range<Pa>,
+    pub(crate) rodata: Range<Pa>,
+    pub(crate) data: Range<Pa>,
+}
+
+unsafe extern "C" {
+    static __text_start: u8;
+    static __text_end: u8;
+    static __rodata_start: u8;
+    static __rodata_end: u8;
+    static __data_start: u8;
+    static __data_end: u8;
+}
+
+impl Image {
+    pub(crate) fn here() -> Self {
+        let between = |start: *const u8, end: *const u8| Range::between(Pa(start as u64), Pa(end as u64));
+        Self {
+            text: between(&raw const __text_start, &raw const __text_end),
+            rodata: between(&raw const __rodata_start, &raw const __rodata_end),
+            data: between(&raw const __data_start, &raw const __data_end),
+        }
+    }
+
+    pub(crate) fn whole(&self) -> Range<Pa> {
+        Range::between(self.text.start(), self.data.end())
+    }
+}
+
+/// EL2's address space cannot be built.
+#[derive(Debug)]
+pub(crate) struct MapFailed(pub(crate) Range<Pa>);
+
+/// The first tables: the image, and the RAM around it. The MMU is still off, so no lock may be taken (there are no
+/// exclusives yet): the tables are handed over by [`adopt`] when it is on.
+pub(crate) struct FirstTables {
+    tables: El2Stage1,
+    pool: Pool,
+}
+
+impl FirstTables {
+    /// # Errors
+    /// If the early tables do not suffice, or the image does not lie in `bank`.
+    pub(crate) fn build(image: &Image, bank: Range<Pa>, tree: Range<Pa>) -> Result<Self, MapFailed> {
+        let mut pool = Pool { early: 0 };
+        let tables = El2Stage1::new(pa_range(), &mut pool).ok_or(MapFailed(bank))?;
+        let mut first = Self { tables, pool };
+        let whole = image.whole();
+        first.map(Range::between(bank.start(), whole.start()), El2Attributes::Data)?;
+        first.map(image.text, El2Attributes::Code)?;
+        first.map(Range::between(image.text.end(), image.rodata.start()), El2Attributes::ReadOnly)?;
+        first.map(image.rodata, El2Attributes::ReadOnly)?;
+        first.map(image.data, El2Attributes::Data)?;
+        first.map(Range::between(whole.end(), bank.end()), El2Attributes::Data)?;
+        if !bank.contains_range(&tree) {
+            let pages = Range::between(
+                tree.start().align_down(PAGE_SIZE),
+                tree.end().align_up(PAGE_SIZE).unwrap_or(tree.end()),
+            );
+            first.map(pages, El2Attributes::ReadOnly)?;
+        }
+        Ok(first)
+    }
+
+    pub(crate) fn map(&mut self, range: Range<Pa>, attributes: El2Attributes) -> Result<(), MapFailed> {
+        map_identity(&mut self.tables, &mut self.pool, range, attributes)
+    }
+
+    pub(crate) fn translation(&self) -> Translation {
+        Translation::new(self.tables.root(), El2Stage1::tcr(pa_range()), El2Stage1::mair())
+    }
+
+    /// From now on the address space is changed through this module's functions.
+    pub(crate) fn adopt(self) {
+        let mut space = SPACE.lock();
+        space.tables = Some(self.tables);
+        space.pool = self.pool;
+    }
+}
+
+fn pa_range() -> PaRange {
+    PaRange::from_id_aa64mmfr0(el2::mmu::memory_model_features())
+}
+
+fn map_identity(
+    tables: &mut El2Stage1,
+    pool: &mut Pool,
+    range: Range<Pa>,
+    attributes: El2Attributes,
+) -> Result<(), MapFailed> {
+    let virtual_range = Range::between(Va(range.start().0), Va(range.end().0));
+    if virtual_range.is_empty() {
+        return Ok(());
+    }
+    tables
+        .map(virtual_range, range.start(), attributes, usize::MAX, pool, &mut Live)
+        .map(|_| ())
+        .map_err(|_| MapFailed(range))
+}
+
+/// Maps `range`, whole pages, at its own address.
+///
+/// # Errors
+/// If part of it is mapped already, or there is no memory for tables.
+pub(crate) fn map(range: Range<Pa>, attributes: El2Attributes) -> Result<(), MapFailed> {
+    let mut space = SPACE.lock();
+    let Space { tables, pool, .. } = &mut *space;
+    map_identity(tables.as_mut().ok_or(MapFailed(range))?, pool, range, attributes)
+}
+
+/// The parameters with which another CPU turns its MMU on.
+pub(crate) fn translation() -> Option<Translation> {
+    let space = SPACE.lock();
+    let root = space.tables.as_ref()?.root();
+    Some(Translation::new(root, El2Stage1::tcr(pa_range()), El2Stage1::mair()))
+}
+
+/// A thread's stack, with an unmapped guard below it. Dropping it gives the memory back.
+#[derive(Debug)]
+pub(crate) struct Stack {
+    slot: u64,
+    frames: Option<frames::Frames>,
+}
+
+impl Stack {
+    /// `None` if there is no memory for it.
+    pub(crate) fn new() -> Option<Self> {
+        let frames = frames::allocate((STACK_SIZE / PAGE_SIZE) as usize, 1, Owner::Kernel)?;
+        let mut space = SPACE.lock();
+        let slot = space.free_stacks.pop().unwrap_or_else(|| {
+            space.stacks += 1;
+            space.stacks - 1
+        });
+        let stack = Self { slot, frames: None };
+        let Space { tables, pool, .. } = &mut *space;
+        tables.as_mut()?.map(stack.range(), frames.start(), El2Attributes::Data, usize::MAX, pool, &mut Live).ok()?;
+        drop(space);
+        Some(Self { slot, frames: Some(frames) })
+    }
+
+    fn range(&self) -> Range<Va> {
+        let end = STACK_WINDOW + (self.slot + 1) * STACK_SLOT;
+        Range::between(Va(end - STACK_SIZE), Va(end))
+    }
+
+    /// First address above the stack.
+    pub(crate) fn end(&self) -> usize {
+        self.range().end().as_u64() as usize
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        let Some(frames) = self.frames.take() else { return };
+        let mut space = SPACE.lock();
+        let Space { tables, pool, free_stacks, .. } = &mut *space;
+        let unmapped = tables.as_mut().map(|tables| tables.unmap(self.range(), usize::MAX, pool, &mut Live));
+        if matches!(unmapped, Some(Ok(_))) {
+            // A slot that does not fit into the list is not used again; its frames are free all the same.
+            let _ = free_stacks.try_push(self.slot);
+            drop(space);
+            drop(frames);
+        } else {
+            drop(space);
+            frames.leak();
+        }
+    }
+}
+
+/// Whether `address` lies within the same stack as `sp`, so that a frame pointer may be followed there.
+pub(crate) fn same_stack(sp: u64, address: u64) -> bool {
+    if sp >= STACK_WINDOW {
+        sp / STACK_SLOT == address / STACK_SLOT && address & STACK_SIZE != 0
+    } else {
+        let image = Image::here();
+        image.data.contains(Pa(sp)) && image.data.contains(Pa(address))
+    }
+}

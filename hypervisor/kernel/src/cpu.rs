@@ -1,0 +1,114 @@
+//! What each CPU has for itself.
+//!
+//! Answers for: the per-CPU block that TPIDR_EL2 points to, and which CPU this is. Does not answer for: scheduling, which
+//! keeps its own state per CPU.
+
+use crate::sync::Ranks;
+use crate::thread::Thread;
+use crate::vcpu::LoadedVcpu;
+use alloc::boxed::Box;
+use core::cell::{Cell, UnsafeCell};
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use drivers::gicv3::Redistributor;
+use types::{CpuId, MAX_CPUS, Mpidr, Ticks};
+
+/// One CPU's own. Only that CPU touches the cells, with interrupts masked; the layout's first word is known to `vectors.S`.
+#[repr(C)]
+pub(crate) struct PerCpu {
+    /// Where a fault finds a stack when the thread's own has overflowed: its end.
+    emergency_stack: Cell<usize>,
+    pub(crate) id: CpuId,
+    pub(crate) mpidr: Mpidr,
+    /// Kernel locks held by what runs here.
+    pub(crate) locks: Ranks,
+    /// Something more important than the current thread may be ready.
+    pub(crate) need_reschedule: Cell<bool>,
+    /// The thread that runs here, or that waits for this CPU on its stack.
+    pub(crate) current: Cell<*const Thread>,
+    /// The thread we came from, until the switch away from it is complete.
+    pub(crate) previous: Cell<*const Thread>,
+    /// SP of the idle loop on the CPU's first stack.
+    pub(crate) idle_sp: Cell<usize>,
+    /// The vCPU whose registers are in this CPU.
+    pub(crate) loaded: Cell<*mut LoadedVcpu>,
+    /// End of the current thread's time slice.
+    pub(crate) slice_end: Cell<Ticks>,
+    /// What EL2's timer is set to.
+    pub(crate) armed: Cell<Ticks>,
+    /// The private half of the interrupt controller.
+    pub(crate) redistributor: UnsafeCell<Option<Redistributor>>,
+    /// It runs and answers interrupts.
+    pub(crate) online: AtomicBool,
+    /// It prints an epitaph, or has been told to stop.
+    pub(crate) failing: Cell<bool>,
+}
+
+impl PerCpu {
+    pub(crate) const fn new(id: CpuId, mpidr: Mpidr) -> Self {
+        Self {
+            emergency_stack: Cell::new(0),
+            id,
+            mpidr,
+            locks: Ranks::none(),
+            need_reschedule: Cell::new(false),
+            current: Cell::new(ptr::null()),
+            previous: Cell::new(ptr::null()),
+            idle_sp: Cell::new(0),
+            loaded: Cell::new(ptr::null_mut()),
+            slice_end: Cell::new(Ticks::NEVER),
+            armed: Cell::new(Ticks::NEVER),
+            redistributor: UnsafeCell::new(None),
+            online: AtomicBool::new(false),
+            failing: Cell::new(false),
+        }
+    }
+
+    pub(crate) fn set_emergency_stack(&self, end: usize) {
+        self.emergency_stack.set(end);
+    }
+}
+
+// SAFETY: the cells are used by the owning CPU alone (module rule); what others read is atomic or constant.
+unsafe impl Sync for PerCpu {}
+
+static CPUS: [AtomicPtr<PerCpu>; MAX_CPUS] = [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS];
+
+/// This CPU's block. Interrupts are masked, or the caller does not mind to be told about the CPU it has just left.
+#[inline]
+pub(crate) fn this() -> &'static PerCpu {
+    // SAFETY: set first thing on every CPU (`enter`), to a block that is never freed.
+    unsafe { &*el2::cpu::per_cpu().cast::<PerCpu>() }
+}
+
+/// Makes `block` this CPU's.
+pub(crate) fn enter(block: &'static PerCpu) {
+    // SAFETY: the block lives for ever, and each CPU has its own.
+    unsafe { el2::cpu::set_per_cpu(ptr::from_ref(block).cast_mut().cast()) };
+}
+
+/// Lists `block` as the one of its number, so that others find it.
+pub(crate) fn register(block: &'static PerCpu) {
+    if let Some(slot) = CPUS.get(block.id.index()) {
+        slot.store(ptr::from_ref(block).cast_mut(), Ordering::Release);
+    }
+}
+
+/// A new block for a CPU that is about to be started.
+pub(crate) fn create(id: CpuId, mpidr: Mpidr) -> &'static PerCpu {
+    let block: &'static PerCpu = Box::leak(Box::new(PerCpu::new(id, mpidr)));
+    register(block);
+    block
+}
+
+/// The block of another CPU, if it has been created.
+pub(crate) fn of(id: CpuId) -> Option<&'static PerCpu> {
+    let pointer = CPUS.get(id.index())?.load(Ordering::Acquire);
+    // SAFETY: null, or a block that lives for ever.
+    unsafe { pointer.as_ref() }
+}
+
+/// All CPUs that run.
+pub(crate) fn online() -> impl Iterator<Item = &'static PerCpu> {
+    (0..MAX_CPUS as u16).filter_map(|n| of(CpuId(n))).filter(|cpu| cpu.online.load(Ordering::Acquire))
+}

@@ -1,0 +1,256 @@
+//! Page frames: who has which part of RAM.
+//!
+//! Answers for: giving out RAM by pages of 4 KiB in contiguous pieces of any size and alignment, and taking it back; how
+//! much each owner has. Does not answer for: small objects (`heap`), contents (whoever takes memory from a guest has
+//! scrubbed it), translation.
+//!
+//! One bit a page, in the RAM that it describes. Whole words are skipped, so that a search for 2 MiB looks at 64 pages a
+//! step. Large pieces are searched from the bottom, single pages from the top, to keep large pieces whole.
+
+use crate::sync::{Lock, Rank};
+use alloc::vec::Vec;
+use arrayvec::ArrayVec;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use types::{PAGE_SIZE, Pa, Range, VmId};
+
+/// Banks of RAM that can be managed; firmware describes few.
+const MAX_BANKS: usize = 16;
+
+/// VMs whose memory can be accounted for at once.
+pub(crate) const MAX_VMS: usize = 128;
+
+/// Pages kept back for the hypervisor itself: no VM gets the last of them.
+const RESERVE: usize = 512;
+
+/// Who has a piece of RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The hypervisor.
+    Kernel,
+    /// A VM: its RAM and its tables.
+    Vm(VmId),
+}
+
+static OWNED_BY_KERNEL: AtomicUsize = AtomicUsize::new(0);
+static OWNED_BY_VM: [AtomicUsize; MAX_VMS] = [const { AtomicUsize::new(0) }; MAX_VMS];
+
+impl Owner {
+    fn account(self) -> Option<&'static AtomicUsize> {
+        match self {
+            Self::Kernel => Some(&OWNED_BY_KERNEL),
+            Self::Vm(id) => OWNED_BY_VM.get(id.index()),
+        }
+    }
+
+    /// Pages this owner has.
+    pub(crate) fn pages(self) -> usize {
+        self.account().map_or(0, |account| account.load(Ordering::Relaxed))
+    }
+}
+
+/// A contiguous piece of RAM. Dropping it gives it back.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Frames {
+    range: Range<Pa>,
+    owner: Owner,
+}
+
+impl Frames {
+    pub(crate) fn range(&self) -> Range<Pa> {
+        self.range
+    }
+
+    pub(crate) fn start(&self) -> Pa {
+        self.range.start()
+    }
+
+    /// Keeps the memory for good.
+    pub(crate) fn leak(self) -> Range<Pa> {
+        let range = self.range;
+        core::mem::forget(self);
+        range
+    }
+}
+
+impl Drop for Frames {
+    fn drop(&mut self) {
+        release(self.range, self.owner);
+    }
+}
+
+struct Bank {
+    range: Range<Pa>,
+    /// A set bit is a free page.
+    free: &'static mut [u64],
+}
+
+impl Bank {
+    fn pages(&self) -> usize {
+        (self.range.length() / PAGE_SIZE) as usize
+    }
+
+    fn set(&mut self, first: usize, count: usize, free: bool) {
+        for (index, mask) in words(first, count) {
+            if let Some(word) = self.free.get_mut(index) {
+                *word = if free { *word | mask } else { *word & !mask };
+            }
+        }
+    }
+
+    /// First of `count` free pages whose address is a multiple of `alignment` pages, from the bottom.
+    fn find(&self, count: usize, alignment: usize) -> Option<usize> {
+        let base = (self.range.start().0 / PAGE_SIZE) as usize;
+        let align = |page: usize| (base + page).next_multiple_of(alignment) - base;
+        let mut first = align(0);
+        while first + count <= self.pages() {
+            match self.first_taken(first, count) {
+                None => return Some(first),
+                Some(taken) => first = align(taken + 1),
+            }
+        }
+        None
+    }
+
+    fn first_taken(&self, first: usize, count: usize) -> Option<usize> {
+        words(first, count).find_map(|(index, mask)| {
+            let taken = !self.free.get(index)? & mask;
+            (taken != 0).then(|| index * 64 + taken.trailing_zeros() as usize)
+        })
+    }
+
+    /// The free page with the highest address.
+    fn find_last(&self) -> Option<usize> {
+        let (index, word) = self.free.iter().enumerate().rev().find(|(_, word)| **word != 0)?;
+        Some(index * 64 + 63 - word.leading_zeros() as usize)
+    }
+}
+
+/// The words that hold the bits `first` to `first + count - 1`, each with a mask of those bits.
+fn words(first: usize, count: usize) -> impl Iterator<Item = (usize, u64)> {
+    let end = first + count;
+    (first / 64..end.div_ceil(64)).map(move |index| {
+        let low = first.saturating_sub(index * 64).min(63);
+        let high = (end - index * 64).min(64);
+        (index, u64::MAX << low & u64::MAX >> (64 - high))
+    })
+}
+
+struct Allocator {
+    banks: ArrayVec<Bank, MAX_BANKS>,
+    free: usize,
+    total: usize,
+}
+
+static ALLOCATOR: Lock<Allocator> =
+    Lock::new(Rank::Frames, Allocator { banks: ArrayVec::new_const(), free: 0, total: 0 });
+
+/// Takes over `memory`, except what is in `reserved` or not whole pages.
+///
+/// # Safety
+/// The memory is RAM, mapped at its own address, and what is not `reserved` is nobody's.
+pub(crate) unsafe fn initialise(memory: &[Range<Pa>], reserved: &[Range<Pa>]) {
+    let mut allocator = ALLOCATOR.lock();
+    for bank in memory.iter().take(MAX_BANKS) {
+        let Some(start) = bank.start().align_up(PAGE_SIZE) else { continue };
+        let range = Range::between(start, bank.end().align_down(PAGE_SIZE));
+        let words = (range.length() / PAGE_SIZE).div_ceil(64) as usize;
+        let Some(at) = place_bitmap(range, (words * 8) as u64, reserved) else { continue };
+        // SAFETY: free RAM, aligned to a page; nobody else refers to it (the caller's promise), and it is kept for good.
+        let free = unsafe { core::slice::from_raw_parts_mut(at.start().0 as *mut u64, words) };
+        free.fill(0);
+        let mut new = Bank { range, free };
+        new.set(0, (range.length() / PAGE_SIZE) as usize, true);
+        for taken in reserved.iter().chain([&at]).filter(|taken| taken.overlaps(&range)) {
+            let first = taken.start().max(range.start()).align_down(PAGE_SIZE);
+            let end = taken.end().min(range.end()).align_up(PAGE_SIZE).unwrap_or(range.end());
+            let page = ((first.0 - range.start().0) / PAGE_SIZE) as usize;
+            new.set(page, ((end.0 - first.0) / PAGE_SIZE) as usize, false);
+        }
+        allocator.free += new.free.iter().map(|word| word.count_ones() as usize).sum::<usize>();
+        allocator.total += new.pages();
+        allocator.banks.push(new);
+    }
+}
+
+/// Room for a bank's bitmap at its upper end, out of everybody's way.
+fn place_bitmap(bank: Range<Pa>, bytes: u64, reserved: &[Range<Pa>]) -> Option<Range<Pa>> {
+    let bytes = bytes.next_multiple_of(PAGE_SIZE);
+    let mut end = bank.end();
+    loop {
+        let start = Pa(end.0.checked_sub(bytes)?);
+        if start < bank.start() {
+            return None;
+        }
+        let candidate = Range::between(start, end);
+        match reserved.iter().filter(|taken| taken.overlaps(&candidate)).map(|taken| taken.start()).min() {
+            None => return Some(candidate),
+            Some(lower) => end = lower.align_down(PAGE_SIZE),
+        }
+    }
+}
+
+/// `pages` contiguous pages at a multiple of `alignment` pages (a power of two). `None` if there are none, or if a VM asks
+/// for what the hypervisor needs itself. The contents are arbitrary.
+pub(crate) fn allocate(pages: usize, alignment: usize, owner: Owner) -> Option<Frames> {
+    let mut allocator = ALLOCATOR.lock();
+    let reserve = if owner == Owner::Kernel { 0 } else { RESERVE };
+    if pages == 0 || allocator.free < pages.checked_add(reserve)? {
+        return None;
+    }
+    let range = allocator.banks.iter_mut().find_map(|bank| {
+        let first = if pages == 1 && alignment == 1 { bank.find_last() } else { bank.find(pages, alignment) }?;
+        bank.set(first, pages, false);
+        Range::new(Pa(bank.range.start().0 + first as u64 * PAGE_SIZE), pages as u64 * PAGE_SIZE)
+    })?;
+    allocator.free -= pages;
+    if let Some(account) = owner.account() {
+        account.fetch_add(pages, Ordering::Relaxed);
+    }
+    Some(Frames { range, owner })
+}
+
+/// `bytes` of RAM in as few pieces as there are, the largest first, each a multiple of the page and, as long as enough is
+/// left to take, aligned to and made of 2 MiB blocks. `None`, and nothing taken, if there is not enough.
+pub(crate) fn allocate_pieces(bytes: u64, owner: Owner) -> Option<Vec<Frames>> {
+    const BLOCK: usize = 512;
+    let mut left = (bytes / PAGE_SIZE) as usize;
+    let mut pieces = Vec::new();
+    let mut attempt = left;
+    while left > 0 {
+        attempt = attempt.min(left);
+        let alignment = if attempt >= BLOCK { BLOCK } else { 1 };
+        match allocate(attempt, alignment, owner) {
+            Some(frames) => {
+                left -= attempt;
+                pieces.push(frames);
+            }
+            None if attempt == 1 => return None,
+            // Half as much, in whole blocks while there are any.
+            None if attempt > BLOCK => attempt = (attempt / 2).next_multiple_of(BLOCK).min(attempt - 1),
+            None => attempt = attempt.div_ceil(2).min(attempt - 1),
+        }
+    }
+    Some(pieces)
+}
+
+/// Takes back what [`Frames::leak`] has let go.
+pub(crate) fn release(range: Range<Pa>, owner: Owner) {
+    let mut allocator = ALLOCATOR.lock();
+    let pages = (range.length() / PAGE_SIZE) as usize;
+    if let Some(bank) = allocator.banks.iter_mut().find(|bank| bank.range.contains_range(&range)) {
+        let first = ((range.start().0 - bank.range.start().0) / PAGE_SIZE) as usize;
+        bank.set(first, pages, true);
+        allocator.free += pages;
+    }
+    drop(allocator);
+    if let Some(account) = owner.account() {
+        account.fetch_sub(pages, Ordering::Relaxed);
+    }
+}
+
+/// Pages that nobody has, and pages there are.
+pub(crate) fn statistics() -> (usize, usize) {
+    let allocator = ALLOCATOR.lock();
+    (allocator.free, allocator.total)
+}

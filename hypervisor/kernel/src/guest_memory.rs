@@ -1,0 +1,177 @@
+//! A VM's RAM and ROM as the hypervisor reaches them.
+//!
+//! Answers for: which frames stand behind which guest-physical address, and copying to and fro. Does not answer for: what
+//! the guest itself may do there (`stage2`).
+
+use crate::frames::{self, Frames, Owner};
+use alloc::vec::Vec;
+use core::ptr;
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use types::{AccessSize, Ipa, Pa, Range, VmId};
+use vdev::{GuestMemory, MemoryFault};
+
+/// Zeroing goes on in steps of so many bytes, with a chance to be preempted between them.
+const STEP: u64 = 256 * 1024;
+
+#[derive(Debug)]
+struct Piece {
+    guest: Range<Ipa>,
+    frames: Frames,
+}
+
+/// The VM's memory. Dropping it gives the frames back: [`GuestRam::scrub`] comes first.
+#[derive(Debug)]
+pub(crate) struct GuestRam {
+    /// Sorted by guest address, disjoint.
+    pieces: Vec<Piece>,
+}
+
+impl GuestRam {
+    /// Takes frames for all of `regions`. `None`, and nothing taken, if there are not enough.
+    pub(crate) fn allocate(id: VmId, regions: &[Range<Ipa>]) -> Option<Self> {
+        let mut pieces = Vec::new();
+        for region in regions {
+            let mut at = region.start();
+            for frames in frames::allocate_pieces(region.length(), Owner::Vm(id))? {
+                let guest = Range::new(at, frames.range().length())?;
+                at = guest.end();
+                pieces.push(Piece { guest, frames });
+            }
+        }
+        pieces.sort_by_key(|piece| piece.guest.start());
+        Some(Self { pieces })
+    }
+
+    /// Guest range and host address of each contiguous piece.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = (Range<Ipa>, Pa)> {
+        self.pieces.iter().map(|piece| (piece.guest, piece.frames.start()))
+    }
+
+    /// Overwrites everything with zeroes, down to the point of coherency: before a guest gets it (with its caches off, it
+    /// would see what is in memory, not what is in our caches), and after the last guest had it.
+    pub(crate) fn scrub(&self) {
+        for piece in &self.pieces {
+            let start = piece.frames.start().0;
+            let length = piece.guest.length();
+            for offset in (0..length).step_by(STEP as usize) {
+                // SAFETY: frames of ours, whole pages; the guest does not run.
+                unsafe { el2::cache::zero_and_clean((start + offset) as usize, STEP.min(length - offset) as usize) };
+            }
+        }
+    }
+
+    /// Writes back and drops everything of this VM in the data caches: what a guest wants that cleans by set and way.
+    pub(crate) fn clean_caches(&self) {
+        for piece in &self.pieces {
+            // SAFETY: frames of ours; maintenance changes no contents.
+            unsafe {
+                el2::cache::clean_and_invalidate(piece.frames.start().0 as usize, piece.guest.length() as usize);
+            }
+        }
+    }
+
+    /// Host address of `at`, and how many bytes follow in the same piece.
+    fn find(&self, at: Ipa) -> Result<(usize, usize), MemoryFault> {
+        let index = self.pieces.partition_point(|piece| piece.guest.end() <= at);
+        let piece = self.pieces.get(index).filter(|piece| piece.guest.contains(at)).ok_or(MemoryFault { at })?;
+        let offset = at.0 - piece.guest.start().0;
+        Ok(((piece.frames.start().0 + offset) as usize, (piece.guest.length() - offset) as usize))
+    }
+
+    /// Calls `copy` with host address, offset and length of each contiguous part of the range, after all of it has been
+    /// found to be ours.
+    fn each(&self, at: Ipa, length: usize, mut copy: impl FnMut(usize, usize, usize)) -> Result<(), MemoryFault> {
+        for check in [true, false] {
+            let mut done = 0;
+            while done < length {
+                let here = at.checked_add(done as u64).ok_or(MemoryFault { at })?;
+                let (host, available) = self.find(here)?;
+                let part = available.min(length - done);
+                if !check {
+                    copy(host, done, part);
+                }
+                done += part;
+            }
+        }
+        Ok(())
+    }
+
+    fn aligned(&self, at: Ipa, size: AccessSize) -> Result<usize, MemoryFault> {
+        let (host, available) = self.find(at)?;
+        if size.is_aligned(at.0) && available as u64 >= size.bytes() { Ok(host) } else { Err(MemoryFault { at }) }
+    }
+}
+
+impl GuestMemory for GuestRam {
+    fn read(&self, from: Ipa, into: &mut [u8]) -> Result<(), MemoryFault> {
+        let target = into.as_mut_ptr();
+        self.each(from, into.len(), |host, offset, length| {
+            // SAFETY: `length` bytes of the VM's frames, and of `into` from `offset` on. The guest may write them meanwhile:
+            // they are bytes, copied once.
+            unsafe { ptr::copy_nonoverlapping(host as *const u8, target.wrapping_add(offset), length) };
+        })
+    }
+
+    fn write(&self, to: Ipa, from: &[u8]) -> Result<(), MemoryFault> {
+        let source = from.as_ptr();
+        self.each(to, from.len(), |host, offset, length| {
+            // SAFETY: as for the read, the other way round.
+            unsafe { ptr::copy_nonoverlapping(source.wrapping_add(offset), host as *mut u8, length) };
+        })
+    }
+
+    fn load(&self, from: Ipa, size: AccessSize) -> Result<u64, MemoryFault> {
+        let host = self.aligned(from, size)?;
+        Ok(match size {
+            // SAFETY: aligned, within the VM's frames, only ever accessed atomically or as bytes by us.
+            AccessSize::Byte => u64::from(unsafe { AtomicU8::from_ptr(host as *mut u8) }.load(Ordering::Acquire)),
+            // SAFETY: as above.
+            AccessSize::Halfword => u64::from(unsafe { AtomicU16::from_ptr(host as *mut u16) }.load(Ordering::Acquire)),
+            // SAFETY: as above.
+            AccessSize::Word => u64::from(unsafe { AtomicU32::from_ptr(host as *mut u32) }.load(Ordering::Acquire)),
+            // SAFETY: as above.
+            AccessSize::Doubleword => unsafe { AtomicU64::from_ptr(host as *mut u64) }.load(Ordering::Acquire),
+        })
+    }
+
+    fn store(&self, to: Ipa, size: AccessSize, value: u64) -> Result<(), MemoryFault> {
+        let host = self.aligned(to, size)?;
+        match size {
+            // SAFETY: aligned, within the VM's frames, only ever accessed atomically or as bytes by us.
+            AccessSize::Byte => unsafe { AtomicU8::from_ptr(host as *mut u8) }.store(value as u8, Ordering::Release),
+            // SAFETY: as above.
+            AccessSize::Halfword => unsafe { AtomicU16::from_ptr(host as *mut u16) }.store(value as u16, Ordering::Release),
+            // SAFETY: as above.
+            AccessSize::Word => unsafe { AtomicU32::from_ptr(host as *mut u32) }.store(value as u32, Ordering::Release),
+            // SAFETY: as above.
+            AccessSize::Doubleword => unsafe { AtomicU64::from_ptr(host as *mut u64) }.store(value, Ordering::Release),
+        }
+        Ok(())
+    }
+}
+
+/// Guest memory while images are loaded: what is written is cleaned to the point of coherency at once, because the guest
+/// starts with its caches off.
+pub(crate) struct Loading<'a>(pub(crate) &'a GuestRam);
+
+impl GuestMemory for Loading<'_> {
+    fn read(&self, from: Ipa, into: &mut [u8]) -> Result<(), MemoryFault> {
+        self.0.read(from, into)
+    }
+
+    fn write(&self, to: Ipa, from: &[u8]) -> Result<(), MemoryFault> {
+        self.0.write(to, from)?;
+        self.0.each(to, from.len(), |host, _, length| {
+            // SAFETY: within the VM's frames.
+            unsafe { el2::cache::clean(host, length) };
+        })
+    }
+
+    fn load(&self, from: Ipa, size: AccessSize) -> Result<u64, MemoryFault> {
+        self.0.load(from, size)
+    }
+
+    fn store(&self, to: Ipa, size: AccessSize, value: u64) -> Result<(), MemoryFault> {
+        self.0.store(to, size, value)
+    }
+}

@@ -1,0 +1,206 @@
+//! Physical interrupts: who they are for.
+//!
+//! Answers for: acknowledging and completing, interrupts between CPUs, the console's input. Does not answer for: what
+//! guests see (`vgic`); a guest's timer interrupt is handed to the vCPU that is loaded.
+//!
+//! Priority drop and deactivation are split: everything of ours is completed at once, a guest's timer interrupt stays
+//! active until the guest deactivates it.
+
+use crate::cpu::{self, PerCpu};
+use crate::panic;
+use crate::sync::{Lock, Rank};
+use crate::{console, thread, vcpu};
+use core::sync::atomic::{AtomicU32, Ordering};
+use drivers::Mmio;
+use drivers::gicv3::{Distributor, GicError, Redistributor};
+use el2::interface::physical;
+use machine::{Gic, Machine};
+use types::{CpuId, IntId, Mpidr, PAGE_SIZE};
+
+/// "Look whether something else should run."
+const SGI_RESCHEDULE: u32 = 0;
+/// "Leave the guest and look for what is new."
+const SGI_KICK: u32 = 1;
+/// "Stop: the hypervisor has failed."
+const SGI_STOP: u32 = 2;
+
+/// First of the numbers that are no interrupt (IHI 0069, "INTIDs": special).
+const SPECIAL: u32 = 1020;
+
+static DISTRIBUTOR: Lock<Option<Distributor>> = Lock::new(Rank::Console, None);
+static CONSOLE_INTID: AtomicU32 = AtomicU32::new(u32::MAX);
+
+/// The private interrupts in use.
+struct Private {
+    timer: AtomicU32,
+    guest_timer: AtomicU32,
+    maintenance: AtomicU32,
+}
+
+static PRIVATE: Private = Private {
+    timer: AtomicU32::new(IntId::HYPERVISOR_TIMER.0),
+    guest_timer: AtomicU32::new(IntId::VIRTUAL_TIMER.0),
+    maintenance: AtomicU32::new(IntId::MAINTENANCE.0),
+};
+
+/// The machine's interrupt controller cannot be used.
+#[derive(Debug)]
+pub(crate) enum InterruptError {
+    /// There is no driver for it.
+    Unsupported(&'static str),
+    /// It does not answer as it should.
+    Gic(GicError),
+}
+
+impl core::fmt::Display for InterruptError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Unsupported(what) => f.write_str(what),
+            Self::Gic(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Brings the shared part up. The registers are mapped.
+pub(crate) fn initialise(machine: &Machine) -> Result<(), InterruptError> {
+    let Gic::V3 { distributor, maintenance, .. } = &machine.gic else {
+        return Err(InterruptError::Unsupported("this machine has a GICv2; only GICv3 is supported yet"));
+    };
+    // SAFETY: the window is a GICv3 distributor by the device tree, mapped by the caller, and this is its only driver.
+    let registers = unsafe { Mmio::of(distributor) };
+    *DISTRIBUTOR.lock() = Some(Distributor::new(registers).map_err(InterruptError::Gic)?);
+    PRIVATE.timer.store(machine.timer.hypervisor.0, Ordering::Relaxed);
+    PRIVATE.guest_timer.store(machine.timer.virtual_.0, Ordering::Relaxed);
+    PRIVATE.maintenance.store(maintenance.unwrap_or(IntId::MAINTENANCE).0, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Brings this CPU's part up.
+pub(crate) fn initialise_cpu(machine: &Machine, cpu: &PerCpu) -> Result<(), InterruptError> {
+    let Gic::V3 { redistributors, stride, .. } = &machine.gic else {
+        return Err(InterruptError::Unsupported("GICv2"));
+    };
+    let mut found = Err(GicError::NoRedistributor);
+    for region in redistributors {
+        found = Redistributor::find(cpu.mpidr, *stride, |offset| {
+            let frame = region.start().checked_add(offset)?;
+            // SAFETY: two frames of a redistributor region of the device tree, mapped by the boot CPU; each CPU keeps the
+            // one with its own affinity.
+            (offset + 0x2_0000 <= region.length()).then(|| unsafe { Mmio::new(frame, 0x2_0000) })
+        });
+        if !matches!(found, Err(GicError::NoRedistributor)) {
+            break;
+        }
+    }
+    let mut redistributor = found.map_err(InterruptError::Gic)?;
+    for sgi in [SGI_RESCHEDULE, SGI_KICK, SGI_STOP] {
+        redistributor.enable(IntId(sgi));
+    }
+    for intid in [&PRIVATE.timer, &PRIVATE.guest_timer, &PRIVATE.maintenance] {
+        redistributor.enable(IntId(intid.load(Ordering::Relaxed)));
+    }
+    // SAFETY: this CPU's own, and nothing else refers to it yet.
+    unsafe { *cpu.redistributor.get() = Some(redistributor) };
+    physical::initialise();
+    Ok(())
+}
+
+/// Lets the console's input interrupt come to this CPU.
+pub(crate) fn enable_console(intid: IntId) {
+    CONSOLE_INTID.store(intid.0, Ordering::Relaxed);
+    if let Some(distributor) = DISTRIBUTOR.lock().as_mut() {
+        distributor.enable(intid, cpu::this().mpidr);
+    }
+}
+
+/// The INTID of the guests' virtual timer as the hardware raises it.
+pub(crate) fn guest_timer() -> IntId {
+    IntId(PRIVATE.guest_timer.load(Ordering::Relaxed))
+}
+
+/// Sets or clears the active state of the guests' timer interrupt at this CPU.
+pub(crate) fn set_guest_timer_active(cpu: &PerCpu, active: bool) {
+    // SAFETY: this CPU's own, with interrupts masked.
+    if let Some(redistributor) = unsafe { &mut *cpu.redistributor.get() } {
+        redistributor.set_active(guest_timer(), active);
+    }
+}
+
+/// Takes all pending interrupts. Interrupts are masked.
+pub(crate) fn handle() {
+    loop {
+        let intid = physical::acknowledge();
+        if intid >= SPECIAL {
+            return;
+        }
+        physical::drop_priority(intid);
+        if intid == PRIVATE.guest_timer.load(Ordering::Relaxed) {
+            if vcpu::guest_timer_fired() {
+                continue; // the guest deactivates it
+            }
+        } else {
+            take(intid);
+        }
+        physical::deactivate(intid);
+    }
+}
+
+fn take(intid: u32) {
+    match intid {
+        SGI_RESCHEDULE => cpu::this().need_reschedule.set(true),
+        SGI_KICK => {}
+        SGI_STOP => panic::stop_here(),
+        _ if intid == PRIVATE.timer.load(Ordering::Relaxed) => thread::timer_fired(),
+        _ if intid == PRIVATE.maintenance.load(Ordering::Relaxed) => vcpu::maintenance(),
+        _ if intid == CONSOLE_INTID.load(Ordering::Relaxed) => console::input_ready(),
+        _ => log::warn!("interrupt {intid} has no owner; disabled"),
+    }
+}
+
+/// An interrupt that came while EL2 ran a host thread.
+#[unsafe(no_mangle)]
+extern "C" fn kernel_irq() {
+    handle();
+    thread::preempt_if_needed();
+}
+
+fn send(sgi: u32, target: Mpidr) {
+    physical::send_sgi(sgi, target);
+}
+
+/// Makes a CPU look for a more important thread.
+pub(crate) fn request_reschedule(target: CpuId) {
+    let here = cpu::this();
+    if target == here.id {
+        here.need_reschedule.set(true);
+    } else if let Some(cpu) = cpu::of(target) {
+        send(SGI_RESCHEDULE, cpu.mpidr);
+    }
+}
+
+/// Brings a CPU out of its guest.
+#[inline]
+pub(crate) fn kick(target: CpuId) {
+    if let Some(cpu) = cpu::of(target) {
+        send(SGI_KICK, cpu.mpidr);
+    }
+}
+
+/// Stops all other CPUs for good.
+pub(crate) fn stop_others() {
+    let here = cpu::this().id;
+    for other in cpu::online().filter(|cpu| cpu.id != here) {
+        send(SGI_STOP, other.mpidr);
+    }
+}
+
+/// Every page of the interrupt controller's registers that the drivers touch.
+pub(crate) fn windows(machine: &Machine) -> impl Iterator<Item = types::Range<types::Pa>> {
+    let Gic::V3 { distributor, redistributors, .. } = &machine.gic else {
+        return alloc::vec::Vec::new().into_iter();
+    };
+    let mut windows = alloc::vec![*distributor];
+    windows.extend(redistributors);
+    windows.retain(|window| window.is_aligned(PAGE_SIZE));
+    windows.into_iter()
+}

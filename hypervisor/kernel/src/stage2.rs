@@ -1,0 +1,163 @@
+//! Stage 2 of each VM: its tables' memory, its VMID, and the maintenance that belongs to a change.
+//!
+//! Answers for: building and taking down what confines a guest's CPU accesses. Does not answer for: the format of the
+//! tables (`pagetable`), which memory is mapped where (`partition`).
+
+use crate::frames::{self, Owner};
+use crate::sync::{Lock, Masked, Rank};
+use core::ptr;
+use pagetable::{
+    Access, Maintenance, MapError, Memory, PaRange, Stage2, Stage2Attributes, Stage2Layout, Stale, TablePool, VmidSize,
+};
+use types::{Ipa, PAGE_SIZE, Pa, Range, VmId};
+
+/// Guests see 40 bits of physical address, as far as the machine has them: enough for every memory map, and one level of
+/// translation less than more would need.
+const IPA_BITS: u32 = 40;
+
+/// Beyond so many pages all of a VMID is invalidated at once.
+const BY_PAGE: u64 = 64;
+
+/// Words of the VMID bitmap: 8 bits of VMID suffice for as many VMs as there can be.
+const VMID_WORDS: usize = 4;
+
+struct Vmids {
+    used: [u64; VMID_WORDS],
+    next: u16,
+}
+
+/// VMID 0 is nobody's: it is what VTTBR_EL2 holds while no guest is loaded.
+static VMIDS: Lock<Vmids> = Lock::new(Rank::Memory, Vmids { used: [1, 0, 0, 0], next: 1 });
+
+/// A VMID, free again when dropped. Recycled in turn, so that each is used again as late as possible.
+#[derive(Debug)]
+struct Vmid(u16);
+
+impl Vmid {
+    fn new() -> Option<Self> {
+        let mut vmids = VMIDS.lock();
+        let count = (VMID_WORDS * 64) as u16;
+        let free = (0..count).map(|n| (vmids.next + n) % count).find(|&id| {
+            vmids.used.get(usize::from(id / 64)).is_some_and(|word| word >> (id % 64) & 1 == 0)
+        })?;
+        vmids.used[usize::from(free / 64)] |= 1 << (free % 64);
+        vmids.next = (free + 1) % count;
+        Some(Self(free))
+    }
+}
+
+impl Drop for Vmid {
+    fn drop(&mut self) {
+        if let Some(word) = VMIDS.lock().used.get_mut(usize::from(self.0 / 64)) {
+            *word &= !(1 << (self.0 % 64));
+        }
+    }
+}
+
+/// Tables out of frames that count as the VM's.
+struct Pool(Owner);
+
+impl TablePool for Pool {
+    fn allocate(&mut self, pages: usize) -> Option<Pa> {
+        let table = frames::allocate(pages, pages, self.0)?.leak();
+        // SAFETY: fresh frames, mapped at their own address. Walkers are coherent with our write-back memory (VTCR_EL2).
+        unsafe { ptr::write_bytes(table.start().0 as *mut u8, 0, table.length() as usize) };
+        Some(table.start())
+    }
+
+    fn free(&mut self, table: Pa, pages: usize) {
+        if let Some(range) = Range::new(table, pages as u64 * PAGE_SIZE) {
+            frames::release(range, self.0);
+        }
+    }
+
+    fn read(&self, table: Pa, index: usize) -> u64 {
+        // SAFETY: a table of ours; the index is below 512 (contract of the trait).
+        unsafe { ptr::read_volatile((table.0 as *const u64).add(index)) }
+    }
+
+    fn write(&mut self, table: Pa, index: usize, descriptor: u64) {
+        // SAFETY: a table of ours; the index is below 512 (contract of the trait). One 64-bit store.
+        unsafe { ptr::write_volatile((table.0 as *mut u64).add(index), descriptor) };
+    }
+}
+
+struct Live {
+    vttbr: u64,
+}
+
+impl Maintenance<Ipa> for Live {
+    fn publish(&mut self) {
+        el2::tlb::publish();
+    }
+
+    fn invalidate(&mut self, range: Range<Ipa>, _stale: Stale) {
+        let _masked = Masked::new();
+        let pages = range.length() / PAGE_SIZE;
+        if pages <= BY_PAGE {
+            el2::tlb::invalidate_guest_pages(self.vttbr, range.start(), pages);
+        } else {
+            el2::tlb::invalidate_guest(self.vttbr);
+        }
+    }
+}
+
+/// The stage 2 of one VM. Dropping it invalidates what CPUs have cached of it and gives its memory back.
+#[derive(Debug)]
+pub(crate) struct GuestSpace {
+    tables: Option<Stage2>,
+    vmid: Vmid,
+    owner: Owner,
+}
+
+/// What a VM's stage 2 can be.
+pub(crate) fn layout() -> Stage2Layout {
+    let pa = PaRange::from_id_aa64mmfr0(el2::mmu::memory_model_features());
+    Stage2Layout::new(pa, IPA_BITS.min(pa.bits())).unwrap_or(Stage2Layout::largest(pa))
+}
+
+impl GuestSpace {
+    /// Empty. `None` if there is no memory for a root, or no VMID.
+    pub(crate) fn new(id: VmId) -> Option<Self> {
+        let owner = Owner::Vm(id);
+        let vmid = Vmid::new()?;
+        let tables = Stage2::new(layout(), &mut Pool(owner))?;
+        Some(Self { tables: Some(tables), vmid, owner })
+    }
+
+    /// VTTBR_EL2.
+    pub(crate) fn vttbr(&self) -> u64 {
+        self.tables.as_ref().map_or(0, |tables| tables.vttbr(self.vmid.0))
+    }
+
+    /// VTCR_EL2.
+    pub(crate) fn vtcr() -> u64 {
+        layout().vtcr(if el2::mmu::has_16_bit_vmids() { VmidSize::Bits16 } else { VmidSize::Bits8 })
+    }
+
+    /// Maps `range` to RAM from `to` on; the guest may write it unless it is `read_only`.
+    pub(crate) fn map_memory(&mut self, range: Range<Ipa>, to: Pa, read_only: bool) -> Result<(), MapError<Ipa>> {
+        let access = if read_only { Access::READ | Access::EXECUTE } else { Access::all() };
+        let attributes = Stage2Attributes::new(Memory::NormalWriteBack, access);
+        let vttbr = self.vttbr();
+        match &mut self.tables {
+            Some(tables) => tables
+                .map(range, to, attributes, usize::MAX, &mut Pool(self.owner), &mut Live { vttbr })
+                .map(|_| ()),
+            None => Err(MapError::OutOfTables),
+        }
+    }
+}
+
+impl Drop for GuestSpace {
+    fn drop(&mut self) {
+        let vttbr = self.vttbr();
+        {
+            let _masked = Masked::new();
+            el2::tlb::invalidate_guest(vttbr);
+        }
+        if let Some(tables) = self.tables.take() {
+            tables.destroy(&mut Pool(self.owner));
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! From the first instruction to the start-up script.
+//!
+//! Answers for: the order in which the hypervisor comes up, and a clear refusal when the machine lacks what it needs. The
+//! early console is there before anything that can fail. Does not answer for: what runs afterwards (`startup`).
+
+use crate::address_space::{self, FirstTables, Image};
+use crate::board::{self, Board};
+use crate::cpu::{self, PerCpu};
+use crate::{console, frames, heap, interrupt, startup, thread};
+use alloc::format;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::Ordering;
+use el2::mmu::Translation;
+use el2::thread::SecondaryBoot;
+use machine::{ConsoleKind, EnableMethod, Machine};
+use pagetable::El2Attributes;
+use sched::{Parameters, Policy, Priority};
+use spin::Once;
+use types::{CpuId, CpuSet, MAX_CPUS, Mpidr, PAGE_SIZE, Pa, Range, Ticks};
+
+/// The machine, read once.
+pub(crate) static MACHINE: Once<Machine> = Once::new();
+
+/// When the first instruction of ours ran, as far as we know.
+pub(crate) static STARTED_AT: Once<Ticks> = Once::new();
+
+/// The boot CPU's block; its number is corrected when the device tree has been read, by making another one.
+static FIRST_CPU: PerCpu = PerCpu::new(CpuId(0), Mpidr(0));
+
+/// The boot CPU's stack for faults while there is no heap.
+static mut EMERGENCY: [u128; 512] = [0; 512];
+
+/// Size of the others'.
+const EMERGENCY_SIZE: usize = 8192;
+
+/// A device tree is no larger than this (Linux's booting.rst).
+const LARGEST_TREE: u64 = 2 << 20;
+
+/// How long a secondary CPU may take to report, in microseconds.
+const CPU_PATIENCE: u64 = 500_000;
+
+/// Says why this machine cannot be used, and stops.
+fn refuse(why: fmt::Arguments<'_>) -> ! {
+    console::print_now(format_args!("\r\nbulkhead: cannot run here: {why}\r\n"));
+    board::power_off()
+}
+
+/// The entry of the boot CPU, from `boot.S`: MMU and caches off, on the boot stack.
+pub fn start(board: &'static Board, tree: u64, _slide: u64) -> ! {
+    let started = el2::cpu::counter();
+    FIRST_CPU.set_emergency_stack((&raw const EMERGENCY as usize) + size_of::<[u128; 512]>());
+    if !el2::cpu::is_el2() {
+        // Without EL2 the register that leads to the CPU's block is not ours either: print and stop, nothing else.
+        refuse_without_el2(tree);
+    }
+    cpu::enter(&FIRST_CPU);
+    board::install(board);
+    el2::state::initialise();
+
+    let Some(blob) = first_look(tree) else { el2::cpu::park() };
+    let console = machine::early_console(blob);
+    if let Some(console) = console.filter(|console| console.kind == ConsoleKind::Pl011) {
+        console::set_early(console.registers.start());
+    }
+    let image = Image::here();
+    let Some(bank) = machine::memory_at(blob, image.whole().start()) else {
+        refuse(format_args!("the device tree names no RAM at {}, where this image is", image.whole().start()))
+    };
+    let translation = first_tables(&image, bank, blob, console.map(|console| console.registers));
+    STARTED_AT.call_once(|| started);
+    heap::initialise();
+    translation.adopt();
+    // SAFETY: the vectors are installed (boot.S).
+    unsafe { el2::cpu::unmask_serror() };
+    with_heap(blob, bank, &image)
+}
+
+/// The bytes of the device tree, if there is one.
+fn first_look(tree: u64) -> Option<&'static [u8]> {
+    if tree == 0 || tree & 7 != 0 {
+        return None;
+    }
+    // SAFETY: firmware's pointer to a device tree (boot protocol); the first 40 bytes are its header.
+    let header = unsafe { core::slice::from_raw_parts(tree as *const u8, 40) };
+    let size = u64::from(machine::total_size(header)?).min(LARGEST_TREE);
+    // SAFETY: as many bytes as the header says, which stay untouched from now on.
+    Some(unsafe { core::slice::from_raw_parts(tree as *const u8, size as usize) })
+}
+
+fn refuse_without_el2(tree: u64) -> ! {
+    if let Some(console) = first_look(tree).and_then(machine::early_console) {
+        console::set_early(console.registers.start());
+    }
+    console::print_now(format_args!(
+        "\r\nbulkhead: cannot run here: entered at EL1, and a hypervisor needs EL2. On QEMU add `virtualization=on` to -M; on \
+         a board let the boot loader start us at EL2.\r\n"
+    ));
+    el2::cpu::park()
+}
+
+/// Turns the MMU on.
+fn first_tables(image: &Image, bank: Range<Pa>, blob: &[u8], console: Option<Range<Pa>>) -> FirstTables {
+    let tree = Range::between(Pa(blob.as_ptr() as u64), Pa(blob.as_ptr() as u64 + blob.len() as u64));
+    let mut tables = match FirstTables::build(image, bank, tree) {
+        Ok(tables) => tables,
+        Err(failed) => refuse(format_args!("no room in the early tables to map {}", failed.0)),
+    };
+    if let Some(registers) = console.and_then(|registers| whole_pages(&registers)) {
+        // Without a console nobody would see a refusal: go on.
+        let _ = tables.map(registers, El2Attributes::Device);
+    }
+    // Everything written so far went past the caches: drop what they may still hold of it from before.
+    let data = image.data;
+    // SAFETY: our own data.
+    unsafe { el2::cache::clean_and_invalidate(data.start().0 as usize, data.length() as usize) };
+    // SAFETY: the tables map the image, its stack and the device tree where they are.
+    unsafe { el2::mmu::enable(&tables.translation()) };
+    tables
+}
+
+fn whole_pages(range: &Range<Pa>) -> Option<Range<Pa>> {
+    Some(Range::between(range.start().align_down(PAGE_SIZE), range.end().align_up(PAGE_SIZE)?))
+}
+
+/// The MMU is on and there is a heap: the rest of the machine.
+fn with_heap(blob: &'static [u8], bank: Range<Pa>, image: &Image) -> ! {
+    let machine = match Machine::from_device_tree(blob) {
+        Ok(machine) => MACHINE.call_once(|| machine),
+        Err(error) => refuse(format_args!("device tree: {error}")),
+    };
+    let Some(frequency) = el2::cpu::counter_frequency() else {
+        refuse(format_args!("CNTFRQ_EL0 is zero: firmware must set it to the frequency of the system counter"))
+    };
+    claim_memory(machine, blob, bank, image);
+    for window in interrupt::windows(machine) {
+        map_device(window);
+    }
+    let affinity = el2::cpu::mpidr();
+    let Some(number) = machine.cpus.iter().position(|cpu| cpu.mpidr == affinity).filter(|n| *n < MAX_CPUS) else {
+        refuse(format_args!("the device tree has no CPU with the affinity of this one, {:#x}", affinity.0))
+    };
+    // From here on every CPU's block is on the heap, the boot CPU's too.
+    let this = cpu::create(CpuId(number as u16), affinity);
+    this.set_emergency_stack(emergency_stack());
+    cpu::enter(this);
+    if let Err(error) = interrupt::initialise(machine).and_then(|()| interrupt::initialise_cpu(machine, this)) {
+        refuse(format_args!("{error}"));
+    }
+    thread::initialise(machine.cpus.len().min(MAX_CPUS), frequency);
+    this.online.store(true, Ordering::Release);
+    console::initialise(machine);
+    banner(machine, frequency);
+    start_others(machine, this, frequency);
+    let parameters = Parameters {
+        priority: Priority::new(startup::PRIORITY).unwrap_or(Priority::LOWEST),
+        policy: Policy::RoundRobin,
+        affinity: CpuSet::first(MAX_CPUS),
+    };
+    if let Err(error) = thread::spawn("startup".into(), parameters, startup::run) {
+        refuse(format_args!("no memory for the first thread ({error:?})"));
+    }
+    thread::idle_loop()
+}
+
+/// Hands all RAM that is nobody's to the frame allocator.
+fn claim_memory(machine: &Machine, blob: &[u8], bank: Range<Pa>, image: &Image) {
+    let tree = Range::between(Pa(blob.as_ptr() as u64), Pa(blob.as_ptr() as u64 + blob.len() as u64));
+    let mut reserved: Vec<Range<Pa>> = machine.reserved.clone();
+    reserved.extend([image.whole(), tree]);
+    reserved.extend(machine.initrd);
+    for memory in machine.memory.iter().filter(|memory| !memory.contains_range(&bank)) {
+        if let Some(pages) = whole_pages(memory).filter(|pages| !pages.overlaps(&bank))
+            && address_space::map(pages, El2Attributes::Data).is_err()
+        {
+            refuse(format_args!("no room in the early tables to map RAM at {memory}"));
+        }
+    }
+    // SAFETY: RAM by the device tree, mapped just now or with the first tables; what is in use is reserved.
+    unsafe { frames::initialise(&machine.memory, &reserved) };
+}
+
+/// Maps a device's registers.
+pub(crate) fn map_device(window: Range<Pa>) {
+    if let Some(pages) = whole_pages(&window)
+        && address_space::map(pages, El2Attributes::Device).is_err()
+    {
+        refuse(format_args!("the device registers at {window} overlap something else"));
+    }
+}
+
+fn banner(machine: &Machine, frequency: types::Frequency) {
+    let (free, total) = frames::statistics();
+    let megabytes = |pages: usize| pages as u64 * PAGE_SIZE >> 20;
+    log::info!(
+        "Bulkhead {} on {} ({}): {} CPUs, {} MiB RAM of which {} MiB free, counter {} Hz",
+        env!("CARGO_PKG_VERSION"),
+        machine.model.as_deref().unwrap_or("an unnamed machine"),
+        board::name(),
+        machine.cpus.len(),
+        megabytes(total),
+        megabytes(free),
+        frequency.hertz()
+    );
+}
+
+fn emergency_stack() -> usize {
+    let stack = Vec::leak(alloc::vec![0u128; EMERGENCY_SIZE / 16]);
+    stack.as_ptr_range().end as usize
+}
+
+fn start_others(machine: &'static Machine, this: &PerCpu, frequency: types::Frequency) {
+    let Some(Translation { ttbr0, tcr, mair, sctlr }) = address_space::translation() else { return };
+    for (number, description) in machine.cpus.iter().enumerate().take(MAX_CPUS) {
+        let id = CpuId(number as u16);
+        if id == this.id {
+            continue;
+        }
+        let block = cpu::create(id, description.mpidr);
+        block.set_emergency_stack(emergency_stack());
+        let Some(stack) = address_space::Stack::new() else {
+            log::error!("{id}: no memory for its stack");
+            continue;
+        };
+        let boot = alloc::boxed::Box::leak(alloc::boxed::Box::new(SecondaryBoot {
+            ttbr0,
+            tcr,
+            mair,
+            sctlr,
+            stack: stack.end() as u64,
+            per_cpu: core::ptr::from_ref(block) as u64,
+        }));
+        core::mem::forget(stack);
+        let boot = core::ptr::from_ref(boot) as usize;
+        // SAFETY: the CPU reads this, and its first instructions, with its caches off.
+        unsafe { el2::cache::clean(boot, size_of::<SecondaryBoot>()) };
+        let started = match description.enable {
+            EnableMethod::Psci => {
+                el2::firmware::cpu_on(description.mpidr.0, el2::thread::secondary_entry(), boot as u64)
+                    .map_err(|error| format!("PSCI CPU_ON: {error}"))
+            }
+            EnableMethod::SpinTable(_) => Err("spin-table start is not supported yet".into()),
+            EnableMethod::None => Err("the device tree has no enable-method".into()),
+        };
+        match started {
+            Ok(()) => wait_for(block, frequency),
+            Err(why) => log::error!("{id} stays off: {why}"),
+        }
+    }
+}
+
+fn wait_for(block: &PerCpu, frequency: types::Frequency) {
+    let deadline = el2::cpu::counter().saturating_add(frequency.microseconds(CPU_PATIENCE));
+    while !block.online.load(Ordering::Acquire) {
+        if el2::cpu::counter() > deadline {
+            log::error!("{} was started and does not report", block.id);
+            return;
+        }
+        core::hint::spin_loop();
+    }
+}
+
+/// Where the other CPUs arrive, from `boot.S`: MMU on, on their own stack.
+#[unsafe(no_mangle)]
+extern "C" fn kernel_secondary() -> ! {
+    el2::state::initialise();
+    // SAFETY: the vectors are installed (boot.S).
+    unsafe { el2::cpu::unmask_serror() };
+    let this = cpu::this();
+    if let Some(machine) = MACHINE.get() {
+        match interrupt::initialise_cpu(machine, this) {
+            Ok(()) => {
+                this.online.store(true, Ordering::Release);
+                thread::idle_loop();
+            }
+            Err(error) => log::error!("{} stays off: {error}", this.id),
+        }
+    }
+    el2::cpu::park()
+}

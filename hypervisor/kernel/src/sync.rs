@@ -1,0 +1,179 @@
+//! The kernel's own locks.
+//!
+//! A holder runs with interrupts masked and so is never preempted. Locks have ranks, and may only be taken in rising
+//! order: whoever breaks the order is stopped at once, on every run, not only when the deadlock happens. Portable code
+//! has its own simple lock (`types::Lock`); none of ours is held while it runs, except the heap's, which is last.
+
+use crate::cpu;
+use core::cell::{Cell, UnsafeCell};
+use core::ops::{Deref, DerefMut};
+use spin::mutex::{TicketMutex, TicketMutexGuard};
+
+/// The order in which kernel locks nest, outermost first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Rank {
+    /// The list of partitions.
+    Partitions,
+    /// One partition's memory.
+    Memory,
+    /// EL2's address space.
+    AddressSpace,
+    /// Threads, ready queues, timeouts.
+    Scheduler,
+    /// The small heap.
+    Heap,
+    /// Page frames.
+    Frames,
+    /// The console's device.
+    Console,
+}
+
+/// The ranks of the locks that one CPU holds.
+pub(crate) struct Ranks(Cell<u32>);
+
+impl Ranks {
+    pub(crate) const fn none() -> Self {
+        Self(Cell::new(0))
+    }
+
+    /// Whether no kernel lock is held.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.get() == 0
+    }
+
+    fn enter(&self, rank: Rank) {
+        let held = self.0.get();
+        assert!(held >> rank as u8 == 0, "lock order: {rank:?} taken while {held:#b} are held");
+        self.0.set(held | 1 << rank as u8);
+    }
+
+    fn leave(&self, rank: Rank) {
+        self.0.set(self.0.get() & !(1 << rank as u8));
+    }
+}
+
+/// Masks interrupts while it lives; puts back what was before.
+pub(crate) struct Masked {
+    was_masked: bool,
+}
+
+impl Masked {
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Self { was_masked: el2::cpu::mask_interrupts() }
+    }
+}
+
+impl Drop for Masked {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.was_masked {
+            // SAFETY: they were unmasked when this began, so this is a thread that may be preempted, and by the order of
+            // drops it no longer holds the lock.
+            unsafe { el2::cpu::unmask_interrupts() };
+        }
+    }
+}
+
+/// Runs `work` with interrupts masked: the gate through which host threads enter portable code that takes locks.
+#[inline]
+pub(crate) fn masked<R>(work: impl FnOnce() -> R) -> R {
+    let _masked = Masked::new();
+    work()
+}
+
+/// A ticket lock with a rank.
+pub(crate) struct Lock<T> {
+    rank: Rank,
+    inner: TicketMutex<T>,
+}
+
+impl<T> Lock<T> {
+    pub(crate) const fn new(rank: Rank, value: T) -> Self {
+        Self { rank, inner: TicketMutex::new(value) }
+    }
+
+    #[inline]
+    pub(crate) fn lock(&self) -> Guard<'_, T> {
+        let masked = Masked::new();
+        cpu::this().locks.enter(self.rank);
+        Guard { inner: Some(self.inner.lock()), rank: self.rank, _masked: masked }
+    }
+}
+
+/// Access to what a [`Lock`] guards.
+pub(crate) struct Guard<'a, T> {
+    inner: Option<TicketMutexGuard<'a, T>>,
+    rank: Rank,
+    _masked: Masked,
+}
+
+impl<T> Deref for Guard<'_, T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        match &self.inner {
+            Some(inner) => inner,
+            None => unreachable!("the guard is only emptied when it is dropped"),
+        }
+    }
+}
+
+impl<T> DerefMut for Guard<'_, T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        match &mut self.inner {
+            Some(inner) => inner,
+            None => unreachable!("the guard is only emptied when it is dropped"),
+        }
+    }
+}
+
+impl<T> Drop for Guard<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.inner = None;
+        cpu::this().locks.leave(self.rank);
+    }
+}
+
+/// The scheduler's lock: one thread takes it, the next, after the switch, releases it.
+pub(crate) struct HandoverLock<T> {
+    rank: Rank,
+    lock: TicketMutex<()>,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: the value is reached only between `acquire` and `release`, by one CPU at a time.
+unsafe impl<T: Send> Sync for HandoverLock<T> {}
+
+impl<T> HandoverLock<T> {
+    pub(crate) const fn new(rank: Rank, value: T) -> Self {
+        Self { rank, lock: TicketMutex::new(()), value: UnsafeCell::new(value) }
+    }
+
+    /// Takes the lock until [`HandoverLock::release`]. Interrupts are masked, and stay masked until then.
+    #[expect(clippy::mut_from_ref, reason = "the lock is what makes it unique")]
+    pub(crate) fn acquire(&self) -> &mut T {
+        cpu::this().locks.enter(self.rank);
+        core::mem::forget(self.lock.lock());
+        // SAFETY: the lock is ours, and nobody else has a reference.
+        unsafe { &mut *self.value.get() }
+    }
+
+    /// Gives the lock back. References from `acquire` are not used afterwards.
+    pub(crate) fn release(&self) {
+        // SAFETY: taken by `acquire` on this CPU, perhaps by the thread before us.
+        unsafe { self.lock.force_unlock() };
+        cpu::this().locks.leave(self.rank);
+    }
+
+    /// Runs `work` with the lock held and interrupts masked.
+    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
+        let _masked = Masked::new();
+        let result = work(self.acquire());
+        self.release();
+        result
+    }
+}

@@ -1,0 +1,490 @@
+//! Threads: the mechanism under the scheduler's policy.
+//!
+//! Answers for: stacks and the switch between them, blocking and waking without losing a wake-up, timeouts, EL2's timer.
+//! Does not answer for: who runs (`sched`), what a thread does.
+//!
+//! There is no idle thread. A CPU with nothing to run waits on the stack of the thread that blocked last, whose state stays
+//! in the CPU: when that thread is woken it goes on at once. All of this runs with interrupts masked. The scheduler's lock
+//! is taken by the thread that leaves and released by the one that comes.
+
+use crate::address_space::Stack;
+use crate::cpu::{self, PerCpu};
+use crate::interrupt;
+use crate::sync::{HandoverLock, Masked, Rank};
+use crate::vcpu;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::cell::{Cell, UnsafeCell};
+use core::ptr;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+use sched::{Parameters, Scheduler, ThreadId};
+use types::{CpuId, MAX_CPUS, Ticks};
+
+/// Threads there can be: two for each of 64 VMs with one vCPU, and plenty more.
+const MAX_THREADS: usize = 512;
+
+/// Length of a time slice under round robin, in milliseconds.
+const SLICE_MILLISECONDS: u64 = 4;
+
+/// One thread of EL2.
+pub(crate) struct Thread {
+    pub(crate) name: String,
+    id: Cell<Option<ThreadId>>,
+    sp: Cell<usize>,
+    /// A wake-up that has not been consumed.
+    notified: AtomicBool,
+    /// 1 + the CPU it runs on; 0 while it is blocked or waits for a CPU.
+    place: AtomicU32,
+    /// It is blocked (guarded by the scheduler's lock).
+    blocked: Cell<bool>,
+    /// When the thread wants EL2's timer while it runs.
+    deadline: Cell<Ticks>,
+    /// Its CPU has left its stack for good.
+    ended: AtomicBool,
+    ending: Cell<bool>,
+    stack: UnsafeCell<Option<Stack>>,
+    entry: Cell<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+// SAFETY: the cells are used by the thread itself, or under the scheduler's lock; the stack only before the start and after
+// the end.
+unsafe impl Sync for Thread {}
+// SAFETY: nothing in it is bound to a CPU.
+unsafe impl Send for Thread {}
+
+/// A thread cannot be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SpawnError {
+    /// No memory for a stack.
+    NoMemory,
+    /// Too many threads.
+    TooMany,
+}
+
+struct Timeout {
+    at: Ticks,
+    thread: ThreadId,
+}
+
+struct Core {
+    policy: Scheduler,
+    /// By the index of their identifier.
+    threads: Vec<Option<Arc<Thread>>>,
+    /// Per CPU, earliest last.
+    timeouts: [Vec<Timeout>; MAX_CPUS],
+}
+
+static CORE: HandoverLock<Option<Core>> = HandoverLock::new(Rank::Scheduler, None);
+
+impl Core {
+    fn thread(&self, id: ThreadId) -> Option<&Arc<Thread>> {
+        self.threads.get(id.index())?.as_ref()
+    }
+
+    fn add_timeout(&mut self, cpu: CpuId, at: Ticks, thread: ThreadId) {
+        if let Some(list) = self.timeouts.get_mut(cpu.index()) {
+            let position = list.partition_point(|timeout| timeout.at > at);
+            list.insert(position, Timeout { at, thread });
+        }
+    }
+
+    fn wake(&mut self, id: ThreadId, now: Ticks) {
+        let Some(thread) = self.thread(id) else { return };
+        if !thread.blocked.replace(false) {
+            return;
+        }
+        for list in &mut self.timeouts {
+            list.retain(|timeout| timeout.thread != id);
+        }
+        if let Some(cpu) = self.policy.wake(id, now) {
+            interrupt::request_reschedule(cpu);
+        }
+    }
+
+    /// Wakes whose time has come on this CPU.
+    fn expire(&mut self, cpu: CpuId, now: Ticks) {
+        while let Some(list) = self.timeouts.get_mut(cpu.index())
+            && let Some(next) = list.last()
+            && next.at <= now
+        {
+            let id = next.thread;
+            list.pop();
+            if let Some(thread) = self.thread(id) {
+                thread.notified.store(true, Ordering::Relaxed);
+            }
+            self.wake(id, now);
+        }
+    }
+
+    /// Sets EL2's timer to the next thing this CPU has to do.
+    fn arm(&self, cpu: &PerCpu) {
+        let timeout = self.timeouts.get(cpu.id.index()).and_then(|list| list.last()).map_or(Ticks::NEVER, |t| t.at);
+        arm(cpu, timeout.min(cpu.slice_end.get()));
+    }
+}
+
+/// Arms EL2's timer for `deadline` or what the running thread wants of it, whichever is earlier.
+fn arm(cpu: &PerCpu, deadline: Ticks) {
+    // SAFETY: null, or the thread that runs here, which lives.
+    let current = unsafe { cpu.current.get().as_ref() };
+    let deadline = current.map_or(deadline, |thread| deadline.min(thread.deadline.get()));
+    if cpu.armed.replace(deadline) != deadline {
+        el2::state::set_hypervisor_timer(deadline);
+    }
+}
+
+fn with_core<R>(work: impl FnOnce(&mut Core) -> R) -> Option<R> {
+    CORE.with(|core| core.as_mut().map(work))
+}
+
+/// Prepares scheduling on `cpus` CPUs.
+pub(crate) fn initialise(cpus: usize, frequency: types::Frequency) {
+    let slice = frequency.microseconds(SLICE_MILLISECONDS * 1000);
+    let core = Core {
+        policy: Scheduler::new(cpus, slice, MAX_THREADS),
+        threads: (0..MAX_THREADS).map(|_| None).collect(),
+        timeouts: core::array::from_fn(|_| Vec::with_capacity(16)),
+    };
+    CORE.with(|slot| *slot = Some(core));
+}
+
+/// The thread that runs here.
+///
+/// # Panics
+/// On a CPU that runs none: only boot code and the idle loop are not in a thread.
+pub(crate) fn current() -> &'static Thread {
+    let current = cpu::this().current.get();
+    // SAFETY: the current thread lives at least until it has been switched away from for good.
+    unsafe { current.as_ref() }.expect("no thread runs here")
+}
+
+/// Makes a thread and lets it run `entry`.
+///
+/// # Errors
+/// If there is no memory for its stack, or there are too many threads.
+pub(crate) fn spawn(
+    name: String,
+    parameters: Parameters,
+    entry: impl FnOnce() + Send + 'static,
+) -> Result<Arc<Thread>, SpawnError> {
+    let stack = Stack::new().ok_or(SpawnError::NoMemory)?;
+    let end = stack.end();
+    let thread = Arc::new(Thread {
+        name,
+        id: Cell::new(None),
+        sp: Cell::new(0),
+        notified: AtomicBool::new(false),
+        place: AtomicU32::new(0),
+        blocked: Cell::new(true),
+        deadline: Cell::new(Ticks::NEVER),
+        ended: AtomicBool::new(false),
+        ending: Cell::new(false),
+        stack: UnsafeCell::new(Some(stack)),
+        entry: Cell::new(Some(Box::new(entry))),
+    });
+    // SAFETY: the stack is the new thread's, which does not run yet.
+    thread.sp.set(unsafe { el2::thread::prepare_stack(end, Arc::as_ptr(&thread) as usize) });
+    let now = el2::cpu::counter();
+    let keep = Arc::clone(&thread);
+    with_core(|core| {
+        let id = core.policy.spawn(parameters).map_err(|_| SpawnError::TooMany)?;
+        keep.id.set(Some(id));
+        if let Some(slot) = core.threads.get_mut(id.index()) {
+            *slot = Some(keep);
+        }
+        core.wake(id, now);
+        Ok(())
+    })
+    .unwrap_or(Err(SpawnError::TooMany))?;
+    Ok(thread)
+}
+
+/// Where `el2` starts every new thread, with interrupts masked and the scheduler's lock held.
+#[unsafe(no_mangle)]
+extern "C" fn kernel_thread_main(thread: *const Thread) -> ! {
+    finish_switch();
+    // SAFETY: made by `spawn`; the list of threads keeps it alive.
+    let thread = unsafe { &*thread };
+    if let Some(entry) = thread.entry.take() {
+        // SAFETY: no lock is held, and a thread may be preempted.
+        unsafe { el2::cpu::unmask_interrupts() };
+        entry();
+    }
+    el2::cpu::mask_interrupts();
+    exit(thread)
+}
+
+fn exit(thread: &Thread) -> ! {
+    let cpu = cpu::this();
+    thread.ending.set(true);
+    if let (Some(core), Some(id)) = (CORE.acquire().as_mut(), thread.id.get()) {
+        let now = el2::cpu::counter();
+        core.policy.block(cpu.id, now);
+        // Not even idle may this CPU stay on a stack that is about to be freed.
+        if core.policy.evict(id).is_some() {
+            run_next(core, cpu, thread.sp.as_ptr());
+        }
+    }
+    unreachable!("a thread that has ended was resumed")
+}
+
+/// Waits until a thread has ended, and frees what it had. The waiting thread is another one.
+pub(crate) fn join(thread: &Arc<Thread>) {
+    while !thread.ended.load(Ordering::Acquire) {
+        sleep_until(Ticks(el2::cpu::counter().0 + 1000));
+    }
+    with_core(|core| {
+        if let Some(id) = thread.id.take() {
+            let removed = core.policy.remove(id);
+            debug_assert!(removed.is_ok(), "{removed:?}");
+            for list in &mut core.timeouts {
+                list.retain(|timeout| timeout.thread != id);
+            }
+            if let Some(slot) = core.threads.get_mut(id.index()) {
+                *slot = None;
+            }
+        }
+    });
+    // SAFETY: its CPU has left the stack for good (`ended`), and nobody else looks at it.
+    drop(unsafe { (*thread.stack.get()).take() });
+}
+
+/// Completes a switch on the side of the thread that comes: from here the one we came from may be resumed elsewhere.
+fn finish_switch() {
+    let cpu = cpu::this();
+    // SAFETY: null, or a thread that the list keeps alive until `ended` has been seen.
+    if let Some(previous) = unsafe { cpu.previous.replace(ptr::null()).as_ref() }
+        && previous.ending.get()
+    {
+        previous.ended.store(true, Ordering::Release);
+    }
+    CORE.release();
+}
+
+/// Takes the vCPU out of this CPU, if there is one, and watches its timer should its thread be blocked.
+fn unload(core: &mut Core, cpu: &PerCpu) {
+    let loaded = cpu.loaded.replace(ptr::null_mut());
+    // SAFETY: null, or the vCPU of the thread that runs here, which does not touch it meanwhile.
+    let Some(loaded) = (unsafe { loaded.as_mut() }) else { return };
+    let wake_at = vcpu::put(loaded, cpu);
+    // SAFETY: the current thread lives.
+    if let Some(thread) = unsafe { cpu.current.get().as_ref() }
+        && thread.blocked.get()
+        && wake_at != Ticks::NEVER
+        && let Some(id) = thread.id.get()
+    {
+        core.add_timeout(cpu.id, wake_at, id);
+    }
+}
+
+/// What a CPU does next.
+enum Turn {
+    /// The calling thread goes on.
+    Stay,
+    /// It has been resumed after others ran.
+    Resumed,
+    /// Nothing is ready; the scheduler's lock is free again.
+    Idle,
+}
+
+/// Lets the policy choose and follows it. SP of the caller goes to `from` if it is left. The scheduler's lock is held, and
+/// released on return.
+fn run_next(core: &mut Core, cpu: &PerCpu, from: *mut usize) -> Turn {
+    cpu.need_reschedule.set(false);
+    let choice = core.policy.pick(cpu.id, el2::cpu::counter());
+    cpu.slice_end.set(choice.until);
+    choice.kick.iter().for_each(interrupt::request_reschedule);
+    let current = cpu.current.get();
+    match choice.thread.and_then(|id| core.thread(id)).map(Arc::as_ptr) {
+        Some(next) if ptr::eq(next, current) => {
+            // SAFETY: the calling thread.
+            unsafe { &*current }.place.store(u32::from(cpu.id.0) + 1, Ordering::SeqCst);
+            core.arm(cpu);
+            CORE.release();
+            Turn::Stay
+        }
+        Some(next) => {
+            // SAFETY: listed in `core`, hence alive.
+            let to = unsafe { &*next };
+            to.place.store(u32::from(cpu.id.0) + 1, Ordering::SeqCst);
+            switch_to(core, cpu, next, to.sp.get(), from)
+        }
+        None if choice.vacate && !current.is_null() => switch_to(core, cpu, ptr::null(), cpu.idle_sp.get(), from),
+        None => {
+            core.arm(cpu);
+            CORE.release();
+            Turn::Idle
+        }
+    }
+}
+
+/// Leaves the running thread for `next`, or for the CPU's first stack if that is null. Returns when it is resumed.
+fn switch_to(core: &mut Core, cpu: &PerCpu, next: *const Thread, sp: usize, from: *mut usize) -> Turn {
+    unload(core, cpu);
+    // SAFETY: null, or the thread that runs here, which lives.
+    if let Some(current) = unsafe { cpu.current.get().as_ref() } {
+        current.place.store(0, Ordering::SeqCst);
+    }
+    cpu.previous.set(cpu.current.get());
+    cpu.current.set(next);
+    core.arm(cpu);
+    // SAFETY: the policy picked `next`, so it runs nowhere else and its SP is that of its last switch or its start; the
+    // first stack's was stored when the idle loop left it.
+    unsafe { el2::thread::switch(from, sp) };
+    finish_switch();
+    Turn::Resumed
+}
+
+/// Lets the most important ready thread run; waits if there is none. Returns when the calling thread is to run.
+/// Interrupts are masked, no kernel lock is held.
+pub(crate) fn reschedule() {
+    loop {
+        let cpu = cpu::this();
+        // SAFETY: the calling thread, or none on the CPU's first stack.
+        let from = unsafe { cpu.current.get().as_ref() }.map_or(cpu.idle_sp.as_ptr(), |thread| thread.sp.as_ptr());
+        let Some(core) = CORE.acquire() else { return CORE.release() };
+        match run_next(core, cpu, from) {
+            Turn::Stay | Turn::Resumed => return,
+            Turn::Idle => wait_for_work(cpu),
+        }
+    }
+}
+
+fn wait_for_work(cpu: &PerCpu) {
+    while !cpu.need_reschedule.get() {
+        el2::cpu::wait_for_interrupt();
+        interrupt::handle();
+    }
+}
+
+/// What a CPU does on its first stack, for ever: runs threads, and waits when there are none.
+pub(crate) fn idle_loop() -> ! {
+    el2::cpu::mask_interrupts();
+    loop {
+        reschedule();
+    }
+}
+
+/// Gives way if something more important has become ready. Called with interrupts masked where a thread may be switched.
+#[inline]
+pub(crate) fn preempt_if_needed() {
+    if cpu::this().need_reschedule.get() && !cpu::this().current.get().is_null() {
+        reschedule();
+    }
+}
+
+/// To the back of the threads of equal priority.
+pub(crate) fn yield_now() {
+    let _masked = Masked::new();
+    with_core(|core| core.policy.yield_now(cpu::this().id));
+    reschedule();
+}
+
+/// Waits until somebody notifies the calling thread, or `deadline`. A notification that came before is consumed at once.
+/// May return early: the caller looks at what it waits for in a loop.
+pub(crate) fn sleep_until(deadline: Ticks) {
+    let _masked = Masked::new();
+    let thread = current();
+    if thread.notified.swap(false, Ordering::SeqCst) {
+        return;
+    }
+    let cpu = cpu::this();
+    let blocked = with_core(|core| {
+        thread.place.store(0, Ordering::SeqCst);
+        // Whoever notifies sets the token first and looks at the place then: one of us sees the other.
+        fence(Ordering::SeqCst);
+        if thread.notified.load(Ordering::SeqCst) {
+            thread.place.store(u32::from(cpu.id.0) + 1, Ordering::SeqCst);
+            return false;
+        }
+        thread.blocked.set(true);
+        if deadline != Ticks::NEVER
+            && let Some(id) = thread.id.get()
+        {
+            core.add_timeout(cpu.id, deadline, id);
+        }
+        core.policy.block(cpu.id, el2::cpu::counter());
+        true
+    });
+    if blocked == Some(true) {
+        reschedule();
+    }
+    thread.notified.store(false, Ordering::SeqCst);
+}
+
+/// Wakes a thread, or keeps it from blocking next; if it runs on another CPU, in a guest perhaps, brings it to EL2.
+#[inline]
+pub(crate) fn notify(thread: &Thread) {
+    let _masked = Masked::new();
+    thread.notified.store(true, Ordering::SeqCst);
+    fence(Ordering::SeqCst);
+    let place = thread.place.load(Ordering::SeqCst);
+    if place == 0 {
+        if let Some(id) = thread.id.get() {
+            with_core(|core| core.wake(id, el2::cpu::counter()));
+        }
+    } else if place - 1 != u32::from(cpu::this().id.0) {
+        interrupt::kick(CpuId((place - 1) as u16));
+    }
+}
+
+/// Wakes the thread on whose stack this CPU waits, if it does; one that runs sees for itself.
+pub(crate) fn notify_waiting(thread: &Thread) {
+    if thread.blocked.get()
+        && let Some(id) = thread.id.get()
+    {
+        with_core(|core| core.wake(id, el2::cpu::counter()));
+    }
+}
+
+/// Consumes a notification: what it was about is looked at next.
+#[inline]
+pub(crate) fn take_notification(thread: &Thread) {
+    if thread.notified.load(Ordering::Relaxed) {
+        thread.notified.store(false, Ordering::SeqCst);
+    }
+}
+
+/// The running thread wants EL2's timer at `deadline`, or not any more ([`Ticks::NEVER`]); it notices by itself.
+pub(crate) fn set_deadline(deadline: Ticks) {
+    let _masked = Masked::new();
+    if current().deadline.replace(deadline) != deadline {
+        with_core(|core| core.arm(cpu::this()));
+    }
+}
+
+/// EL2's timer has fired on this CPU.
+pub(crate) fn timer_fired() {
+    let cpu = cpu::this();
+    let now = el2::cpu::counter();
+    el2::state::set_hypervisor_timer(Ticks::NEVER);
+    cpu.armed.set(Ticks::NEVER);
+    if cpu.slice_end.get() <= now {
+        cpu.slice_end.set(Ticks::NEVER);
+        cpu.need_reschedule.set(true);
+    }
+    with_core(|core| {
+        core.expire(cpu.id, now);
+        // What the running thread itself waits for it sees on the way back; it arms the timer anew then.
+        // SAFETY: null, or the thread that runs here.
+        if let Some(thread) = unsafe { cpu.current.get().as_ref() }
+            && thread.deadline.get() <= now
+        {
+            thread.deadline.set(Ticks::NEVER);
+            thread.notified.store(true, Ordering::Relaxed);
+            if thread.blocked.get()
+                && let Some(id) = thread.id.get()
+            {
+                core.wake(id, now);
+            }
+        }
+        core.arm(cpu);
+    });
+}
+
+/// Calls `visit` for each thread: name, and what the scheduler knows of it.
+pub(crate) fn for_each(mut visit: impl FnMut(&Thread)) {
+    with_core(|core| core.threads.iter().flatten().for_each(|thread| visit(thread)));
+}
