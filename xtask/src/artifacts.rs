@@ -31,9 +31,8 @@ pub(crate) struct Board {
     pub(crate) elf: PathBuf,
 }
 
-/// Builds all guests and, if one is named, a board.
-pub(crate) fn build(board: Option<&str>, profile: Profile) -> Result<Option<Board>> {
-    let guests = guests()?;
+/// Builds these guests and, if one is named, a board.
+pub(crate) fn build(board: Option<&str>, guests: &[String], profile: Profile) -> Result<Option<Board>> {
     let mut packages: Vec<String> = guests.iter().map(|guest| format!("guest-{guest}")).collect();
     packages.extend(board.map(str::to_string));
     let built = compile(&packages, profile)?;
@@ -41,7 +40,7 @@ pub(crate) fn build(board: Option<&str>, profile: Profile) -> Result<Option<Boar
         let found = built.iter().find(|(name, _)| name == package).map(|(_, path)| path);
         found.with_context(|| format!("building {package} made no executable"))
     };
-    for guest in &guests {
+    for guest in guests {
         place(executable(&format!("guest-{guest}"))?, &target().join("guests").join(guest), "bin")?;
     }
     let Some(board) = board else { return Ok(None) };
@@ -60,6 +59,20 @@ pub(crate) fn guests() -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+/// Those of the in-tree guests whose programs are among `files`.
+pub(crate) fn guests_among<'a>(files: impl Iterator<Item = &'a Path>) -> Result<Vec<String>> {
+    let folder = target().join("guests");
+    let mut wanted: Vec<String> = files
+        .filter(|file| file.parent() == Some(&folder))
+        .filter_map(|file| Some(file.file_stem()?.to_str()?.to_string()))
+        .collect();
+    wanted.sort();
+    wanted.dedup();
+    let guests = guests()?;
+    wanted.retain(|name| guests.contains(name));
+    Ok(wanted)
 }
 
 /// Builds packages for bare metal; the executables by package name.
@@ -123,6 +136,14 @@ mod tests {
         let line = r#"{"reason":"compiler-artifact","target":{"name":"types","kind":["lib"]},"executable":null}"#;
         assert_eq!(executable(line), None);
         assert_eq!(executable("Compiling"), None);
+    }
+
+    #[test]
+    fn only_guests_that_are_named_are_built() {
+        let folder = target().join("guests");
+        let files =
+            [folder.join("hello.elf"), folder.join("hello.bin"), folder.join("linux/Image"), "/hello.elf".into()];
+        assert_eq!(guests_among(files.iter().map(PathBuf::as_path)).unwrap(), ["hello"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 
 mod archive;
 mod artifacts;
+mod bench;
 mod child;
 mod configuration;
 mod cpio;
@@ -42,6 +43,8 @@ enum Task {
     Layers,
     /// Run every test there is, or those with FILTER in their name
     Test(test::Arguments),
+    /// Measure the budgets of the design, beside the bare machine
+    Bench(bench::Arguments),
     /// Install what is missing: Rust target, QEMU, debugger, Linux guest
     Setup,
 }
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Gdb(arguments) => gdb::run(&arguments),
         Task::Layers => layers::run(),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::Setup => setup::run(),
     };
     match result {

@@ -95,7 +95,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     let machine = arguments.machine();
     let configurations = arguments.configurations()?;
     let profile = if arguments.debug { Profile::Debug } else { Profile::Release };
-    let board = artifacts::build(Some(machine::PACKAGE), profile)?.context("the board was not built")?;
+    let named = configurations.iter().flat_map(|configuration| &configuration.wanted).map(|file| file.path.as_path());
+    let guests = artifacts::guests_among(named)?;
+    let board = artifacts::build(Some(machine::PACKAGE), &guests, profile)?.context("the board was not built")?;
     let mode = if arguments.batch { Mode::Batch } else { Mode::Interactive };
     let archive = pack(&configurations, mode, &arguments.replacements()?)?;
     let command = machine.boot(&board.image, archive.path());

@@ -150,7 +150,7 @@ fn run_on_machines(tests: Vec<Test>, profile: Profile) -> Result<Vec<Finished>> 
     setup::rust_target()?;
     setup::qemu()?;
     let hypervisor = tests.iter().any(|test| matches!(test.action, Action::Hypervisor(_)));
-    let board = artifacts::build(hypervisor.then_some(PACKAGE), profile)?;
+    let board = artifacts::build(hypervisor.then_some(PACKAGE), &artifacts::guests()?, profile)?;
     let queue = Mutex::new(VecDeque::from(tests));
     let finished = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
