@@ -1,1 +1,29 @@
+//! Host services: what the original leaves to the operating system around it.
+//!
+//! Answers for: the boot archive ([`archive`]), the start-up script ([`startup`]), the console that VMs and host share
+//! ([`console`]), the log ([`log`]), and the line that reports a VM's end ([`end_line`]). Does not answer for: running
+//! anything. The kernel's host threads call in here, and do what is returned.
+
 #![no_std]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::arithmetic_side_effects,
+        clippy::cast_possible_truncation
+    )
+)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod console;
+mod end;
+pub mod log;
+
+pub use end::{ALL_ENDED, end_line};

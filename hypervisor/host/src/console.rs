@@ -1,0 +1,448 @@
+//! The console that the host and all VMs share: one UART.
+//!
+//! Answers for: what of whose output is shown when, and where typing goes. One VM is in the foreground: its bytes pass as
+//! they are, and it gets what is typed. The others' output is cut into lines, made harmless and shown as `NAME| line`. The
+//! host's own lines (log, notices, the report of a VM's end) come between lines; when that breaks a half-printed line of
+//! the foreground, the line's text is printed again behind them. In a batch there is no foreground and no input: every
+//! line has its prefix, and the last thing said is that all VMs have ended. Does not answer for: the UART's registers and
+//! when to look ([`Bell`] says that), or waking devices: [`Progress`] and [`Action`] say whose.
+//!
+//! Every call is bounded, and no VM can keep another, or the host, from being shown.
+
+mod channel;
+mod keys;
+mod ring;
+mod screen;
+mod stream;
+mod text;
+
+use crate::{end_line, log::Log};
+use alloc::{
+    collections::vec_deque::VecDeque,
+    format,
+    string::{String, ToString},
+    sync::Arc,
+    vec::Vec,
+};
+use channel::{Channel, Line};
+use core::fmt;
+use keys::{Key, Keys};
+use screen::Screen;
+use vdev::Cause;
+
+pub use stream::{Bell, Stream, Urgency};
+
+/// Most VMs that can be on the console at once.
+pub const MAX_VMS: u8 = 64;
+
+/// Most lines of the host's own that wait; what comes on top is dropped. The log has a queue of its own.
+const NOTICES: usize = 256;
+/// So many chunks of the foreground's output may come before somebody else's line, unless its line ends first.
+const PATIENCE: u8 = 8;
+
+/// What the console sends bytes to.
+pub trait Uart {
+    /// Whether it takes a byte now.
+    fn ready(&self) -> bool;
+    /// Gives it a byte. Only after [`Uart::ready`].
+    fn send(&mut self, byte: u8);
+}
+
+/// A VM on the console, from 1 on; free again when its end has been reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VmNumber(u8);
+
+impl VmNumber {
+    /// The number that is shown.
+    #[must_use]
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl fmt::Display for VmNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Some VMs on the console.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VmNumbers(u64);
+
+impl VmNumbers {
+    /// Whether `number` is one of them.
+    #[must_use]
+    pub const fn contains(self, number: VmNumber) -> bool {
+        self.0 & bit(number) != 0
+    }
+
+    /// All of them, lowest first.
+    pub fn iter(self) -> impl Iterator<Item = VmNumber> {
+        (1..=MAX_VMS).map(VmNumber).filter(move |number| self.contains(*number))
+    }
+
+    fn insert(&mut self, number: VmNumber) {
+        self.0 |= bit(number);
+    }
+}
+
+const fn bit(number: VmNumber) -> u64 {
+    1 << (number.0.wrapping_sub(1) & 63)
+}
+
+/// What one [`Multiplexer::step`] has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// How many bytes were sent.
+    pub sent: usize,
+    /// When to call again.
+    pub next: Next,
+    /// VMs whose devices were refused space and have it now: wake the writers of their streams.
+    pub relieved: VmNumbers,
+    /// The batch is over and all is printed: power off.
+    pub finished: bool,
+}
+
+/// When there is more to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// When the bell rings.
+    Idle,
+    /// At once: only the budget has ended.
+    Again,
+    /// When the UART takes bytes again.
+    UartFull,
+}
+
+/// What somebody has to do because of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing, but perhaps there is something to show: call [`Multiplexer::step`].
+    None,
+    /// This VM has input: wake the reader of its stream.
+    Wake(VmNumber),
+    /// Power the machine off.
+    PowerOff,
+}
+
+/// The console.
+pub struct Multiplexer {
+    bell: Arc<Bell>,
+    log: &'static Log,
+    batch: bool,
+    /// No VM will come any more but by hand.
+    complete: bool,
+    /// It has been said that all VMs have ended.
+    announced: bool,
+    channels: Vec<Channel>,
+    foreground: Option<VmNumber>,
+    /// The VM that is to be in the foreground as soon as it is there.
+    wanted: Option<String>,
+    notices: VecDeque<String>,
+    screen: Screen,
+    keys: Keys,
+    /// Chunks that the foreground may still send before others.
+    patience: u8,
+    /// The channel whose turn it is among those in the background.
+    turn: usize,
+    relieved: VmNumbers,
+}
+
+impl fmt::Debug for Multiplexer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.channels.iter().map(|channel| &channel.name);
+        f.debug_struct("Multiplexer").field("foreground", &self.foreground).finish_non_exhaustive()?;
+        f.debug_list().entries(names).finish()
+    }
+}
+
+impl Multiplexer {
+    /// A console without VMs that shows what is logged.
+    #[must_use]
+    pub fn new(log: &'static Log) -> Self {
+        Self {
+            bell: Arc::default(),
+            log,
+            batch: false,
+            complete: false,
+            announced: false,
+            channels: Vec::new(),
+            foreground: None,
+            wanted: None,
+            notices: VecDeque::new(),
+            screen: Screen::default(),
+            keys: Keys::default(),
+            patience: 0,
+            turn: 0,
+            relieved: VmNumbers::default(),
+        }
+    }
+
+    /// What is rung when there is something to show.
+    #[must_use]
+    pub fn bell(&self) -> Arc<Bell> {
+        self.bell.clone()
+    }
+
+    /// From now on nothing is typed and every line has its VM's name in front.
+    pub fn set_batch(&mut self) {
+        self.batch = true;
+        self.foreground = None;
+    }
+
+    /// Everything that is to be started has been: when the last VM has ended, the batch is over.
+    pub fn set_complete(&mut self) {
+        self.complete = true;
+    }
+
+    /// Brings the VM `name` to the foreground, now or when it comes.
+    pub fn set_foreground(&mut self, name: &str) {
+        match self.channels.iter().find(|channel| channel.name == name) {
+            Some(channel) => self.select(channel.number),
+            None => self.wanted = Some(name.to_string()),
+        }
+    }
+
+    /// A VM comes. `None` if there are [`MAX_VMS`] already.
+    pub fn attach(&mut self, name: &str) -> Option<(VmNumber, Arc<Stream>)> {
+        let taken = |number: &VmNumber| self.channels.iter().any(|channel| channel.number == *number);
+        let number = (1..=MAX_VMS).map(VmNumber).find(|number| !taken(number))?;
+        let stream = Stream::new(self.bell.clone());
+        self.channels.push(Channel::new(number, name, stream.clone()));
+        self.announced = false;
+        let wanted = self.wanted.as_deref() == Some(name);
+        if wanted {
+            self.wanted = None;
+        }
+        if wanted || self.foreground.is_none() && self.wanted.is_none() {
+            self.select(number);
+        }
+        Some((number, stream))
+    }
+
+    /// A VM has ended. Its last output is still shown, then the report, then it is gone.
+    pub fn ended(&mut self, number: VmNumber, cause: Cause, detail: &str) {
+        if let Some(channel) = self.channels.iter_mut().find(|channel| channel.number == number) {
+            channel.end.get_or_insert_with(|| end_line(&channel.name, cause, detail));
+        }
+        self.bell.ring(Urgency::Now);
+    }
+
+    /// The host says something: each line of `text` on a line of its own.
+    pub fn print(&mut self, text: &str) {
+        for line in text.lines() {
+            if self.notices.len() < NOTICES {
+                self.notices.push_back(line.to_string());
+            }
+        }
+        self.bell.ring(Urgency::Now);
+    }
+
+    /// A VM's stream, for waking those behind it.
+    #[must_use]
+    pub fn stream(&self, number: VmNumber) -> Option<&Arc<Stream>> {
+        self.channels.iter().find(|channel| channel.number == number).map(|channel| &channel.stream)
+    }
+
+    /// A byte was typed.
+    pub fn input(&mut self, byte: u8) -> Action {
+        if self.batch {
+            return Action::None;
+        }
+        match self.keys.press(byte) {
+            Key::Nothing => {}
+            Key::Text(byte) => return self.deliver(byte),
+            Key::PowerOff => return Action::PowerOff,
+            Key::Select(number) => match self.channels.iter().find(|channel| channel.number.0 == number) {
+                Some(channel) => self.select(channel.number),
+                None => self.print(&format!("console: there is no VM {number}")),
+            },
+            Key::Next => self.select_next(),
+            Key::List => self.list(),
+            Key::Help => self.print(HELP),
+            Key::AskPowerOff => self.print("console: press q again to power off, anything else to go on"),
+            Key::StayOn => self.print("console: not powering off"),
+            Key::Unknown => self.print("console: unknown key; Ctrl-] h shows the keys"),
+        }
+        Action::None
+    }
+
+    /// Sends what there is to `uart`, at most `budget` bytes.
+    pub fn step(&mut self, uart: &mut dyn Uart, budget: usize) -> Progress {
+        self.bell.quiet();
+        let mut sent = 0_usize;
+        let next = loop {
+            if self.screen.is_empty() && !self.refill() {
+                break Next::Idle;
+            }
+            let rest = budget.saturating_sub(sent);
+            match self.screen.send(uart, rest) {
+                0 if rest == 0 => break Next::Again,
+                0 if !self.screen.is_empty() => break Next::UartFull,
+                count => sent = sent.saturating_add(count),
+            }
+        };
+        let finished = next == Next::Idle && self.batch && self.announced;
+        Progress { sent, next, relieved: core::mem::take(&mut self.relieved), finished }
+    }
+
+    // ---- what comes next
+
+    /// Finds something to print. `false` if there is nothing.
+    fn refill(&mut self) -> bool {
+        if self.patience > 0 && self.foreground_chunk() {
+            self.patience = if self.screen.line_is_open() { self.patience.saturating_sub(1) } else { 0 };
+            return true;
+        }
+        if self.host_line() || self.end_of_foreground() || self.background_line() {
+            self.patience = PATIENCE;
+            return true;
+        }
+        if self.foreground_chunk() {
+            self.patience = if self.screen.line_is_open() { PATIENCE } else { 0 };
+            return true;
+        }
+        self.screen.restore() || self.announce()
+    }
+
+    /// What was logged, then what the host says.
+    fn host_line(&mut self) -> bool {
+        let log = self.log;
+        if self.screen.line_if(|line| log.take_line(line)) {
+            return true;
+        }
+        match self.notices.pop_front() {
+            Some(notice) => self.screen.line_if(|line| {
+                line.extend_from_slice(notice.as_bytes());
+                true
+            }),
+            None => false,
+        }
+    }
+
+    fn foreground_chunk(&mut self) -> bool {
+        let Some(channel) = self.channels.iter_mut().find(|channel| Some(channel.number) == self.foreground) else {
+            return false;
+        };
+        let (screen, relieved) = (&mut self.screen, &mut self.relieved);
+        channel.chunk(relieved, |bytes| screen.pass(bytes))
+    }
+
+    /// The foreground's report, if it has ended and all its output is out. Then the next VM takes its place.
+    fn end_of_foreground(&mut self) -> bool {
+        let ended = |channel: &Channel| Some(channel.number) == self.foreground && channel.is_finished();
+        let Some(place) = self.channels.iter().position(ended) else { return false };
+        self.screen.forget();
+        self.report(place);
+        self.foreground = None;
+        self.select_next();
+        true
+    }
+
+    /// A line of a VM in the background, or the report of its end. They take turns.
+    fn background_line(&mut self) -> bool {
+        let count = self.channels.len();
+        for offset in 0..count {
+            let place = self.turn.wrapping_add(offset).checked_rem(count).unwrap_or(0);
+            let Some(channel) = self.channels.get_mut(place) else { continue };
+            if Some(channel.number) == self.foreground {
+                continue;
+            }
+            match channel.line(&mut self.relieved) {
+                Line::Complete => {
+                    self.screen.line_if(|line| {
+                        channel.take_line(line);
+                        true
+                    });
+                    self.turn = place.wrapping_add(1);
+                    return true;
+                }
+                Line::Incomplete => {}
+                Line::Finished => {
+                    self.report(place);
+                    self.turn = place;
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    fn report(&mut self, place: usize) {
+        if place >= self.channels.len() {
+            return;
+        }
+        let channel = self.channels.remove(place);
+        self.screen.line_if(|line| {
+            line.extend_from_slice(channel.end.unwrap_or_default().as_bytes());
+            true
+        });
+    }
+
+    fn announce(&mut self) -> bool {
+        if self.announced || !self.complete || !self.channels.is_empty() {
+            return false;
+        }
+        self.announced = true;
+        let hint = if self.batch { "" } else { "; Ctrl-] q q powers off" };
+        self.screen.line_if(|line| {
+            line.extend_from_slice(crate::ALL_ENDED.as_bytes());
+            line.extend_from_slice(hint.as_bytes());
+            true
+        })
+    }
+
+    // ---- keys
+
+    fn deliver(&mut self, byte: u8) -> Action {
+        let Some(number) = self.foreground else { return Action::None };
+        match self.stream(number) {
+            Some(stream) => {
+                // A guest that does not read its input does not get it: the key sequence must go on working.
+                stream.type_in(byte);
+                Action::Wake(number)
+            }
+            None => Action::None,
+        }
+    }
+
+    fn select(&mut self, number: VmNumber) {
+        if self.batch || self.foreground == Some(number) {
+            return;
+        }
+        let Some(channel) = self.channels.iter().find(|channel| channel.number == number) else { return };
+        let notice = format!("console: {} is in the foreground (Ctrl-] h shows the keys)", channel.name);
+        self.foreground = Some(number);
+        self.screen.forget();
+        // The notice comes before the first of the new foreground's output.
+        self.patience = 0;
+        self.print(&notice);
+    }
+
+    fn select_next(&mut self) {
+        let after = self.foreground.map_or(0, VmNumber::get);
+        let numbers = || self.channels.iter().map(|channel| channel.number);
+        let next = numbers().filter(|number| number.0 > after).min().or_else(|| numbers().min());
+        if let Some(number) = next {
+            self.select(number);
+        }
+    }
+
+    fn list(&mut self) {
+        let mut numbered: Vec<_> = self.channels.iter().map(|channel| (channel.number, &channel.name)).collect();
+        numbered.sort_unstable();
+        let mut text = String::from("console:");
+        for (number, name) in numbered {
+            let mark = if Some(number) == self.foreground { "*" } else { "" };
+            text.push_str(&format!(" {number}{mark} {name}"));
+        }
+        self.print(&text);
+    }
+}
+
+/// What `Ctrl-] h` says.
+const HELP: &str = "console: Ctrl-] and: 1-9 show that VM, n the next one, l list them, q q power off, Ctrl-] itself";
+
+#[cfg(test)]
+mod tests;

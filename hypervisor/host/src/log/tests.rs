@@ -1,0 +1,113 @@
+use super::*;
+use ::log::Log as _;
+use alloc::{boxed::Box, string::String};
+use std::{sync::Mutex, vec};
+
+/// Levels are one global of the `log` crate.
+static LEVEL: Mutex<()> = Mutex::new(());
+
+fn started() -> (&'static Log, Arc<Bell>) {
+    let log: &'static Log = Box::leak(Box::new(Log::new()));
+    let bell = Arc::new(Bell::default());
+    log.start(Surroundings { nanoseconds: || 12_345_678_900, masked: |f| f(), bell: bell.clone() });
+    (log, bell)
+}
+
+fn say(log: &Log, level: Level, target: &str, text: &str) {
+    log.log(&Record::builder().level(level).target(target).args(format_args!("{text}")).build());
+}
+
+fn lines(log: &Log) -> Vec<String> {
+    let mut lines = Vec::new();
+    loop {
+        let mut line = Vec::new();
+        if !log.take_line(&mut line) {
+            return lines;
+        }
+        lines.push(String::from_utf8(line).unwrap());
+    }
+}
+
+fn at_level<R>(level: LevelFilter, f: impl FnOnce() -> R) -> R {
+    let _guard = LEVEL.lock().unwrap();
+    ::log::set_max_level(level);
+    f()
+}
+
+#[test]
+fn a_message_has_a_time_a_level_and_if_it_is_a_vms_an_origin() {
+    let lines = at_level(LevelFilter::Debug, || {
+        let (log, bell) = started();
+        say(log, Level::Info, "kernel::boot", "up");
+        say(log, Level::Warn, "vm:linux/uart0", "odd");
+        say(log, Level::Debug, "kernel", "detail");
+        say(log, Level::Trace, "kernel", "unwanted");
+        assert_eq!(bell.answer(), Some(Urgency::Soon));
+        lines(log)
+    });
+    assert_eq!(lines, ["[  12.345678] up", "[  12.345678] warning: linux/uart0: odd", "[  12.345678] debug: detail"]);
+}
+
+#[test]
+fn a_message_is_one_line_of_text_whatever_is_in_it() {
+    let lines = at_level(LevelFilter::Info, || {
+        let (log, _) = started();
+        say(log, Level::Info, "x", "a\nb\x1b[31mc\u{9b}d");
+        say(log, Level::Info, "x", &"ü".repeat(300));
+        lines(log)
+    });
+    assert_eq!(lines[0], "[  12.345678] a b?[31mc?d");
+    assert_eq!(lines[1].len(), LINE);
+    assert!(lines[1].ends_with("üü"));
+}
+
+#[test]
+fn a_vm_that_talks_too_much_is_cut_off_and_others_are_not() {
+    let lines = at_level(LevelFilter::Info, || {
+        let (log, _) = started();
+        for _ in 0..1000 {
+            say(log, Level::Info, "vm:noisy/uart0", "x");
+            say(log, Level::Info, "vm:noisy/uart1", "x");
+        }
+        say(log, Level::Info, "vm:quiet", "y");
+        lines(log)
+    });
+    assert_eq!(lines.len(), 17);
+    assert_eq!(lines[16], "[  12.345678] quiet: y");
+}
+
+#[test]
+fn what_does_not_fit_is_counted() {
+    let lines = at_level(LevelFilter::Info, || {
+        let (log, _) = started();
+        for _ in 0..SIZE {
+            say(log, Level::Info, "kernel", "x");
+        }
+        let lines = lines(log);
+        say(log, Level::Info, "kernel", "again");
+        let mut rescued = Vec::new();
+        assert!(log.rescue_line(&mut rescued));
+        assert_eq!(rescued, b"[  12.345678] again");
+        lines
+    });
+    let kept = lines.len() - 1;
+    assert_eq!(lines[kept], std::format!("log: {} messages lost", SIZE - kept));
+    assert_eq!(vec![&lines[0]; kept], lines[..kept].iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn before_it_is_started_it_keeps_what_it_is_told() {
+    let lines = at_level(LevelFilter::Info, || {
+        let log = Log::new();
+        say(&log, Level::Info, "kernel", "early");
+        lines(&log)
+    });
+    assert_eq!(lines, ["[   0.000000] early"]);
+}
+
+#[test]
+fn levels_have_the_names_of_the_log_crate() {
+    assert_eq!(level("warn"), Some(LevelFilter::Warn));
+    assert_eq!(level("off"), Some(LevelFilter::Off));
+    assert_eq!(level("loud"), None);
+}
