@@ -10,8 +10,12 @@ use crate::MachineError;
 use alloc::{borrow::Cow, format, vec::Vec};
 use dtoolkit::{fdt::Fdt as Validated, model::DeviceTree};
 
-/// Deepest nesting of nodes that is read, the root counting as one. Real trees stay below ten.
-pub const MAX_DEPTH: usize = 32;
+/// Deepest nesting of nodes that is read, the root counting as one. Real trees stay below ten. What reads and writes trees
+/// is in part recursive, on stacks of an EL2 thread's size.
+pub const MAX_DEPTH: usize = 16;
+
+/// More nodes than any machine has: a bound for the memory that a tree takes.
+const MAX_NODES: usize = 8192;
 
 const MAGIC: u32 = 0xd00d_feed;
 const HEADER_SIZE: u32 = 40;
@@ -34,15 +38,26 @@ pub(crate) fn trim(blob: &[u8]) -> Option<&[u8]> {
     blob.get(..usize::try_from(total_size(blob)?).ok()?)
 }
 
+/// The tree at the start of `blob`, if it is well formed from end to end and not nested deeper than [`MAX_DEPTH`]. For
+/// trees of any origin; needs the heap only to say what is wrong.
+///
+/// # Errors
+/// [`MachineError::Malformed`] or [`MachineError::TooLarge`].
+pub fn validate(blob: &[u8]) -> Result<Validated<'_>, MachineError> {
+    let blob = trim(blob).ok_or_else(|| MachineError::Malformed("no device tree there, or cut off".into()))?;
+    let validated = Validated::new(blob).map_err(|error| MachineError::Malformed(format!("{error}")))?;
+    scan(blob)?;
+    Ok(validated)
+}
+
 /// A blob that `fdt` can read.
 pub(crate) struct Sound<'a>(Cow<'a, [u8]>);
 
 impl<'a> Sound<'a> {
     pub(crate) fn check(blob: &'a [u8]) -> Result<Self, MachineError> {
-        let blob = trim(blob).ok_or_else(|| MachineError::Malformed("no device tree there, or cut off".into()))?;
-        let validated = Validated::new(blob).map_err(|error| MachineError::Malformed(format!("{error}")))?;
-        let scan = scan(blob)?;
-        if !scan.nops {
+        let validated = validate(blob)?;
+        let blob = validated.data();
+        if !scan(blob)?.nops {
             return Ok(Self(Cow::Borrowed(blob)));
         }
         // The depth is known to be bounded, so the recursion of the model is, too.
@@ -60,20 +75,21 @@ pub(crate) struct Scan {
 }
 
 /// Walks the structure block once, without recursion: its end lies within `size_dt_struct`, nesting stays within
-/// [`MAX_DEPTH`], and every `#address-cells` and `#size-cells` is one cell.
+/// [`MAX_DEPTH`] and the number of nodes within [`MAX_NODES`], and every `#address-cells` and `#size-cells` is one cell.
 pub(crate) fn scan(blob: &[u8]) -> Result<Scan, MachineError> {
     let broken = || MachineError::Malformed("structure block: inconsistent sizes".into());
     let field = |offset| word(blob, offset).and_then(|value| usize::try_from(value).ok()).ok_or_else(broken);
     let (structure, strings) = (field(8)?, field(12)?);
     let structure = blob.get(structure..).and_then(|rest| rest.get(..field(36).ok()?)).ok_or_else(broken)?;
     let strings = blob.get(strings..).ok_or_else(broken)?;
-    let (mut offset, mut depth, mut nops) = (0_usize, 0_usize, false);
+    let (mut offset, mut depth, mut nodes, mut nops) = (0_usize, 0_usize, 0_usize, false);
     while let Some(token) = word(structure, offset) {
         offset = offset.saturating_add(4);
         match token {
             BEGIN_NODE => {
                 depth = depth.saturating_add(1);
-                if depth > MAX_DEPTH {
+                nodes = nodes.saturating_add(1);
+                if depth > MAX_DEPTH || nodes > MAX_NODES {
                     return Err(MachineError::TooLarge);
                 }
                 let name = structure.get(offset..).and_then(|rest| rest.iter().position(|&byte| byte == 0));

@@ -11,9 +11,6 @@ use alloc::{string::String, vec, vec::Vec};
 use fdt::node::FdtNode;
 use types::{Pa, Range};
 
-/// More nodes than any machine has: a bound for the memory that the index takes.
-const MAX_NODES: usize = 8192;
-
 struct Entry<'t, 'a> {
     node: FdtNode<'t, 'a>,
     parent: Option<usize>,
@@ -37,7 +34,8 @@ impl<'t, 'a> Index<'t, 'a> {
                 open.pop();
                 continue;
             };
-            if entries.len() >= MAX_NODES || open.len() >= MAX_DEPTH {
+            // The scan has bounded this; the lineage relies on it.
+            if open.len() >= MAX_DEPTH {
                 return Err(MachineError::TooLarge);
             }
             open.push((entries.len(), node.children()));

@@ -39,7 +39,7 @@ mod interrupts;
 mod memory;
 mod node;
 
-pub use blob::{MAX_DEPTH, total_size};
+pub use blob::{MAX_DEPTH, total_size, validate};
 pub use console::{Console, ConsoleKind};
 pub use cpus::{Conduit, Cpu, EnableMethod};
 pub use early::{early_console, first_memory, memory_at};

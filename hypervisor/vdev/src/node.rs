@@ -27,10 +27,11 @@ pub struct Node {
 }
 
 impl Node {
-    /// The phandle of the interrupt controller's node.
-    pub const INTERRUPT_CONTROLLER: u32 = 1;
+    /// The phandle of the interrupt controller's node. Compilers of device trees count from 1: the numbers of the
+    /// generated tree are out of the way of those in a user's tree that is merged over it.
+    pub const INTERRUPT_CONTROLLER: u32 = 0x8001;
     /// The phandle of the fixed 24 MHz clock that PrimeCells take for both of their clocks. Its node is the tree's.
-    pub const APB_CLOCK: u32 = 2;
+    pub const APB_CLOCK: u32 = 0x8002;
 
     /// A node called `name`, with unit address if there is one: `serial@9000000`.
     #[must_use]
