@@ -40,6 +40,8 @@ mod tree;
 mod unmap;
 
 #[cfg(test)]
+mod comparison;
+#[cfg(test)]
 mod testing;
 
 pub use change::{MapError, Progress};

@@ -28,7 +28,8 @@ pub trait TablePool {
 pub enum Stale {
     /// Last-level translations only: `TLBI ..LE..` is enough.
     Leaves,
-    /// Table descriptors as well, kept in walk caches: the invalidation must not be limited to the last level.
+    /// Table descriptors as well, kept in walk caches: the invalidation must not be limited to the last level. A table may
+    /// span more than the range; invalidating an address takes every descriptor with it that is needed to translate it.
     Tables,
 }
 

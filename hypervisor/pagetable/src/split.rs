@@ -1,7 +1,8 @@
 //! Cutting blocks.
 //!
 //! Answers for: replacing a live block by a table of smaller leaves that map the same, so that a range can be changed
-//! without touching its neighbours. Changing the size of a live block needs break-before-make (DDI 0487, D8.17.1).
+//! without touching its neighbours. Does not answer for: the change itself (`unmap`). Changing the size of a live block
+//! needs break-before-make (DDI 0487, D8.17.1).
 
 use crate::{
     change::MapError,
@@ -12,28 +13,33 @@ use crate::{
 use types::{Address, Range};
 
 impl<F: Format> Tree<F> {
-    /// Sees to it that no leaf sticks out of `start` to `end`. Nothing is changed if there are not enough tables.
+    /// Sees to it that no leaf sticks out of `start` to `end`, except one that has the attributes `wanted` already. Nothing
+    /// is changed if there are not enough tables.
     pub(crate) fn split_ends<P: TablePool, M: Maintenance<F::Input>>(
         &mut self,
         start: u64,
         end: u64,
+        wanted: Option<u64>,
         pool: &mut P,
         maintenance: &mut M,
     ) -> Result<(), MapError<F::Input>> {
         if start >= end {
             return Ok(());
         }
-        let for_start = self.tables_to_split(start, None, pool);
-        let count = for_start.saturating_add(self.tables_to_split(end, Some(start), pool));
+        let for_start = self.tables_to_split(start, None, wanted, pool);
+        let count = for_start.saturating_add(self.tables_to_split(end, Some(start), wanted, pool));
+        if count == 0 {
+            return Ok(());
+        }
         let mut reserve = TableList::reserve(count, pool).ok_or(MapError::OutOfTables)?;
         self.tables = self.tables.saturating_add(count);
-        self.split_at(start, &mut reserve, pool, maintenance);
-        self.split_at(end, &mut reserve, pool, maintenance);
+        self.split_at(start, wanted, &mut reserve, pool, maintenance);
+        self.split_at(end, wanted, &mut reserve, pool, maintenance);
         Ok(())
     }
 
     /// How many tables it takes to make `at` a boundary between leaves, when `already` is one.
-    fn tables_to_split(&self, at: u64, already: Option<u64>, pool: &impl TablePool) -> usize {
+    fn tables_to_split(&self, at: u64, already: Option<u64>, wanted: Option<u64>, pool: &impl TablePool) -> usize {
         let mut table = self.root;
         let mut cut = loop {
             if table.level.is_aligned(at) {
@@ -43,6 +49,7 @@ impl<F: Format> Tree<F> {
             match table.entry(pool.read(page, index)) {
                 Entry::Invalid => return 0,
                 Entry::Table(below) => table = below,
+                Entry::Leaf(block) if has(block, wanted) => return 0,
                 Entry::Leaf(_) => break Some(table.level),
             }
         };
@@ -62,6 +69,7 @@ impl<F: Format> Tree<F> {
     fn split_at<P: TablePool, M: Maintenance<F::Input>>(
         &self,
         at: u64,
+        wanted: Option<u64>,
         reserve: &mut TableList,
         pool: &mut P,
         maintenance: &mut M,
@@ -73,6 +81,7 @@ impl<F: Format> Tree<F> {
             match table.entry(pool.read(page, index)) {
                 Entry::Invalid => return,
                 Entry::Table(below) => table = below,
+                Entry::Leaf(block) if has(block, wanted) => return,
                 Entry::Leaf(block) => {
                     let Some(level) = table.level.below() else { return };
                     let Some(pa) = reserve.pop(pool) else { return };
@@ -90,6 +99,11 @@ impl<F: Format> Tree<F> {
             }
         }
     }
+}
+
+/// Whether a leaf has these attributes.
+fn has(leaf: u64, wanted: Option<u64>) -> bool {
+    wanted.is_some_and(|wanted| Level::Three.leaf(output(leaf), wanted) & ATTRIBUTES == leaf & ATTRIBUTES)
 }
 
 /// Fills a table with leaves that map together what `block`, one level up, maps.

@@ -1,76 +1,252 @@
 //! Memory and walkers for tests.
 //!
-//! Answers for: a pool with a limit that notices double frees, use after free and leaks; a [`Maintenance`] that keeps what
-//! a TLB would keep. Does not answer for: anything outside tests.
+//! Answers for: a pool with a limit that notices double frees, use after free and leaks, and hardware that is as
+//! unforgiving as the architecture allows: walkers that see writes in any order until they are published, keep every
+//! translation and every table they could ever have seen until they are told to forget it, and break when a valid
+//! descriptor is replaced by a different one. Does not answer for: anything outside tests.
 
 use crate::pool::{Maintenance, Stale, TablePool};
-use std::{boxed::Box, collections::BTreeMap, vec::Vec};
-use types::{Pa, Range};
+use std::{
+    boxed::Box,
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    vec,
+    vec::Vec,
+};
+use types::{Address, Pa, Range};
 
-/// Tables from 0x10_0000_0000 upwards; memory is never handed out twice, so that stale pointers are noticed.
-pub(crate) struct TestPool {
-    tables: BTreeMap<u64, Box<[u64; 512]>>,
-    next: u64,
-    /// How many tables may still be allocated.
-    pub(crate) left: usize,
-}
-
-impl TestPool {
-    pub(crate) fn with(left: usize) -> Self {
-        Self { tables: BTreeMap::new(), next: 0x10_0000_0000, left }
-    }
-
-    pub(crate) fn in_use(&self) -> usize {
-        self.tables.len()
-    }
-}
-
-impl TablePool for TestPool {
-    fn allocate(&mut self, pages: usize) -> Option<Pa> {
-        assert!(pages.is_power_of_two() && pages <= 16);
-        self.left = self.left.checked_sub(pages)?;
-        let start = self.next.next_multiple_of(pages as u64 * 4096);
-        self.next = start + pages as u64 * 4096;
-        for page in (start..self.next).step_by(4096) {
-            self.tables.insert(page, Box::new([0; 512]));
-        }
-        Some(Pa(start))
-    }
-
-    fn free(&mut self, table: Pa, pages: usize) {
-        for page in (table.0..).step_by(4096).take(pages) {
-            self.tables.remove(&page).expect("freed what was not allocated");
-        }
-        self.left += pages;
-    }
-
-    fn read(&self, table: Pa, index: usize) -> u64 {
-        self.tables[&table.0][index]
-    }
-
-    fn write(&mut self, table: Pa, index: usize, descriptor: u64) {
-        self.tables.get_mut(&table.0).expect("written to a table that is not allocated")[index] = descriptor;
-    }
-}
-
-/// Writes down what it is told.
-#[derive(Default)]
-pub(crate) struct Recorder {
-    pub(crate) events: Vec<Event>,
-}
-
+/// What maintenance was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Event {
     Publish,
     Invalidate { start: u64, end: u64, stale: Stale },
 }
 
-impl<A: types::Address> Maintenance<A> for Recorder {
+/// A descriptor that walkers may still remember.
+struct Memory {
+    start: u64,
+    end: u64,
+    /// The tables that it led to; none for a leaf.
+    tables: Vec<u64>,
+}
+
+/// Where a live table stands: the input address of its first descriptor, and its level.
+#[derive(Clone, Copy)]
+struct Place {
+    base: u64,
+    level: u32,
+}
+
+impl Place {
+    /// Input addresses of descriptor `index`.
+    fn span(self, index: usize) -> (u64, u64) {
+        let size = 1 << (12 + 9 * (3 - self.level));
+        (self.base + index as u64 * size, self.base + (index as u64 + 1) * size)
+    }
+}
+
+/// Bits that a live leaf may change in without break-before-make: AP/S2AP, XN.
+const PERMISSIONS: u64 = (0b11 << 6) | (0b11 << 53);
+
+#[derive(Default)]
+struct World {
+    tables: BTreeMap<u64, Box<[u64; 512]>>,
+    next: u64,
+    left: usize,
+    live: BTreeMap<u64, Place>,
+    remembered: Vec<Memory>,
+    unpublished: BTreeSet<u64>,
+    events: Vec<Event>,
+    leaves_written: usize,
+}
+
+impl World {
+    /// The live tables from `page` down, and their places.
+    fn subtree(&self, page: u64, place: Place) -> Vec<(u64, Place)> {
+        let mut found = vec![(page, place)];
+        for (index, descriptor) in self.tables[&page].iter().enumerate().filter(|_| place.level < 3) {
+            if descriptor & 3 == 3 {
+                let below = Place { base: place.span(index).0, level: place.level + 1 };
+                found.extend(self.subtree(descriptor & 0xffff_ffff_f000, below));
+            }
+        }
+        found
+    }
+
+    fn write_live(&mut self, page: u64, index: usize, new: u64, place: Place) {
+        let (start, end) = place.span(index);
+        let old = self.tables[&page][index];
+        let is_table = |descriptor: u64| place.level < 3 && descriptor & 3 == 3;
+        let below = Place { base: start, level: place.level + 1 };
+        if old & new & 1 == 1 && old != new {
+            assert!(!is_table(old) && !is_table(new), "a live table was replaced without break");
+            assert_eq!((old ^ new) & !PERMISSIONS, 0, "a live leaf was changed without break: {old:#x} to {new:#x}");
+        }
+        if new & 1 == 1 && old & 1 == 0 {
+            let clash = self.remembered.iter().any(|memory| memory.start < end && start < memory.end);
+            assert!(!clash, "{start:#x} made before the break was invalidated");
+            if is_table(new) {
+                for (page, place) in self.subtree(new & 0xffff_ffff_f000, below) {
+                    assert!(!self.unpublished.contains(&page), "a table was linked before its contents were published");
+                    assert!(self.live.insert(page, place).is_none(), "a table has two places");
+                }
+            }
+        }
+        if new & 1 == 1 && !is_table(new) {
+            assert!(place.level > 0, "level 0 has no blocks");
+            assert_eq!(new & 0xffff_ffff_f000 & (end - start - 1), 0, "a block is not aligned to its size");
+            self.leaves_written += 1;
+        }
+        if old & 1 == 1 && old != new {
+            let mut tables = vec![];
+            if is_table(old) && new & 1 == 0 {
+                for (page, _) in self.subtree(old & 0xffff_ffff_f000, below) {
+                    self.live.remove(&page);
+                    tables.push(page);
+                }
+            }
+            self.remembered.push(Memory { start, end, tables });
+        }
+    }
+
+    fn forget(&mut self, start: u64, end: u64, stale: Stale) {
+        self.unpublished.clear();
+        self.remembered.retain(|memory| {
+            // A leaf in all its extent; a table through any address it is needed to translate, unless only leaves were
+            // meant (DDI 0487, D8.17.5, "the scope of TLB maintenance instructions").
+            if memory.tables.is_empty() {
+                !(start <= memory.start && memory.end <= end)
+            } else {
+                !(stale == Stale::Tables && start < memory.end && memory.start < end)
+            }
+        });
+    }
+}
+
+/// Tables from 0x10_0000_0000 upwards; memory is never handed out twice, so that stale pointers are noticed.
+pub(crate) struct TestPool(Rc<RefCell<World>>);
+
+impl TestPool {
+    /// Room for so many tables.
+    pub(crate) fn with(left: usize) -> Self {
+        Self(Rc::new(RefCell::new(World { left, next: 0x10_0000_0000, ..World::default() })))
+    }
+
+    /// What reports to the walkers of these tables.
+    pub(crate) fn walkers(&self) -> Walkers {
+        Walkers(self.0.clone())
+    }
+
+    pub(crate) fn in_use(&self) -> usize {
+        self.0.borrow().tables.len()
+    }
+
+    pub(crate) fn set_left(&mut self, left: usize) {
+        self.0.borrow_mut().left = left;
+    }
+
+    /// Descriptors of a table.
+    pub(crate) fn table(&self, page: u64) -> [u64; 512] {
+        *self.0.borrow().tables[&page]
+    }
+}
+
+impl TablePool for TestPool {
+    fn allocate(&mut self, pages: usize) -> Option<Pa> {
+        assert!(pages.is_power_of_two() && pages <= 16);
+        let mut world = self.0.borrow_mut();
+        world.left = world.left.checked_sub(pages)?;
+        let start = world.next.next_multiple_of(pages as u64 * 4096);
+        world.next = start + pages as u64 * 4096;
+        for page in (start..world.next).step_by(4096) {
+            world.tables.insert(page, Box::new([0; 512]));
+            // The zeros are writes as well.
+            world.unpublished.insert(page);
+        }
+        Some(Pa(start))
+    }
+
+    fn free(&mut self, table: Pa, pages: usize) {
+        let mut world = self.0.borrow_mut();
+        for page in (table.0..).step_by(4096).take(pages) {
+            assert!(!world.live.contains_key(&page), "freed a table that walkers reach");
+            let remembered = world.remembered.iter().any(|memory| memory.tables.contains(&page));
+            assert!(!remembered, "freed a table that walkers may remember");
+            world.tables.remove(&page).expect("freed what was not allocated");
+            world.unpublished.remove(&page);
+        }
+        world.left += pages;
+    }
+
+    fn read(&self, table: Pa, index: usize) -> u64 {
+        self.0.borrow().tables[&table.0][index]
+    }
+
+    fn write(&mut self, table: Pa, index: usize, descriptor: u64) {
+        let mut world = self.0.borrow_mut();
+        if let Some(&place) = world.live.get(&table.0) {
+            world.write_live(table.0, index, descriptor, place);
+        }
+        let remembered = world.remembered.iter().any(|memory| memory.tables.contains(&table.0));
+        assert!(!remembered || descriptor & 1 == 0, "a dead table that walkers may remember became valid again");
+        world.tables.get_mut(&table.0).expect("written to a table that is not allocated")[index] = descriptor;
+        world.unpublished.insert(table.0);
+    }
+}
+
+/// The hardware that walks the tables of a [`TestPool`].
+pub(crate) struct Walkers(Rc<RefCell<World>>);
+
+impl Walkers {
+    /// Loads a root: from now on every write is seen.
+    pub(crate) fn install(&mut self, root: Pa, level: u32, pages: usize) {
+        let mut world = self.0.borrow_mut();
+        world.unpublished.clear();
+        for page in 0..pages as u64 {
+            let base = (page * 512) << (12 + 9 * (3 - level));
+            for (page, place) in world.subtree(root.0 + page * 4096, Place { base, level }) {
+                world.live.insert(page, place);
+            }
+        }
+    }
+
+    /// Unloads the root and forgets everything.
+    pub(crate) fn retire(&mut self) {
+        let mut world = self.0.borrow_mut();
+        world.live.clear();
+        world.remembered.clear();
+    }
+
+    /// What was asked for since this was called last.
+    pub(crate) fn events(&mut self) -> Vec<Event> {
+        core::mem::take(&mut self.0.borrow_mut().events)
+    }
+
+    /// How many leaves became valid since this was called last.
+    pub(crate) fn leaves_written(&mut self) -> usize {
+        core::mem::take(&mut self.0.borrow_mut().leaves_written)
+    }
+
+    /// Checks that no walker remembers what is no longer so, and that every write is seen.
+    pub(crate) fn assert_up_to_date(&self) {
+        let world = self.0.borrow();
+        assert!(world.remembered.is_empty(), "walkers were not told of {:#x}", world.remembered[0].start);
+        assert!(world.live.keys().all(|page| !world.unpublished.contains(page)), "writes were not published");
+    }
+}
+
+impl<A: Address> Maintenance<A> for Walkers {
     fn publish(&mut self) {
-        self.events.push(Event::Publish);
+        let mut world = self.0.borrow_mut();
+        world.unpublished.clear();
+        world.events.push(Event::Publish);
     }
 
     fn invalidate(&mut self, range: Range<A>, stale: Stale) {
-        self.events.push(Event::Invalidate { start: range.start().as_u64(), end: range.end().as_u64(), stale });
+        let (start, end) = (range.start().as_u64(), range.end().as_u64());
+        let mut world = self.0.borrow_mut();
+        world.forget(start, end, stale);
+        world.events.push(Event::Invalidate { start, end, stale });
     }
 }

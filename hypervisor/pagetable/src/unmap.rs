@@ -37,7 +37,7 @@ impl<F: Format> Tree<F> {
         maintenance: &mut M,
     ) -> Result<Progress<F::Input>, MapError<F::Input>> {
         let (start, end) = self.check(range)?;
-        self.split_ends(start, end, pool, maintenance)?;
+        self.split_ends(start, end, None, pool, maintenance)?;
         let mut walk = Walk::<_, _, F>::new(entries, pool, maintenance);
         let stop = walk.unmap(self.root, start, end);
         let (changed, freed) = walk.finish(start, stop);
@@ -55,9 +55,10 @@ impl<F: Format> Tree<F> {
         maintenance: &mut M,
     ) -> Result<Progress<F::Input>, MapError<F::Input>> {
         let (start, end) = self.check(range)?;
-        self.split_ends(start, end, pool, maintenance)?;
+        let attributes = F::encode(attributes);
+        self.split_ends(start, end, Some(attributes), pool, maintenance)?;
         let mut walk = Walk::<_, _, F>::new(entries, pool, maintenance);
-        let stop = walk.protect(F::encode(attributes), self.root, start, end);
+        let stop = walk.protect(attributes, self.root, start, end);
         let (changed, _) = walk.finish(start, stop);
         Ok(Progress::up_to(stop, end, changed))
     }
@@ -87,7 +88,7 @@ impl<'a, P: TablePool, M: Maintenance<F::Input>, F: Format> Walk<'a, P, M, F> {
                 Entry::Leaf(_) => {
                     self.pool.write(page, index, 0);
                     self.stale = true;
-                    self.spend(table.level.size());
+                    self.spend(end.wrapping_sub(at));
                 }
                 Entry::Table(below) => {
                     let stop = self.unmap(below, at, end);
@@ -107,7 +108,8 @@ impl<'a, P: TablePool, M: Maintenance<F::Input>, F: Format> Walk<'a, P, M, F> {
         at
     }
 
-    /// Rewrites the leaves from `from` to `to`, all within this table; says where it stopped.
+    /// Rewrites the leaves from `from` to `to`, all within this table; says where it stopped. A leaf that sticks out of the
+    /// range has these attributes already.
     fn protect(&mut self, attributes: u64, table: Table, from: u64, to: u64) -> u64 {
         let mut at = from;
         while at < to && self.entries > 0 {
@@ -125,7 +127,7 @@ impl<'a, P: TablePool, M: Maintenance<F::Input>, F: Format> Walk<'a, P, M, F> {
                         self.pool.write(page, index, new);
                         self.stale = true;
                     }
-                    self.spend(table.level.size());
+                    self.spend(end.wrapping_sub(at));
                 }
                 Entry::Table(below) => {
                     let stop = self.protect(attributes, below, at, end);

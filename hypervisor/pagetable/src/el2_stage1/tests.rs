@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     pool::Stale,
-    testing::{Event, Recorder, TestPool},
+    testing::{Event, TestPool},
 };
 
 const ALL: usize = usize::MAX;
@@ -44,7 +44,8 @@ fn leaves_hold_what_the_manual_says() {
     for (attributes, bits) in expected {
         let mut pool = TestPool::with(4);
         let mut el2 = El2Stage1::new(PaRange::Bits48, &mut pool).unwrap();
-        let progress = el2.map(range(0x1000, 0x1000), Pa(0x9000), attributes, ALL, &mut pool, &mut Recorder::default());
+        let mut walkers = pool.walkers();
+        let progress = el2.map(range(0x1000, 0x1000), Pa(0x9000), attributes, ALL, &mut pool, &mut walkers);
         assert_eq!(progress, Ok(Progress { changed: 0x1000, rest: None }));
         assert_eq!(leaf(&el2, 0x1000, &pool), 0x9000 | bits | 0b11, "{attributes:?}");
         assert_eq!(el2.lookup(Va(0x1fff), &pool).unwrap().attributes, attributes);
@@ -57,28 +58,31 @@ fn leaves_hold_what_the_manual_says() {
 fn an_image_can_be_mapped_as_data_and_then_be_write_protected_while_it_runs() {
     let mut pool = TestPool::with(8);
     let mut el2 = El2Stage1::new(PaRange::Bits40, &mut pool).unwrap();
-    let mut recorder = Recorder::default();
+    let mut walkers = pool.walkers();
+    walkers.install(el2.root(), 0, 1);
     let text = range(0x4020_0000, 0x3000);
-    let progress = el2.map(text, Pa(0x4020_0000), El2Attributes::Data, ALL, &mut pool, &mut recorder).unwrap();
+    let progress = el2.map(text, Pa(0x4020_0000), El2Attributes::Data, ALL, &mut pool, &mut walkers).unwrap();
     assert!(progress.is_complete());
-    recorder.events.clear();
-    let progress = el2.protect(text, El2Attributes::Code, ALL, &mut pool, &mut recorder).unwrap();
+    walkers.events();
+    let progress = el2.protect(text, El2Attributes::Code, ALL, &mut pool, &mut walkers).unwrap();
     assert_eq!(progress, Progress { changed: 0x3000, rest: None });
     assert_eq!(el2.lookup(Va(0x4020_2000), &pool).unwrap().attributes, El2Attributes::Code);
     // One invalidation afterwards: permissions do not need break-before-make.
     let whole = Event::Invalidate { start: 0x4020_0000, end: 0x4020_3000, stale: Stale::Leaves };
-    assert_eq!(recorder.events, [whole]);
+    assert_eq!(walkers.events(), [whole]);
+    walkers.assert_up_to_date();
 }
 
 #[test]
 fn a_guard_page_is_a_hole_between_stacks() {
     let mut pool = TestPool::with(8);
     let mut el2 = El2Stage1::new(PaRange::Bits40, &mut pool).unwrap();
+    let mut walkers = pool.walkers();
     let stacks = 0xffff_0000_0000;
     for stack in 0..3 {
         let at = range(stacks + 0x5000 * stack + 0x1000, 0x4000);
         let to = Pa(0x8000_0000 + 0x4000 * stack);
-        assert!(el2.map(at, to, El2Attributes::Data, ALL, &mut pool, &mut Recorder::default()).unwrap().is_complete());
+        assert!(el2.map(at, to, El2Attributes::Data, ALL, &mut pool, &mut walkers).unwrap().is_complete());
     }
     assert_eq!(el2.lookup(Va(stacks + 0x5000), &pool), None);
     assert_eq!(el2.lookup(Va(stacks + 0x4fff), &pool).unwrap().to, Pa(0x8000_3000));
