@@ -81,3 +81,6 @@ fn after_device(vm: &Vm, vcpu: &Vcpu, effects: &mut Effects) -> Next {
         Some(cause) => vm.stop(vcpu, effects, cause, format_args!("a device ended the VM: {cause}")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,6 +36,8 @@ mod partition;
 pub mod policy;
 pub mod psci;
 pub mod smccc;
+#[cfg(test)]
+mod testing;
 pub mod timer;
 pub mod tree;
 mod vcpu;

@@ -297,3 +297,6 @@ impl Power {
         was == 1
     }
 }
+
+#[cfg(test)]
+mod tests;
