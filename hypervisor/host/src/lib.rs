@@ -22,8 +22,10 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod archive;
 pub mod console;
 mod end;
 pub mod log;
+pub mod startup;
 
 pub use end::{ALL_ENDED, end_line};
