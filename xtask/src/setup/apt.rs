@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::workspace::output;
+use crate::workspace::{output, run, target};
 
 /// One component of one suite on one mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,14 +32,33 @@ impl Source {
 
 /// The machine's sources of binary packages.
 pub(crate) fn sources() -> Result<Vec<Source>> {
-    let format = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(SIGNED_BY)";
-    let text = output(Command::new("apt-get").args(["indextargets", "--format", format, "Identifier: Packages"]))
-        .context("cannot read this machine's package sources")?;
-    let sources = parse(&text);
+    let known = listed(&[])?;
+    if !known.is_empty() {
+        return Ok(known);
+    }
+    // A machine that has never read its lists names no sources. Reading them aside needs no root.
+    let lists = target().join("setup/machine-lists");
+    std::fs::create_dir_all(lists.join("partial"))?;
+    let aside = options(&[
+        ("Dir::State::lists", &lists.display().to_string()),
+        ("Dir::Cache::pkgcache", ""),
+        ("Dir::Cache::srcpkgcache", ""),
+        ("APT::Sandbox::User", ""),
+    ]);
+    eprintln!("setup: reading this machine's package lists ...");
+    run(Command::new("apt-get").args(patient()).args(&aside).args(["-q", "update"]).stdout(std::io::stderr()))?;
+    let sources = listed(&aside)?;
     if sources.is_empty() {
         bail!("this machine has no package sources");
     }
     Ok(sources)
+}
+
+fn listed(options: &[String]) -> Result<Vec<Source>> {
+    let format = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)|$(SIGNED_BY)";
+    let mut command = Command::new("apt-get");
+    command.args(options).args(["indextargets", "--format", format, "Identifier: Packages"]);
+    Ok(parse(&output(&mut command).context("cannot read this machine's package sources")?))
 }
 
 fn parse(text: &str) -> Vec<Source> {

@@ -15,6 +15,9 @@ use crate::workspace::{describe, find_program, output, run, target};
 
 /// Debian release whose own QEMU is too old, but whose backports have a newer one.
 const NEEDS_BACKPORTS: &str = "bookworm";
+/// Only QEMU itself comes from the backports. With `-t` its libraries would too, and then the release's debugger, which
+/// needs its own version of one of them, could no longer be installed. See apt_preferences(5).
+const PREFERENCES: &str = "Package: qemu-*\nPin: release n=bookworm-backports\nPin-Priority: 990\n";
 /// Where apt keeps a machine's lists of sources.
 const SYSTEM_SOURCES: &str = "/etc/apt/sources.list.d";
 
@@ -44,11 +47,7 @@ pub(crate) fn install(package: &str, wanted: Wanted) -> Result<()> {
     }
     as_administrator("apt-get", |update| update.args(&options).args(["-q", "update"]))?;
     as_administrator("apt-get", |install| {
-        install.args(&options).args(["-q", "-y", "--no-install-recommends"]);
-        if backports {
-            install.args(["-t", &format!("{NEEDS_BACKPORTS}-backports")]);
-        }
-        install.arg("install").arg(package)
+        install.args(&options).args(["-q", "-y", "--no-install-recommends", "install", package])
     })
 }
 
@@ -78,10 +77,13 @@ fn private_sources(sources: &[Source]) -> Result<Vec<String>> {
             }
         }
     }
+    let preferences = folder.join("preferences");
+    fs::write(&preferences, PREFERENCES)?;
     let backports = Source { suite: format!("{NEEDS_BACKPORTS}-backports"), ..release.clone() };
     fs::write(parts.join("bulkhead-backports.list"), backports.line())?;
     Ok(apt::options(&[
         ("Dir::Etc::sourceparts", &text(&parts)?),
+        ("Dir::Etc::preferences", &text(&preferences)?),
         ("Dir::State::lists", &text(&lists)?),
         // Not the machine's own: they would be rebuilt for these sources now and for the usual ones next time.
         ("Dir::Cache::pkgcache", ""),

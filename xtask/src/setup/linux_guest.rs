@@ -77,7 +77,7 @@ fn download(image: &Path, busybox: &Path) -> Result<()> {
     fs::create_dir_all(&packages)?;
     let client = PrivateClient::new(&state().join("apt"), &release)?;
     eprintln!("setup: reading the package lists of the Linux guest ...");
-    run(client.command("apt-get").args(["-q", "update"]).stdout(Stdio::from(std::io::stderr())))?;
+    run(client.command("apt-get").args(["-q", "update"]).stdout(std::io::stderr()))?;
     let depends = output(client.command("apt-cache").args(["--important", "depends", KERNEL_META_PACKAGE]))?;
     let kernel =
         kernel_package(&depends).with_context(|| format!("{KERNEL_META_PACKAGE} depends on no kernel: {depends:?}"))?;
@@ -86,7 +86,7 @@ fn download(image: &Path, busybox: &Path) -> Result<()> {
         .command("apt-get")
         .args(["-q", "download", &kernel, BUSYBOX_PACKAGE])
         .current_dir(&packages)
-        .stdout(Stdio::from(std::io::stderr())))?;
+        .stdout(std::io::stderr()))?;
     eprintln!("setup: unpacking ...");
     write_whole(image, &unpack(&packages, &kernel, "./boot/vmlinuz-")?)?;
     write_whole(busybox, &unpack(&packages, BUSYBOX_PACKAGE, "./bin/busybox")?)
