@@ -228,7 +228,11 @@ impl Stack {
         });
         let stack = Self { slot, frames: None };
         let Space { tables, pool, .. } = &mut *space;
-        tables.as_mut()?.map(stack.range(), frames.start(), El2Attributes::Data, usize::MAX, pool, &mut Live).ok()?;
+        tables
+            .as_mut()?
+            .map(stack.range(), frames.start(), El2Attributes::Data, usize::MAX, pool, &mut Live)
+            .ok()
+            .map(drop)?;
         drop(space);
         Some(Self { slot, frames: Some(frames) })
     }

@@ -1,56 +1,222 @@
-//! temporary
+//! The console's device, and the host thread behind it.
+//!
+//! Answers for: the UART, feeding it from the multiplexer (`host`), taking what is typed, and printing when nothing else
+//! works any more. Does not answer for: what is shown when (`host::console`).
+
+use crate::partition;
+use crate::sync::{Lock, Rank, masked};
+use crate::{board, interrupt, start, thread};
+use alloc::sync::Arc;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU64, Ordering};
-use drivers::{Mmio, pl011::Pl011};
-use machine::Machine;
-use types::Pa;
+use drivers::Mmio;
+use drivers::pl011::Pl011;
+use host::console::{Action, Bell, Multiplexer, Next, Progress, Uart, Urgency, VmNumber};
+use host::log::{Log, Surroundings};
+use machine::{ConsoleKind, Machine};
+use sched::{Parameters, Policy, Priority};
+use spin::Once;
+use types::{CpuSet, MAX_CPUS, Pa, Ticks};
 
+/// Priority of the console's thread: output goes on while VMs with the default priority are busy.
+const PRIORITY: u8 = 40;
+
+/// Bytes that are sent with interrupts masked.
+const CHUNK: usize = 128;
+
+/// Polls of a transmitter that is full before an epitaph goes on without it.
+const PATIENCE: u32 = 1_000_000;
+
+/// How long output may wait for more to come, and how long a full transmitter is left alone, in microseconds.
+const PAUSE: u64 = 1000;
+
+static LOG: Log = Log::new();
 static EARLY: AtomicU64 = AtomicU64::new(0);
+static BELL: Once<Arc<Bell>> = Once::new();
+static CONSOLE: Lock<Option<Console>> = Lock::new(Rank::Console, None);
+static THREAD: Once<Arc<thread::Thread>> = Once::new();
 
+struct Console {
+    multiplexer: Multiplexer,
+    device: Option<Device>,
+}
+
+struct Device(Pl011);
+
+impl Uart for Device {
+    fn ready(&self) -> bool {
+        self.0.can_send()
+    }
+    fn send(&mut self, byte: u8) {
+        self.0.send(byte);
+    }
+}
+
+/// A machine without a console that we have a driver for: everything printed vanishes.
+struct Nowhere;
+
+impl Uart for Nowhere {
+    fn ready(&self) -> bool {
+        true
+    }
+    fn send(&mut self, _: u8) {}
+}
+
+/// A PL011 is at `base`: [`write_now`] may use it.
 pub(crate) fn set_early(base: Pa) {
     EARLY.store(base.0, Ordering::Relaxed);
 }
 
+/// Prints at once, past every queue and lock: before there is a console, and when the hypervisor has failed.
 pub(crate) fn write_now(text: &str) {
     let base = EARLY.load(Ordering::Relaxed);
     if base == 0 {
         return;
     }
-    // SAFETY: x
+    // SAFETY: a PL011 by the device tree, mapped since the MMU is on. Whoever else uses it either does not exist yet or has
+    // been stopped.
     let mut device = Pl011::new(unsafe { Mmio::new(Pa(base), 0x1000) });
     for byte in text.bytes() {
-        for _ in 0..100_000 {
-            if device.can_send() {
-                break;
-            }
-        }
+        let _ = (0..PATIENCE).any(|_| device.can_send());
         device.send(byte);
     }
 }
 
 struct Now;
+
 impl Write for Now {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         write_now(text);
         Ok(())
     }
 }
+
+/// As [`write_now`], formatted.
 pub(crate) fn print_now(text: fmt::Arguments<'_>) {
     let _ = Now.write_fmt(text);
 }
 
-struct L;
-impl log::Log for L {
-    fn enabled(&self, _: &log::Metadata) -> bool {
-        true
+/// Prints what the log still holds, for an epitaph.
+pub(crate) fn rescue_log() {
+    let mut line = alloc::vec::Vec::with_capacity(256);
+    for _ in 0..64 {
+        line.clear();
+        if !LOG.rescue_line(&mut line) {
+            return;
+        }
+        write_now(core::str::from_utf8(&line).unwrap_or("?"));
+        write_now("\r\n");
     }
-    fn log(&self, r: &log::Record) {
-        print_now(format_args!("{}: {}\r\n", r.level(), r.args()));
+}
+
+fn nanoseconds() -> u64 {
+    el2::cpu::counter_frequency().map_or(0, |frequency| frequency.to_nanoseconds(el2::cpu::counter()))
+}
+
+/// Takes over the machine's console and starts logging to it. Threads do not run yet.
+pub(crate) fn initialise(machine: &Machine) {
+    let _ = log::set_logger(&LOG);
+    log::set_max_level(log::LevelFilter::Info);
+    let multiplexer = Multiplexer::new(&LOG);
+    let bell = Arc::clone(BELL.call_once(|| multiplexer.bell()));
+    LOG.start(Surroundings { nanoseconds, masked: |work| masked(work), bell });
+    let chosen = machine.consoles.iter().find(|console| console.kind == ConsoleKind::Pl011);
+    let device = chosen.map(|console| {
+        if EARLY.swap(console.registers.start().0, Ordering::Relaxed) == 0 {
+            start::map_device(console.registers);
+        }
+        // SAFETY: a PL011 by the device tree, mapped; from here on this is its driver.
+        Device(Pl011::new(unsafe { Mmio::of(&console.registers) }))
+    });
+    *CONSOLE.lock() = Some(Console { multiplexer, device });
+    if let Some(intid) = chosen.and_then(|console| console.intid) {
+        interrupt::enable_console(intid);
+        if let Some(Console { device: Some(device), .. }) = &mut *CONSOLE.lock() {
+            device.0.enable_input();
+        }
     }
-    fn flush(&self) {}
 }
-pub(crate) fn initialise(_machine: &Machine) {
-    let _ = log::set_logger(&L);
-    log::set_max_level(log::LevelFilter::Debug);
+
+/// Starts the console's thread.
+///
+/// # Errors
+/// If there is no memory for it.
+pub(crate) fn start_thread() -> Result<(), thread::SpawnError> {
+    let parameters = Parameters {
+        priority: Priority::new(PRIORITY).unwrap_or(Priority::HIGHEST),
+        policy: Policy::RoundRobin,
+        affinity: CpuSet::first(MAX_CPUS),
+    };
+    let thread = thread::spawn("console".into(), parameters, || run())?;
+    THREAD.call_once(|| thread);
+    Ok(())
 }
-pub(crate) fn input_ready() {}
+
+/// Works with the multiplexer. Interrupts are masked meanwhile.
+pub(crate) fn with<R>(work: impl FnOnce(&mut Multiplexer) -> R) -> Option<R> {
+    let result = CONSOLE.lock().as_mut().map(|console| work(&mut console.multiplexer));
+    answer_bell();
+    result
+}
+
+fn step() -> Option<Progress> {
+    CONSOLE.lock().as_mut().map(|Console { multiplexer, device }| match device {
+        Some(device) => multiplexer.step(device, CHUNK),
+        None => multiplexer.step(&mut Nowhere, CHUNK),
+    })
+}
+
+fn pause() -> Ticks {
+    let ticks = el2::cpu::counter_frequency().map_or(Ticks(0), |frequency| frequency.microseconds(PAUSE));
+    el2::cpu::counter().saturating_add(ticks)
+}
+
+fn run() -> ! {
+    loop {
+        let Some(progress) = step() else { el2::cpu::park() };
+        progress.relieved.iter().for_each(partition::wake_writers);
+        if progress.finished {
+            board::power_off();
+        }
+        match progress.next {
+            Next::Again => {}
+            Next::UartFull => thread::sleep_until(pause()),
+            Next::Idle => thread::sleep_until(Ticks::NEVER),
+        }
+    }
+}
+
+/// Wakes the console's thread if somebody has asked for it.
+#[inline]
+pub(crate) fn answer_bell() {
+    if let (Some(urgency), Some(thread)) = (BELL.get().and_then(|bell| bell.answer()), THREAD.get()) {
+        match urgency {
+            Urgency::Now => thread::notify(thread),
+            Urgency::Soon => thread::notify_at(thread, pause()),
+        }
+    }
+}
+
+/// The UART has received something.
+pub(crate) fn input_ready() {
+    let mut to_wake = arrayvec::ArrayVec::<VmNumber, 8>::new();
+    let mut power_off = false;
+    if let Some(Console { multiplexer, device: Some(device) }) = &mut *CONSOLE.lock() {
+        while let Some(byte) = device.0.receive() {
+            match multiplexer.input(byte) {
+                Action::None => {}
+                Action::Wake(number) if to_wake.contains(&number) => {}
+                Action::Wake(number) => {
+                    let _ = to_wake.try_push(number);
+                }
+                Action::PowerOff => power_off = true,
+            }
+        }
+        device.0.clear_interrupt();
+    }
+    if power_off {
+        board::power_off();
+    }
+    to_wake.into_iter().for_each(partition::wake_reader);
+    answer_bell();
+}

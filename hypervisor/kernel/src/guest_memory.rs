@@ -140,7 +140,9 @@ impl GuestMemory for GuestRam {
             // SAFETY: aligned, within the VM's frames, only ever accessed atomically or as bytes by us.
             AccessSize::Byte => unsafe { AtomicU8::from_ptr(host as *mut u8) }.store(value as u8, Ordering::Release),
             // SAFETY: as above.
-            AccessSize::Halfword => unsafe { AtomicU16::from_ptr(host as *mut u16) }.store(value as u16, Ordering::Release),
+            AccessSize::Halfword => {
+                unsafe { AtomicU16::from_ptr(host as *mut u16) }.store(value as u16, Ordering::Release)
+            }
             // SAFETY: as above.
             AccessSize::Word => unsafe { AtomicU32::from_ptr(host as *mut u32) }.store(value as u32, Ordering::Release),
             // SAFETY: as above.

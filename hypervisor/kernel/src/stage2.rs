@@ -37,9 +37,9 @@ impl Vmid {
     fn new() -> Option<Self> {
         let mut vmids = VMIDS.lock();
         let count = (VMID_WORDS * 64) as u16;
-        let free = (0..count).map(|n| (vmids.next + n) % count).find(|&id| {
-            vmids.used.get(usize::from(id / 64)).is_some_and(|word| word >> (id % 64) & 1 == 0)
-        })?;
+        let free = (0..count)
+            .map(|n| (vmids.next + n) % count)
+            .find(|&id| vmids.used.get(usize::from(id / 64)).is_some_and(|word| word >> (id % 64) & 1 == 0))?;
         vmids.used[usize::from(free / 64)] |= 1 << (free % 64);
         vmids.next = (free + 1) % count;
         Some(Self(free))
@@ -141,9 +141,9 @@ impl GuestSpace {
         let attributes = Stage2Attributes::new(Memory::NormalWriteBack, access);
         let vttbr = self.vttbr();
         match &mut self.tables {
-            Some(tables) => tables
-                .map(range, to, attributes, usize::MAX, &mut Pool(self.owner), &mut Live { vttbr })
-                .map(|_| ()),
+            Some(tables) => {
+                tables.map(range, to, attributes, usize::MAX, &mut Pool(self.owner), &mut Live { vttbr }).map(|_| ())
+            }
             None => Err(MapError::OutOfTables),
         }
     }

@@ -13,6 +13,8 @@ use spin::mutex::{TicketMutex, TicketMutexGuard};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Rank {
+    /// The console, and the interrupt controller's shared part.
+    Console,
     /// The list of partitions.
     Partitions,
     /// One partition's memory.
@@ -25,8 +27,6 @@ pub(crate) enum Rank {
     Heap,
     /// Page frames.
     Frames,
-    /// The console's device.
-    Console,
 }
 
 /// The ranks of the locks that one CPU holds.

@@ -9,9 +9,9 @@
 
 use crate::address_space::Stack;
 use crate::cpu::{self, PerCpu};
-use crate::interrupt;
 use crate::sync::{HandoverLock, Masked, Rank};
 use crate::vcpu;
+use crate::{console, interrupt};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -103,6 +103,15 @@ impl Core {
         }
     }
 
+    fn notify(&mut self, thread: &Thread) {
+        thread.notified.store(true, Ordering::SeqCst);
+        match (thread.place.load(Ordering::SeqCst), thread.id.get()) {
+            (0, Some(id)) => self.wake(id, el2::cpu::counter()),
+            (0, None) => {}
+            (place, _) => interrupt::kick(CpuId((place - 1) as u16)),
+        }
+    }
+
     /// Wakes whose time has come on this CPU.
     fn expire(&mut self, cpu: CpuId, now: Ticks) {
         while let Some(list) = self.timeouts.get_mut(cpu.index())
@@ -158,6 +167,12 @@ pub(crate) fn current() -> &'static Thread {
     let current = cpu::this().current.get();
     // SAFETY: the current thread lives at least until it has been switched away from for good.
     unsafe { current.as_ref() }.expect("no thread runs here")
+}
+
+/// The same, to be kept.
+pub(crate) fn current_shared() -> Option<Arc<Thread>> {
+    let id = current().id.get()?;
+    with_core(|core| core.thread(id).cloned()).flatten()
 }
 
 /// Makes a thread and lets it run `entry`.
@@ -268,7 +283,10 @@ fn unload(core: &mut Core, cpu: &PerCpu) {
     let loaded = cpu.loaded.replace(ptr::null_mut());
     // SAFETY: null, or the vCPU of the thread that runs here, which does not touch it meanwhile.
     let Some(loaded) = (unsafe { loaded.as_mut() }) else { return };
-    let wake_at = vcpu::put(loaded, cpu);
+    let vcpu::Put { wake_at, kick, partition } = vcpu::put(loaded, cpu);
+    for thread in kick.iter().filter_map(|vcpu| partition.thread(vcpu)) {
+        core.notify(thread);
+    }
     // SAFETY: the current thread lives.
     if let Some(thread) = unsafe { cpu.current.get().as_ref() }
         && thread.blocked.get()
@@ -340,6 +358,8 @@ fn switch_to(core: &mut Core, cpu: &PerCpu, next: *const Thread, sp: usize, from
 /// Lets the most important ready thread run; waits if there is none. Returns when the calling thread is to run.
 /// Interrupts are masked, no kernel lock is held.
 pub(crate) fn reschedule() {
+    // Whatever was logged since: this is where every thread comes by sooner or later.
+    console::answer_bell();
     loop {
         let cpu = cpu::this();
         // SAFETY: the calling thread, or none on the CPU's first stack.
@@ -428,6 +448,19 @@ pub(crate) fn notify(thread: &Thread) {
     } else if place - 1 != u32::from(cpu::this().id.0) {
         interrupt::kick(CpuId((place - 1) as u16));
     }
+}
+
+/// Wakes a blocked thread at `when`; one that is not blocked will not block next.
+pub(crate) fn notify_at(thread: &Thread, when: Ticks) {
+    let _masked = Masked::new();
+    with_core(|core| match thread.id.get() {
+        Some(id) if thread.blocked.get() => {
+            let cpu = cpu::this();
+            core.add_timeout(cpu.id, when, id);
+            core.arm(cpu);
+        }
+        _ => thread.notified.store(true, Ordering::SeqCst),
+    });
 }
 
 /// Wakes the thread on whose stack this CPU waits, if it does; one that runs sees for itself.

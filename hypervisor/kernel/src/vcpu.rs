@@ -1,11 +1,390 @@
-//! temporary
-use crate::cpu::PerCpu;
-use types::Ticks;
-pub(crate) struct LoadedVcpu {}
-pub(crate) fn put(_l: &mut LoadedVcpu, _c: &PerCpu) -> Ticks {
-    Ticks::NEVER
+//! A vCPU's thread: enter the guest, answer its exit, obey what follows.
+//!
+//! Answers for: the run loop, and which state is in the CPU when: an exit leaves EL1's registers, the list registers and the
+//! timer where they are; they are exchanged only when another vCPU is loaded on the CPU. Does not answer for: what an exit
+//! means (`vm`), interrupts of the guest (`vgic`), when threads run (`thread`).
+
+use crate::cpu::{self, PerCpu};
+use crate::partition::Partition;
+use crate::sync::Masked;
+use crate::{interrupt, thread};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use el2::state::{Controls, El1State, FpState, PointerAuthenticationKeys, VirtualTimer, hcr};
+use el2::{guest, interface};
+use types::{IntId, Mpidr, RawExit, RawExitKind, Ticks, VcpuId, VcpuSet};
+use vdev::Effects;
+use vgic::ListRegisters;
+use vm::smccc::Workaround;
+use vm::{Cpu, El1Register, Next, Vcpu};
+
+/// ESR_EL2.EC of a trapped access to the vector registers (DDI 0487, ESR_ELx).
+const EC_FP: u64 = 0x07;
+
+/// What is exchanged when another vCPU is loaded.
+pub(crate) struct LoadedVcpu {
+    partition: Arc<Partition>,
+    id: VcpuId,
+    controls: Controls,
+    el1: El1State,
+    keys: Option<PointerAuthenticationKeys>,
+    fp: FpState,
+    /// The vector registers are in the CPU; otherwise their first use traps.
+    fp_in_cpu: bool,
+    timer: VirtualTimer,
+    /// The timer's interrupt has been handed to the guest, which has not deactivated it.
+    timer_active: bool,
 }
+
+/// The hypervisor control interface of this CPU.
+struct Interface;
+
+impl ListRegisters for Interface {
+    #[inline]
+    fn read(&self, index: usize) -> u64 {
+        interface::list_register(index)
+    }
+    #[inline]
+    fn write(&mut self, index: usize, value: u64) {
+        interface::set_list_register(index, value);
+    }
+    #[inline]
+    fn empty_mask(&self) -> u64 {
+        interface::elrsr()
+    }
+    #[inline]
+    fn eoi_mask(&self) -> u64 {
+        interface::eisr()
+    }
+    #[inline]
+    fn hcr(&self) -> u64 {
+        interface::hcr()
+    }
+    #[inline]
+    fn set_hcr(&mut self, value: u64) {
+        interface::set_hcr(value);
+    }
+    #[inline]
+    fn vmcr(&self) -> u64 {
+        interface::vmcr()
+    }
+    #[inline]
+    fn set_vmcr(&mut self, value: u64) {
+        interface::set_vmcr(value);
+    }
+    #[inline]
+    fn ap0r(&self, index: usize) -> u64 {
+        interface::active_priorities_0(index)
+    }
+    #[inline]
+    fn set_ap0r(&mut self, index: usize, value: u64) {
+        interface::set_active_priorities_0(index, value);
+    }
+    #[inline]
+    fn ap1r(&self, index: usize) -> u64 {
+        interface::active_priorities_1(index)
+    }
+    #[inline]
+    fn set_ap1r(&mut self, index: usize, value: u64) {
+        interface::set_active_priorities_1(index, value);
+    }
+    #[inline]
+    fn deactivate(&mut self, physical: IntId) {
+        interface::physical::deactivate(physical.0);
+    }
+}
+
+/// EL1's registers of the loaded vCPU, where they are: in the CPU.
+struct Resident(Interface);
+
+impl Cpu for Resident {
+    type ListRegisters = Interface;
+
+    fn system_register(&self, register: El1Register) -> u64 {
+        el2::state::read_el1(name(register))
+    }
+
+    fn set_system_register(&mut self, register: El1Register, value: u64) {
+        el2::state::write_el1(name(register), value);
+    }
+
+    #[inline]
+    fn counter(&self) -> Ticks {
+        el2::cpu::counter()
+    }
+
+    #[inline]
+    fn list_registers(&mut self) -> &mut Interface {
+        &mut self.0
+    }
+
+    fn call_workaround(&mut self, workaround: Workaround) {
+        el2::firmware::call_workaround(workaround as u32);
+    }
+}
+
+fn name(register: El1Register) -> el2::state::El1 {
+    use el2::state::El1;
+    match register {
+        El1Register::Sctlr => El1::Sctlr,
+        El1Register::Tcr => El1::Tcr,
+        El1Register::Ttbr0 => El1::Ttbr0,
+        El1Register::Ttbr1 => El1::Ttbr1,
+        El1Register::Vbar => El1::Vbar,
+        El1Register::Elr => El1::Elr,
+        El1Register::Spsr => El1::Spsr,
+        El1Register::Esr => El1::Esr,
+        El1Register::Far => El1::Far,
+    }
+}
+
+impl LoadedVcpu {
+    fn new(partition: &Arc<Partition>, id: VcpuId) -> Self {
+        const MPIDR_RES1: u64 = 1 << 31;
+        let mut traps = hcr::VM | hcr::SWIO | hcr::PTW | hcr::FMO | hcr::IMO | hcr::AMO | hcr::FB | hcr::BSU_INNER;
+        traps |= hcr::TID3 | hcr::TSC | hcr::TIDCP | hcr::TACR | hcr::TSW | hcr::RW;
+        if partition.exit_on_halt {
+            traps |= hcr::TWI;
+        }
+        let keys = el2::state::has_pointer_authentication();
+        if keys {
+            traps |= hcr::APK | hcr::API;
+        }
+        Self {
+            partition: Arc::clone(partition),
+            id,
+            controls: Controls {
+                hcr: traps,
+                vttbr: partition.vttbr,
+                vtcr: partition.vtcr,
+                vmpidr: MPIDR_RES1 | Mpidr::of_vcpu(id).0,
+                vpidr: el2::cpu::midr(),
+                counter_offset: partition.vm.counter_offset(),
+            },
+            el1: El1State::reset(),
+            keys: keys.then(PointerAuthenticationKeys::default),
+            fp: FpState::reset(),
+            fp_in_cpu: false,
+            timer: VirtualTimer::default(),
+            timer_active: false,
+        }
+    }
+
+    /// As a core comes out of reset. The vCPU is loaded.
+    fn reset(&mut self) {
+        self.el1 = El1State::reset();
+        self.fp = FpState::reset();
+        self.timer = VirtualTimer::default();
+        if let Some(keys) = &mut self.keys {
+            *keys = PointerAuthenticationKeys::default();
+            keys.load();
+        }
+        self.el1.load();
+        self.timer.load();
+        el2::state::trap_fp(true);
+        self.fp_in_cpu = false;
+    }
+
+    /// Puts the vCPU into this CPU, unless it is there. Interrupts are masked.
+    #[inline]
+    fn load(&mut self) {
+        let cpu = cpu::this();
+        if !core::ptr::eq(cpu.loaded.get(), self) {
+            self.load_into(cpu);
+        }
+    }
+
+    fn load_into(&mut self, cpu: &PerCpu) {
+        self.controls.load();
+        self.el1.load();
+        if let Some(keys) = &self.keys {
+            keys.load();
+        }
+        el2::state::trap_fp(true);
+        self.partition.vm.gic.load(self.id, &mut Interface);
+        if self.timer_active {
+            interrupt::set_guest_timer_active(cpu, true);
+        }
+        self.timer.load();
+        cpu.loaded.set(self);
+    }
+
+    fn use_fp(&mut self) {
+        el2::state::trap_fp(false);
+        self.fp.load();
+        self.fp_in_cpu = true;
+    }
+}
+
+/// What has to be done for a vCPU that was taken out of its CPU.
+pub(crate) struct Put<'a> {
+    /// When its virtual timer wants it back.
+    pub(crate) wake_at: Ticks,
+    /// vCPUs of the same VM that have to take interrupts in its place.
+    pub(crate) kick: VcpuSet,
+    pub(crate) partition: &'a Partition,
+}
+
+/// Takes a vCPU out of the CPU.
+pub(crate) fn put<'a>(this: &'a mut LoadedVcpu, cpu: &PerCpu) -> Put<'a> {
+    this.timer.save();
+    let gic = &this.partition.vm.gic;
+    let kick = gic.save(this.id, &mut Interface);
+    this.timer_active = gic.hardware_linked_in_flight(this.id, IntId::VIRTUAL_TIMER);
+    if this.timer_active {
+        interrupt::set_guest_timer_active(cpu, false);
+    }
+    this.el1.save();
+    if let Some(keys) = &mut this.keys {
+        keys.save();
+    }
+    if this.fp_in_cpu {
+        this.fp.save();
+        el2::state::trap_fp(true);
+        this.fp_in_cpu = false;
+    }
+    let offset = this.partition.vm.counter_offset();
+    let wake_at = vm::timer::virtual_deadline(this.timer.control, this.timer.compare, offset);
+    Put { wake_at, kick, partition: &this.partition }
+}
+
+/// The virtual timer of the loaded vCPU has fired. Says whether the guest was given the interrupt, and will deactivate it.
 pub(crate) fn guest_timer_fired() -> bool {
-    false
+    let cpu = cpu::this();
+    // SAFETY: null, or the vCPU of the thread on whose stack this CPU is; that thread does not touch it during an interrupt.
+    let Some(loaded) = (unsafe { cpu.loaded.get().as_ref() }) else { return false };
+    loaded.partition.vm.gic.inject_hardware(loaded.id, IntId::VIRTUAL_TIMER, interrupt::guest_timer());
+    if !cpu.current.get().is_null() {
+        thread::notify_waiting(thread::current());
+    }
+    true
 }
-pub(crate) fn maintenance() {}
+
+/// List registers of the loaded vCPU want to be looked at.
+pub(crate) fn maintenance() {
+    // SAFETY: as for the timer.
+    if let Some(loaded) = unsafe { cpu::this().loaded.get().as_ref() } {
+        let kick = loaded.partition.vm.gic.maintenance(loaded.id, &mut Interface);
+        loaded.partition.kick(kick, loaded.id);
+    }
+}
+
+/// The life of a vCPU's thread.
+pub(crate) fn run(partition: &Arc<Partition>, mut vcpu: Vcpu) {
+    let _masked = Masked::new();
+    let mut loaded = Box::new(LoadedVcpu::new(partition, vcpu.id));
+    while let Some((entry, argument)) = wait_for_power(partition, vcpu.id) {
+        loaded.load();
+        loaded.reset();
+        vcpu.reset(&partition.vm, entry, argument);
+        run_until_off(partition, &mut vcpu, &mut loaded);
+        unload(&mut loaded);
+    }
+}
+
+/// Blocks until this vCPU is switched on. `None`: its VM ends.
+fn wait_for_power(partition: &Partition, id: VcpuId) -> Option<(u64, u64)> {
+    loop {
+        if partition.is_stopping() {
+            return None;
+        }
+        if let Some(start) = partition.vm.take_power_on(id) {
+            return Some(start);
+        }
+        thread::sleep_until(Ticks::NEVER);
+    }
+}
+
+/// Forgets what is in the CPU: nobody will go on with it.
+fn unload(loaded: &mut LoadedVcpu) {
+    let (cpu, id) = (cpu::this(), loaded.id);
+    if core::ptr::eq(cpu.loaded.get(), loaded) {
+        let Put { kick, partition, .. } = put(loaded, cpu);
+        let others = kick.union(partition.vm.gic.power_off(id));
+        partition.kick(others, id);
+        cpu.loaded.set(core::ptr::null_mut());
+    }
+}
+
+/// The run loop. Returns when the vCPU is off or its VM ends.
+fn run_until_off(partition: &Arc<Partition>, vcpu: &mut Vcpu, loaded: &mut LoadedVcpu) {
+    let vm = &partition.vm;
+    loop {
+        loaded.load();
+        if vm.gic.needs_refill(vcpu.id) {
+            let kick = vm.gic.refill(vcpu.id, &mut Interface);
+            partition.kick(kick, vcpu.id);
+        }
+        // SAFETY: interrupts are masked, and `load` has put the vCPU's state into the CPU.
+        let exit = unsafe { guest::enter_guest(&mut vcpu.context) };
+        let mut effects = Effects::default();
+        let next = if is_fp_trap(&exit, loaded) {
+            loaded.use_fp();
+            Next::Resume
+        } else {
+            vm::handle(vm, vcpu, &exit, &mut Resident(Interface), &mut effects)
+        };
+        if !effects.none() {
+            partition.apply(&effects, Some(vcpu.id));
+        }
+        match next {
+            Next::Resume => {}
+            Next::HostInterrupt => {
+                interrupt::handle();
+                after_interrupt(partition, vcpu);
+            }
+            Next::ArmTimer => thread::set_deadline(vcpu.timer_deadline()),
+            Next::Yield => thread::yield_now(),
+            Next::WaitForInterrupt => wait_for_interrupt(partition, vcpu, loaded),
+            Next::Off | Next::Stop => return,
+        }
+        if partition.is_stopping() {
+            return;
+        }
+        thread::preempt_if_needed();
+    }
+}
+
+fn is_fp_trap(exit: &RawExit, loaded: &LoadedVcpu) -> bool {
+    exit.kind == RawExitKind::Synchronous && exit.esr >> 26 == EC_FP && !loaded.fp_in_cpu
+}
+
+/// EL2's timer may have fired for the guest's physical timer.
+fn after_interrupt(partition: &Partition, vcpu: &mut Vcpu) {
+    thread::take_notification(thread::current());
+    if vcpu.timer_deadline() != Ticks::NEVER {
+        update_timer(partition, vcpu);
+    }
+}
+
+fn update_timer(partition: &Partition, vcpu: &mut Vcpu) {
+    let mut effects = Effects::default();
+    vcpu.update_timer(&partition.vm, el2::cpu::counter(), &mut effects);
+    thread::set_deadline(vcpu.timer_deadline());
+    if !effects.none() {
+        partition.apply(&effects, Some(vcpu.id));
+    }
+}
+
+/// Blocks until something is pending for the guest (DDI 0487, "Wait for Interrupt": masked or not).
+fn wait_for_interrupt(partition: &Partition, vcpu: &mut Vcpu, loaded: &mut LoadedVcpu) {
+    let vm = &partition.vm;
+    loop {
+        thread::take_notification(thread::current());
+        if partition.is_stopping() {
+            return;
+        }
+        // Loaded anew if another vCPU ran meanwhile: then the timer, if it is due, raises its interrupt by itself.
+        loaded.load();
+        interrupt::handle();
+        if vm.gic.wants_attention(vcpu.id, &Interface) {
+            return;
+        }
+        let now = el2::cpu::counter();
+        let deadline = vcpu.wake_deadline(vm, 0, 0);
+        if deadline <= now {
+            return update_timer(partition, vcpu);
+        }
+        thread::sleep_until(deadline);
+    }
+}
