@@ -87,7 +87,7 @@ fn a_damaged_archive_is_refused_with_the_block() {
         "boot archive: block 5: it ends too early: the two empty blocks of its end are missing"
     );
     assert_eq!(error(&data[..2 * BLOCK]), "boot archive: block 0: too short to be an archive");
-    for record in ["10 path=b\n", "0 path=b\n", "path=b\n", "8 path=b", "8 path=b\n7"] {
+    for record in ["11 path=b\n", "0 path=b\n", "path=b\n", "8 path=b", "8 path=b\n7"] {
         let data = archive(&[entry("x", "", b'x', record.as_bytes()), entry("a", "", b'0', b"")]);
         assert_eq!(error(&data), "boot archive: block 0: an extended header is malformed", "{record:?}");
     }
