@@ -16,7 +16,7 @@ pub enum Verdict {
     /// The machine cannot show it.
     Skip(&'static str),
     /// It is wrong, and how.
-    Fail(ArrayString<160>),
+    Fail(ArrayString<112>),
 }
 
 /// What a test returns.

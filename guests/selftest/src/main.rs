@@ -1,2 +1,52 @@
+//! Checks the machine from inside.
+//!
+//! Answers for: one test for each promise that the architecture, or the hypervisor, makes to a guest; results as TAP. Does
+//! not answer for: speed (`bench`), malice (`abuser`).
+//!
+//! Works with one to eight CPUs. Arguments that are plain words select tests by a part of their names. What only a
+//! hypervisor promises is skipped on a bare machine. `rom=ADDRESS` names a page of ROM to look at.
+
 #![no_std]
 #![no_main]
+
+mod exceptions;
+mod firmware;
+mod floating_point;
+mod gic;
+mod instructions;
+mod memory;
+mod power;
+mod recorder;
+mod registers;
+mod stage;
+mod timers;
+mod uart;
+
+use guest_rt::machine::Machine;
+use guest_rt::tap::{self, Test};
+use guest_rt::{entry, println};
+
+entry!(main);
+
+/// Memory comes first: it wants to see RAM as it was.
+const SUITES: &[&[Test]] = &[
+    memory::TESTS,
+    registers::TESTS,
+    exceptions::TESTS,
+    instructions::TESTS,
+    firmware::TESTS,
+    power::TESTS,
+    timers::TESTS,
+    gic::registers::TESTS,
+    gic::delivery::TESTS,
+    gic::priority::TESTS,
+    gic::routing::TESTS,
+    floating_point::TESTS,
+    uart::TESTS,
+];
+
+fn main(machine: &'static Machine) {
+    println!("# selftest: {} CPUs, {}", machine.cpus.len(), if machine.is_bulkhead { "in a VM" } else { "bare" });
+    recorder::install();
+    tap::run("selftest", machine, SUITES.iter().copied().flatten());
+}

@@ -1,0 +1,213 @@
+//! System registers: what can be read, what is hidden, what must not be written, what is kept.
+//!
+//! DDI 0487, sections D24.2 (registers) and D23.3.1 (the identification space: unallocated encodings read as zero).
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use guest_rt::code::SystemRegister;
+use guest_rt::machine::Machine;
+use guest_rt::registers::{affinity, isb};
+use guest_rt::tap::{Outcome, Test, Verdict};
+use guest_rt::timer::{self, Timer};
+use guest_rt::{check, check_equal, mrs, msr};
+
+use crate::stage;
+
+pub(crate) const TESTS: &[Test] = &[
+    Test { name: "registers: we run at EL1", run: level },
+    Test { name: "registers: every identification register can be read", run: identification_space },
+    Test { name: "registers: identification is the same on all CPUs", run: same_everywhere },
+    Test { name: "registers: MPIDR is what the tree says", run: mpidr },
+    Test { name: "registers: features that are not offered are not shown", run: hidden_features },
+    Test { name: "registers: hidden features' registers are undefined", run: hidden_registers },
+    Test { name: "registers: a write to an identification register is undefined", run: read_only },
+    Test { name: "registers: EL2's and EL3's are undefined", run: higher_levels },
+    Test { name: "registers: the debug registers an operating system writes at boot can be written", run: debug },
+    Test { name: "registers: ours keep their values while we sleep", run: values_survive_sleep },
+];
+
+const fn id(crm: u32, op2: u32) -> SystemRegister {
+    SystemRegister::new(3, 0, 0, crm, op2)
+}
+
+const ID_AA64PFR0_EL1: SystemRegister = id(4, 0);
+const ID_AA64PFR1_EL1: SystemRegister = id(4, 1);
+const ID_AA64DFR0_EL1: SystemRegister = id(5, 0);
+
+fn read(register: SystemRegister) -> Result<u64, Verdict> {
+    register.read().map_err(|trap| Verdict::fail(format_args!("reading {register}: syndrome {:#x}", trap.syndrome)))
+}
+
+fn field(register: SystemRegister, shift: u32) -> Result<u64, Verdict> {
+    Ok(read(register)? >> shift & 0xf)
+}
+
+fn level(_machine: &'static Machine) -> Outcome {
+    check_equal!(mrs!("CurrentEL"), 1 << 2, "CurrentEL");
+    Ok(())
+}
+
+fn identification_space(_machine: &'static Machine) -> Outcome {
+    for (crm, op2) in (1..8).flat_map(|crm| (0..8).map(move |op2| (crm, op2))) {
+        read(id(crm, op2))?;
+    }
+    // MIDR, MPIDR, REVIDR; CCSIDR, CLIDR, AIDR; CSSELR; CTR, DCZID.
+    for (op1, op2) in [(0, 0), (0, 5), (0, 6), (1, 0), (1, 1), (1, 7), (2, 0), (3, 1), (3, 7)] {
+        read(SystemRegister::new(3, op1, 0, 0, op2))?;
+    }
+    Ok(())
+}
+
+static IDENTIFICATION: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
+
+fn collect() -> impl Iterator<Item = u64> {
+    let midr = SystemRegister::new(3, 0, 0, 0, 0);
+    (1..8)
+        .flat_map(|crm| (0..8).map(move |op2| id(crm, op2)))
+        .chain([midr])
+        .map(|register| register.read().unwrap_or(!0))
+}
+
+fn same_everywhere(machine: &'static Machine) -> Outcome {
+    stage::needs_cpus(machine, 2)?;
+    for index in 1..machine.cpus.len() {
+        stage::run_on(index, |_| {
+            collect().zip(&IDENTIFICATION).for_each(|(value, slot)| slot.store(value, Ordering::Relaxed));
+        })?;
+        for (number, (here, there)) in collect().zip(&IDENTIFICATION).enumerate() {
+            let there = there.load(Ordering::Relaxed);
+            check!(here == there, "CRm {} op2 {}: {here:#x}, on CPU {index} {there:#x}", number / 8 + 1, number % 8);
+        }
+    }
+    Ok(())
+}
+
+static AFFINITY: AtomicU64 = AtomicU64::new(0);
+
+fn mpidr(machine: &'static Machine) -> Outcome {
+    check!(mrs!("mpidr_el1") & 1 << 31 != 0, "RES1 bit 31 is 0");
+    check_equal!(affinity(), machine.cpus[0], "affinity of the boot CPU");
+    for index in 1..machine.cpus.len() {
+        stage::run_on(index, |_| AFFINITY.store(affinity(), Ordering::Relaxed))?;
+        check_equal!(AFFINITY.load(Ordering::Relaxed), machine.cpus[index], "affinity of another CPU");
+    }
+    Ok(())
+}
+
+fn hidden_features(machine: &'static Machine) -> Outcome {
+    stage::needs_hypervisor(machine)?;
+    let pfr0 = ID_AA64PFR0_EL1;
+    for (name, register, shift) in [
+        ("SVE", pfr0, 32),
+        ("MPAM", pfr0, 40),
+        ("AMU", pfr0, 44),
+        ("MTE", ID_AA64PFR1_EL1, 8),
+        ("SME", ID_AA64PFR1_EL1, 24),
+        ("PMSVer", ID_AA64DFR0_EL1, 32),
+        ("TraceVer", ID_AA64DFR0_EL1, 4),
+        ("TraceBuffer", ID_AA64DFR0_EL1, 44),
+    ] {
+        check!(field(register, shift)? == 0, "{name} is shown");
+    }
+    // EL2 is not there for us, EL1 is AArch64 only.
+    check_equal!(field(pfr0, 8)?, 0, "EL2");
+    check_equal!(field(pfr0, 4)?, 1, "EL1");
+    check_equal!(field(pfr0, 24)?, 1, "GIC system registers");
+    Ok(())
+}
+
+fn hidden_registers(machine: &'static Machine) -> Outcome {
+    stage::needs_hypervisor(machine)?;
+    for (name, register) in [
+        ("ZCR_EL1", SystemRegister::new(3, 0, 1, 2, 0)),
+        ("SMCR_EL1", SystemRegister::new(3, 0, 1, 2, 6)),
+        ("TFSR_EL1", SystemRegister::new(3, 0, 5, 6, 0)),
+        ("PMSCR_EL1", SystemRegister::new(3, 0, 9, 9, 0)),
+        ("an implementation-defined one", SystemRegister::new(3, 1, 15, 2, 0)),
+        ("an unallocated one", SystemRegister::new(3, 0, 6, 9, 7)),
+    ] {
+        let trap = register.read().err().ok_or_else(|| Verdict::fail(format_args!("{name} can be read")))?;
+        check!(trap.is_undefined(), "{name}: syndrome {:#x}", trap.syndrome);
+    }
+    Ok(())
+}
+
+fn read_only(_machine: &'static Machine) -> Outcome {
+    for register in [SystemRegister::new(3, 0, 0, 0, 0), ID_AA64PFR0_EL1, ID_AA64DFR0_EL1] {
+        // SAFETY: it cannot be written.
+        let result = unsafe { register.write(0) };
+        let trap = result.err().ok_or_else(|| Verdict::fail(format_args!("{register} can be written")))?;
+        check!(trap.is_undefined(), "{register}: syndrome {:#x}", trap.syndrome);
+    }
+    Ok(())
+}
+
+fn higher_levels(_machine: &'static Machine) -> Outcome {
+    // HCR_EL2, SCTLR_EL2, VTTBR_EL2, ICH_HCR_EL2, SCR_EL3, SCTLR_EL3.
+    for (op1, crn, crm, op2) in [(4, 1, 1, 0), (4, 1, 0, 0), (4, 2, 1, 0), (4, 12, 11, 0), (6, 1, 1, 0), (6, 1, 0, 0)] {
+        let register = SystemRegister::new(3, op1, crn, crm, op2);
+        let trap = register.read().err().ok_or_else(|| Verdict::fail(format_args!("{register} can be read")))?;
+        check!(trap.is_undefined(), "{register}: syndrome {:#x}", trap.syndrome);
+    }
+    Ok(())
+}
+
+fn debug(_machine: &'static Machine) -> Outcome {
+    // OSLAR, OSDLR, MDSCR: what Linux writes on every CPU that it brings up.
+    for (crn, crm, op2) in [(1, 0, 4), (1, 3, 4), (0, 2, 2)] {
+        let register = SystemRegister::new(2, 0, crn, crm, op2);
+        // SAFETY: unlocks and disables self-hosted debug, which is off.
+        let result = unsafe { register.write(0) };
+        check!(result.is_ok(), "{register} cannot be written");
+    }
+    read(SystemRegister::new(2, 0, 0, 2, 2))?;
+    read(SystemRegister::new(2, 0, 1, 1, 4))?;
+    Ok(())
+}
+
+/// Registers of EL1 and EL0 that hold whatever is put there and steer nothing meanwhile, with the bits that are kept.
+macro_rules! keepers {
+    ($use:ident) => {
+        $use!("tpidr_el0", !0);
+        $use!("tpidrro_el0", !0);
+        $use!("far_el1", !0);
+        $use!("contextidr_el1", 0xffff_ffff);
+        $use!("sp_el0", !0);
+        $use!("elr_el1", !0);
+        $use!("ttbr1_el1", 0x0000_ffff_ffff_f000);
+        $use!("cntkctl_el1", 0x3);
+    };
+}
+
+fn values_survive_sleep(machine: &'static Machine) -> Outcome {
+    const PATTERN: u64 = 0x7856_3412_dec0_adde;
+    macro_rules! fill {
+        ($name:literal, $mask:expr) => {
+            // SAFETY: nothing of ours lives in these registers while no exception is taken.
+            unsafe { msr!($name, PATTERN & $mask) }
+        };
+    }
+    let gic = stage::clean_gic(machine);
+    gic.enable(Timer::Virtual.intid());
+    keepers!(fill);
+    isb();
+    // Asleep, masked, a few times: the CPU is free for others meanwhile.
+    for _ in 0..3 {
+        Timer::Virtual.arm(timer::now() + timer::ticks(2000));
+        timer::wait_until(20_000, || {
+            guest_rt::registers::wfi();
+            Timer::Virtual.is_due()
+        });
+        Timer::Virtual.stop();
+    }
+    gic.disable(Timer::Virtual.intid());
+    macro_rules! compare {
+        ($name:literal, $mask:expr) => {
+            check_equal!(mrs!($name) & $mask, PATTERN & $mask, $name);
+        };
+    }
+    keepers!(compare);
+    // SAFETY: what the entry code left.
+    unsafe { msr!("cntkctl_el1", 0) };
+    Ok(())
+}
