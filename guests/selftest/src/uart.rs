@@ -55,7 +55,7 @@ fn in_loopback(machine: &Machine, body: impl FnOnce(Mmio) -> Outcome) -> Outcome
     // A PL011 in loopback may send what it receives: let it be a comment.
     b"# loopback: ".iter().copied().for_each(console::put);
     // What is on its way out goes out first.
-    timer::wait_until(100_000, || uart.read(FR) & (1 << 3 | 1 << 7) == 1 << 7);
+    timer::wait_until(1_000_000, || uart.read(FR) & (1 << 3 | 1 << 7) == 1 << 7);
     uart.write(CR, 0);
     uart.write(LCR_H, WLEN_8);
     uart.write(IMSC, 0);
@@ -77,7 +77,7 @@ fn in_loopback(machine: &Machine, body: impl FnOnce(Mmio) -> Outcome) -> Outcome
 
 /// Waits for a byte.
 fn receive(uart: Mmio) -> Option<u32> {
-    timer::wait_until(100_000, || uart.read(FR) & RXFE == 0).then(|| uart.read(DR))
+    timer::wait_until(1_000_000, || uart.read(FR) & RXFE == 0).then(|| uart.read(DR))
 }
 
 fn empty(uart: Mmio) {
@@ -97,7 +97,7 @@ fn letter(number: u32) -> u32 {
 /// Sends as many bytes; gives each the time to come around.
 fn send(uart: Mmio, count: u32) {
     for number in 0..count {
-        timer::wait_until(100_000, || uart.read(FR) & console::TXFF == 0);
+        timer::wait_until(1_000_000, || uart.read(FR) & console::TXFF == 0);
         uart.write(DR, letter(number));
     }
 }
@@ -176,7 +176,7 @@ fn overrun(machine: &'static Machine) -> Outcome {
     in_loopback(machine, |uart| {
         let depth = fill(uart);
         uart.write(DR, u32::from(b'~'));
-        let is_raised = timer::wait_until(100_000, || uart.read(RIS) & OEIM != 0);
+        let is_raised = timer::wait_until(1_000_000, || uart.read(RIS) & OEIM != 0);
         check!(is_raised, "UARTRIS has no overrun");
         uart.write(ICR, OEIM);
         check_equal!(uart.read(RIS) & OEIM, 0, "the overrun interrupt after it was cleared");
@@ -200,7 +200,7 @@ fn receive_level(machine: &'static Machine) -> Outcome {
         let early = uart.read(RIS) & RXIM;
         check!(early == 0 || !machine.is_bulkhead, "the interrupt comes one byte below the level");
         send(uart, 1);
-        let is_raised = timer::wait_until(100_000, || uart.read(RIS) & RXIM != 0);
+        let is_raised = timer::wait_until(1_000_000, || uart.read(RIS) & RXIM != 0);
         check!(is_raised, "no interrupt at the level");
         check_equal!(uart.read(MIS) & RXIM, 0, "the masked interrupt");
         uart.write(IMSC, RXIM);
@@ -226,7 +226,7 @@ fn line_is_level(machine: &'static Machine) -> Outcome {
 fn level(gic: Gic, intid: u32, uart: Mmio) -> Outcome {
     let taken = || {
         let mut taken = None;
-        timer::wait_until(100_000, || {
+        timer::wait_until(1_000_000, || {
             taken = gic::acknowledge();
             taken.is_some()
         });
@@ -249,9 +249,9 @@ fn level(gic: Gic, intid: u32, uart: Mmio) -> Outcome {
     check!(!gic.is(Bank::Pending, intid), "it is pending though the line is low");
     // The cause goes before it is acknowledged: it is taken back.
     send(uart, 16);
-    check!(timer::wait_until(100_000, || gic.is(Bank::Pending, intid)), "it is not pending though the line is high");
+    check!(timer::wait_until(1_000_000, || gic.is(Bank::Pending, intid)), "it is not pending though the line is high");
     uart.write(IMSC, 0);
-    check!(timer::wait_until(100_000, || !gic.is(Bank::Pending, intid)), "a line that fell leaves it pending");
+    check!(timer::wait_until(1_000_000, || !gic.is(Bank::Pending, intid)), "a line that fell leaves it pending");
     check_equal!(gic::acknowledge(), None, "acknowledged after the line fell");
     Ok(())
 }

@@ -52,7 +52,7 @@ fn with_others(machine: &'static Machine, main: cpus::Main, body: impl FnOnce(Gi
         stage::start(index, main)?;
     }
     let others = machine.cpus.len() - 1;
-    timer::wait_until(10 * LONG, || READY.load(Ordering::Acquire) == others);
+    timer::wait_until(2 * LONG, || READY.load(Ordering::Acquire) == others);
     let outcome = body(gic);
     OVER.store(true, Ordering::Release);
     gic::send_sgi(15, SgiTarget::Others);
@@ -64,7 +64,7 @@ fn with_others(machine: &'static Machine, main: cpus::Main, body: impl FnOnce(Gi
 
 /// Waits until CPU `index` has taken `intid` `times` times.
 fn wait_for(index: usize, intid: u32, times: u32) -> Outcome {
-    timer::wait_until(10 * LONG, || recorder::count(index, intid) >= times);
+    timer::wait_until(2 * LONG, || recorder::count(index, intid) >= times);
     let count = recorder::count(index, intid);
     if count == times { Ok(()) } else { Err(Verdict::fail(format_args!("CPU {index} took {intid} {count} times"))) }
 }
@@ -209,7 +209,7 @@ fn all_to_one(machine: &'static Machine) -> Outcome {
     for index in 1..=others {
         cpus::start(index, pester).map_err(|code| Verdict::fail(format_args!("CPU_ON answered {code}")))?;
     }
-    with_irq(|| timer::wait_until(20 * LONG, || READY.load(Ordering::Acquire) == others));
+    with_irq(|| timer::wait_until(2 * LONG, || READY.load(Ordering::Acquire) == others));
     for index in 1..=others {
         stage::finish(index)?;
     }
