@@ -146,6 +146,8 @@ pub struct Multiplexer {
     patience: u8,
     /// The channel whose turn it is among those in the background.
     turn: usize,
+    /// Nothing was found to print, but not everything was looked at.
+    unfinished: bool,
     relieved: VmNumbers,
 }
 
@@ -175,6 +177,7 @@ impl Multiplexer {
             keys: Keys::default(),
             patience: 0,
             turn: 0,
+            unfinished: false,
             relieved: VmNumbers::default(),
         }
     }
@@ -274,7 +277,7 @@ impl Multiplexer {
         let mut sent = 0_usize;
         let next = loop {
             if self.screen.is_empty() && !self.refill() {
-                break Next::Idle;
+                break if core::mem::take(&mut self.unfinished) { Next::Again } else { Next::Idle };
             }
             let rest = budget.saturating_sub(sent);
             match self.screen.send(uart, rest) {
@@ -359,6 +362,7 @@ impl Multiplexer {
                     return true;
                 }
                 Line::Incomplete => {}
+                Line::Unknown => self.unfinished = true,
                 Line::Finished => {
                     self.report(place);
                     self.turn = place;

@@ -22,6 +22,8 @@ pub(super) enum Line {
     Complete,
     /// Not yet.
     Incomplete,
+    /// Not among as many bytes as are looked at in one go, and there are more.
+    Unknown,
     /// There will not be: the VM has ended and everything is out.
     Finished,
 }
@@ -88,7 +90,7 @@ impl Channel {
                 };
             }
         }
-        Line::Incomplete
+        Line::Unknown
     }
 
     /// Writes the line that was found, with the VM's name in front.
