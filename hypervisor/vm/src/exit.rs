@@ -4,6 +4,9 @@
 //! answer for: entering it, physical interrupts, loading and saving it (the kernel's). Every exit has an answer: what
 //! nobody understands is the guest's problem, and it gets what the architecture says, subject to the VM's `unsupported`
 //! policy.
+//!
+//! Each arm is a function of its own, not inlined, so that a hypercall does not pay for the registers that a device access
+//! needs saved: an exit is counted in instructions (`cargo xtask bench`).
 
 mod abort;
 mod call;
@@ -11,6 +14,7 @@ pub(crate) mod debug;
 pub mod decode;
 mod inject;
 mod mmio;
+pub mod syndrome;
 mod sysreg;
 mod timers;
 mod unsupported;
@@ -71,14 +75,6 @@ pub fn handle<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, exit: &RawExit, cpu: &mut C, eff
             vcpu.count(Reason::Undefined);
             inject::undefined(vm, vcpu, cpu)
         }
-    }
-}
-
-/// After a device has been called: goes on, unless the device has ended the VM.
-fn after_device(vm: &Vm, vcpu: &Vcpu, effects: &mut Effects) -> Next {
-    match effects.stop {
-        None => Next::Resume,
-        Some(cause) => vm.stop(vcpu, effects, cause, format_args!("a device ended the VM: {cause}")),
     }
 }
 

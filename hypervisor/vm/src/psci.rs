@@ -52,6 +52,9 @@ mod function {
     pub(super) const SYSTEM_RESET2: u32 = 0x12;
 }
 
+/// The whole identifier of PSCI_VERSION.
+const PSCI_VERSION: u32 = 0x8400_0000 | function::PSCI_VERSION;
+
 /// MIGRATE_INFO_TYPE: there is no Trusted OS, or it needs no migration.
 const MIGRATION_NOT_REQUIRED: i64 = 2;
 
@@ -69,13 +72,22 @@ pub const fn is_psci(identifier: u32) -> bool {
 /// behind the calling instruction already.
 #[inline]
 pub fn call(vm: &Vm, vcpu: &mut Vcpu, identifier: u32, effects: &mut Effects) -> Next {
+    // The question that is asked most often, and has no arguments: no detour.
+    if identifier == PSCI_VERSION {
+        vcpu.answer(VERSION);
+        return Next::Resume;
+    }
+    carry_out(vm, vcpu, identifier, effects)
+}
+
+#[inline(never)]
+fn carry_out(vm: &Vm, vcpu: &mut Vcpu, identifier: u32, effects: &mut Effects) -> Next {
     let wide = identifier & CALL_64 != 0;
     let argument = |index: usize| {
         let value = vcpu.context.x.get(index).copied().unwrap_or(0);
         if wide { value } else { value & 0xffff_ffff }
     };
     let answer = match (identifier & 0x1f, wide) {
-        (function::PSCI_VERSION, false) => VERSION,
         (function::CPU_SUSPEND, _) => {
             let answer = suspend(vm, argument(1), argument(2));
             vcpu.answer(answer);

@@ -1,6 +1,6 @@
 //! A whole VM on the test's machine: its vCPUs' exits are scripted, their CPUs are arrays.
 
-use crate::exit::decode::{fault, sysreg};
+use crate::exit::syndrome::{fault, sysreg};
 use crate::id_registers::IdRegisters;
 use crate::partition::{Parts, Vm};
 use crate::policy::Unsupported;

@@ -4,13 +4,14 @@
 //! aborts, SErrors (DDI 0487, "ISS encoding for an exception from a Data Abort", "… from an Instruction Abort", "… an
 //! SError interrupt"). Does not answer for: described accesses (`mmio`), nor for the policy (`unsupported`).
 
-use super::decode::{DataAbort, Syndrome, fault};
+use super::syndrome::{DataAbort, Syndrome, fault};
 use super::{inject, unsupported, walk};
 use crate::partition::Vm;
 use crate::vcpu::{Cpu, El1Register, Next, Vcpu};
 use types::{Pstate, RawExit};
 use vdev::{Cause, Effects};
 
+#[inline(never)]
 pub(super) fn data<C: Cpu>(
     vm: &Vm,
     vcpu: &mut Vcpu,
@@ -49,6 +50,7 @@ pub(super) fn data<C: Cpu>(
     }
 }
 
+#[inline(never)]
 pub(super) fn instruction<C: Cpu>(
     vm: &Vm,
     vcpu: &mut Vcpu,
@@ -95,6 +97,7 @@ fn hopeless<C: Cpu>(vm: &Vm, vcpu: &Vcpu, cpu: &C, effects: &mut Effects) -> Opt
 
 /// An SError while the guest ran. Without RAS nothing says what it was; with RAS (`DFSC` 0b010001) `AET` says how bad:
 /// a corrected one is only noted. Everything else ends this VM, the nearest compartment to where it happened.
+#[inline(never)]
 pub(super) fn system_error(vm: &Vm, vcpu: &mut Vcpu, syndrome: Syndrome, effects: &mut Effects) -> Next {
     const IMPLEMENTATION_DEFINED: u64 = 1 << 24;
     const ASYNCHRONOUS: u64 = 0b01_0001;

@@ -4,13 +4,13 @@
 //! the convention is zero; others are the hypervisor's to give, and this one gives none: NOT_SUPPORTED, as for an unknown
 //! identifier.
 
-use super::decode::Call;
+use super::syndrome::Call;
 use crate::partition::Vm;
 use crate::vcpu::{Cpu, Next, Vcpu};
 use crate::{psci, smccc};
 use vdev::Effects;
 
-#[inline]
+#[inline(never)]
 pub(super) fn handle<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, call: Call, cpu: &mut C, effects: &mut Effects) -> Next {
     if call.is_smc() {
         // A trapped SMC has not been executed; an HVC has.

@@ -5,7 +5,7 @@
 //! answer for: debugging. Breakpoints and watchpoints are RAZ/WI and never hit; MDSCR_EL1 keeps what is written and has no
 //! effect. A PMU is not shown, so its registers do not exist (`unsupported register`).
 
-use super::decode::SysregAccess;
+use super::syndrome::SysregAccess;
 
 /// Debug state of one vCPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl DebugRegisters {
 
 #[cfg(test)]
 mod tests {
-    use super::super::decode::{Syndrome, SysregAccess, sysreg};
+    use super::super::syndrome::{Syndrome, SysregAccess, sysreg};
     use super::*;
 
     fn at(op1: u64, crn: u64, crm: u64, op2: u64) -> SysregAccess {

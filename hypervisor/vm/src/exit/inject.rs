@@ -3,7 +3,7 @@
 //! Answers for: `AArch64.TakeException` to EL1 from the guest's EL1 or EL0 (DDI 0487, "shared/exceptions" pseudocode and
 //! "Exception entry"), and the syndromes. Does not answer for: interrupts, which the virtual interface delivers.
 
-use super::decode::{DataAbort, Syndrome, class, fault};
+use super::syndrome::{DataAbort, Syndrome, class, fault};
 use crate::partition::Vm;
 use crate::vcpu::{Cpu, El1Register, Next, Vcpu};
 use types::{Pstate, RawExit};
@@ -81,11 +81,13 @@ pub(super) fn undefined<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, cpu: &mut C) -> Next {
 }
 
 /// The guest had `PSTATE.IL` set.
+#[cold]
 pub(super) fn illegal_state<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, cpu: &mut C) -> Next {
     synchronous(vm, vcpu, cpu, class::ILLEGAL_STATE << EC_SHIFT | IL, None)
 }
 
 /// A debug exception that was routed here: passed on.
+#[cold]
 pub(super) fn debug<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, cpu: &mut C, syndrome: Syndrome, far: u64) -> Next {
     let class = match syndrome.class() {
         // Breakpoint, software step, watchpoint: two classes each.

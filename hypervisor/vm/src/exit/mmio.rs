@@ -3,14 +3,14 @@
 //! Answers for: finding who answers an address (interrupt controller, then bus), moving the value between register and
 //! device, stepping the PC. Does not answer for: what is at an address that nobody answers (`unsupported`).
 
-use super::decode::DataAbort;
-use super::{after_device, inject, unsupported};
+use super::syndrome::DataAbort;
+use super::{inject, unsupported};
 use crate::partition::{GicWindow, Vm};
 use crate::vcpu::{Cpu, Next, Vcpu};
 use types::{Ipa, RawExit};
-use vdev::{AccessFault, Effects};
+use vdev::{AccessFault, Cause, Effects};
 
-#[inline]
+#[inline(never)]
 pub(super) fn handle<C: Cpu>(
     vm: &Vm,
     vcpu: &mut Vcpu,
@@ -33,7 +33,10 @@ pub(super) fn handle<C: Cpu>(
         }
     }
     vcpu.context.step(access.0.instruction_length());
-    if effects.stop.is_some() { after_device(vm, vcpu, effects) } else { Next::Resume }
+    match effects.stop {
+        None => Next::Resume,
+        Some(cause) => ended_by_device(vm, vcpu, cause, effects),
+    }
 }
 
 #[inline]
@@ -92,4 +95,9 @@ fn no_answer<C: Cpu>(
         AccessFault::Bus => inject::external_data_abort(vm, vcpu, cpu, exit),
         _ => unsupported::reference(vm, vcpu, exit, access, fault, cpu, effects),
     }
+}
+
+#[cold]
+fn ended_by_device(vm: &Vm, vcpu: &Vcpu, cause: Cause, effects: &mut Effects) -> Next {
+    vm.stop(vcpu, effects, cause, format_args!("a device ended the VM"))
 }

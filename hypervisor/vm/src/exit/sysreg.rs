@@ -4,7 +4,7 @@
 //! TIDCP, IMO, FMO}, CNTHCTL_EL2, MDCR_EL2. Does not answer for: what the registers mean (`id_registers`, `timers`,
 //! `debug`, `vgic`), nor for those of the virtual CPU interface, which do not exit.
 
-use super::decode::{SysregAccess, sysreg};
+use super::syndrome::{SysregAccess, sysreg};
 use super::{inject, timers, unsupported};
 use crate::partition::Vm;
 use crate::vcpu::{Cpu, Next, Vcpu};
@@ -39,7 +39,7 @@ enum Answer {
     Unknown,
 }
 
-#[inline]
+#[inline(never)]
 pub(super) fn handle<C: Cpu>(
     vm: &Vm,
     vcpu: &mut Vcpu,

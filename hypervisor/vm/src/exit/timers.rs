@@ -1,6 +1,6 @@
 //! The EL1 physical timer and counter as trapped registers (`CNTHCTL_EL2.EL1PCTEN` and `.EL1PCEN` are 0).
 
-use super::decode::sysreg;
+use super::syndrome::sysreg;
 use crate::partition::Vm;
 use crate::vcpu::{Cpu, Next, Vcpu};
 use vdev::Effects;

@@ -3,8 +3,8 @@
 //! Answers for: the three types of the original (`reference`, `instruction`, `register`), each with `abort`, `fail` or
 //! `ignore`, and the log line. Does not answer for: recognising the case.
 
-use super::decode::{DataAbort, SysregAccess, fault, fault_ipa};
 use super::inject;
+use super::syndrome::{DataAbort, SysregAccess, fault, fault_ipa};
 use crate::partition::Vm;
 use crate::policy::Action;
 use crate::vcpu::{Cpu, Next, Vcpu};

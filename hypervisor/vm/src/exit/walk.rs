@@ -5,7 +5,7 @@
 //! Architecture", "Translation process"). Does not answer for: whether the walk is right otherwise. Guest memory may
 //! change meanwhile; then the answer is a level all the same, and only the guest is told something odd.
 
-use super::decode::fault_ipa;
+use super::syndrome::fault_ipa;
 use crate::partition::Vm;
 use crate::vcpu::{Cpu, El1Register};
 use types::{AccessSize, Ipa, PAGE_SIZE, RawExit};

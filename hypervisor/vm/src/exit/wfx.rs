@@ -3,13 +3,13 @@
 //! Both are hints, and completing them early is always right. WFI blocks the vCPU's thread; WFE only lets others run,
 //! because events (SEV, the exclusive monitor, the event stream) are not seen by the hypervisor.
 
-use super::decode::Wfx;
+use super::syndrome::Wfx;
 use crate::partition::Vm;
 use crate::timer::to_physical;
 use crate::vcpu::{Next, Vcpu};
 use types::Ticks;
 
-#[inline]
+#[inline(never)]
 pub(super) fn handle(vm: &Vm, vcpu: &mut Vcpu, wfx: Wfx) -> Next {
     vcpu.context.step(4);
     if wfx.for_event() {

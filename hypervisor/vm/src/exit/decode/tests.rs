@@ -1,5 +1,7 @@
+use super::super::syndrome::{fault_ipa, sysreg};
 use super::*;
 use proptest::prelude::*;
+use types::{AccessSize, Ipa};
 
 fn synchronous(esr: u64) -> RawExit {
     RawExit { kind: RawExitKind::Synchronous, esr, far: 0, hpfar: 0 }

@@ -1,6 +1,6 @@
 //! Trapped system registers.
 
-use crate::exit::decode::sysreg;
+use crate::exit::syndrome::sysreg;
 use crate::policy::{Action, Unsupported};
 use crate::testing::{ID_AA64PFR0_EL1, REDISTRIBUTORS, STARTED, Wishes, World, store};
 use crate::timer::control;

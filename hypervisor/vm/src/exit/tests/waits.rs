@@ -26,7 +26,7 @@ fn wfe_lets_others_run() {
 
 #[test]
 fn the_earliest_of_both_timers_and_the_timeout_ends_the_wait() {
-    use crate::exit::decode::sysreg;
+    use crate::exit::syndrome::sysreg;
     let mut world = World::new();
     world.vcpus[0].context.x[9] = 300;
     assert_eq!(world.exit(wfx(2 | 9 << 5)), Next::WaitForInterrupt, "WFIT");
