@@ -1,7 +1,7 @@
 //! From the addresses of an epitaph to functions and lines.
 //!
-//! Answers for: recognising the epitaph in the hypervisor's output (`bulkhead: panic ...`, `image at 0x...`, `#N 0x...`)
-//! and looking its addresses up in the image's debug information. Does not answer for: making the backtrace.
+//! Answers for: recognising the epitaph in the hypervisor's output (`bulkhead: panic ...` or
+//! `bulkhead: cannot run here ...`, `image at 0x...`, `#N 0x...`) and looking its addresses up in the image's debug information. Does not answer for: making the backtrace.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -10,8 +10,8 @@ use anyhow::{Result, anyhow};
 
 use crate::image;
 
-/// How the first line of an epitaph begins.
-pub(crate) const PANIC: &str = "bulkhead: panic";
+/// How the first line of an epitaph begins: a failure, or a machine that cannot be used.
+const BEGINNINGS: [&str; 2] = ["bulkhead: panic", "bulkhead: cannot run here"];
 const IMAGE_AT: &str = "image at 0x";
 
 /// Collects the epitaph from lines of output.
@@ -25,7 +25,7 @@ pub(crate) struct Epitaph {
 impl Epitaph {
     /// Looks at one line of the hypervisor's own.
     pub(crate) fn line(&mut self, line: &str) {
-        self.seen |= line.contains(PANIC);
+        self.seen |= BEGINNINGS.iter().any(|beginning| line.starts_with(beginning));
         if !self.seen {
             return;
         }
@@ -50,9 +50,8 @@ impl Epitaph {
         let linked_at = image::linked_at(&std::fs::read(elf)?)?;
         for &(number, address) in &self.frames {
             let _ = writeln!(out, "  #{number} {address:#x}");
-            // An address in a backtrace is where a call returns to; the call is before it.
+            // Return addresses point at the call already: the hypervisor has taken an instruction off.
             let Some(probe) = address.checked_sub(image_at).map(|offset| offset + linked_at) else { continue };
-            let probe = if number == 0 { probe } else { probe.saturating_sub(1) };
             let mut frames = loader.find_frames(probe).map_err(|error| anyhow!("{error}"))?;
             while let Ok(Some(frame)) = frames.next() {
                 // With line tables only (the debug profile) the name comes from the symbol table.
@@ -110,7 +109,7 @@ mod tests {
         let symbol = file.symbols().find(|symbol| symbol.name().is_ok_and(is_it)).unwrap();
         let moved = symbol.address() - image::linked_at(&content).unwrap() + 0x7000_0000;
         let mut epitaph = Epitaph::default();
-        for line in [PANIC, "image at 0x70000000", &format!("#0 {moved:#x}")] {
+        for line in ["bulkhead: panic on cpu0", "image at 0x70000000", &format!("#0 {moved:#x}")] {
             epitaph.line(line);
         }
         let text = epitaph.explain(&program).unwrap();

@@ -18,7 +18,7 @@ use crate::symbols::Epitaph;
 
 const ALL_ENDED: &str = "bulkhead: all VMs have ended";
 /// How long QEMU may take to power off when nothing more is to come, or to finish an epitaph.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(3);
 
 /// What a run came to.
 #[derive(Debug, Default)]
@@ -179,6 +179,13 @@ mod tests {
     fn a_panic_is_70_whatever_else_was_said() {
         let (outcome, _) = outcome("bulkhead: panic on CPU 0\\nbulkhead: all VMs have ended\\n");
         assert_eq!(outcome.status(&[]), 70);
+    }
+
+    #[test]
+    fn a_machine_that_cannot_be_used_is_70_even_if_it_stays_on() {
+        let mut command = crate::child::guarded("sh");
+        command.args(["-c", "echo 'bulkhead: cannot run here: no GICv3'; exec sleep 600"]);
+        assert_eq!(run(command, None, &mut Vec::new()).unwrap().status(&[]), 70);
     }
 
     #[test]
