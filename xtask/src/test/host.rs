@@ -96,5 +96,9 @@ fn fuzz(name: &str, log: &mut File) -> Result<()> {
     let mut command = Command::new(built.join(FUZZ_TARGET).join("release").join(name));
     command.args(["-seed=1", "-timeout=10", "-rss_limit_mb=2048", &format!("-max_total_time={FUZZ_SECONDS}")]);
     command.arg(format!("-artifact_prefix={}/{name}-", built.display())).arg(&corpus);
+    let seeds = root().join(FUZZ_FOLDER).join("seeds").join(name);
+    if seeds.is_dir() {
+        command.arg(seeds);
+    }
     run(&mut command, log).with_context(|| format!("the input that did it is {}/{name}-*", built.display()))
 }

@@ -6,6 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -86,9 +87,8 @@ impl<'a> Case<'a> {
     pub(super) fn batch_with(&self, machine: &Machine, vms: &[Configuration], limit: Duration) -> Result<Ran> {
         let board = self.board()?;
         let archive = pack(vms, Mode::Batch, &[])?;
-        let command = machine.boot(&board.image, archive.path());
-        let mut log = self.log()?;
-        writeln!(log, "$ {}", describe(&command))?;
+        let mut command = machine.boot(&board.image, archive.path());
+        let log = self.log(&mut command)?;
         let mut output = Tee { log, copy: Vec::new() };
         let outcome = batch::run(command, Some(limit), &mut output)?;
         let names: Vec<&str> = vms.iter().map(|vm| vm.name.as_str()).collect();
@@ -105,9 +105,8 @@ impl<'a> Case<'a> {
         command_line: &str,
     ) -> Result<String> {
         let initrd = initrd.map(|path| root().join(path));
-        let command = machine.boot_bare(&root().join(image), initrd.as_deref(), command_line);
-        let mut log = self.log()?;
-        writeln!(log, "$ {}", describe(&command))?;
+        let mut command = machine.boot_bare(&root().join(image), initrd.as_deref(), command_line);
+        let log = self.log(&mut command)?;
         let mut output = Tee { log, copy: Vec::new() };
         let outcome = batch::run(command, Some(PATIENCE), &mut output)?;
         if outcome.late {
@@ -120,9 +119,8 @@ impl<'a> Case<'a> {
     pub(super) fn session(&self, machine: &Machine, configurations: &[Configuration]) -> Result<Session> {
         let archive = pack(configurations, Mode::Interactive, &[])?;
         let machine = Machine { input: true, ..machine.clone() };
-        let command = machine.boot(&self.board()?.image, archive.path());
-        let mut log = self.log()?;
-        writeln!(log, "$ {}", describe(&command))?;
+        let mut command = machine.boot(&self.board()?.image, archive.path());
+        let log = self.log(&mut command)?;
         let child = Guarded::start(command, Input::Piped)?;
         Ok(Session { child, _archive: archive, log, text: String::new(), seen: 0 })
     }
@@ -131,8 +129,12 @@ impl<'a> Case<'a> {
         self.board.context("this test needs the hypervisor")
     }
 
-    fn log(&self) -> Result<File> {
-        Ok(OpenOptions::new().append(true).open(self.log)?)
+    /// The log, with the command at its end and the command's own messages to come.
+    fn log(&self, command: &mut Command) -> Result<File> {
+        let mut log = OpenOptions::new().append(true).open(self.log)?;
+        writeln!(log, "$ {}", describe(command))?;
+        command.stderr(log.try_clone()?);
+        Ok(log)
     }
 }
 
