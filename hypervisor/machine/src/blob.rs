@@ -39,57 +39,69 @@ pub(crate) fn trim(blob: &[u8]) -> Option<&[u8]> {
 }
 
 /// The tree at the start of `blob`, if it is well formed from end to end and not nested deeper than [`MAX_DEPTH`]. For
-/// trees of any origin; needs the heap only to say what is wrong.
+/// trees of any origin.
 ///
 /// # Errors
 /// [`MachineError::Malformed`] or [`MachineError::TooLarge`].
 pub fn validate(blob: &[u8]) -> Result<Validated<'_>, MachineError> {
+    Ok(validate_and_scan(blob)?.0)
+}
+
+fn validate_and_scan(blob: &[u8]) -> Result<(Validated<'_>, Scan), MachineError> {
     let blob = trim(blob).ok_or_else(|| MachineError::Malformed("no device tree there, or cut off".into()))?;
     let validated = Validated::new(blob).map_err(|error| MachineError::Malformed(format!("{error}")))?;
-    scan(blob)?;
-    Ok(validated)
+    Ok((validated, scan(blob)?))
 }
 
 /// A blob that `fdt` can read.
-pub(crate) struct Sound<'a>(Cow<'a, [u8]>);
+pub(crate) struct Sound<'a> {
+    blob: Cow<'a, [u8]>,
+    depths: Vec<u8>,
+}
 
 impl<'a> Sound<'a> {
     pub(crate) fn check(blob: &'a [u8]) -> Result<Self, MachineError> {
-        let validated = validate(blob)?;
-        let blob = validated.data();
-        if !scan(blob)?.nops {
-            return Ok(Self(Cow::Borrowed(blob)));
+        let (validated, scanned) = validate_and_scan(blob)?;
+        if !scanned.nops {
+            return Ok(Self { blob: Cow::Borrowed(validated.data()), depths: scanned.depths });
         }
         // The depth is known to be bounded, so the recursion of the model is, too.
         let rewritten: Vec<u8> = DeviceTree::from_fdt(&validated).to_dtb();
-        Ok(Self(Cow::Owned(rewritten)))
+        let depths = scan(&rewritten)?.depths;
+        Ok(Self { blob: Cow::Owned(rewritten), depths })
     }
 
     pub(crate) fn reader(&self) -> Result<fdt::Fdt<'_>, MachineError> {
-        fdt::Fdt::new(&self.0).map_err(|error| MachineError::Malformed(format!("{error}")))
+        fdt::Fdt::new(&self.blob).map_err(|error| MachineError::Malformed(format!("{error}")))
+    }
+
+    /// How deep each node is nested, the root being 1, in the order in which they begin.
+    pub(crate) fn depths(&self) -> &[u8] {
+        &self.depths
     }
 }
 
-pub(crate) struct Scan {
+struct Scan {
     nops: bool,
+    depths: Vec<u8>,
 }
 
 /// Walks the structure block once, without recursion: its end lies within `size_dt_struct`, nesting stays within
 /// [`MAX_DEPTH`] and the number of nodes within [`MAX_NODES`], and every `#address-cells` and `#size-cells` is one cell.
-pub(crate) fn scan(blob: &[u8]) -> Result<Scan, MachineError> {
+fn scan(blob: &[u8]) -> Result<Scan, MachineError> {
     let broken = || MachineError::Malformed("structure block: inconsistent sizes".into());
     let field = |offset| word(blob, offset).and_then(|value| usize::try_from(value).ok()).ok_or_else(broken);
     let (structure, strings) = (field(8)?, field(12)?);
     let structure = blob.get(structure..).and_then(|rest| rest.get(..field(36).ok()?)).ok_or_else(broken)?;
     let strings = blob.get(strings..).ok_or_else(broken)?;
-    let (mut offset, mut depth, mut nodes, mut nops) = (0_usize, 0_usize, 0_usize, false);
+    let (mut offset, mut depth, mut depths, mut nops) = (0_usize, 0_u8, Vec::new(), false);
     while let Some(token) = word(structure, offset) {
         offset = offset.saturating_add(4);
         match token {
             BEGIN_NODE => {
                 depth = depth.saturating_add(1);
-                nodes = nodes.saturating_add(1);
-                if depth > MAX_DEPTH || nodes > MAX_NODES {
+                depths.push(depth);
+                if usize::from(depth) > MAX_DEPTH || depths.len() > MAX_NODES {
                     return Err(MachineError::TooLarge);
                 }
                 let name = structure.get(offset..).and_then(|rest| rest.iter().position(|&byte| byte == 0));
@@ -106,7 +118,7 @@ pub(crate) fn scan(blob: &[u8]) -> Result<Scan, MachineError> {
                 offset = align(offset.saturating_add(8).saturating_add(length));
             }
             NOP => nops = true,
-            END => return if depth == 0 { Ok(Scan { nops }) } else { Err(broken()) },
+            END => return if depth == 0 { Ok(Scan { nops, depths }) } else { Err(broken()) },
             _ => return Err(broken()),
         }
     }

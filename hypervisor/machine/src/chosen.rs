@@ -8,20 +8,20 @@ use crate::{
 use alloc::{string::String, vec::Vec};
 use types::{Pa, Range};
 
-fn value<'a>(index: &Index<'_, 'a>, name: &str) -> Option<&'a [u8]> {
+fn value<'a>(index: &Index<'a>, name: &str) -> Option<&'a [u8]> {
     index.node(index.at("/chosen")?)?.value(name)
 }
 
-pub(crate) fn bootargs(index: &Index<'_, '_>) -> Option<String> {
+pub(crate) fn bootargs(index: &Index<'_>) -> Option<String> {
     value(index, "bootargs").and_then(node::string).map(String::from)
 }
 
-pub(crate) fn seed(index: &Index<'_, '_>) -> Vec<u8> {
+pub(crate) fn seed(index: &Index<'_>) -> Vec<u8> {
     let parts = ["rng-seed", "kaslr-seed"].map(|name| value(index, name).unwrap_or_default());
     parts.concat()
 }
 
-pub(crate) fn initrd(index: &Index<'_, '_>) -> Result<Option<Range<Pa>>, MachineError> {
+pub(crate) fn initrd(index: &Index<'_>) -> Result<Option<Range<Pa>>, MachineError> {
     let Some(chosen) = index.at("/chosen") else { return Ok(None) };
     let end = |property| match value(index, property) {
         None => Ok(None),

@@ -63,7 +63,7 @@ pub(crate) fn without_options(path: &str) -> &str {
     path.split(':').next().unwrap_or(path)
 }
 
-pub(crate) fn consoles(index: &Index<'_, '_>, gic: &Found) -> Vec<Console> {
+pub(crate) fn consoles(index: &Index<'_>, gic: &Found) -> Vec<Console> {
     let chosen = index.at("/chosen").and_then(|id| index.node(id));
     let stdout = chosen.and_then(|chosen| {
         let path = chosen.value("stdout-path").or_else(|| chosen.value("linux,stdout-path"))?;

@@ -39,17 +39,17 @@ pub enum Conduit {
     Hvc,
 }
 
-pub(crate) fn cpus(index: &Index<'_, '_>) -> Result<Vec<Cpu>, MachineError> {
+pub(crate) fn cpus(index: &Index<'_>) -> Result<Vec<Cpu>, MachineError> {
     let parent = index.at("/cpus").ok_or(MachineError::NoNode("/cpus"))?;
     let is_cpu =
-        |node: &fdt::node::FdtNode<'_, '_>| node.name.split('@').next() == Some("cpu") && node::is_enabled(node);
+        |node: &crate::index::Node<'_, '_>| node.name.split('@').next() == Some("cpu") && node::is_enabled(node);
     let found: Result<Vec<Cpu>, MachineError> =
         index.children(parent).filter(|(_, node)| is_cpu(node)).map(|(id, _)| cpu(index, parent, id)).collect();
     let found = found?;
     if found.is_empty() { Err(MachineError::NoNode("/cpus/cpu")) } else { Ok(found) }
 }
 
-fn cpu(index: &Index<'_, '_>, parent: NodeId, id: NodeId) -> Result<Cpu, MachineError> {
+fn cpu(index: &Index<'_>, parent: NodeId, id: NodeId) -> Result<Cpu, MachineError> {
     let node = index.node(id).ok_or(MachineError::NoNode("/cpus/cpu"))?;
     let reg = node.value("reg").ok_or(Flaw::Missing).map_err(index.flawed(id, "reg"))?;
     // One cell holds affinity 2 to 0, two cells affinity 3 as well (arm/cpus.yaml, `reg`).
@@ -69,7 +69,7 @@ fn cpu(index: &Index<'_, '_>, parent: NodeId, id: NodeId) -> Result<Cpu, Machine
     Ok(Cpu { mpidr: Mpidr::new(mpidr), enable })
 }
 
-pub(crate) fn psci(index: &Index<'_, '_>) -> Result<Option<Conduit>, MachineError> {
+pub(crate) fn psci(index: &Index<'_>) -> Result<Option<Conduit>, MachineError> {
     // "arm,psci" alone is PSCI 0.1, whose function numbers are the tree's choice: not ours.
     let Some((id, node)) = index.compatible(&["arm,psci-1.0", "arm,psci-0.2"]).next() else { return Ok(None) };
     match node.value("method").and_then(node::string) {

@@ -1,8 +1,8 @@
 //! The little that is needed of the tree before there is a heap.
 //!
 //! Answers for: somewhere to print, and where RAM is, without allocating: the blob is validated by `dtoolkit`, which needs
-//! no heap and no recursion for it, and read by it. Each call validates anew; there are two or three of them in the life
-//! of a machine. Does not answer for: saying what is wrong. [`crate::Machine::from_device_tree`] will.
+//! no heap and no recursion for it, and read by it. Does not answer for: saying what is wrong.
+//! [`crate::Machine::from_device_tree`] will.
 
 use crate::{
     Console, ConsoleKind, blob,
@@ -16,43 +16,66 @@ use dtoolkit::{
 };
 use types::{Pa, Range};
 
-/// The serial port that `stdout-path` names, without its interrupt. `None` if there is none, or no driver for it, or the
-/// blob is not sound.
+/// A validated tree, for more than one question.
+#[derive(Clone, Copy, Debug)]
+pub struct Early<'a>(Fdt<'a>);
+
+impl<'a> Early<'a> {
+    /// The tree at the start of `blob`; `None` if it is not sound.
+    #[must_use]
+    pub fn of(blob: &'a [u8]) -> Option<Self> {
+        Fdt::new(blob::trim(blob)?).ok().map(Self)
+    }
+
+    /// The serial port that `stdout-path` names, without its interrupt. `None` if there is none or no driver for it.
+    #[must_use]
+    pub fn console(self) -> Option<Console> {
+        let chosen = self.0.find_node("/chosen")?;
+        let path = text(&chosen, "stdout-path").or_else(|| text(&chosen, "linux,stdout-path"))?;
+        let path = without_options(path);
+        let path = if path.starts_with('/') { path } else { text(&self.0.find_node("/aliases")?, path)? };
+        let lineage = descend(self.0, path)?;
+        let kind = ConsoleKind::of(lineage.last()?)?;
+        Some(Console { kind, registers: node::registers(&lineage, 0).ok()?, intid: None })
+    }
+
+    /// The first bank of RAM in the tree's order that is not empty.
+    #[must_use]
+    pub fn first_memory(self) -> Option<Range<Pa>> {
+        self.banks().find(|bank| !bank.is_empty())
+    }
+
+    /// The bank of RAM that `address` is in, the running image's for instance.
+    #[must_use]
+    pub fn memory_at(self, address: Pa) -> Option<Range<Pa>> {
+        self.banks().find(|bank| bank.contains(address))
+    }
+
+    fn banks(self) -> impl Iterator<Item = Range<Pa>> + use<'a> {
+        let root = self.0.root();
+        root.children().filter(memory::is_memory).flat_map(move |node| {
+            let registers = node::raw_registers(&[root, node]).ok();
+            registers.into_iter().flatten().filter_map(|(address, size)| Range::new(Pa(address), size))
+        })
+    }
+}
+
+/// [`Early::console`] of the tree in `blob`.
 #[must_use]
 pub fn early_console(blob: &[u8]) -> Option<Console> {
-    let tree = sound(blob)?;
-    let chosen = tree.find_node("/chosen")?;
-    let path = text(&chosen, "stdout-path").or_else(|| text(&chosen, "linux,stdout-path"))?;
-    let path = without_options(path);
-    let path = if path.starts_with('/') { path } else { text(&tree.find_node("/aliases")?, path)? };
-    let lineage = descend(tree, path)?;
-    let kind = ConsoleKind::of(lineage.last()?)?;
-    Some(Console { kind, registers: node::registers(&lineage, 0).ok()?, intid: None })
+    Early::of(blob)?.console()
 }
 
-/// The first bank of RAM in the tree's order that is not empty. `None` if there is none or the blob is not sound.
+/// [`Early::first_memory`] of the tree in `blob`.
 #[must_use]
 pub fn first_memory(blob: &[u8]) -> Option<Range<Pa>> {
-    banks(sound(blob)?).find(|bank| !bank.is_empty())
+    Early::of(blob)?.first_memory()
 }
 
-/// The bank of RAM that `address` is in, the running image's for instance. `None` if it is in none or the blob is not
-/// sound.
+/// [`Early::memory_at`] of the tree in `blob`.
 #[must_use]
 pub fn memory_at(blob: &[u8], address: Pa) -> Option<Range<Pa>> {
-    banks(sound(blob)?).find(|bank| bank.contains(address))
-}
-
-fn sound(blob: &[u8]) -> Option<Fdt<'_>> {
-    Fdt::new(blob::trim(blob)?).ok()
-}
-
-fn banks(tree: Fdt<'_>) -> impl Iterator<Item = Range<Pa>> {
-    let root = tree.root();
-    root.children().filter(memory::is_memory).flat_map(move |node| {
-        let registers = node::raw_registers(&[root, node]).ok();
-        registers.into_iter().flatten().filter_map(|(address, size)| Range::new(Pa(address), size))
-    })
+    Early::of(blob)?.memory_at(address)
 }
 
 fn text<'a>(node: &FdtNode<'a>, property: &str) -> Option<&'a str> {

@@ -1,55 +1,72 @@
-//! All nodes of the tree with their parents.
+//! All nodes of the tree with their properties and parents.
 //!
-//! Answers for: going from a node to its ancestors, its children, its path, and from a phandle to a node, which `fdt`
-//! itself cannot or only in ways that may panic or never end. Does not answer for: what nodes mean.
+//! Answers for: reading the tree once, front to back, by `fdt`, and then going from a node to its properties, its
+//! ancestors, its children, its path, and from a phandle to a node. `fdt` itself would read the tree again for each of
+//! these, or cannot do it, or only in ways that may panic or never end. Does not answer for: what nodes mean.
 
 use crate::{
-    Flaw, MAX_DEPTH, MachineError,
+    Flaw, MachineError,
+    blob::Sound,
     node::{self, Lineage, Properties},
 };
 use alloc::{string::String, vec, vec::Vec};
-use fdt::node::FdtNode;
 use types::{Pa, Range};
-
-struct Entry<'t, 'a> {
-    node: FdtNode<'t, 'a>,
-    parent: Option<usize>,
-}
 
 /// A node's number: its place in the tree, depth first.
 pub(crate) type NodeId = usize;
 
-pub(crate) struct Index<'t, 'a> {
-    entries: Vec<Entry<'t, 'a>>,
+struct Entry<'a> {
+    name: &'a str,
+    parent: Option<NodeId>,
+    /// Where its properties begin in [`Index::properties`]; they end where the next node's begin.
+    properties: usize,
 }
 
-impl<'t, 'a> Index<'t, 'a> {
-    pub(crate) fn of(tree: &'t fdt::Fdt<'a>) -> Result<Self, MachineError> {
-        let root = tree.find_node("/").ok_or(MachineError::NoNode("/"))?;
-        let mut entries = vec![Entry { node: root, parent: None }];
-        let mut open = vec![(0, root.children())];
-        while let Some((parent, children)) = open.last_mut() {
-            let parent = *parent;
-            let Some(node) = children.next() else {
-                open.pop();
-                continue;
-            };
-            // The scan has bounded this; the lineage relies on it.
-            if open.len() >= MAX_DEPTH {
-                return Err(MachineError::TooLarge);
-            }
-            open.push((entries.len(), node.children()));
-            entries.push(Entry { node, parent: Some(parent) });
+pub(crate) struct Index<'a> {
+    entries: Vec<Entry<'a>>,
+    properties: Vec<(&'a str, &'a [u8])>,
+}
+
+/// A node of the index.
+#[derive(Clone, Copy)]
+pub(crate) struct Node<'i, 'a> {
+    pub(crate) name: &'a str,
+    properties: &'i [(&'a str, &'a [u8])],
+}
+
+impl<'a> Properties<'a> for Node<'_, 'a> {
+    fn value(&self, name: &str) -> Option<&'a [u8]> {
+        self.properties.iter().find(|(found, _)| *found == name).map(|(_, value)| *value)
+    }
+}
+
+impl<'a> Index<'a> {
+    pub(crate) fn of(sound: &'a Sound<'_>) -> Result<Self, MachineError> {
+        let tree = sound.reader()?;
+        let mut entries: Vec<Entry<'a>> = Vec::with_capacity(sound.depths().len());
+        let mut properties = Vec::new();
+        // The nodes that enclose the one being read: their numbers, the root first.
+        let mut open: Vec<NodeId> = vec![];
+        for (node, depth) in tree.all_nodes().zip(sound.depths()) {
+            open.truncate(usize::from(*depth).saturating_sub(1));
+            entries.push(Entry { name: node.name, parent: open.last().copied(), properties: properties.len() });
+            open.push(entries.len().saturating_sub(1));
+            properties.extend(node.properties().map(|property| (property.name, property.value)));
         }
-        Ok(Self { entries })
+        if entries.len() != sound.depths().len() {
+            return Err(MachineError::Malformed("structure block: nodes out of place".into()));
+        }
+        Ok(Self { entries, properties })
     }
 
-    pub(crate) fn root(&self) -> Option<FdtNode<'t, 'a>> {
+    pub(crate) fn root(&self) -> Option<Node<'_, 'a>> {
         self.node(0)
     }
 
-    pub(crate) fn node(&self, id: NodeId) -> Option<FdtNode<'t, 'a>> {
-        self.entries.get(id).map(|entry| entry.node)
+    pub(crate) fn node(&self, id: NodeId) -> Option<Node<'_, 'a>> {
+        let entry = self.entries.get(id)?;
+        let end = self.entries.get(id.saturating_add(1)).map_or(self.properties.len(), |next| next.properties);
+        Some(Node { name: entry.name, properties: self.properties.get(entry.properties..end)? })
     }
 
     pub(crate) fn parent(&self, id: NodeId) -> Option<NodeId> {
@@ -57,21 +74,21 @@ impl<'t, 'a> Index<'t, 'a> {
     }
 
     /// All nodes, depth first.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (NodeId, FdtNode<'t, 'a>)> {
-        self.entries.iter().enumerate().map(|(id, entry)| (id, entry.node))
+    pub(crate) fn all(&self) -> impl Iterator<Item = (NodeId, Node<'_, 'a>)> {
+        (0..self.entries.len()).filter_map(|id| Some((id, self.node(id)?)))
     }
 
     /// The children of `id`, in the order of the tree.
-    pub(crate) fn children(&self, id: NodeId) -> impl Iterator<Item = (NodeId, FdtNode<'t, 'a>)> {
-        let children = self.entries.iter().enumerate().filter(move |(_, entry)| entry.parent == Some(id));
-        children.map(|(id, entry)| (id, entry.node))
+    pub(crate) fn children(&self, id: NodeId) -> impl Iterator<Item = (NodeId, Node<'_, 'a>)> {
+        let children = self.entries.iter().enumerate().skip(id).filter(move |(_, entry)| entry.parent == Some(id));
+        children.filter_map(|(id, _)| Some((id, self.node(id)?)))
     }
 
     /// Usable nodes that are compatible with one of `wanted`, none of whose ancestors is switched off.
     pub(crate) fn compatible<'i>(
         &'i self,
         wanted: &'i [&str],
-    ) -> impl Iterator<Item = (NodeId, FdtNode<'t, 'a>)> + use<'i, 't, 'a> {
+    ) -> impl Iterator<Item = (NodeId, Node<'i, 'a>)> + use<'i, 'a> {
         self.all().filter(move |(id, node)| {
             node::is_compatible(node, wanted) && self.lineage(*id).iter().all(node::is_enabled)
         })
@@ -81,7 +98,8 @@ impl<'t, 'a> Index<'t, 'a> {
     pub(crate) fn at(&self, path: &str) -> Option<NodeId> {
         let path = path.strip_prefix('/')?;
         path.split('/').filter(|name| !name.is_empty()).try_fold(0, |parent, name| {
-            let matches = |found: &str| found == name || found.split('@').next() == Some(name);
+            let matches =
+                |found: &str| found.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('@'));
             self.children(parent).find(|(_, child)| matches(child.name)).map(|(id, _)| id)
         })
     }
@@ -95,17 +113,17 @@ impl<'t, 'a> Index<'t, 'a> {
     }
 
     pub(crate) fn by_phandle(&self, phandle: u32) -> Option<NodeId> {
-        let is = |node: &FdtNode<'_, '_>, name| node.value(name) == Some(phandle.to_be_bytes().as_slice());
+        let is = |node: &Node<'_, '_>, name| node.value(name) == Some(phandle.to_be_bytes().as_slice());
         self.all().find(|(_, node)| is(node, "phandle") || is(node, "linux,phandle")).map(|(id, _)| id)
     }
 
-    pub(crate) fn lineage(&self, id: NodeId) -> Lineage<FdtNode<'t, 'a>> {
+    pub(crate) fn lineage(&self, id: NodeId) -> Lineage<Node<'_, 'a>> {
         let mut lineage = Lineage::new();
         let mut next = Some(id);
-        while let Some(entry) = next.and_then(|id| self.entries.get(id)) {
-            // Construction has bounded the depth.
-            let _ = lineage.try_push(entry.node);
-            next = entry.parent;
+        while let Some(id) = next {
+            // The scan of the blob has bounded the depth.
+            let _ = self.node(id).map(|node| lineage.try_push(node));
+            next = self.parent(id);
         }
         lineage.reverse();
         lineage

@@ -57,7 +57,7 @@ pub(crate) struct Found {
     node: NodeId,
 }
 
-pub(crate) fn gic(index: &Index<'_, '_>) -> Result<Found, MachineError> {
+pub(crate) fn gic(index: &Index<'_>) -> Result<Found, MachineError> {
     if let Some((id, node)) = index.compatible(&["arm,gic-v3"]).next() {
         let regions = node.value("#redistributor-regions").map_or(Some(1), node::whole_number);
         let regions = regions
@@ -85,7 +85,7 @@ pub(crate) fn gic(index: &Index<'_, '_>) -> Result<Found, MachineError> {
     Ok(Found { gic, node: id })
 }
 
-pub(crate) fn timer(index: &Index<'_, '_>, gic: &Found) -> Result<Timer, MachineError> {
+pub(crate) fn timer(index: &Index<'_>, gic: &Found) -> Result<Timer, MachineError> {
     let (id, node) =
         index.compatible(&["arm,armv8-timer", "arm,armv7-timer"]).next().ok_or(MachineError::NoNode("timer"))?;
     let names = node.value("interrupt-names");
@@ -106,12 +106,12 @@ pub(crate) fn timer(index: &Index<'_, '_>, gic: &Found) -> Result<Timer, Machine
 
 impl Found {
     /// The `n`-th interrupt of a node, if it goes straight to this controller.
-    pub(crate) fn interrupt_of(&self, index: &Index<'_, '_>, id: NodeId, n: usize) -> Option<IntId> {
+    pub(crate) fn interrupt_of(&self, index: &Index<'_>, id: NodeId, n: usize) -> Option<IntId> {
         interrupt(index, id, self.node, n)
     }
 }
 
-fn interrupt(index: &Index<'_, '_>, id: NodeId, gic: NodeId, n: usize) -> Option<IntId> {
+fn interrupt(index: &Index<'_>, id: NodeId, gic: NodeId, n: usize) -> Option<IntId> {
     let node = index.node(id)?;
     let cells = usize::try_from(node::whole_number(index.node(gic)?.value("#interrupt-cells")?)?).ok()?;
     if !(3..=8).contains(&cells) {
@@ -133,7 +133,7 @@ fn interrupt(index: &Index<'_, '_>, id: NodeId, gic: NodeId, n: usize) -> Option
     specifier(node.value("interrupts")?.chunks_exact(cells.checked_mul(4)?).nth(n)?)
 }
 
-fn extended_entry<'v>(index: &Index<'_, '_>, value: &'v [u8]) -> Option<(NodeId, &'v [u8])> {
+fn extended_entry<'v>(index: &Index<'_>, value: &'v [u8]) -> Option<(NodeId, &'v [u8])> {
     let (phandle, rest) = node::number(value, 1)?;
     let controller = index.by_phandle(u32::try_from(phandle).ok()?)?;
     let cells = node::whole_number(index.node(controller)?.value("#interrupt-cells")?)?;
@@ -141,7 +141,7 @@ fn extended_entry<'v>(index: &Index<'_, '_>, value: &'v [u8]) -> Option<(NodeId,
 }
 
 /// The controller of a node's `interrupts`: its own `interrupt-parent` or the nearest ancestor's (DTSpec 2.4.1.2).
-fn interrupt_parent(index: &Index<'_, '_>, id: NodeId) -> Option<NodeId> {
+fn interrupt_parent(index: &Index<'_>, id: NodeId) -> Option<NodeId> {
     let mut next = Some(id);
     while let Some(id) = next {
         if let Some(value) = index.node(id)?.value("interrupt-parent") {

@@ -1,7 +1,7 @@
 //! The physical machine as its device tree describes it.
 //!
 //! Answers for: turning the blob that firmware hands over into a [`Machine`], and, before there is a heap, into the little
-//! that early boot needs ([`early_console`], [`first_memory`], [`memory_at`]). Does not answer for: using any of it, for
+//! that early boot needs ([`Early`]). Does not answer for: using any of it, for
 //! what a board knows beyond its tree, and for the trees that guests get (`vm::tree`).
 //!
 //! Follows the Devicetree Specification, Release v0.4 ("DTSpec"), and for the nodes of an Arm machine the bindings that
@@ -42,7 +42,7 @@ mod node;
 pub use blob::{MAX_DEPTH, total_size, validate};
 pub use console::{Console, ConsoleKind};
 pub use cpus::{Conduit, Cpu, EnableMethod};
-pub use early::{early_console, first_memory, memory_at};
+pub use early::{Early, early_console, first_memory, memory_at};
 pub use error::{Flaw, MachineError};
 pub use interrupts::{Gic, Timer};
 
@@ -85,13 +85,15 @@ impl Machine {
     /// virtualization registers, the generic timer. The error names node and property.
     pub fn from_device_tree(blob: &[u8]) -> Result<Self, MachineError> {
         let sound = blob::Sound::check(blob)?;
-        let tree = sound.reader()?;
-        let index = index::Index::of(&tree)?;
+        let index = index::Index::of(&sound)?;
         let gic = interrupts::gic(&index)?;
         Ok(Self {
-            model: index.root().and_then(|root| node::string(root.property("model")?.value)).map(String::from),
+            model: index
+                .root()
+                .and_then(|root| node::string(node::Properties::value(&root, "model")?))
+                .map(String::from),
             memory: memory::banks(&index)?,
-            reserved: memory::reserved(&index, &tree)?,
+            reserved: memory::reserved(&index, &sound.reader()?)?,
             cpus: cpus::cpus(&index)?,
             timer: interrupts::timer(&index, &gic)?,
             consoles: console::consoles(&index, &gic),

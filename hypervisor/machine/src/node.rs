@@ -8,16 +8,10 @@ use crate::{Flaw, MAX_DEPTH};
 use arrayvec::ArrayVec;
 use types::{Pa, Range};
 
-/// A node of either reader.
+/// A node of either reader: [`crate::index::Node`], or that of `dtoolkit`.
 pub(crate) trait Properties<'a>: Copy {
     /// The value of property `name`.
     fn value(&self, name: &str) -> Option<&'a [u8]>;
-}
-
-impl<'a> Properties<'a> for fdt::node::FdtNode<'_, 'a> {
-    fn value(&self, name: &str) -> Option<&'a [u8]> {
-        self.property(name).map(|property| property.value)
-    }
 }
 
 impl<'a> Properties<'a> for dtoolkit::fdt::FdtNode<'a> {
@@ -62,7 +56,8 @@ pub(crate) fn strings(value: &[u8]) -> impl Iterator<Item = &str> {
 
 /// Whether the node's `compatible` names one of `wanted`.
 pub(crate) fn is_compatible<'a>(node: &impl Properties<'a>, wanted: &[&str]) -> bool {
-    node.value("compatible").is_some_and(|value| strings(value).any(|name| wanted.contains(&name)))
+    let names = node.value("compatible").unwrap_or_default().split(|&byte| byte == 0);
+    names.into_iter().any(|name| wanted.iter().any(|wanted| wanted.as_bytes() == name))
 }
 
 /// Whether the node is there to be used (DTSpec 2.3.4; "ok" is an old spelling).
