@@ -1,0 +1,34 @@
+//! Trees that a configuration lays over the generated one: merging ends with a sound tree or an error.
+
+#![no_main]
+
+use fuzz::changed;
+use libfuzzer_sys::fuzz_target;
+use types::{Ipa, Range};
+use vdev::Node;
+use vm::tree::{GicFrames, TreeInput, generate};
+
+const TREES: [&[u8]; 2] = [
+    include_bytes!("../seeds/overlay.dtbo"),
+    include_bytes!("../../machine/src/tests/trees/qemu-gicv2-1cpu.dtb"),
+];
+
+fuzz_target!(|data: &[u8]| {
+    let range = |start| Range::new(Ipa(start), 0x1_0000).unwrap();
+    let (first, second) = data.split_at(data.len() / 2);
+    let (first, second) = (changed(&TREES, first), changed(&TREES, second));
+    let merged = generate(&TreeInput {
+        name: "fuzz",
+        ram: &[range(0x8000_0000)],
+        vcpus: 2,
+        gic: Some(GicFrames { distributor: range(0x800_0000), redistributors: range(0x80a_0000) }),
+        devices: Node::new(""),
+        cmdline: Some("quiet"),
+        initrd: None,
+        seed: &[],
+        user: &[&first, &second],
+    });
+    if let Ok(tree) = merged {
+        machine::validate(&tree).expect("what was merged is a sound tree");
+    }
+});
