@@ -1,6 +1,7 @@
 //! How an access finds its device.
 //!
-//! Answers for: the devices of one VM, sorted once when the VM is assembled; finding one by address in O(log n); checking
+//! Answers for: the devices of one VM, sorted once when the VM is assembled; finding one by address, in
+//! O(1) where they stand close together, else O(log n); checking
 //! that the access is one its factory takes; one lock for each device. Does not answer for: what happens to an access that
 //! nobody takes (`vm`), nor for the interrupt controller's own registers, which the exit code hands to `vgic` directly.
 
@@ -9,7 +10,7 @@ use crate::{
 };
 use alloc::{boxed::Box, format, string::String, vec::Vec};
 use core::fmt;
-use types::{AccessSize, IntId, Ipa, Lock, Range};
+use types::{AccessSize, IntId, Ipa, Lock, PAGE_SIZE, Range};
 
 /// A device on its way to the bus.
 pub struct Device {
@@ -88,8 +89,16 @@ struct Slot {
     factory: &'static Factory,
 }
 
+/// Most pages from the first device to the last for which there is a table. Beyond that, and where devices share a page,
+/// the search below is fast enough.
+const TABLE_PAGES: u64 = 4096;
+
 /// The devices of one VM.
 pub struct Bus {
+    /// Which of `slots` is on each page from `first_page` on, `u16::MAX` for none; empty if there is no such table. Devices
+    /// usually stand close together, and then a search would be a third of what an access costs.
+    pages: Box<[u16]>,
+    first_page: u64,
     /// First address of each region, ascending; the first so many of `slots`, in the same order.
     starts: Box<[u64]>,
     /// Devices with registers by address, then those without.
@@ -130,11 +139,14 @@ impl Bus {
                 return Err(BusError::Overlap { first, second, at: upper.start() });
             }
         }
-        let starts = sorted.iter().take_while(|(region, ..)| !region.is_empty()).map(|(region, ..)| region.start().0);
-        let starts = starts.collect();
+        let regions = || sorted.iter().map(|(region, ..)| *region).take_while(|region| !region.is_empty());
+        let starts = regions().map(|region| region.start().0).collect();
+        let (first_page, pages) = page_table(regions()).unwrap_or_default();
         let mut places: Vec<(u16, u16)> = sorted.iter().zip(0_u16..).map(|((_, id, _), place)| (*id, place)).collect();
         places.sort_unstable();
         Ok(Self {
+            pages: pages.into_boxed_slice(),
+            first_page,
             starts,
             places: places.into_iter().map(|(_, place)| place).collect(),
             slots: sorted.into_iter().map(|(region, _, device)| Slot::new(vm, region, device)).collect(),
@@ -224,8 +236,12 @@ impl Bus {
 
     #[inline]
     fn find(&self, at: Ipa, size: AccessSize) -> Result<(&Slot, u64), AccessFault> {
-        // The last region that begins at or below `at`; 0 - 1 is beyond every slot.
-        let index = self.starts.partition_point(|start| *start <= at.0).wrapping_sub(1);
+        let page = (at.0 / PAGE_SIZE).wrapping_sub(self.first_page);
+        let index = match usize::try_from(page).ok().and_then(|page| self.pages.get(page)) {
+            Some(index) => usize::from(*index),
+            // The last region that begins at or below `at`; 0 - 1 is beyond every slot.
+            None => self.starts.partition_point(|start| *start <= at.0).wrapping_sub(1),
+        };
         let slot = self.slots.get(index).ok_or(AccessFault::Nothing)?;
         let offset = at.0.wrapping_sub(slot.start);
         let Some(rest) = slot.length.checked_sub(offset).filter(|rest| *rest != 0) else {
@@ -247,6 +263,25 @@ impl Bus {
         let place = self.places.get(usize::from(id.0))?;
         self.slots.get(usize::from(*place))
     }
+}
+
+/// For each page which region, by its place in order, has it: the first page's number, and the table. `None` if that would
+/// be too long, or two regions share a page.
+fn page_table(regions: impl Iterator<Item = Range<Ipa>>) -> Option<(u64, Vec<u16>)> {
+    let mut first = None;
+    let mut table = Vec::new();
+    for (region, index) in regions.zip(0_u16..) {
+        let page = region.start().0 / PAGE_SIZE;
+        let end = region.end().align_up(PAGE_SIZE)?.0 / PAGE_SIZE;
+        let base = *first.get_or_insert(page);
+        let (from, to) = (page.checked_sub(base)?, end.checked_sub(base)?);
+        if to > TABLE_PAGES || from < u64::try_from(table.len()).ok()? {
+            return None;
+        }
+        table.resize(usize::try_from(from).ok()?, u16::MAX);
+        table.resize(usize::try_from(to).ok()?, index);
+    }
+    first.map(|first| (first, table))
 }
 
 impl Slot {

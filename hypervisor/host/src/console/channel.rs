@@ -73,7 +73,11 @@ impl Channel {
     /// Looks for the end of a line; [`Channel::take_line`] then has it.
     pub(super) fn line(&mut self, relieved: &mut VmNumbers) -> Line {
         for _ in 0..CHUNKS_FOR_A_LINE {
-            while let Some(byte) = self.chunk.get(self.at..self.length).and_then(<[u8]>::first) {
+            loop {
+                let rest = self.chunk.get(self.at..self.length).unwrap_or_default();
+                let plain = self.lines.push_plain(rest);
+                self.at = self.at.saturating_add(plain);
+                let Some(byte) = rest.get(plain) else { break };
                 let ending = self.lines.push(*byte);
                 if ending != Ending::Before {
                     self.at = self.at.wrapping_add(1);

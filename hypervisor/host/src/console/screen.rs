@@ -35,14 +35,8 @@ impl Screen {
 
     /// Sends at most `limit` bytes, and says how many.
     pub(super) fn send(&mut self, uart: &mut dyn Uart, limit: usize) -> usize {
-        let mut count = 0_usize;
-        for byte in self.out.get(self.sent..).unwrap_or_default().iter().take(limit) {
-            if !uart.ready() {
-                break;
-            }
-            uart.send(*byte);
-            count = count.wrapping_add(1);
-        }
+        let rest = self.out.get(self.sent..).unwrap_or_default();
+        let count = uart.send_all(rest.get(..limit).unwrap_or(rest));
         self.sent = self.sent.wrapping_add(count);
         count
     }
@@ -78,8 +72,14 @@ impl Screen {
             }
             None => bytes,
         };
-        for byte in tail {
-            self.follow(*byte);
+        if self.filter.is_plain(tail) {
+            let room = REMEMBERED.saturating_sub(self.text.len());
+            self.text.extend(tail.iter().take(room));
+            self.open |= !tail.is_empty();
+        } else {
+            for byte in tail {
+                self.follow(*byte);
+            }
         }
     }
 

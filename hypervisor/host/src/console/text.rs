@@ -29,7 +29,17 @@ pub(super) struct Filter {
     state: State,
 }
 
+/// Text that means itself everywhere: most bytes by far, which are worth shorter ways.
+const fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~')
+}
+
 impl Filter {
+    /// Whether all of `bytes` is text that comes through as it is.
+    pub(super) fn is_plain(&self, bytes: &[u8]) -> bool {
+        self.state == State::Text && bytes.iter().all(|byte| is_plain(*byte))
+    }
+
     /// The next byte; `None` if it belongs to a control sequence. A line break always comes through and ends whatever it is
     /// in.
     #[inline]
@@ -92,6 +102,18 @@ impl Lines {
         }
     }
 
+    /// As many of the next bytes as are plain text and do not end the line; how many they are. [`Lines::push`] is for what
+    /// follows, and does the same with these.
+    pub(super) fn push_plain(&mut self, bytes: &[u8]) -> usize {
+        if self.returned || self.filter.state != State::Text {
+            return 0;
+        }
+        let room = LINE.saturating_sub(1).saturating_sub(self.line.len());
+        let count = bytes.iter().take(room).take_while(|byte| is_plain(**byte)).count();
+        self.line.extend_from_slice(bytes.get(..count).unwrap_or_default());
+        count
+    }
+
     /// What has come of the current line.
     pub(super) fn take(&mut self, into: &mut Vec<u8>) {
         self.returned = false;
@@ -120,7 +142,7 @@ pub(super) enum Ending {
 /// are kept.
 pub(super) fn write_harmless(text: &[u8], into: &mut Vec<u8>) {
     // Nearly every line; the rest costs several times as much.
-    if text.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+    if text.iter().all(|byte| is_plain(*byte)) {
         into.extend_from_slice(text);
         return;
     }
@@ -141,6 +163,12 @@ mod tests {
     use alloc::{string::String, vec};
 
     fn lines(text: &[u8]) -> Vec<String> {
+        let found = cut(text, true);
+        assert_eq!(found, cut(text, false), "the short way is the same way");
+        found
+    }
+
+    fn cut(text: &[u8], plain_at_once: bool) -> Vec<String> {
         let mut lines = Lines::default();
         let mut found = Vec::new();
         let mut take = |lines: &mut Lines| {
@@ -148,14 +176,16 @@ mod tests {
             lines.take(&mut line);
             found.push(String::from_utf8(line).unwrap());
         };
-        for byte in text {
-            match lines.push(*byte) {
-                Ending::None => {}
-                Ending::Here => take(&mut lines),
-                Ending::Before => {
-                    take(&mut lines);
-                    assert_eq!(lines.push(*byte), Ending::None);
-                }
+        let mut at = 0;
+        while at < text.len() {
+            if plain_at_once {
+                at += lines.push_plain(&text[at..]);
+            }
+            let Some(byte) = text.get(at) else { break };
+            let ending = lines.push(*byte);
+            at += usize::from(ending != Ending::Before);
+            if ending != Ending::None {
+                take(&mut lines);
             }
         }
         if !lines.is_empty() {

@@ -103,6 +103,27 @@ fn each_access_reaches_the_device_whose_region_it_is_in() {
 }
 
 #[test]
+fn devices_far_apart_or_on_one_page_are_found_as_well() {
+    let world = World::new();
+    for locations in
+        [[0x1000, 0x10_0000_0000, 0xffff_ffff_f000 - 0x1000], [0x1000, 0x1010, 0x1020], [0x1ff8, 0x3000, 0x4ff8]]
+    {
+        let devices = locations.iter().map(|at| device(&at.to_string(), &SMALL, Some(*at))).collect();
+        let bus = Bus::new("vm", devices).unwrap();
+        for at in locations {
+            for offset in [0, 8, 11] {
+                assert_eq!(world.read(&bus, at + offset, AccessSize::Byte), Ok(offset), "{at:#x} + {offset}");
+            }
+            for outside in [at - 1, at + 12, at + 15] {
+                assert_eq!(world.read(&bus, outside, AccessSize::Byte), Err(AccessFault::Nothing), "{outside:#x}");
+            }
+        }
+        assert_eq!(world.read(&bus, 0, AccessSize::Byte), Err(AccessFault::Nothing));
+        assert_eq!(world.read(&bus, u64::MAX, AccessSize::Byte), Err(AccessFault::Nothing));
+    }
+}
+
+#[test]
 fn a_device_gets_only_accesses_that_fit_it() {
     let world = World::new();
     let bus = Bus::new("vm", vec![device("a", &ECHO, Some(0x1000)), device("b", &SMALL, Some(0x2000))]).unwrap();
