@@ -168,7 +168,7 @@ impl Bank {
     /// Resident ones that have become pending once more.
     #[inline]
     pub(crate) fn repeated(&self) -> u32 {
-        self.latch & self.resident
+        self.latch & self.resident & self.enabled
     }
 
     /// The priority of interrupt `index`.
@@ -283,14 +283,21 @@ impl Bank {
     }
 
     /// Moves active interrupt `index` into a list register: what to write there.
-    pub(crate) fn take_active(&mut self, index: u32, intid: u32, physical: u16) -> u64 {
+    ///
+    /// If it is pending as well and may be delivered here as soon as it is inactive, that goes along (and the hardware
+    /// does it), or if `crowded` its end is reported: something more urgent may be waiting in memory then.
+    pub(crate) fn take_active(&mut self, index: u32, intid: u32, physical: u16, groups: u32, crowded: bool) -> u64 {
         let bit = bit(index);
         let mut state = lr::ACTIVE;
         // IHI 0069, ICH_LR<n>_EL2.State: pending and active is for software-originated interrupts only.
-        if self.latch & bit != 0 && self.hardware & bit == 0 {
-            self.carried |= bit;
-            self.latch &= !bit;
-            state |= lr::PENDING;
+        if self.latch & self.enabled & self.forwarded(groups) & !self.hardware & bit != 0 {
+            if crowded {
+                state |= lr::EOI;
+            } else {
+                self.carried |= bit;
+                self.latch &= !bit;
+                state |= lr::PENDING;
+            }
         }
         state | self.take(index, intid, physical)
     }

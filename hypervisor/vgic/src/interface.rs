@@ -198,8 +198,7 @@ impl Vgic {
         if private.bank.repeated() != 0 {
             return false;
         }
-        let groups = self.groups.load(Ordering::Relaxed);
-        let waiting = private.bank.deliverable(groups) & !all_if(private.asleep);
+        let waiting = private.bank.deliverable(self.open_groups(private));
         let free = !private.interface.used & self.all_list_registers;
         if waiting.count_ones() > free.count_ones() {
             return false;
@@ -235,10 +234,16 @@ impl Vgic {
         true
     }
 
+    /// The groups from which anything can be delivered to a vCPU.
+    #[inline]
+    fn open_groups(&self, private: &Private) -> u32 {
+        self.groups.load(Ordering::Relaxed) & !all_if(private.asleep)
+    }
+
     /// Collects what can be delivered; `masked` are groups that the guest has disabled in its CPU interface. Returns
     /// whether a list register holds what has become pending once more.
     fn collect(&self, vcpu: VcpuId, private: &Private, shared: &mut Shared, best: &mut Best, masked: u32) -> bool {
-        let groups = self.groups.load(Ordering::Relaxed) & !all_if(private.asleep);
+        let groups = self.open_groups(private);
         for index in Ones(private.bank.deliverable(groups)) {
             best.push(key(&private.bank, index, index, masked));
         }
@@ -320,8 +325,9 @@ impl Vgic {
         for (key, slot) in pending.iter().zip(0..) {
             put_pending(vcpu, private, shared, key.intid(), slot, registers);
         }
+        let groups = self.open_groups(private);
         for (key, slot) in active.iter().zip(u32::try_from(pending.len()).unwrap_or(0)..) {
-            put_active(vcpu, private, shared, key.intid(), slot, registers);
+            put_active(vcpu, private, shared, key.intid(), slot, (groups, control != hcr::EN), registers);
         }
         // The write also clears EOIcount, which has been taken account of.
         if fresh || control != hcr::EN || private.interface.control != hcr::EN {
@@ -441,13 +447,14 @@ fn put_active(
     shared: &mut Shared,
     intid: u32,
     slot: u32,
+    (groups, crowded): (u32, bool),
     registers: &mut impl ListRegisters,
 ) {
     let value = if intid < 32 {
         let physical = private.physical_of(intid);
-        private.bank.take_active(intid, intid, physical)
+        private.bank.take_active(intid, intid, physical, groups, crowded)
     } else {
-        shared.take_active(intid, vcpu)
+        shared.take_active(intid, vcpu, groups, crowded)
     };
     registers.write(slot as usize, value);
     private.interface.occupy(slot, intid);

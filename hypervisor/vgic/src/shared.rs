@@ -8,7 +8,7 @@
 use crate::bank::{Bank, BitRegister, Change, ENABLE_GROUPS, Folded};
 use crate::best::{Best, Key};
 use crate::signals::{RESYNC, SHARED, SYNC, Signals};
-use crate::word::{Ones, bit};
+use crate::word::{Ones, all_if, bit};
 use alloc::vec::Vec;
 use types::{Mpidr, VcpuId};
 
@@ -270,7 +270,7 @@ impl Shared {
             let Some(shared) = self.banks.get(number as usize) else { continue };
             let possible = shared.targeting(shared.bank.deliverable(ENABLE_GROUPS), me);
             let waiting = possible & shared.bank.deliverable(groups);
-            let again = shared.held_by(shared.bank.repeated(), me);
+            let again = shared.targeting(shared.held_by(shared.bank.repeated(), me), me);
             if (possible | again | shared.held_by(shared.bank.stranded(), me)) == 0 {
                 *ready &= !bit(number);
             }
@@ -296,19 +296,19 @@ impl Shared {
 
     /// Moves a pending SPI into a list register of `vcpu`: what to write there.
     pub(crate) fn take_pending(&mut self, intid: u32, vcpu: VcpuId) -> u64 {
-        self.take(intid, vcpu, Bank::take_pending)
-    }
-
-    /// Moves an active SPI into a list register of `vcpu`: what to write there.
-    pub(crate) fn take_active(&mut self, intid: u32, vcpu: VcpuId) -> u64 {
-        self.take(intid, vcpu, Bank::take_active)
-    }
-
-    fn take(&mut self, intid: u32, vcpu: VcpuId, take: fn(&mut Bank, u32, u32, u16) -> u64) -> u64 {
         let Some((number, index)) = place(intid) else { return 0 };
         let Some(shared) = self.banks.get_mut(number) else { return 0 };
         shared.set_holder(index, u8::try_from(vcpu.0).unwrap_or(NOBODY));
-        take(&mut shared.bank, index, intid, 0)
+        shared.bank.take_pending(index, intid, 0)
+    }
+
+    /// Moves an active SPI into a list register of `vcpu`, its holder: what to write there. If it is pending as well and
+    /// has been routed elsewhere, that stays behind.
+    pub(crate) fn take_active(&mut self, intid: u32, vcpu: VcpuId, groups: u32, crowded: bool) -> u64 {
+        let Some((number, index)) = place(intid) else { return 0 };
+        let Some(shared) = self.banks.get_mut(number) else { return 0 };
+        let here = u16::from(shared.target_of(index)) == vcpu.0;
+        shared.bank.take_active(index, intid, 0, groups & all_if(here), crowded)
     }
 
     /// SPI `intid` has left its list register empty.
