@@ -2,42 +2,42 @@
 
 /// One interrupt of one CPU, or one SPI.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Source {
-    pub enabled: bool,
-    pub group: usize,
-    pub priority: u8,
-    pub edge: bool,
-    pub line: bool,
+pub(crate) struct Source {
+    pub(crate) enabled: bool,
+    pub(crate) group: usize,
+    pub(crate) priority: u8,
+    pub(crate) edge: bool,
+    pub(crate) line: bool,
     /// Pending by an edge or by software.
-    pub latch: bool,
+    pub(crate) latch: bool,
     /// An edge came while it was pending. If the vCPU is told of that late, it cannot be known whether the edge was before
     /// its acknowledgement; then it counts as after: it may be taken once more.
-    pub again: bool,
+    pub(crate) again: bool,
     /// Which vCPU has it active.
-    pub active: Option<usize>,
+    pub(crate) active: Option<usize>,
     /// For an SPI: who takes it.
-    pub route: usize,
+    pub(crate) route: usize,
 }
 
 impl Source {
-    pub fn pending(&self) -> bool {
+    pub(crate) fn pending(&self) -> bool {
         self.latch || self.line && !self.edge
     }
 
-    pub fn set_line(&mut self, asserted: bool) {
+    pub(crate) fn set_line(&mut self, asserted: bool) {
         if self.edge && asserted && !self.line {
             self.set_latch();
         }
         self.line = asserted;
     }
 
-    pub fn set_latch(&mut self) {
+    pub(crate) fn set_latch(&mut self) {
         self.again |= self.latch;
         self.latch = true;
     }
 
     /// Acknowledged by vCPU `by`; `late` if it is told late.
-    pub fn acknowledge(&mut self, by: usize, late: bool) {
+    pub(crate) fn acknowledge(&mut self, by: usize, late: bool) {
         let pending = self.pending() || late && std::mem::take(&mut self.again);
         assert!(pending && self.active.is_none() && self.enabled, "acknowledged in state {self:?}");
         self.latch = false;
@@ -47,15 +47,15 @@ impl Source {
 
 /// All interrupts of a machine.
 #[derive(Clone, Debug)]
-pub struct Architecture {
-    pub private: Vec<[Source; 32]>,
-    pub shared: Vec<Source>,
+pub(crate) struct Architecture {
+    pub(crate) private: Vec<[Source; 32]>,
+    pub(crate) shared: Vec<Source>,
     /// `GICD_CTLR`'s group enables.
-    pub groups: [bool; 2],
+    pub(crate) groups: [bool; 2],
 }
 
 impl Architecture {
-    pub fn new(vcpus: usize, intids: usize) -> Self {
+    pub(crate) fn new(vcpus: usize, intids: usize) -> Self {
         let mut private = [Source { group: 1, ..Source::default() }; 32];
         for source in private.iter_mut().take(16) {
             source.edge = true;
@@ -67,7 +67,7 @@ impl Architecture {
         }
     }
 
-    pub fn source(&mut self, vcpu: usize, intid: usize) -> &mut Source {
+    pub(crate) fn source(&mut self, vcpu: usize, intid: usize) -> &mut Source {
         match intid {
             0..32 => &mut self.private[vcpu][intid],
             _ => &mut self.shared[intid - 32],
@@ -75,7 +75,7 @@ impl Architecture {
     }
 
     /// What could be delivered to `vcpu`: priority, INTID, group.
-    pub fn deliverable(&self, vcpu: usize) -> impl Iterator<Item = (u8, usize, usize)> {
+    pub(crate) fn deliverable(&self, vcpu: usize) -> impl Iterator<Item = (u8, usize, usize)> {
         let private = self.private[vcpu].iter().enumerate();
         let shared = self.shared.iter().enumerate().map(|(index, source)| (index + 32, source));
         private

@@ -13,16 +13,16 @@ const TIMER: usize = 27;
 
 /// How big a machine is.
 #[derive(Clone, Copy, Debug)]
-pub struct Shape {
-    pub list_registers: usize,
-    pub vcpus: usize,
-    pub cpus: usize,
-    pub priority_bits: u8,
+pub(crate) struct Shape {
+    pub(crate) list_registers: usize,
+    pub(crate) vcpus: usize,
+    pub(crate) cpus: usize,
+    pub(crate) priority_bits: u8,
 }
 
 /// What is tested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Kicks arrive at once, and everything a guest may do happens. After each step the signals are compared.
     Exact,
     /// Kicks arrive late. Nothing is taken back once it is pending, so what is taken still has to be pending in the model.
@@ -45,7 +45,7 @@ struct Guest {
     timer_active: bool,
 }
 
-pub struct Machine {
+pub(crate) struct Machine {
     shape: Shape,
     mode: Mode,
     vgic: Vgic,
@@ -61,15 +61,15 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub fn new(shape: Shape, mode: Mode, seed: u64) -> Self {
+    pub(crate) fn new(shape: Shape, mode: Mode, seed: u64) -> Self {
         let vgic = Vgic::new(VgicConfig {
             vcpus: shape.vcpus,
             intids: INTIDS as u32,
             list_registers: shape.list_registers,
             priority_bits: shape.priority_bits,
         })
-        .unwrap();
-        let split = |vcpu: usize| (vcpu as u64 + seed) % 3 == 0;
+        .expect("the shapes are possible");
+        let split = |vcpu: usize| (vcpu as u64 + seed).is_multiple_of(3);
         let guest = |vcpu| Guest {
             groups: [true; 2],
             mask: 0xff,
@@ -97,7 +97,7 @@ impl Machine {
     }
 
     /// Interrupts acknowledged so far.
-    pub fn taken(&self) -> u64 {
+    pub(crate) fn taken(&self) -> u64 {
         self.taken
     }
 
@@ -263,7 +263,7 @@ impl Machine {
     }
 
     fn route(&mut self, intid: usize, vcpu: usize) {
-        let affinity = (vcpu as u64 / 16) << 8 | vcpu as u64 % 16;
+        let affinity = types::Mpidr::of_vcpu(Self::id(vcpu)).0;
         self.write(0, intid, 0x6000 + intid as u64 * 8, AccessSize::Doubleword, affinity);
         self.model.source(0, intid).route = vcpu;
     }
@@ -277,7 +277,7 @@ impl Machine {
     // ---- what happens
 
     /// Something happens.
-    pub fn step(&mut self) {
+    pub(crate) fn step(&mut self) {
         self.steps += 1;
         match self.below(16) {
             0..=2 => self.device(),
@@ -588,7 +588,7 @@ impl Machine {
     }
 
     /// Everything becomes quiet: whatever is pending is taken, handled and ended. Nothing may be left.
-    pub fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         self.draining = true;
         self.write_control([true, true]);
         for vcpu in 0..self.shape.vcpus {
