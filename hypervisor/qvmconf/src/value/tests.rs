@@ -1,0 +1,101 @@
+use super::*;
+use proptest::prelude::*;
+
+fn message(shape: Shape, text: &str) -> String {
+    read(shape, text).unwrap_err().message
+}
+
+#[test]
+fn a_region_has_an_optional_start() {
+    assert_eq!(read(Shape::Region, "128M"), Ok(Value::Region { start: None, length: 128 << 20 }));
+    assert_eq!(read(Shape::Region, "0x80000000,1M"), Ok(Value::Region { start: Some(0x8000_0000), length: 1 << 20 }));
+    assert_eq!(message(Shape::Region, "0x80000000,"), "the size is missing");
+    assert_eq!(message(Shape::Region, "0x1,2,3"), "`2,3` is no size: `,` is not a digit");
+    let error = read(Shape::Region, "0x80000000,12Q").unwrap_err();
+    assert_eq!((error.part, error.message.as_str()), (11..14, "`12Q` is no size: `Q` is not a digit"));
+}
+
+#[test]
+fn a_reserved_range_needs_its_length() {
+    assert_eq!(read(Shape::Range, "mem:0x1000,4K"), Ok(Value::Region { start: Some(0x1000), length: 4096 }));
+    assert_eq!(message(Shape::Range, "0x1000"), "`0x1000` has no length");
+}
+
+#[test]
+fn a_file_has_an_optional_address() {
+    let read_file = |text| read(Shape::File, text);
+    assert_eq!(read_file("a,b"), Ok(Value::File { address: None, path: "a,b".into() }));
+    assert_eq!(read_file("0x1000,a,b"), Ok(Value::File { address: Some(4096), path: "a,b".into() }));
+    assert_eq!(read_file("./1,x"), Ok(Value::File { address: None, path: "./1,x".into() }));
+    assert_eq!(message(Shape::File, "0x1000,"), "the file's path is missing");
+    assert!(message(Shape::File, "80000000,x").contains("could be hexadecimal or decimal"));
+}
+
+#[test]
+fn places_name_their_space() {
+    assert_eq!(read(Shape::Place, "0x1c090000"), Ok(Value::Place(Place::Memory(0x1c09_0000))));
+    assert_eq!(read(Shape::Place, "mem:0x10"), Ok(Value::Place(Place::Memory(16))));
+    assert_eq!(read(Shape::Place, "io:0x3f8"), Ok(Value::Place(Place::Port(0x3f8))));
+    assert_eq!(read(Shape::Place, "pci:0:1"), Ok(Value::Place(Place::Pci)));
+    assert_eq!(message(Shape::Place, "usb:1"), "`usb` is no address space");
+    assert_eq!(read(Shape::Place, "1c090000").unwrap_err().hint.as_deref(), Some("write 0x1c090000"));
+    assert!(message(Shape::Place, "$asinfo_start{x}").contains("not supported yet"));
+}
+
+#[test]
+fn an_interrupt_names_controller_and_line() {
+    assert_eq!(
+        read(Shape::Interrupt, "gic:37"),
+        Ok(Value::Interrupt(Interrupt { controller: "gic".into(), line: 37 }))
+    );
+    for wrong in ["37", ":37", "gic:", "gic:x", "gic:4294967296", "a:b:3"] {
+        assert!(read(Shape::Interrupt, wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn scheduling_is_a_priority_and_a_letter() {
+    let policy = |text| match read(Shape::Scheduling, text) {
+        Ok(Value::Scheduling(Scheduling { priority, policy })) => (priority, policy),
+        other => panic!("{text}: {other:?}"),
+    };
+    assert_eq!(policy("10"), (10, SchedulingPolicy::RoundRobin));
+    assert_eq!(policy("255r"), (255, SchedulingPolicy::RoundRobin));
+    assert_eq!(policy("1f"), (1, SchedulingPolicy::Fifo));
+    assert_eq!(policy("8o"), (8, SchedulingPolicy::Other));
+    assert_eq!(message(Shape::Scheduling, "0"), "priority 0 is not within 1 to 255");
+    assert_eq!(message(Shape::Scheduling, "256f"), "priority 256 is not within 1 to 255");
+    assert_eq!(message(Shape::Scheduling, "20,10,3,1000,500s"), "a sporadic server is known, not supported yet");
+    assert!(read(Shape::Scheduling, "r").is_err());
+}
+
+#[test]
+fn cpu_lists_are_bounded() {
+    assert_eq!(read(Shape::Cpus, "0,3,1"), Ok(Value::Cpus([0, 3, 1].into())));
+    assert!(read(Shape::Cpus, "0,,1").is_err());
+    assert!(read(Shape::Cpus, "65536").is_err());
+    assert!(read(Shape::Cpus, "0,".repeat(64).trim_end_matches(',')).is_ok());
+    assert!(read(Shape::Cpus, "0,".repeat(65).trim_end_matches(',')).is_err());
+}
+
+#[test]
+fn log_filters_are_a_set() {
+    let Ok(Value::Filters(set)) = read(Shape::Filters, "debug,error,debug") else { panic!() };
+    assert!(set.contains("debug") && set.contains("error") && !set.contains("info"));
+    assert!(LogFilters::DEFAULT.contains("info") && !LogFilters::DEFAULT.contains("debug"));
+    assert_eq!(read(Shape::Filters, "eror").unwrap_err().hint.unwrap().split('?').next(), Some("did you mean `error`"));
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics_in_any_shape(text in "[0-9a-fxdKMG:,=@$ä-]{0,24}") {
+        for shape in [
+            Shape::Region, Shape::File, Shape::Address, Shape::Size, Shape::Number, Shape::Boolean, Shape::Place, Shape::Range,
+            Shape::Interrupt, Shape::Scheduling, Shape::Cpus, Shape::Filters, Shape::Choice(&["abort", "fail"]),
+        ] {
+            if let Err(error) = read(shape, &text) {
+                prop_assert!(error.part.end <= text.len());
+            }
+        }
+    }
+}
