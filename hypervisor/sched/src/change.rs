@@ -5,9 +5,10 @@
 
 use crate::{
     parameters::{Parameters, Priority, RemoveError, SpawnError},
+    placement::Requests,
     queue::End,
     scheduler::Scheduler,
-    thread::{Stage, ThreadId},
+    thread::{Index, Stage, ThreadId},
 };
 use types::{CpuId, CpuSet};
 
@@ -19,7 +20,7 @@ impl Scheduler {
     pub fn spawn(&mut self, parameters: Parameters) -> Result<ThreadId, SpawnError> {
         let affinity = self.existing(parameters.affinity)?;
         let last = affinity.iter().next().ok_or(SpawnError::NoCpu)?;
-        let queue = self.queues.join(affinity).ok_or(SpawnError::TooManyAffinities)?;
+        let queue = self.join(affinity)?;
         let spawned = self.threads.insert(Parameters { affinity, ..parameters }, queue, last);
         if spawned.is_err() {
             self.queues.leave(queue);
@@ -54,8 +55,10 @@ impl Scheduler {
             return None;
         }
         let cpu = thread.resident?;
-        self.cpus.get_mut(cpu)?.evict = true;
-        Some(self.cpus.kick(cpu, 0))
+        let core = self.cpus.get_mut(cpu)?;
+        core.requests |= Requests::EVICT;
+        core.kick(0);
+        Some(cpu)
     }
 
     /// Changes how urgent a thread is. It goes behind its new equals unless it is running. Returns the CPU that has to
@@ -67,18 +70,15 @@ impl Scheduler {
         let (stage, resident) = (thread.stage, thread.resident);
         let queued = stage == Stage::Ready && resident.is_none();
         if queued {
-            self.queues.remove(index, &mut self.threads);
+            self.queues.remove(index, self.threads.entries());
         }
         self.threads.get_mut(index)?.parameters.priority = priority;
         if queued {
-            self.queues.push(index, End::Back, &mut self.threads);
-            return self.cpus.place(index, &self.threads);
+            return self.queue(index);
         }
         let cpu = resident.filter(|_| stage != Stage::Blocked)?;
-        if stage == Stage::Running {
-            self.cpus.get_mut(cpu)?.level = priority.get();
-        }
-        Some(self.cpus.kick(cpu, priority.get()))
+        self.cpus.get_mut(cpu)?.kick(priority.get());
+        Some(cpu)
     }
 
     /// Changes where a thread may run. If it runs elsewhere, it goes on there until that CPU has rescheduled. Returns the
@@ -89,27 +89,40 @@ impl Scheduler {
     pub fn set_affinity(&mut self, id: ThreadId, affinity: CpuSet) -> Result<Option<CpuId>, SpawnError> {
         let index = self.threads.find(id).ok_or(SpawnError::NoThread)?;
         let affinity = self.existing(affinity)?;
-        let queue = self.queues.join(affinity).ok_or(SpawnError::TooManyAffinities)?;
+        let queue = self.join(affinity)?;
         let thread = self.threads.get(index).ok_or(SpawnError::NoThread)?;
-        let (stage, resident, priority) = (thread.stage, thread.resident, thread.parameters.priority.get());
+        let (stage, resident, priority) = (thread.stage, thread.resident, thread.priority());
         self.queues.leave(thread.queue);
         let queued = stage == Stage::Ready && resident.is_none();
         if queued {
-            self.queues.remove(index, &mut self.threads);
+            self.queues.remove(index, self.threads.entries());
         }
         if let Some(thread) = self.threads.get_mut(index) {
             thread.queue = queue;
             thread.parameters.affinity = affinity;
         }
         if queued {
-            self.queues.push(index, End::Back, &mut self.threads);
-            return Ok(self.cpus.place(index, &self.threads));
+            return Ok(self.queue(index));
         }
-        Ok(match (stage, resident) {
-            (Stage::Running, Some(cpu)) if affinity.contains(cpu) => None,
-            (Stage::Running | Stage::Ready, Some(cpu)) => Some(self.cpus.kick(cpu, priority)),
-            _ => None,
-        })
+        let stays = |cpu| stage == Stage::Blocked || (stage == Stage::Running && affinity.contains(cpu));
+        let cpu = resident.filter(|&cpu| !stays(cpu));
+        if let Some(core) = cpu.and_then(|cpu| self.cpus.get_mut(cpu)) {
+            core.kick(priority);
+        }
+        Ok(cpu)
+    }
+
+    /// Queues a ready thread again, after a change.
+    fn queue(&mut self, index: Index) -> Option<CpuId> {
+        self.queues.push(index, End::Back, self.threads.entries());
+        self.cpus.place(self.threads.get(index)?)
+    }
+
+    /// The queue for an affinity, with one more user.
+    fn join(&mut self, affinity: CpuSet) -> Result<u8, SpawnError> {
+        let queue = self.queues.join(affinity).ok_or(SpawnError::TooManyAffinities)?;
+        self.queues.connect(queue, self.cpus.queue_sets());
+        Ok(queue)
     }
 
     /// Those of `cpus` that the machine has.

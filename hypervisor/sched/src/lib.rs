@@ -35,12 +35,16 @@
 )]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 mod change;
 mod parameters;
 mod placement;
 mod queue;
 mod scheduler;
+#[cfg(test)]
+mod simulation;
 mod status;
 mod thread;
 

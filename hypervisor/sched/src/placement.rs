@@ -3,58 +3,75 @@
 //! Answers for: which CPU has to be told that there is something for it. Does not answer for: what that CPU then runs: it
 //! picks the best there is, perhaps another thread by then (`scheduler`).
 
-use crate::thread::{Index, NONE, Threads};
-use alloc::{vec, vec::Vec};
-use types::{CpuId, Ticks};
+use crate::{
+    queue::QueueSet,
+    thread::{Index, NONE, Thread},
+};
+use bitflags::bitflags;
+use types::{CpuId, MAX_CPUS, Ticks};
+
+bitflags! {
+    /// What a CPU is to take into account at its next pick.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct Requests: u8 {
+        /// It has been told to come: there was something for it.
+        const KICKED = 1 << 0;
+        /// It is to leave the stack it is on.
+        const EVICT = 1 << 1;
+        /// Its thread has given up its turn.
+        const YIELDED = 1 << 2;
+    }
+}
 
 /// What is known of a CPU.
 #[derive(Clone, Debug)]
 pub(crate) struct Cpu {
-    /// Who runs, or `NONE`.
-    pub(crate) current: Index,
-    /// On whose stack it is, or `NONE` for its own.
-    pub(crate) resident: Index,
-    /// Since when `current` has not been charged.
+    /// The queues it looks into.
+    pub(crate) queues: QueueSet,
+    /// Since when the thread that it runs has not been charged.
     pub(crate) since: Ticks,
+    /// On whose stack it is, running or waiting; `NONE` for its own.
+    pub(crate) resident: Index,
     /// Priority of what it runs or has been called for, whichever is higher; 0 when idle.
     pub(crate) level: u8,
-    /// It has been told to pick.
-    pub(crate) kicked: bool,
+    pub(crate) requests: Requests,
     /// It runs a round-robin thread without time limit.
     pub(crate) lonely: bool,
-    /// `current` has given up its turn.
-    pub(crate) yielded: bool,
-    /// It is to leave the stack it is on.
-    pub(crate) evict: bool,
 }
 
 impl Cpu {
     /// A CPU that has not picked yet: as busy as can be, so that nobody waits for it. Its first pick counts as asked for.
     const OFFLINE: Self = Self {
-        current: NONE,
-        resident: NONE,
+        queues: QueueSet::EMPTY,
         since: Ticks(0),
+        resident: NONE,
         level: u8::MAX,
-        kicked: true,
+        requests: Requests::KICKED,
         lonely: false,
-        yielded: false,
-        evict: false,
     };
+
+    /// Notes that it is asked to pick, for something of this priority: it counts as that busy until it has.
+    pub(crate) fn kick(&mut self, priority: u8) {
+        self.requests |= Requests::KICKED;
+        self.level = self.level.max(priority);
+    }
 }
 
 /// All CPUs.
 #[derive(Debug)]
 pub(crate) struct Cpus {
-    cpus: Vec<Cpu>,
+    cpus: [Cpu; MAX_CPUS],
+    count: usize,
 }
 
 impl Cpus {
+    /// At most [`MAX_CPUS`].
     pub(crate) fn new(count: usize) -> Self {
-        Self { cpus: vec![Cpu::OFFLINE; count] }
+        Self { cpus: [const { Cpu::OFFLINE }; MAX_CPUS], count: count.min(MAX_CPUS) }
     }
 
     pub(crate) fn count(&self) -> usize {
-        self.cpus.len()
+        self.count
     }
 
     pub(crate) fn get(&self, id: CpuId) -> Option<&Cpu> {
@@ -65,34 +82,31 @@ impl Cpus {
         self.cpus.get_mut(id.index())
     }
 
+    /// The queue sets of all CPUs, in their order.
+    pub(crate) fn queue_sets(&mut self) -> impl Iterator<Item = &mut QueueSet> {
+        self.cpus.iter_mut().map(|cpu| &mut cpu.queues)
+    }
+
     /// The CPU that is to come for a queued thread: where it ran last if that is idle, else the one with the least urgent
     /// to do, if that is less urgent than the thread. If all are as urgent, one that runs without a time limit because it
     /// knew of no equal. `None` if the thread has to wait for its turn.
-    pub(crate) fn place(&mut self, index: Index, threads: &Threads) -> Option<CpuId> {
-        let thread = threads.get(index)?;
-        let (priority, last) = (thread.parameters.priority.get(), thread.last);
+    #[inline(never)]
+    pub(crate) fn place(&mut self, thread: &Thread) -> Option<CpuId> {
+        let priority = thread.priority();
         let mut least: Option<(u8, CpuId)> = None;
         let mut lonely = None;
         for id in thread.parameters.affinity.iter() {
             let cpu = self.get(id)?;
             if cpu.level < priority {
-                if least.is_none_or(|(level, _)| cpu.level < level || (cpu.level == level && id == last)) {
+                if least.is_none_or(|(level, _)| cpu.level < level || (cpu.level == level && id == thread.last)) {
                     least = Some((cpu.level, id));
                 }
-            } else if cpu.level == priority && cpu.lonely && !cpu.kicked {
+            } else if cpu.level == priority && cpu.lonely && !cpu.requests.contains(Requests::KICKED) {
                 lonely = Some(id);
             }
         }
         let chosen = least.map(|(_, id)| id).or(lonely)?;
-        Some(self.kick(chosen, priority))
-    }
-
-    /// Notes that `id` is asked to pick, for something of this priority: it counts as that busy until it has.
-    pub(crate) fn kick(&mut self, id: CpuId, priority: u8) -> CpuId {
-        if let Some(cpu) = self.get_mut(id) {
-            cpu.kicked = true;
-            cpu.level = cpu.level.max(priority);
-        }
-        id
+        self.get_mut(chosen)?.kick(priority);
+        Some(chosen)
     }
 }

@@ -7,26 +7,28 @@
 //! not hold a thread that may run on several. So there is one for each *set*; in practice a handful, each CPU looks into
 //! those whose set it is in, and `turn` orders equals across them.
 
-use crate::thread::{Index, NONE, Threads};
+use crate::thread::{Index, NONE, Thread};
 use alloc::{vec, vec::Vec};
-use types::{CpuId, CpuSet};
+use types::CpuSet;
 
 /// Most different affinities: as many as 6 CPUs have non-empty sets, and one more.
 const MAX_QUEUES: usize = 64;
 
 const PRIORITIES: usize = 256;
 
-/// Ready threads that share an affinity: a ring for each priority.
+/// Ready threads that share an affinity: a list for each priority.
 #[derive(Clone, Debug)]
-pub(crate) struct Queue {
+struct Queue {
+    /// First and last of each list; `NONE` and anything if it is empty.
+    heads: [Index; PRIORITIES],
+    tails: [Index; PRIORITIES],
+    /// A bit for each list that is not empty.
+    occupied: [u64; PRIORITIES / 64],
     cpus: CpuSet,
     /// How many threads have this affinity, ready or not.
     users: u16,
     /// Highest priority with a thread in it; 0 if there is none.
     top: u8,
-    occupied: [u64; PRIORITIES / 64],
-    /// First of each ring; its `previous` is the last.
-    heads: [Index; PRIORITIES],
 }
 
 /// At which end of its equals a thread is queued.
@@ -39,52 +41,67 @@ pub(crate) enum End {
 }
 
 impl Queue {
+    const EMPTY: Self = Self {
+        heads: [NONE; PRIORITIES],
+        tails: [NONE; PRIORITIES],
+        occupied: [0; PRIORITIES / 64],
+        cpus: CpuSet::EMPTY,
+        users: 0,
+        top: 0,
+    };
+
     fn head(&self, priority: u8) -> Index {
         self.heads.get(usize::from(priority)).copied().unwrap_or(NONE)
     }
 
-    fn set_head(&mut self, priority: u8, head: Index) {
-        if let Some(entry) = self.heads.get_mut(usize::from(priority)) {
-            *entry = head;
+    fn set_head(&mut self, priority: u8, index: Index) {
+        if let Some(head) = self.heads.get_mut(usize::from(priority)) {
+            *head = index;
         }
     }
 
-    fn push(&mut self, index: Index, end: End, threads: &mut Threads) {
-        let Some(priority) = threads.get(index).map(|thread| thread.parameters.priority.get()) else { return };
+    fn tail(&self, priority: u8) -> Index {
+        self.tails.get(usize::from(priority)).copied().unwrap_or(NONE)
+    }
+
+    fn set_tail(&mut self, priority: u8, index: Index) {
+        if let Some(tail) = self.tails.get_mut(usize::from(priority)) {
+            *tail = index;
+        }
+    }
+
+    fn push(&mut self, index: Index, priority: u8, end: End, threads: &mut [Thread]) {
         let head = self.head(priority);
-        let tail = threads.get(head).map_or(NONE, |head| head.previous);
         if head == NONE {
-            link(index, index, threads);
+            self.set_head(priority, index);
+            self.set_tail(priority, index);
             if let Some(word) = self.occupied.get_mut(usize::from(priority >> 6)) {
                 *word |= 1 << (priority & 63);
             }
             self.top = self.top.max(priority);
-        } else {
-            link(tail, index, threads);
+        } else if end == End::Front {
             link(index, head, threads);
-        }
-        if head == NONE || end == End::Front {
             self.set_head(priority, index);
+        } else {
+            link(self.tail(priority), index, threads);
+            self.set_tail(priority, index);
         }
     }
 
-    fn remove(&mut self, index: Index, threads: &mut Threads) {
-        let Some(thread) = threads.get(index) else { return };
-        let (priority, next, previous) = (thread.parameters.priority.get(), thread.next, thread.previous);
-        if next == index {
-            self.set_head(priority, NONE);
+    /// Takes the first of a list out, `next` being its successor if it has one. Says whether it has one.
+    #[inline]
+    fn remove_first(&mut self, index: Index, priority: u8, next: Index) -> bool {
+        let more = self.tail(priority) != index;
+        self.set_head(priority, if more { next } else { NONE });
+        if !more {
             if let Some(word) = self.occupied.get_mut(usize::from(priority >> 6)) {
                 *word &= !(1 << (priority & 63));
             }
             if priority == self.top {
                 self.top = self.highest();
             }
-        } else {
-            link(previous, next, threads);
-            if self.head(priority) == index {
-                self.set_head(priority, next);
-            }
         }
+        more
     }
 
     /// The highest occupied priority; 0 if there is none (bit 0 is never set).
@@ -101,31 +118,46 @@ impl Queue {
 }
 
 /// Makes `next` follow `previous`.
-fn link(previous: Index, next: Index, threads: &mut Threads) {
-    if let Some(thread) = threads.get_mut(previous) {
+fn link(previous: Index, next: Index, threads: &mut [Thread]) {
+    if let Some(thread) = threads.get_mut(usize::from(previous)) {
         thread.next = next;
     }
-    if let Some(thread) = threads.get_mut(next) {
+    if let Some(thread) = threads.get_mut(usize::from(next)) {
         thread.previous = previous;
     }
 }
 
-/// The head of some queue.
+/// A set of queues.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueueSet(u64);
+
+impl QueueSet {
+    /// None.
+    pub(crate) const EMPTY: Self = Self(0);
+
+    fn set(&mut self, number: u8, member: bool) {
+        self.0 &= !(1 << (number & 63));
+        self.0 |= u64::from(member) << (number & 63);
+    }
+}
+
+/// The first thread of some queue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Head {
     pub(crate) index: Index,
     pub(crate) priority: u8,
+    queue: u8,
+    /// Another queue has a thread of this priority.
+    pub(crate) tie: bool,
 }
 
 /// All queues.
 #[derive(Debug)]
 pub(crate) struct Queues {
     queues: Vec<Queue>,
-    /// Which of them are not empty.
-    occupied: u64,
-    /// For each CPU, those it looks into.
-    of_cpu: Vec<u64>,
-    /// The next turn at the back, and the last one taken at the front.
+    /// Those that are not empty.
+    occupied: QueueSet,
+    /// The last turns taken at the back and at the front.
     back: u64,
     front: u64,
 }
@@ -133,48 +165,39 @@ pub(crate) struct Queues {
 impl Queues {
     /// Queues for every set of `cpus` CPUs, as far as there are not too many.
     pub(crate) fn new(cpus: usize) -> Self {
-        let sets = CpuSet::first(cpus.min(6)).0;
-        let count = usize::try_from(sets).unwrap_or(MAX_QUEUES).min(MAX_QUEUES);
-        let count = if cpus > 6 { MAX_QUEUES } else { count };
-        let empty =
-            Queue { cpus: CpuSet::EMPTY, users: 0, top: 0, occupied: [0; PRIORITIES / 64], heads: [NONE; PRIORITIES] };
-        Self { queues: vec![empty; count], occupied: 0, of_cpu: vec![0; cpus], back: 1 << 63, front: 1 << 63 }
+        let count = if cpus > 6 { MAX_QUEUES } else { (1 << cpus.min(6)) as usize };
+        Self { queues: vec![Queue::EMPTY; count], occupied: QueueSet::EMPTY, back: 1 << 63, front: 1 << 63 }
     }
 
     /// The queue for an affinity, with one more user. `None` if there are too many different ones.
     pub(crate) fn join(&mut self, cpus: CpuSet) -> Option<u8> {
         let same = self.queues.iter().position(|queue| queue.users > 0 && queue.cpus == cpus);
         let position = same.or_else(|| self.queues.iter().position(|queue| queue.users == 0))?;
-        let number = u8::try_from(position).ok()?;
         let queue = self.queues.get_mut(position)?;
         queue.users = queue.users.saturating_add(1);
-        if same.is_none() {
-            queue.cpus = cpus;
-            self.connect(number, cpus);
-        }
-        Some(number)
+        queue.cpus = cpus;
+        u8::try_from(position).ok()
     }
 
     /// One user less.
     pub(crate) fn leave(&mut self, number: u8) {
-        let Some(queue) = self.queues.get_mut(usize::from(number)) else { return };
-        queue.users = queue.users.saturating_sub(1);
-        if queue.users == 0 {
-            self.connect(number, CpuSet::EMPTY);
+        if let Some(queue) = self.queues.get_mut(usize::from(number)) {
+            queue.users = queue.users.saturating_sub(1);
         }
     }
 
-    /// Makes exactly `cpus` look into a queue.
-    fn connect(&mut self, number: u8, cpus: CpuSet) {
-        for (cpu, mask) in (0..).zip(&mut self.of_cpu) {
-            *mask &= !(1 << (number & 63));
-            *mask |= u64::from(cpus.contains(CpuId(cpu))) << (number & 63);
+    /// Adds queue `number` to the sets of the CPUs that it is for, and takes it out of the others.
+    pub(crate) fn connect<'a>(&self, number: u8, sets: impl Iterator<Item = &'a mut QueueSet>) {
+        let Some(queue) = self.queues.get(usize::from(number)) else { return };
+        for (cpu, set) in (0..).zip(sets) {
+            set.set(number, queue.cpus.contains(types::CpuId(cpu)));
         }
     }
 
     /// Queues a ready thread.
-    pub(crate) fn push(&mut self, index: Index, end: End, threads: &mut Threads) {
-        let turn = match end {
+    pub(crate) fn push(&mut self, index: Index, end: End, threads: &mut [Thread]) {
+        let Some(thread) = threads.get_mut(usize::from(index)) else { return };
+        thread.turn = match end {
             End::Front => {
                 self.front = self.front.wrapping_sub(1);
                 self.front
@@ -184,42 +207,67 @@ impl Queues {
                 self.back
             }
         };
-        let Some(thread) = threads.get_mut(index) else { return };
-        thread.turn = turn;
-        let number = thread.queue;
+        let (number, priority) = (thread.queue, thread.priority());
         if let Some(queue) = self.queues.get_mut(usize::from(number)) {
-            queue.push(index, end, threads);
-            self.occupied |= 1 << (number & 63);
+            queue.push(index, priority, end, threads);
+            self.occupied.0 |= 1 << (number & 63);
         }
     }
 
-    /// Takes a queued thread out.
-    pub(crate) fn remove(&mut self, index: Index, threads: &mut Threads) {
-        let Some(number) = threads.get(index).map(|thread| thread.queue) else { return };
-        if let Some(queue) = self.queues.get_mut(usize::from(number)) {
-            queue.remove(index, threads);
-            if queue.top == 0 {
-                self.occupied &= !(1 << (number & 63));
+    /// Takes any queued thread out.
+    pub(crate) fn remove(&mut self, index: Index, threads: &mut [Thread]) {
+        let Some(thread) = threads.get(usize::from(index)) else { return };
+        let (queue, priority, next, previous) = (thread.queue, thread.priority(), thread.next, thread.previous);
+        let Some(list) = self.queues.get_mut(usize::from(queue)) else { return };
+        if list.head(priority) == index {
+            self.remove_head(Head { index, priority, queue, tie: false }, threads);
+        } else if list.tail(priority) == index {
+            list.set_tail(priority, previous);
+        } else {
+            link(previous, next, threads);
+        }
+    }
+
+    /// Takes the first thread of its priority in some queue out. Says whether there are others of its priority in it.
+    #[inline]
+    pub(crate) fn remove_head(&mut self, head: Head, threads: &[Thread]) -> bool {
+        let next = threads.get(usize::from(head.index)).map_or(NONE, |thread| thread.next);
+        let Some(queue) = self.queues.get_mut(usize::from(head.queue)) else { return false };
+        let more = queue.remove_first(head.index, head.priority, next);
+        if queue.top == 0 {
+            self.occupied.0 &= !(1 << (head.queue & 63));
+        }
+        more
+    }
+
+    /// The first thread of each queue of the set that is not empty. At most 64, and seldom more than two.
+    pub(crate) fn heads(&self, set: QueueSet) -> impl Iterator<Item = Head> {
+        let mut rest = set.0 & self.occupied.0;
+        core::iter::from_fn(move || {
+            let number = rest.trailing_zeros();
+            let queue = self.queues.get(number as usize)?;
+            rest &= rest.wrapping_sub(1);
+            let (index, priority) = (queue.head(queue.top), queue.top);
+            Some(Head { index, priority, queue: (number & 63) as u8, tie: false })
+        })
+    }
+
+    /// Which of the threads in these queues is to run next.
+    #[inline]
+    pub(crate) fn best(&self, set: QueueSet, threads: &[Thread]) -> Option<Head> {
+        let mut heads = self.heads(set);
+        let mut best = heads.next()?;
+        for head in heads {
+            if head.priority > best.priority {
+                best = head;
+            } else if head.priority == best.priority {
+                let turn = |index: Index| threads.get(usize::from(index)).map_or(u64::MAX, |thread| thread.turn);
+                if turn(head.index) < turn(best.index) {
+                    best = head;
+                }
+                best.tie = true;
             }
         }
-    }
-
-    /// The heads of the highest priority in each queue that `cpu` looks into. At most 64, and seldom more than two.
-    pub(crate) fn heads(&self, cpu: CpuId) -> impl Iterator<Item = Head> {
-        let mut rest = self.of_cpu.get(cpu.index()).copied().unwrap_or(0) & self.occupied;
-        core::iter::from_fn(move || {
-            let queue = self.queues.get(rest.trailing_zeros() as usize)?;
-            rest &= rest.wrapping_sub(1);
-            Some(Head { index: queue.head(queue.top), priority: queue.top })
-        })
-    }
-
-    /// Who is to run next on `cpu`, of those that are queued.
-    pub(crate) fn best(&self, cpu: CpuId, threads: &Threads) -> Option<Head> {
-        let turn = |head: &Head| threads.get(head.index).map_or(u64::MAX, |thread| thread.turn);
-        self.heads(cpu).reduce(|best, head| {
-            let first = head.priority > best.priority || (head.priority == best.priority && turn(&head) < turn(&best));
-            if first { head } else { best }
-        })
+        Some(best)
     }
 }

@@ -12,9 +12,9 @@
 
 use crate::{
     parameters::Policy,
-    placement::Cpus,
-    queue::{End, Queues},
-    thread::{Index, NONE, Stage, ThreadId, Threads},
+    placement::{Cpu, Cpus, Requests},
+    queue::{End, Head, Queues},
+    thread::{Index, NONE, Stage, Thread, ThreadId, Threads},
 };
 use types::{CpuId, CpuSet, MAX_CPUS, Ticks};
 
@@ -40,12 +40,19 @@ impl Choice {
 /// The resident thread of a CPU that picks, if it could run.
 #[derive(Clone, Copy)]
 struct Own {
-    index: Index,
     priority: u8,
     /// Where it goes if it does not stay.
     end: End,
     /// Whether it may run here.
     allowed: bool,
+}
+
+impl Own {
+    /// Whether it goes on rather than `best`.
+    fn stays(self, best: Option<Head>) -> bool {
+        let first = |other: u8| self.priority > other || (self.priority == other && self.end == End::Front);
+        self.allowed && best.is_none_or(|best| first(best.priority))
+    }
 }
 
 /// The state of all threads and CPUs. Its owner calls it with a lock held and interrupts masked.
@@ -82,162 +89,144 @@ impl Scheduler {
         thread.slice = slice;
         thread.ready_since = now;
         if let Some(cpu) = thread.resident {
-            let priority = thread.parameters.priority.get();
-            return Some(self.cpus.kick(cpu, priority));
+            let priority = thread.priority();
+            self.cpus.get_mut(cpu)?.kick(priority);
+            return Some(cpu);
         }
-        self.queues.push(index, End::Back, &mut self.threads);
-        self.cpus.place(index, &self.threads)
+        self.queues.push(index, End::Back, self.threads.entries());
+        self.cpus.place(self.threads.get(index)?)
     }
 
     /// The current thread of `cpu` waits from now on, unless it has been woken since it last came back from here. It stays
     /// resident. A [`Scheduler::pick`] has to follow.
     pub fn block(&mut self, cpu: CpuId, now: Ticks) {
-        self.charge(cpu, now);
         let Some(core) = self.cpus.get_mut(cpu) else { return };
-        let Some(thread) = self.threads.get_mut(core.current) else { return };
+        let Some(thread) = self.threads.get_mut(core.resident) else { return };
+        if thread.stage != Stage::Running {
+            return;
+        }
         if thread.woken {
             thread.woken = false;
             return;
         }
+        thread.charge(now.saturating_sub(core.since));
         thread.stage = Stage::Blocked;
-        core.current = NONE;
         core.level = 0;
-        core.lonely = false;
     }
 
     /// The current thread of `cpu` lets its equals go first. A [`Scheduler::pick`] has to follow.
     pub fn yield_now(&mut self, cpu: CpuId) {
         if let Some(core) = self.cpus.get_mut(cpu) {
-            core.yielded = true;
+            core.requests |= Requests::YIELDED;
         }
     }
 
     /// Decides what `cpu` runs from `now` on, and makes it current.
     pub fn pick(&mut self, cpu: CpuId, now: Ticks) -> Choice {
-        self.charge(cpu, now);
-        let own = self.own(cpu);
-        let best = self.queues.best(cpu, &self.threads);
+        let threads = self.threads.entries();
         let Some(core) = self.cpus.get_mut(cpu) else { return Choice::NOTHING };
-        let (kicked, evict, resident) = (core.kicked, core.evict, core.resident);
-        (core.kicked, core.evict, core.yielded) = (false, false, false);
+        let requests = core::mem::replace(&mut core.requests, Requests::empty());
+        let best = self.queues.best(core.queues, threads);
+        let resident = core.resident;
+        let thread = threads.get_mut(usize::from(resident));
+        let own = thread.and_then(|thread| contend(thread, cpu, core.since, requests, self.slice, now));
+        core.since = now;
 
-        let stays = own.filter(|own| {
-            let first = |priority| own.priority > priority || (own.priority == priority && own.end == End::Front);
-            own.allowed && best.is_none_or(|best| first(best.priority))
-        });
-        let chosen = match (stays, best) {
-            (Some(own), _) => own.index,
-            (None, Some(best)) => best.index,
-            (None, None) => NONE,
-        };
-        // Nothing to run, and not to stay where it is: `own`, if any, may not run here.
-        let vacate = chosen == NONE && resident != NONE && (evict || own.is_some());
-        if own.is_some_and(|own| own.end == End::Back) {
-            self.refill(resident);
-        }
-        if chosen != resident && (chosen != NONE || vacate) {
-            if chosen != NONE {
-                self.queues.remove(chosen, &mut self.threads);
+        let mut vacate = false;
+        let (thread, until) = match (own, best) {
+            (Some(own), best) if own.stays(best) => {
+                let equals = best.is_some_and(|best| best.priority == own.priority);
+                run(core, threads, equals, cpu, now)
             }
-            self.displace(resident, own, now);
-        }
-        let until = self.run(cpu, chosen, vacate, now);
-
+            (own, Some(best)) => {
+                leave(resident, threads, own, &mut self.queues, now);
+                let more = self.queues.remove_head(best, threads);
+                let equals = more || best.tie || own.is_some_and(|own| own.allowed && own.priority == best.priority);
+                core.resident = best.index;
+                run(core, threads, equals, cpu, now)
+            }
+            (own, None) => {
+                // Nothing to run; nor to stay where it is, if `own` is there, for then that may not run here.
+                vacate = resident != NONE && (own.is_some() || requests.contains(Requests::EVICT));
+                if vacate {
+                    leave(resident, threads, own, &mut self.queues, now);
+                    core.resident = NONE;
+                }
+                (core.level, core.lonely) = (0, false);
+                (None, Ticks::NEVER)
+            }
+        };
         let mut kick = CpuSet::EMPTY;
-        if stays.is_none()
-            && let Some(own) = own
-            && let Some(other) = self.cpus.place(own.index, &self.threads)
+        if own.is_some()
+            && resident != core.resident
+            && let Some(thread) = threads.get(usize::from(resident))
+            && thread.parameters.affinity != CpuSet::of(cpu)
+            && let Some(other) = self.cpus.place(thread)
         {
             kick.insert(other);
         }
-        if kicked {
+        if requests.contains(Requests::KICKED) {
             self.look_after_others(cpu, &mut kick);
         }
-        let thread = self.threads.id(chosen);
         Choice { thread, until, vacate, kick }
-    }
-
-    /// Accounts for the time that the current thread of `cpu` has had. What else is paid for in time is charged here.
-    fn charge(&mut self, cpu: CpuId, now: Ticks) {
-        let Some(core) = self.cpus.get_mut(cpu) else { return };
-        let used = now.saturating_sub(core.since);
-        core.since = now;
-        if let Some(thread) = self.threads.get_mut(core.current) {
-            thread.run_time = thread.run_time.saturating_add(used);
-            thread.slice = thread.slice.saturating_sub(used);
-        }
-    }
-
-    /// The resident thread of `cpu`, if it runs or has been woken.
-    fn own(&self, cpu: CpuId) -> Option<Own> {
-        let core = self.cpus.get(cpu)?;
-        let thread = self.threads.get(core.resident)?;
-        let expired = thread.parameters.policy == Policy::RoundRobin && thread.slice == Ticks(0);
-        let end = match thread.stage {
-            Stage::Running if !expired && !core.yielded => End::Front,
-            Stage::Running | Stage::Ready => End::Back,
-            Stage::Blocked | Stage::Free => return None,
-        };
-        let (priority, allowed) = (thread.parameters.priority.get(), thread.parameters.affinity.contains(cpu));
-        Some(Own { index: core.resident, priority, end, allowed })
-    }
-
-    /// A whole slice for a thread at the back.
-    fn refill(&mut self, index: Index) {
-        let slice = self.slice;
-        if let Some(thread) = self.threads.get_mut(index) {
-            thread.slice = slice;
-        }
-    }
-
-    /// The CPU leaves the stack of `resident`, which is queued if it could run.
-    fn displace(&mut self, resident: Index, own: Option<Own>, now: Ticks) {
-        let Some(thread) = self.threads.get_mut(resident) else { return };
-        thread.resident = None;
-        let Some(own) = own else { return };
-        if thread.stage == Stage::Running {
-            thread.stage = Stage::Ready;
-            thread.ready_since = now;
-        }
-        self.queues.push(resident, own.end, &mut self.threads);
-    }
-
-    /// Makes `chosen` (or nobody) current on `cpu`; says until when.
-    fn run(&mut self, cpu: CpuId, chosen: Index, vacate: bool, now: Ticks) -> Ticks {
-        let (mut level, mut until, mut lonely) = (0, Ticks::NEVER, false);
-        if let Some(thread) = self.threads.get_mut(chosen) {
-            if thread.stage == Stage::Ready {
-                thread.waiting_time = thread.waiting_time.saturating_add(now.saturating_sub(thread.ready_since));
-            }
-            thread.stage = Stage::Running;
-            thread.resident = Some(cpu);
-            thread.last = cpu;
-            level = thread.parameters.priority.get();
-            if thread.parameters.policy == Policy::RoundRobin {
-                lonely = !self.queues.heads(cpu).any(|head| head.priority == level);
-                until = if lonely { Ticks::NEVER } else { now.saturating_add(thread.slice) };
-            }
-        }
-        if let Some(core) = self.cpus.get_mut(cpu) {
-            core.current = chosen;
-            core.level = level;
-            core.lonely = lonely;
-            if chosen != NONE || vacate {
-                core.resident = chosen;
-            }
-        }
-        until
     }
 
     /// The CPU was called, perhaps for several threads, and has taken one: calls others for the rest. They do the same in
     /// turn, so the best of each queue is enough.
+    #[cold]
+    #[inline(never)]
     fn look_after_others(&mut self, cpu: CpuId, kick: &mut CpuSet) {
-        for head in self.queues.heads(cpu) {
-            if let Some(other) = self.cpus.place(head.index, &self.threads) {
+        let Some(set) = self.cpus.get(cpu).map(|core| core.queues) else { return };
+        for head in self.queues.heads(set) {
+            if let Some(thread) = self.threads.get(head.index)
+                && let Some(other) = self.cpus.place(thread)
+            {
                 kick.insert(other);
             }
         }
     }
+}
+
+/// How the resident thread of a CPU takes part in its pick, having been charged for the time it had: `None` if it is
+/// blocked, or if there is none.
+fn contend(thread: &mut Thread, cpu: CpuId, since: Ticks, requests: Requests, slice: Ticks, now: Ticks) -> Option<Own> {
+    let end = match thread.stage {
+        Stage::Running => {
+            thread.charge(now.saturating_sub(since));
+            let expired = thread.parameters.policy == Policy::RoundRobin && thread.slice == Ticks(0);
+            if expired || requests.contains(Requests::YIELDED) { End::Back } else { End::Front }
+        }
+        Stage::Ready => End::Back,
+        Stage::Blocked | Stage::Free => return None,
+    };
+    if end == End::Back {
+        thread.slice = slice;
+    }
+    Some(Own { priority: thread.priority(), end, allowed: thread.parameters.affinity.contains(cpu) })
+}
+
+/// A CPU leaves the stack of `resident`, which is queued if it could run.
+fn leave(resident: Index, threads: &mut [Thread], own: Option<Own>, queues: &mut Queues, now: Ticks) {
+    let Some(thread) = threads.get_mut(usize::from(resident)) else { return };
+    thread.resident = None;
+    let Some(own) = own else { return };
+    if thread.stage == Stage::Running {
+        thread.stage = Stage::Ready;
+        thread.ready_since = now;
+    }
+    queues.push(resident, own.end, threads);
+}
+
+/// Makes the resident thread of a CPU current, and says until when; `equals` is whether others of its priority wait for a turn there.
+#[inline]
+fn run(core: &mut Cpu, threads: &mut [Thread], equals: bool, cpu: CpuId, now: Ticks) -> (Option<ThreadId>, Ticks) {
+    let Some(thread) = threads.get_mut(usize::from(core.resident)) else { return (None, Ticks::NEVER) };
+    thread.start(cpu, now);
+    let robin = thread.parameters.policy == Policy::RoundRobin;
+    core.level = thread.priority();
+    core.lonely = robin && !equals;
+    let until = if robin && equals { now.saturating_add(thread.slice) } else { Ticks::NEVER };
+    (Some(thread.id(core.resident)), until)
 }
 
 #[cfg(test)]

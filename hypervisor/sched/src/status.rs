@@ -65,6 +65,8 @@ impl Scheduler {
     /// Who runs on `cpu`.
     #[must_use]
     pub fn current(&self, cpu: CpuId) -> Option<ThreadId> {
-        self.threads.id(self.cpus.get(cpu)?.current)
+        let resident = self.cpus.get(cpu)?.resident;
+        let thread = self.threads.get(resident).filter(|thread| thread.stage == Stage::Running)?;
+        Some(thread.id(resident))
     }
 }

@@ -47,7 +47,7 @@ pub(crate) struct Thread {
     /// The ready queue for its affinity.
     pub(crate) queue: u8,
     pub(crate) parameters: Parameters,
-    /// Neighbours in the ready queue; `next` also links free entries.
+    /// Neighbours in the ready queue, meaningless at its ends; `next` also links free entries.
     pub(crate) next: Index,
     pub(crate) previous: Index,
     /// Order among its equals in different queues: lower goes first.
@@ -64,6 +64,33 @@ pub(crate) struct Thread {
     pub(crate) waiting_time: Ticks,
     /// Since when it is ready.
     pub(crate) ready_since: Ticks,
+}
+
+impl Thread {
+    /// Its identifier, it being at `index`.
+    pub(crate) fn id(&self, index: Index) -> ThreadId {
+        ThreadId { index, generation: self.generation }
+    }
+
+    pub(crate) fn priority(&self) -> u8 {
+        self.parameters.priority.get()
+    }
+
+    /// It gets a CPU, or keeps the one whose stack it is on.
+    pub(crate) fn start(&mut self, cpu: CpuId, now: Ticks) {
+        if self.stage == Stage::Ready {
+            self.waiting_time = self.waiting_time.saturating_add(now.saturating_sub(self.ready_since));
+        }
+        self.stage = Stage::Running;
+        self.resident = Some(cpu);
+        self.last = cpu;
+    }
+
+    /// Accounts for time on a CPU. What else is paid for in time is charged here.
+    pub(crate) fn charge(&mut self, used: Ticks) {
+        self.run_time = self.run_time.saturating_add(used);
+        self.slice = self.slice.saturating_sub(used);
+    }
 }
 
 /// All threads, living and free entries.
@@ -88,6 +115,11 @@ impl Threads {
         self.entries.get_mut(usize::from(index))
     }
 
+    /// All entries, by index.
+    pub(crate) fn entries(&mut self) -> &mut [Thread] {
+        &mut self.entries
+    }
+
     /// The index behind `id`, if its thread still exists.
     pub(crate) fn find(&self, id: ThreadId) -> Option<Index> {
         let thread = self.get(id.index)?;
@@ -96,7 +128,7 @@ impl Threads {
 
     /// The identifier of the thread at `index`.
     pub(crate) fn id(&self, index: Index) -> Option<ThreadId> {
-        Some(ThreadId { index, generation: self.get(index)?.generation })
+        Some(self.get(index)?.id(index))
     }
 
     /// A new, blocked thread.

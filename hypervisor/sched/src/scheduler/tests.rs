@@ -98,6 +98,8 @@ fn an_equal_that_comes_later_makes_a_limit() {
     let second = robin(&mut scheduler, 10);
     // The first has had 40 of its slice, unlimited so far.
     assert_eq!(scheduler.wake(second, Ticks(40)), Some(CPU0));
+    let early = robin(&mut scheduler, 10);
+    assert_eq!(scheduler.wake(early, Ticks(40)), None, "it is coming already");
     let choice = scheduler.pick(CPU0, Ticks(40));
     assert_eq!((choice.thread, choice.until), (Some(first), Ticks(100)));
     // A third one need not tell anybody: the limit is there.
@@ -151,6 +153,9 @@ fn a_yield_lets_equals_run_and_nobody_below() {
     assert_eq!(run(&mut scheduler, CPU0, 3), Some(b));
     scheduler.yield_now(CPU0);
     assert_eq!(run(&mut scheduler, CPU0, 4), Some(b));
+    // That one was for nothing, and is over.
+    let _ = scheduler.wake(a, Ticks(5));
+    assert_eq!(run(&mut scheduler, CPU0, 5), Some(b));
 }
 
 #[test]
@@ -318,6 +323,28 @@ fn a_lowered_thread_makes_way() {
     assert_eq!(run(&mut scheduler, CPU0, 1), Some(b));
     assert_eq!(scheduler.set_priority(a, Priority::new(9).unwrap()), Some(CPU0));
     assert_eq!(run(&mut scheduler, CPU0, 2), Some(a));
+}
+
+#[test]
+fn a_ready_thread_can_leave_its_equals_from_any_place_among_them() {
+    for place in 0..4 {
+        let mut scheduler = online(1);
+        let mut threads = alloc::vec::Vec::from([(); 4].map(|()| robin(&mut scheduler, 10)));
+        for &thread in &threads {
+            let _ = scheduler.wake(thread, Ticks(0));
+        }
+        let raised = threads.remove(place);
+        assert_eq!(scheduler.set_priority(raised, Priority::new(70).unwrap()), Some(CPU0));
+        let late = robin(&mut scheduler, 10);
+        let _ = scheduler.wake(late, Ticks(0));
+        // The raised one, the others in their order, the one that came last, nobody.
+        let order = [&[raised], &threads[..], &[late]].concat();
+        for expected in order {
+            assert_eq!(run(&mut scheduler, CPU0, 1), Some(expected), "place {place}");
+            scheduler.block(CPU0, Ticks(1));
+        }
+        assert_eq!(run(&mut scheduler, CPU0, 1), None);
+    }
 }
 
 #[test]
