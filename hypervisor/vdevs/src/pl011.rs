@@ -82,6 +82,13 @@ impl Pl011 {
         }
     }
 
+    #[inline(never)]
+    fn take(&mut self, context: &mut Context<'_>) -> u16 {
+        let value = self.chip.take(&mut *self.wire);
+        self.settle(context);
+        value
+    }
+
     fn service(&mut self, context: &mut Context<'_>) {
         if self.chip.service(&mut *self.wire) {
             context.output();
@@ -93,8 +100,8 @@ impl Pl011 {
 impl Vdev for Pl011 {
     #[inline]
     fn read(&mut self, offset: u64, _: AccessSize, context: &mut Context<'_>) -> Result<u64, AccessFault> {
-        let value = self.chip.read(offset, &mut *self.wire);
-        self.settle(context);
+        // Only the data register does anything when it is read.
+        let value = if Chip::is_data(offset) { self.take(context) } else { self.chip.read(offset) };
         Ok(u64::from(value))
     }
 

@@ -85,12 +85,17 @@ impl Chip {
         self.raw.bits() & self.mask.bits() != 0
     }
 
-    /// A load at `at`. Registers are at multiples of four and answer in their low byte lane: other lanes, reserved offsets
-    /// and the test registers read as zero.
+    /// Whether a load at `at` is one of the data register: [`Chip::take`], not [`Chip::read`].
     #[inline]
-    pub(super) fn read(&mut self, at: u64, wire: &mut dyn CharDevice) -> u16 {
+    pub(super) const fn is_data(at: u64) -> bool {
+        at == offset::DATA
+    }
+
+    /// A load at `at`, which is not the data register's. Registers are at multiples of four and answer in their low byte
+    /// lane: other lanes, reserved offsets and the test registers read as zero.
+    #[inline]
+    pub(super) fn read(&self, at: u64) -> u16 {
         match at {
-            offset::DATA => self.take(wire),
             offset::RECEIVE_STATUS => u16::from(self.status.bits()),
             offset::FLAG => self.flags().bits(),
             offset::IRDA_LOW_POWER => u16::from(self.irda_low_power),
@@ -204,7 +209,7 @@ impl Chip {
     // ---- receiving
 
     /// UARTDR read (3.3.1): the oldest character and its errors.
-    fn take(&mut self, wire: &mut dyn CharDevice) -> u16 {
+    pub(super) fn take(&mut self, wire: &mut dyn CharDevice) -> u16 {
         let Some(received) = self.receive.pop() else { return 0 };
         let mut errors = received.errors;
         errors.set(Errors::OVERRUN, self.overrun);

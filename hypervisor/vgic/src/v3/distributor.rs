@@ -75,6 +75,7 @@ impl Vgic {
 
     /// A read by vCPU `by`, loaded on the calling CPU: what [`Vgic::read_distributor`] returns, after the copies in memory
     /// have followed the list registers; and the vCPUs to kick, because it takes them to know better next time.
+    #[inline]
     pub fn observe_distributor(
         &self,
         by: VcpuId,
@@ -82,9 +83,21 @@ impl Vgic {
         offset: u64,
         size: AccessSize,
     ) -> (u64, VcpuSet) {
-        if !shows_state(offset) {
-            return (self.read_distributor(offset, size), VcpuSet::EMPTY);
+        if shows_state(offset) {
+            return self.observe_state(by, registers, offset, size);
         }
+        (self.read_distributor(offset, size), VcpuSet::EMPTY)
+    }
+
+    /// Out of line: the exits of ordinary reads are not to pay for what this needs.
+    #[inline(never)]
+    fn observe_state(
+        &self,
+        by: VcpuId,
+        registers: &impl crate::ListRegisters,
+        offset: u64,
+        size: AccessSize,
+    ) -> (u64, VcpuSet) {
         if let Some(cell) = self.cells.get(by.index()) {
             self.synchronise(cell, registers);
         }

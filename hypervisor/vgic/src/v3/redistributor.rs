@@ -55,6 +55,7 @@ impl Vgic {
 
     /// A read by vCPU `by`, loaded on the calling CPU: what [`Vgic::read_redistributor`] returns, after the copies in memory
     /// have followed the list registers; and the vCPUs to kick, because it takes them to know better next time.
+    #[inline]
     pub fn observe_redistributor(
         &self,
         by: VcpuId,
@@ -62,10 +63,23 @@ impl Vgic {
         offset: u64,
         size: AccessSize,
     ) -> (u64, VcpuSet) {
-        let mut kick = VcpuSet::EMPTY;
-        if let Some((vcpu, cell, SGI_BASE..)) = self.frame(offset)
-            && shows_state(offset % SGI_BASE)
-        {
+        // The lower frame of each pair has no such registers, and is sorted out there.
+        if shows_state(offset % SGI_BASE) {
+            return self.observe_private_state(by, registers, offset, size);
+        }
+        (self.read_redistributor(offset, size), VcpuSet::EMPTY)
+    }
+
+    /// Out of line: the exits of ordinary reads are not to pay for what this needs.
+    #[inline(never)]
+    fn observe_private_state(
+        &self,
+        by: VcpuId,
+        registers: &impl crate::ListRegisters,
+        offset: u64,
+        size: AccessSize,
+    ) -> (u64, VcpuSet) {
+        if let Some((vcpu, cell, SGI_BASE..)) = self.frame(offset) {
             if vcpu == by {
                 self.synchronise(cell, registers);
             } else {
@@ -73,11 +87,11 @@ impl Vgic {
                 let private = cell.private.lock();
                 let running = private.interface.loaded && private.bank.resident != 0;
                 drop(private);
-                kick = cell.notify(vcpu, if running { SYNC } else { 0 });
+                let kick = cell.notify(vcpu, if running { SYNC } else { 0 });
                 return (value, kick);
             }
         }
-        (self.read_redistributor(offset, size), kick)
+        (self.read_redistributor(offset, size), VcpuSet::EMPTY)
     }
 
     /// A write in the redistributors' window, at `offset` below [`Vgic::REDISTRIBUTOR_SIZE`] times the number of vCPUs.

@@ -40,23 +40,30 @@ impl Exit {
     #[must_use]
     pub fn decode(exit: &RawExit) -> Self {
         let syndrome = Syndrome(exit.esr);
-        match exit.kind {
-            RawExitKind::Synchronous => Self::decode_synchronous(syndrome),
-            RawExitKind::Irq | RawExitKind::Fiq => Self::Irq,
-            RawExitKind::SError => Self::SystemError(syndrome),
+        if exit.kind == RawExitKind::Synchronous {
+            return Self::decode_synchronous(syndrome);
         }
+        if exit.kind == RawExitKind::SError { Self::SystemError(syndrome) } else { Self::Irq }
     }
 
     #[inline]
     fn decode_synchronous(syndrome: Syndrome) -> Self {
+        // The frequent ones by comparison, which is shorter than a jump through a table.
         match syndrome.class() {
-            class::HVC | class::SMC => Self::Call(Call(syndrome)),
             class::DATA_ABORT_LOWER => {
                 let abort = DataAbort(syndrome);
                 if abort.can_be_emulated() { Self::Mmio(abort) } else { Self::DataAbort(abort) }
             }
+            class::HVC | class::SMC => Self::Call(Call(syndrome)),
             class::SYSREG => Self::Sysreg(SysregAccess(syndrome)),
             class::WFX => Self::Wfx(Wfx(syndrome)),
+            _ => Self::decode_rare(syndrome),
+        }
+    }
+
+    #[cold]
+    fn decode_rare(syndrome: Syndrome) -> Self {
+        match syndrome.class() {
             class::INSTRUCTION_ABORT_LOWER => Self::InstructionAbort(syndrome),
             class::ILLEGAL_STATE => Self::IllegalState,
             class::SERROR => Self::SystemError(syndrome),

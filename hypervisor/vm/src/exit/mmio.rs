@@ -7,10 +7,11 @@ use super::syndrome::DataAbort;
 use super::{inject, unsupported};
 use crate::partition::{GicWindow, Vm};
 use crate::vcpu::{Cpu, Next, Vcpu};
-use types::{Ipa, RawExit};
+use types::{Ipa, RawExit, Ticks};
 use vdev::{AccessFault, Cause, Effects};
+use vgic::ListRegisters;
 
-#[inline(never)]
+#[inline]
 pub(super) fn handle<C: Cpu>(
     vm: &Vm,
     vcpu: &mut Vcpu,
@@ -20,64 +21,91 @@ pub(super) fn handle<C: Cpu>(
     effects: &mut Effects,
 ) -> Next {
     let at = access.ipa(exit);
-    if access.is_write() {
-        let value = vcpu.context.register(access.register());
-        match write(vm, at, access, value, cpu, effects) {
-            Ok(()) => {}
-            Err(fault) => return no_answer(vm, vcpu, exit, access, fault, cpu, effects),
+    // Four functions of their own, so that none saves registers for another.
+    let result = match (vm.gic_window(at), access.is_write()) {
+        (None, false) => load(vm, vcpu, at, access, cpu.counter(), effects),
+        (None, true) => store(vm, vcpu, at, access, cpu.counter(), effects),
+        (Some(window), false) => {
+            gic_load(vm, vcpu, window, access, cpu.list_registers(), effects);
+            return Next::Resume;
         }
-    } else {
-        match read(vm, vcpu, at, access, cpu, effects) {
-            Ok(value) => vcpu.context.set_register(access.register(), access.loaded(value)),
-            Err(fault) => return no_answer(vm, vcpu, exit, access, fault, cpu, effects),
+        (Some(window), true) => {
+            gic_store(vm, vcpu, window, access, effects);
+            return Next::Resume;
         }
-    }
-    vcpu.context.step(access.0.instruction_length());
-    match effects.stop {
-        None => Next::Resume,
-        Some(cause) => ended_by_device(vm, vcpu, cause, effects),
-    }
-}
-
-#[inline]
-fn read<C: Cpu>(
-    vm: &Vm,
-    vcpu: &Vcpu,
-    at: Ipa,
-    access: DataAbort,
-    cpu: &mut C,
-    effects: &mut Effects,
-) -> Result<u64, AccessFault> {
-    let size = access.size();
-    let (value, kick) = match vm.gic_window(at) {
-        Some(GicWindow::Distributor(offset)) => vm.gic.observe_distributor(vcpu.id, cpu.list_registers(), offset, size),
-        Some(GicWindow::Redistributors(offset)) => {
-            vm.gic.observe_redistributor(vcpu.id, cpu.list_registers(), offset, size)
-        }
-        None => return vm.bus.read(at, size, &vm.services(cpu.counter()), effects),
     };
-    effects.kick = effects.kick.union(kick);
-    Ok(value)
+    match (result, effects.stop) {
+        (Ok(()), None) => Next::Resume,
+        (Ok(()), Some(cause)) => ended_by_device(vm, vcpu, cause, effects),
+        (Err(fault), _) => no_answer(vm, vcpu, exit, access, fault, cpu, effects),
+    }
 }
 
-#[inline]
-fn write<C: Cpu>(
+#[inline(never)]
+fn load(
     vm: &Vm,
+    vcpu: &mut Vcpu,
     at: Ipa,
     access: DataAbort,
-    value: u64,
-    cpu: &C,
+    now: Ticks,
     effects: &mut Effects,
 ) -> Result<(), AccessFault> {
+    let value = vm.bus.read(at, access.size(), &vm.services(now), effects)?;
+    complete_load(vcpu, access, value);
+    Ok(())
+}
+
+#[inline(never)]
+fn store(
+    vm: &Vm,
+    vcpu: &mut Vcpu,
+    at: Ipa,
+    access: DataAbort,
+    now: Ticks,
+    effects: &mut Effects,
+) -> Result<(), AccessFault> {
+    let value = vcpu.context.register(access.register());
+    vm.bus.write(at, access.size(), value, &vm.services(now), effects)?;
+    vcpu.context.step(access.0.instruction_length());
+    Ok(())
+}
+
+#[inline(never)]
+fn gic_load(
+    vm: &Vm,
+    vcpu: &mut Vcpu,
+    window: GicWindow,
+    access: DataAbort,
+    registers: &mut impl ListRegisters,
+    effects: &mut Effects,
+) {
     let size = access.size();
-    let value = value & size.mask();
-    let kick = match vm.gic_window(at) {
-        Some(GicWindow::Distributor(offset)) => vm.gic.write_distributor(offset, size, value),
-        Some(GicWindow::Redistributors(offset)) => vm.gic.write_redistributor(offset, size, value),
-        None => return vm.bus.write(at, size, value, &vm.services(cpu.counter()), effects),
+    let (value, kick) = match window {
+        GicWindow::Distributor(offset) => vm.gic.observe_distributor(vcpu.id, registers, offset, size),
+        GicWindow::Redistributors(offset) => vm.gic.observe_redistributor(vcpu.id, registers, offset, size),
+    };
+    if !kick.is_empty() {
+        effects.kick = effects.kick.union(kick);
+    }
+    complete_load(vcpu, access, value);
+}
+
+#[inline(never)]
+fn gic_store(vm: &Vm, vcpu: &mut Vcpu, window: GicWindow, access: DataAbort, effects: &mut Effects) {
+    let size = access.size();
+    let value = vcpu.context.register(access.register()) & size.mask();
+    let kick = match window {
+        GicWindow::Distributor(offset) => vm.gic.write_distributor(offset, size, value),
+        GicWindow::Redistributors(offset) => vm.gic.write_redistributor(offset, size, value),
     };
     effects.kick = effects.kick.union(kick);
-    Ok(())
+    vcpu.context.step(access.0.instruction_length());
+}
+
+#[inline]
+fn complete_load(vcpu: &mut Vcpu, access: DataAbort, value: u64) {
+    vcpu.context.set_register(access.register(), access.loaded(value));
+    vcpu.context.step(access.0.instruction_length());
 }
 
 #[cold]

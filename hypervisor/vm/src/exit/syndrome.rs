@@ -71,7 +71,7 @@ impl Syndrome {
     #[inline]
     #[must_use]
     pub const fn instruction_length(self) -> u64 {
-        if self.0 & (1 << 25) == 0 { 2 } else { 4 }
+        2_u64.wrapping_add((self.0 >> 24) & 2)
     }
 
     /// `ISS`.
