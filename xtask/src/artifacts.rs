@@ -13,6 +13,9 @@ use serde_json::Value;
 use crate::image;
 use crate::workspace::{BARE_METAL, Toolchain, cargo, describe, root, target};
 
+/// The package of QEMU's plugin.
+const PLUGIN: &str = "instruction-counter";
+
 /// How the compiler optimises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Profile {
@@ -91,6 +94,29 @@ fn compile(packages: &[String], profile: Profile) -> Result<Vec<(String, PathBuf
         bail!("the build failed: {}", describe(&command));
     }
     Ok(String::from_utf8(output.stdout)?.lines().filter_map(executable).collect())
+}
+
+/// Builds the plugin with which QEMU counts instructions.
+pub(crate) fn plugin() -> Result<PathBuf> {
+    let mut command = cargo(Toolchain::Pinned);
+    command.args(["build", "--quiet", "--message-format", "json-render-diagnostics", "-p", PLUGIN]);
+    let output = command.stderr(Stdio::inherit()).output()?;
+    if !output.status.success() {
+        bail!("the build failed: {}", describe(&command));
+    }
+    let messages = String::from_utf8(output.stdout)?;
+    let library = messages.lines().filter_map(|message| library(message, PLUGIN)).next_back();
+    library.context("building the plugin made no library")
+}
+
+/// The library of that package, if a message of Cargo's tells of it.
+fn library(message: &str, package: &str) -> Option<PathBuf> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    let name = message.get("target")?.get("name")?.as_str()?;
+    if name.replace('_', "-") != package {
+        return None;
+    }
+    Some(message.get("filenames")?.as_array()?.first()?.as_str()?.into())
 }
 
 /// Package and executable, if a message of Cargo's tells of one ("External tools" in the Cargo book).

@@ -4,19 +4,23 @@
 //! Does not answer for: how a thing is measured (`guests/bench`). An instruction count is not time.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::artifacts::{self, Profile};
+use crate::artifacts::{self, Board, Profile};
 use crate::configuration::Configuration;
 use crate::qemu::machine::{Machine, PACKAGE};
 use crate::qemu::{Mode, batch, pack};
 use crate::setup;
-use crate::workspace::root;
+use crate::workspace::{root, target};
+
+mod profile;
+
+use profile::Profile as Counts;
 
 /// Options of `cargo xtask bench`.
 #[derive(Args, Debug)]
@@ -24,7 +28,10 @@ pub(crate) struct Arguments {
     /// Print one JSON array in place of the table
     #[arg(long)]
     json: bool,
-    /// Tests to run, by the names of the first column; none: all
+    /// Print which functions of the hypervisor execute how many instructions meanwhile
+    #[arg(long)]
+    profile: bool,
+    /// Things to measure, by the names of the first column; none: all
     names: Vec<String>,
 }
 
@@ -51,9 +58,18 @@ const BUDGETS: &[(&str, Budget)] = &[
     ("timer-late", Budget::AtMost(500.0)),
     ("uart-byte", Budget::AtMost(600.0)),
 ];
+/// From the first instruction at EL2 to the first of a guest with 128 MiB of RAM on one CPU.
+const BOOT: (&str, Budget) = ("boot", Budget::AtMost(4_000_000.0));
+/// The hypervisor's share of a Linux boot from the kernel's entry to `/init`, by vCPUs and CPUs.
+const LINUX: [(&str, u32, Budget); 2] =
+    [("linux-boot-1", 1, Budget::AtMost(0.08)), ("linux-boot-2", 2, Budget::AtMost(0.25))];
 /// The same by size.
-const IMAGE_KIB: f64 = 384.0;
+const IMAGE: (&str, Budget) = ("image", Budget::AtMost(384.0));
 
+/// The plainest exit, whose cost is taken apart.
+const HYPERCALL: &str = "hypercall";
+/// How many functions a profile names.
+const FUNCTIONS: usize = 25;
 const INSTRUCTIONS: &str = "instructions";
 const LIMIT: Duration = Duration::from_secs(300);
 const CONFIGURATION: &str = "guests/bench/bench.qvmconf";
@@ -93,20 +109,21 @@ impl Row {
 pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     setup::rust_target()?;
     setup::qemu()?;
-    let board = artifacts::build(Some(PACKAGE), &["bench".to_string()], Profile::Release)?
-        .context("the board was not built")?;
-    let machine = Machine { count_instructions: true, ..Machine::default() };
-    let words = arguments.names.join(" ");
-    eprintln!("bench: on the bare machine ...");
-    let bare = measure(machine.boot_bare(&root().join(FLAT), None, &words), None)?;
-    eprintln!("bench: in a VM ...");
-    let options = if words.is_empty() { String::new() } else { format!("cmdline \"{words}\"") };
-    let vm = Configuration::read(&root().join(CONFIGURATION), &options)?;
-    let archive = pack(std::slice::from_ref(&vm), Mode::Batch, &[])?;
-    let ours = measure(machine.boot(&board.image, archive.path()), Some((&vm.name, &board.elf)))?;
-    let mut rows = rows(&bare, &ours, &arguments.names);
-    if arguments.names.is_empty() {
-        rows.push(image_size(&board.image)?);
+    let guests = ["bench".to_string(), "hello".to_string()];
+    let board = artifacts::build(Some(PACKAGE), &guests, Profile::Release)?.context("the board was not built")?;
+    let bench = Bench { board, names: &arguments.names, profile: arguments.profile };
+    let mut rows = bench.guest()?;
+    if bench.wants(BOOT.0) {
+        rows.push(bench.boot()?);
+    }
+    for (name, cpus, budget) in LINUX {
+        if bench.wants(name) {
+            rows.push(bench.linux(name, cpus, budget)?);
+        }
+    }
+    if bench.wants(IMAGE.0) {
+        let kibibytes = std::fs::metadata(&bench.board.image)?.len().div_ceil(1024) as f64;
+        rows.push(Row { name: IMAGE.0.into(), unit: "KiB", bare: None, ours: Some(kibibytes), budget: IMAGE.1 });
     }
     if arguments.json {
         println!("{}", json(&rows));
@@ -114,6 +131,106 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
         print!("{}", table(&rows));
     }
     Ok(u8::from(rows.iter().any(|row| row.verdict() == Some(false))))
+}
+
+/// What is to be measured, on what.
+struct Bench<'a> {
+    board: Board,
+    names: &'a [String],
+    profile: bool,
+}
+
+impl Bench<'_> {
+    fn wants(&self, name: &str) -> bool {
+        self.names.is_empty() || self.names.iter().any(|wanted| wanted == name)
+    }
+
+    /// What the bench guest measures itself.
+    fn guest(&self) -> Result<Vec<Row>> {
+        let elsewhere = [BOOT.0, IMAGE.0, LINUX[0].0, LINUX[1].0];
+        let names: Vec<&str> = self.names.iter().map(String::as_str).filter(|name| !elsewhere.contains(name)).collect();
+        if names.is_empty() && !self.names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let machine = counting(2);
+        let words = names.join(" ");
+        eprintln!("bench: the guest on the bare machine ...");
+        let bare = measure(machine.boot_bare(&root().join(FLAT), None, &words), None)?;
+        eprintln!("bench: the guest in a VM ...");
+        let options = if words.is_empty() { String::new() } else { format!("cmdline \"{words}\"") };
+        let vm = Configuration::read(&root().join(CONFIGURATION), &options)?;
+        let archive = pack(std::slice::from_ref(&vm), Mode::Batch, &[])?;
+        let command = machine.boot(&self.board.image, archive.path());
+        let ours = measure(command, Some((&vm.name, &self.board.elf)))?;
+        if self.profile || self.wants(HYPERCALL) {
+            let options = if names.len() == 1 { options } else { format!("cmdline {HYPERCALL}") };
+            let vm = Configuration::read(&root().join(CONFIGURATION), &options)?;
+            let counts = Counts::take(&self.board, &machine, &[vm], None)?;
+            self.explain(if names.len() == 1 { &words } else { HYPERCALL }, &counts)?;
+        }
+        Ok(rows(&bare, &ours, &names))
+    }
+
+    fn boot(&self) -> Result<Row> {
+        eprintln!("bench: from the first instruction to a guest's first ...");
+        let vm = Configuration::read(&scratch("boot", "load ../../guests/hello.elf", 1, 128, "")?, "")?;
+        let counts = Counts::take(&self.board, &counting(1), &[vm], None)?;
+        let (name, budget) = BOOT;
+        Ok(Row { name: name.into(), unit: INSTRUCTIONS, bare: None, ours: Some(counts.boot as f64), budget })
+    }
+
+    fn linux(&self, name: &str, cpus: u32, budget: Budget) -> Result<Row> {
+        eprintln!("bench: Linux from its entry to /init, {cpus} vCPU(s) ...");
+        setup::linux_guest()?;
+        let load = "load ../../guests/linux/Image\ninitrd load ../../guests/linux/initramfs.cpio.gz";
+        let vm = Configuration::read(&scratch(name, load, cpus, 256, "console=ttyAMA0 quiet")?, "")?;
+        // `/init` is a script: the first that runs of it is its shell.
+        let init = profile::entry_point(&setup::linux_shell())?;
+        let counts = Counts::take(&self.board, &counting(cpus), &[vm], Some(init))?;
+        self.explain(name, &counts)?;
+        Ok(Row { name: name.into(), unit: "%", bare: None, ours: Some(counts.share()), budget })
+    }
+
+    /// Tells on the standard error what is behind a count.
+    fn explain(&self, name: &str, counts: &Counts) -> Result<()> {
+        let elf = std::fs::read(&self.board.elf)?;
+        let kinds = counts.kinds(&elf)?;
+        let each = |count: u64| count as f64 / kinds.returns.max(1) as f64;
+        eprintln!(
+            "bench: {name}: {} returns from EL2; for each {:.1} instructions, of them {:.2} system register accesses, {:.2} \
+             barriers, {:.2} TLB invalidations",
+            kinds.returns,
+            each(counts.hypervisor()),
+            each(kinds.system_register),
+            each(kinds.barrier),
+            each(kinds.tlb)
+        );
+        if self.profile {
+            for (function, count) in counts.functions(&elf)?.iter().take(FUNCTIONS) {
+                eprintln!("bench: {name}: {count:>12} {:>8.2}  {function}", each(*count));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A machine of which each run is the same.
+fn counting(cpus: u32) -> Machine {
+    Machine { cpus, count_instructions: true, ..Machine::default() }
+}
+
+/// Writes a configuration for one measurement.
+fn scratch(name: &str, load: &str, cpus: u32, mebibytes: u32, command_line: &str) -> Result<PathBuf> {
+    let folder = target().join("test").join("bench");
+    std::fs::create_dir_all(&folder)?;
+    let path = folder.join(format!("{name}.qvmconf"));
+    let cpus = "cpu\n".repeat(cpus as usize);
+    let text = format!(
+        "system {name}\nram 0x80000000,{mebibytes}M\n{cpus}{load}\ncmdline \"{command_line}\"\n\
+         vdev pl011 loc 0x1c090000 intr gic:37\n"
+    );
+    std::fs::write(&path, text)?;
+    Ok(path)
 }
 
 /// Runs a machine and collects what its guest measures. `vm`: the name of the VM that is to end well, and the symbols.
@@ -143,7 +260,7 @@ fn measurement(line: &str) -> Option<(String, f64)> {
 }
 
 /// The budgeted rows first, in the design's order, then what else was measured. `names`: the only ones asked for.
-fn rows(bare: &BTreeMap<String, f64>, ours: &BTreeMap<String, f64>, names: &[String]) -> Vec<Row> {
+fn rows(bare: &BTreeMap<String, f64>, ours: &BTreeMap<String, f64>, names: &[&str]) -> Vec<Row> {
     let row = |name: &str, budget| Row {
         name: name.to_string(),
         unit: INSTRUCTIONS,
@@ -151,19 +268,16 @@ fn rows(bare: &BTreeMap<String, f64>, ours: &BTreeMap<String, f64>, names: &[Str
         ours: ours.get(name).copied(),
         budget,
     };
-    let is_wanted = |name: &str| names.is_empty() || names.iter().any(|wanted| wanted == name);
+    let is_wanted = |name: &str| names.is_empty() || names.contains(&name);
     let budgeted = BUDGETS.iter().filter(|(name, _)| is_wanted(name)).map(|(name, budget)| row(name, *budget));
     let others = ours.keys().filter(|name| BUDGETS.iter().all(|(budgeted, _)| budgeted != name));
     budgeted.chain(others.map(|name| row(name, Budget::None))).collect()
 }
 
-fn image_size(image: &Path) -> Result<Row> {
-    let kibibytes = std::fs::metadata(image)?.len().div_ceil(1024) as f64;
-    Ok(Row { name: "image".into(), unit: "KiB", bare: None, ours: Some(kibibytes), budget: Budget::AtMost(IMAGE_KIB) })
-}
-
 fn table(rows: &[Row]) -> String {
-    let number = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.1}"));
+    let number = |value: Option<f64>| {
+        value.map_or("-".to_string(), |value| if value < 1.0 { format!("{value:.3}") } else { format!("{value:.1}") })
+    };
     let mut text = format!("{:20} {:>12} {:>12} {:>12}\n", "", "bare", "ours", "at most");
     for row in rows {
         let verdict = match row.verdict() {
@@ -226,13 +340,13 @@ mod tests {
     #[test]
     fn only_the_rows_asked_for_are_judged() {
         let ours = measured(&[("ipi", 5.0)]);
-        assert_eq!(rows(&ours, &ours, &["ipi".to_string()]).len(), 1);
+        assert_eq!(rows(&ours, &ours, &["ipi"]).len(), 1);
     }
 
     #[test]
     fn the_json_form_has_a_field_for_each_column() {
         let ours = measured(&[("hypercall", 100.0)]);
-        let value = json(&rows(&ours, &ours, &["hypercall".to_string()]));
+        let value = json(&rows(&ours, &ours, &["hypercall"]));
         assert_eq!(
             value[0],
             json!({"name": "hypercall", "unit": "instructions", "bare": 100.0, "ours": 100.0, "budget": 180.0, "ok": true})

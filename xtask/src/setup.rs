@@ -11,7 +11,7 @@ mod apt;
 mod distribution;
 mod linux_guest;
 
-pub(crate) use linux_guest::{IMAGE as LINUX_IMAGE, INITRAMFS as LINUX_INITRAMFS};
+pub(crate) use linux_guest::{IMAGE as LINUX_IMAGE, INITRAMFS as LINUX_INITRAMFS, shell as linux_shell};
 
 /// The oldest QEMU that has all that is used (`raspi4b`, nested SMMU).
 const OLDEST_QEMU: u32 = 9;

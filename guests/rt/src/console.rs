@@ -21,6 +21,8 @@ pub const UARTFR: usize = 0x18;
 pub const UARTLCR_H: usize = 0x2c;
 /// Control register.
 pub const UARTCR: usize = 0x30;
+/// Interrupt mask set and clear register.
+pub const UARTIMSC: usize = 0x38;
 /// `UARTFR`: the transmit FIFO is full.
 pub const TXFF: u32 = 1 << 5;
 
@@ -37,7 +39,7 @@ pub fn registers() -> Option<Mmio> {
     }
 }
 
-/// Uses the PL011 at `address` from now on: FIFOs on, 8 bits, transmitter and receiver enabled.
+/// Uses the PL011 at `address` from now on: no interrupts, FIFOs on, 8 bits, transmitter and receiver enabled.
 ///
 /// # Safety
 ///
@@ -46,6 +48,7 @@ pub unsafe fn open(address: usize) {
     // SAFETY: the caller's promise.
     let uart = unsafe { Mmio::new(address) };
     uart.write(UARTCR, 0);
+    uart.write(UARTIMSC, 0);
     uart.write(UARTLCR_H, 0b111_0000);
     uart.write(UARTCR, 0x301);
     BASE.store(address, Ordering::Relaxed);

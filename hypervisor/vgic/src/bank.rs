@@ -168,7 +168,7 @@ impl Bank {
     /// Resident ones that have become pending once more.
     #[inline]
     pub(crate) fn repeated(&self) -> u32 {
-        self.latch & self.resident
+        self.latch & self.resident & self.enabled
     }
 
     /// The priority of interrupt `index`.
@@ -283,14 +283,22 @@ impl Bank {
     }
 
     /// Moves active interrupt `index` into a list register: what to write there.
-    pub(crate) fn take_active(&mut self, index: u32, intid: u32, physical: u16) -> u64 {
+    ///
+    /// If it is pending as well, that goes along, and as soon as it is inactive the hardware delivers it, without asking.
+    /// Where that would be wrong its end is reported instead: if it is disabled, if it is to be delivered to another vCPU
+    /// (then `groups` is 0), or if the list registers are `crowded` and something more urgent may be waiting in memory.
+    pub(crate) fn take_active(&mut self, index: u32, intid: u32, physical: u16, groups: u32, crowded: bool) -> u64 {
         let bit = bit(index);
         let mut state = lr::ACTIVE;
         // IHI 0069, ICH_LR<n>_EL2.State: pending and active is for software-originated interrupts only.
-        if self.latch & bit != 0 && self.hardware & bit == 0 {
-            self.carried |= bit;
-            self.latch &= !bit;
-            state |= lr::PENDING;
+        if self.latch & !self.hardware & bit != 0 {
+            if self.enabled & self.forwarded(groups) & bit != 0 && !crowded {
+                self.carried |= bit;
+                self.latch &= !bit;
+                state |= lr::PENDING;
+            } else {
+                state |= lr::EOI;
+            }
         }
         state | self.take(index, intid, physical)
     }

@@ -1,7 +1,7 @@
 //! Filling and folding list registers.
 //!
-//! Answers for: which interrupts are in the list registers of a loaded vCPU, what happens when there are more than list
-//! registers, and which maintenance interrupts are asked for then. Does not answer for: the states themselves (`bank`).
+//! Answers for: when the list registers of a loaded vCPU are written, and for taking interrupts out of them. Does not
+//! answer for: which go in (`placement`), or the states themselves (`bank`).
 //!
 //! Follows IHI 0069, "Interrupt virtualization" and "Maintenance interrupts". What holds whenever a vCPU is entered:
 //!
@@ -17,15 +17,20 @@
 //! 5. A level-sensitive interrupt is marked for a maintenance interrupt at its end as long as its line is high, so that it
 //!    is taken again; a line that goes low meanwhile withdraws the mark, and the guest's end of interrupt costs no exit.
 
+mod placement;
+
+pub(crate) use placement::disabled_groups;
+
 use crate::Vgic;
-use crate::bank::{Bank, ENABLE_GROUP_0, ENABLE_GROUP_1, Folded};
-use crate::best::{Best, Key};
+use crate::bank::{BitRegister, Folded};
+use crate::best::Best;
 use crate::private::Private;
-use crate::registers::{ListRegisters, hcr, lr, vmcr};
+use crate::registers::{ListRegisters, hcr, lr};
 use crate::shared::Shared;
 use crate::signals::{Cell, RESYNC, SHARED, SYNC, Signals};
-use crate::word::{Ones, all_if, bit, low};
+use crate::word::{Ones, bit, low};
 use core::sync::atomic::Ordering;
+use placement::key;
 use types::{IntId, VcpuId, VcpuSet};
 
 impl Vgic {
@@ -43,7 +48,8 @@ impl Vgic {
         // The kernel has given the host's interrupts their state back as they are now.
         private.to_deactivate = 0;
         let mut shared = self.shared.lock();
-        self.fill(vcpu, &mut private, &mut shared, registers, true);
+        private.interface.control = 0;
+        self.fill(vcpu, &mut private, &mut shared, registers);
     }
 
     /// The vCPU is switched out of the calling CPU: everything goes back to memory, the virtual interface is off. Returns
@@ -86,28 +92,48 @@ impl Vgic {
         if !private.interface.loaded {
             return VcpuSet::EMPTY;
         }
-        let overflow = private.interface.control != hcr::EN;
-        if flags & (RESYNC | SYNC) == 0 && !overflow {
-            let finished = finished(private, registers);
-            if flags & SHARED == 0 && finished & private.interface.used_shared == 0 {
-                private.release(finished);
-                private.interface.vacate(finished);
-                if self.add_private(private, registers) {
-                    return VcpuSet::EMPTY;
-                }
-            } else {
-                let mut signals = self.signals(Some(vcpu));
-                let mut shared = self.shared.lock();
-                release(private, &mut shared, finished, &mut signals);
-                if !self.add(vcpu, private, &mut shared, registers) {
-                    self.rewrite(vcpu, private, &mut shared, registers, &mut signals);
-                }
-                return signals.kick;
-            }
+        if flags & (RESYNC | SYNC) != 0 || private.interface.control != hcr::EN {
+            return self.rewrite(vcpu, private, registers);
         }
+        // The usual case, an SGI or a timer: nothing that is in use changes, and there is room.
+        let finished = finished(private, registers);
+        if flags & SHARED != 0 || finished & private.interface.used_shared != 0 {
+            return self.add_shared(vcpu, private, finished, registers);
+        }
+        private.release(finished);
+        private.interface.vacate(finished);
+        if self.place_private(private, registers) {
+            return VcpuSet::EMPTY;
+        }
+        self.rewrite(vcpu, private, registers)
+    }
+
+    /// The rest of [`Vgic::refill`] when SPIs are involved.
+    #[inline(never)]
+    fn add_shared(
+        &self,
+        vcpu: VcpuId,
+        private: &mut Private,
+        finished: u32,
+        registers: &mut impl ListRegisters,
+    ) -> VcpuSet {
         let mut signals = self.signals(Some(vcpu));
         let mut shared = self.shared.lock();
-        self.rewrite(vcpu, private, &mut shared, registers, &mut signals);
+        release(private, &mut shared, finished, &mut signals);
+        if !self.place(vcpu, private, &mut shared, registers) {
+            self.unload(vcpu, private, Some(&mut shared), registers, &mut signals);
+            self.fill(vcpu, private, &mut shared, registers);
+        }
+        signals.kick
+    }
+
+    /// Writes all list registers anew.
+    #[inline(never)]
+    fn rewrite(&self, vcpu: VcpuId, private: &mut Private, registers: &mut impl ListRegisters) -> VcpuSet {
+        let mut signals = self.signals(Some(vcpu));
+        let mut shared = self.shared.lock();
+        self.unload(vcpu, private, Some(&mut shared), registers, &mut signals);
+        self.fill(vcpu, private, &mut shared, registers);
         signals.kick
     }
 
@@ -132,7 +158,7 @@ impl Vgic {
         self.unload(vcpu, private, Some(&mut shared), registers, &mut signals);
         end(private, &mut shared, intid.0, &mut signals);
         private.deactivate_physical(registers);
-        self.fill(vcpu, private, &mut shared, registers, false);
+        self.fill(vcpu, private, &mut shared, registers);
         signals.kick
     }
 
@@ -191,73 +217,6 @@ impl Vgic {
         true
     }
 
-    /// Adds waiting private interrupts to the free list registers. Returns `false`, having added nothing, if that is not
-    /// enough to make them right.
-    #[inline]
-    fn add_private(&self, private: &mut Private, registers: &mut impl ListRegisters) -> bool {
-        if private.bank.repeated() != 0 {
-            return false;
-        }
-        let groups = self.groups.load(Ordering::Relaxed);
-        let waiting = private.bank.deliverable(groups) & !all_if(private.asleep);
-        let free = !private.interface.used & self.all_list_registers;
-        if waiting.count_ones() > free.count_ones() {
-            return false;
-        }
-        for (index, slot) in Ones(waiting).zip(Ones(free)) {
-            let physical = private.physical_of(index);
-            let value = private.bank.take_pending(index, index, physical);
-            registers.write(slot as usize, value);
-            private.interface.occupy(slot, index);
-        }
-        true
-    }
-
-    /// The same with shared ones.
-    fn add(
-        &self,
-        vcpu: VcpuId,
-        private: &mut Private,
-        shared: &mut Shared,
-        registers: &mut impl ListRegisters,
-    ) -> bool {
-        if private.bank.repeated() != 0 {
-            return false;
-        }
-        let free = !private.interface.used & self.all_list_registers;
-        let mut best = Best::new(free.count_ones() as usize);
-        if self.collect(vcpu, private, shared, &mut best, 0) || best.left_over() != 0 {
-            return false;
-        }
-        for (key, slot) in best.iter().zip(Ones(free)) {
-            put_pending(vcpu, private, shared, key.intid(), slot, registers);
-        }
-        true
-    }
-
-    /// Collects what can be delivered; `masked` are groups that the guest has disabled in its CPU interface. Returns
-    /// whether a list register holds what has become pending once more.
-    fn collect(&self, vcpu: VcpuId, private: &Private, shared: &mut Shared, best: &mut Best, masked: u32) -> bool {
-        let groups = self.groups.load(Ordering::Relaxed) & !all_if(private.asleep);
-        for index in Ones(private.bank.deliverable(groups)) {
-            best.push(key(&private.bank, index, index, masked));
-        }
-        shared.collect_pending(vcpu, groups, |bank, index, intid| key(bank, index, intid, masked), best)
-    }
-
-    /// Writes all list registers anew.
-    fn rewrite(
-        &self,
-        vcpu: VcpuId,
-        private: &mut Private,
-        shared: &mut Shared,
-        registers: &mut impl ListRegisters,
-        signals: &mut Signals<'_>,
-    ) {
-        self.unload(vcpu, private, Some(shared), registers, signals);
-        self.fill(vcpu, private, shared, registers, false);
-    }
-
     /// Empties all list registers into memory. `shared` may be left out if nothing shared is in them, and nothing that
     /// is active is left in memory.
     fn unload(
@@ -288,84 +247,6 @@ impl Vgic {
         private.interface.vacate(u32::MAX);
         private.deactivate_physical(registers);
     }
-
-    /// Fills the empty list registers from memory, and asks for the maintenance interrupts that the rest needs.
-    fn fill(
-        &self,
-        vcpu: VcpuId,
-        private: &mut Private,
-        shared: &mut Shared,
-        registers: &mut impl ListRegisters,
-        fresh: bool,
-    ) {
-        let mut pending = Best::new(self.list_registers);
-        self.collect(vcpu, private, shared, &mut pending, 0);
-        let mut active = Best::new(self.list_registers);
-        for index in Ones(private.bank.stranded()) {
-            active.push(key(&private.bank, index, index, 0));
-        }
-        shared.collect_stranded(vcpu, |bank, index, intid| key(bank, index, intid, 0), &mut active);
-
-        let mut control = hcr::EN;
-        let wanted = pending.len().saturating_add(active.len());
-        if wanted > self.list_registers || (pending.left_over() | active.left_over()) != 0 {
-            let state = registers.vmcr();
-            pending = Best::new(self.list_registers);
-            self.collect(vcpu, private, shared, &mut pending, disabled_groups(state));
-            // Active ones come first, but for one place: their ends cost an exit each if they are left out.
-            active.truncate(self.list_registers.saturating_sub(pending.len().min(1)));
-            pending.truncate(self.list_registers.saturating_sub(active.len()));
-            control |= overflow_control(&pending, &active, state);
-        }
-        for (key, slot) in pending.iter().zip(0..) {
-            put_pending(vcpu, private, shared, key.intid(), slot, registers);
-        }
-        for (key, slot) in active.iter().zip(u32::try_from(pending.len()).unwrap_or(0)..) {
-            put_active(vcpu, private, shared, key.intid(), slot, registers);
-        }
-        // The write also clears EOIcount, which has been taken account of.
-        if fresh || control != hcr::EN || private.interface.control != hcr::EN {
-            private.interface.control = control;
-            registers.set_hcr(control);
-        }
-    }
-}
-
-/// What orders interrupt `index` of `bank`.
-#[inline]
-fn key(bank: &Bank, index: u32, intid: u32, masked: u32) -> Key {
-    let group = bank.group.wrapping_shr(index) & 1;
-    let group_bit = if group == 0 { ENABLE_GROUP_0 } else { ENABLE_GROUP_1 };
-    Key::new(masked & group_bit != 0, bank.priority_of(index), intid, group)
-}
-
-/// The groups that the guest has disabled in its CPU interface.
-pub(crate) fn disabled_groups(state: u64) -> u32 {
-    (ENABLE_GROUP_0 & !all_if(state & vmcr::VENG0 != 0)) | (ENABLE_GROUP_1 & !all_if(state & vmcr::VENG1 != 0))
-}
-
-/// Which maintenance interrupts are needed for what did not fit.
-fn overflow_control(pending: &Best, active: &Best, state: u64) -> u64 {
-    let mut control = 0;
-    let left_over = pending.left_over();
-    if left_over != 0 {
-        // There is one that is pending, so this is not asserted already.
-        control |= hcr::NPIE;
-        // An enable that changes may turn the order round.
-        let of_group_0 = if state & vmcr::VENG0 != 0 { hcr::VGRP0DIE } else { hcr::VGRP0EIE };
-        let of_group_1 = if state & vmcr::VENG1 != 0 { hcr::VGRP1DIE } else { hcr::VGRP1EIE };
-        let all = pending.iter().fold(left_over, |groups, key| groups | key.group());
-        if all == ENABLE_GROUP_0 | ENABLE_GROUP_1 {
-            control |= of_group_0 | of_group_1;
-        }
-    }
-    if active.left_over() != 0 {
-        control |= hcr::LRENPIE;
-        if state & vmcr::VEOIM != 0 {
-            control |= hcr::TDIR;
-        }
-    }
-    control
 }
 
 /// The list registers in use that the guest has finished with. Those that report their end are cleared.
@@ -394,7 +275,7 @@ fn release(private: &mut Private, shared: &mut Shared, finished: u32, signals: &
 /// Ends interrupt `intid`, which is active in memory.
 fn end(private: &mut Private, shared: &mut Shared, intid: u32, signals: &mut Signals<'_>) {
     if intid < 32 {
-        let change = private.bank.write(crate::bank::BitRegister::ClearActive, bit(intid));
+        let change = private.bank.write(BitRegister::ClearActive, bit(intid));
         private.to_deactivate |= change.physical;
     } else {
         shared.deactivate(intid, signals);
@@ -413,42 +294,4 @@ fn end_counted(vcpu: VcpuId, private: &mut Private, shared: &mut Shared, control
         let Some(key) = first.iter().next() else { return };
         end(private, shared, key.intid(), signals);
     }
-}
-
-/// Puts pending interrupt `intid` into list register `slot`.
-fn put_pending(
-    vcpu: VcpuId,
-    private: &mut Private,
-    shared: &mut Shared,
-    intid: u32,
-    slot: u32,
-    registers: &mut impl ListRegisters,
-) {
-    let value = if intid < 32 {
-        let physical = private.physical_of(intid);
-        private.bank.take_pending(intid, intid, physical)
-    } else {
-        shared.take_pending(intid, vcpu)
-    };
-    registers.write(slot as usize, value);
-    private.interface.occupy(slot, intid);
-}
-
-/// Puts active interrupt `intid` into list register `slot`.
-fn put_active(
-    vcpu: VcpuId,
-    private: &mut Private,
-    shared: &mut Shared,
-    intid: u32,
-    slot: u32,
-    registers: &mut impl ListRegisters,
-) {
-    let value = if intid < 32 {
-        let physical = private.physical_of(intid);
-        private.bank.take_active(intid, intid, physical)
-    } else {
-        shared.take_active(intid, vcpu)
-    };
-    registers.write(slot as usize, value);
-    private.interface.occupy(slot, intid);
 }

@@ -55,6 +55,15 @@ mod private;
 mod registers;
 mod shared;
 mod signals;
+#[cfg(any(test, feature = "testkit"))]
+#[allow(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::panic,
+    clippy::precedence
+)] // Tests speak to it, never a guest.
+pub mod testkit;
 mod v3;
 mod wake;
 mod word;

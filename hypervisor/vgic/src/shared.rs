@@ -8,7 +8,7 @@
 use crate::bank::{Bank, BitRegister, Change, ENABLE_GROUPS, Folded};
 use crate::best::{Best, Key};
 use crate::signals::{RESYNC, SHARED, SYNC, Signals};
-use crate::word::{Ones, bit};
+use crate::word::{Ones, all_if, allot, bit};
 use alloc::vec::Vec;
 use types::{Mpidr, VcpuId};
 
@@ -254,32 +254,60 @@ impl Shared {
         self.apply(number, change, signals);
     }
 
-    /// Collects what can be delivered to `vcpu`. Returns whether a list register of its own has to be looked at as well,
-    /// because what it holds has become pending once more.
+    /// Allots free list registers of `vcpu` to what is pending or active for it in memory. `None` if there are not enough,
+    /// or if what is in one of the others has become pending once more.
+    #[inline]
+    pub(crate) fn allot(&mut self, vcpu: VcpuId, groups: u32, mut free: u32) -> Option<u32> {
+        let (Ok(me), Some(ready)) = (u8::try_from(vcpu.0), self.ready.get_mut(vcpu.index())) else { return Some(free) };
+        for number in Ones(*ready) {
+            let Some(shared) = self.banks.get(number as usize) else { continue };
+            let possible = shared.targeting(shared.bank.deliverable(ENABLE_GROUPS), me);
+            let stranded = shared.held_by(shared.bank.stranded(), me);
+            let repeated = shared.held_by(shared.bank.repeated(), me);
+            if (possible | stranded | repeated) == 0 {
+                *ready &= !bit(number);
+            } else if repeated != 0 {
+                return None;
+            }
+            free = allot(free, possible & shared.bank.deliverable(groups))?;
+            free = allot(free, stranded)?;
+        }
+        Some(free)
+    }
+
+    /// Moves all that [`Shared::allot`] has found into list registers: `put` takes INTID and what to write.
+    pub(crate) fn take_all(&mut self, vcpu: VcpuId, groups: u32, mut put: impl FnMut(u32, u64)) {
+        let (Ok(me), Some(ready)) = (u8::try_from(vcpu.0), self.ready.get(vcpu.index())) else { return };
+        for number in Ones(*ready) {
+            let Some(shared) = self.banks.get_mut(number as usize) else { continue };
+            for index in Ones(shared.targeting(shared.bank.deliverable(groups), me)) {
+                let intid = intid_at(number as usize, index);
+                shared.set_holder(index, me);
+                put(intid, shared.bank.take_pending(index, intid, 0));
+            }
+            for index in Ones(shared.held_by(shared.bank.stranded(), me)) {
+                let intid = intid_at(number as usize, index);
+                let here = shared.target_of(index) == me;
+                put(intid, shared.bank.take_active(index, intid, 0, groups & all_if(here), false));
+            }
+        }
+    }
+
+    /// Collects what can be delivered to `vcpu`.
     pub(crate) fn collect_pending(
-        &mut self,
+        &self,
         vcpu: VcpuId,
         groups: u32,
         mut key: impl FnMut(&Bank, u32, u32) -> Key,
         best: &mut Best,
-    ) -> bool {
-        let Ok(me) = u8::try_from(vcpu.0) else { return false };
-        let Some(ready) = self.ready.get_mut(vcpu.index()) else { return false };
-        let mut repeated = false;
+    ) {
+        let (Ok(me), Some(ready)) = (u8::try_from(vcpu.0), self.ready.get(vcpu.index())) else { return };
         for number in Ones(*ready) {
             let Some(shared) = self.banks.get(number as usize) else { continue };
-            let possible = shared.targeting(shared.bank.deliverable(ENABLE_GROUPS), me);
-            let waiting = possible & shared.bank.deliverable(groups);
-            let again = shared.held_by(shared.bank.repeated(), me);
-            if (possible | again | shared.held_by(shared.bank.stranded(), me)) == 0 {
-                *ready &= !bit(number);
-            }
-            repeated |= again != 0;
-            for index in Ones(waiting) {
+            for index in Ones(shared.targeting(shared.bank.deliverable(groups), me)) {
                 best.push(key(&shared.bank, index, intid_at(number as usize, index)));
             }
         }
-        repeated
     }
 
     /// Collects what is active for `vcpu` and in no list register.
@@ -296,19 +324,19 @@ impl Shared {
 
     /// Moves a pending SPI into a list register of `vcpu`: what to write there.
     pub(crate) fn take_pending(&mut self, intid: u32, vcpu: VcpuId) -> u64 {
-        self.take(intid, vcpu, Bank::take_pending)
-    }
-
-    /// Moves an active SPI into a list register of `vcpu`: what to write there.
-    pub(crate) fn take_active(&mut self, intid: u32, vcpu: VcpuId) -> u64 {
-        self.take(intid, vcpu, Bank::take_active)
-    }
-
-    fn take(&mut self, intid: u32, vcpu: VcpuId, take: fn(&mut Bank, u32, u32, u16) -> u64) -> u64 {
         let Some((number, index)) = place(intid) else { return 0 };
         let Some(shared) = self.banks.get_mut(number) else { return 0 };
         shared.set_holder(index, u8::try_from(vcpu.0).unwrap_or(NOBODY));
-        take(&mut shared.bank, index, intid, 0)
+        shared.bank.take_pending(index, intid, 0)
+    }
+
+    /// Moves an active SPI into a list register of `vcpu`, its holder: what to write there. If it is pending as well and
+    /// has been routed elsewhere, that stays behind.
+    pub(crate) fn take_active(&mut self, intid: u32, vcpu: VcpuId, groups: u32, crowded: bool) -> u64 {
+        let Some((number, index)) = place(intid) else { return 0 };
+        let Some(shared) = self.banks.get_mut(number) else { return 0 };
+        let here = u16::from(shared.target_of(index)) == vcpu.0;
+        shared.bank.take_active(index, intid, 0, groups & all_if(here), crowded)
     }
 
     /// SPI `intid` has left its list register empty.

@@ -28,6 +28,20 @@ pub(crate) const fn all_if(condition: bool) -> u32 {
     if condition { u32::MAX } else { 0 }
 }
 
+/// Takes as many of the set bits of `free` as `wanted` has; `None` if there are not so many. (Usually one of a few: this
+/// target has no instruction to count bits.)
+#[inline]
+pub(crate) const fn allot(mut free: u32, mut wanted: u32) -> Option<u32> {
+    while wanted != 0 {
+        if free == 0 {
+            return None;
+        }
+        wanted &= wanted.wrapping_sub(1);
+        free &= free.wrapping_sub(1);
+    }
+    Some(free)
+}
+
 /// The positions of the set bits of a word, lowest first: at most 32 steps.
 pub(crate) struct Ones(pub(crate) u32);
 
@@ -77,6 +91,14 @@ mod tests {
         }
         assert_eq!(spread(0xffff), 0xaaaa_aaaa);
         assert_eq!(gather(u32::MAX), 0xffff);
+    }
+
+    #[test]
+    fn one_free_bit_is_taken_for_each_that_is_wanted() {
+        assert_eq!(allot(0b1011, 0), Some(0b1011));
+        assert_eq!(allot(0b1011, 0x8000_0100), Some(0b1000));
+        assert_eq!(allot(0b1011, 0b111), Some(0));
+        assert_eq!(allot(0b1011, 0b1111), None);
     }
 
     #[test]

@@ -31,6 +31,11 @@ pub(crate) fn folder() -> PathBuf {
     target().join("guests/linux")
 }
 
+/// The guest's shell, which is all of its other programs too.
+pub(crate) fn shell() -> PathBuf {
+    state().join("busybox")
+}
+
 fn state() -> PathBuf {
     target().join("linux-guest")
 }
@@ -38,7 +43,7 @@ fn state() -> PathBuf {
 /// Makes sure that kernel and initial file system are there; quick when they are.
 pub(crate) fn ensure() -> Result<()> {
     let image = root().join(IMAGE);
-    let busybox = state().join("busybox");
+    let busybox = shell();
     if !image.is_file() || !busybox.is_file() {
         download(&image, &busybox)?;
     }

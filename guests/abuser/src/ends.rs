@@ -1,0 +1,33 @@
+//! Ways to die: each leaves a guest that can never again execute an instruction, and is to end that VM, with its code.
+
+use guest_rt::mmu::{self, Kind};
+use guest_rt::registers::isb;
+use guest_rt::sandbox::{self, Mode};
+use guest_rt::{msr, println};
+
+use crate::Abuse;
+
+/// Jumps to where no memory is, with the exception vectors there as well: the abort cannot be taken either.
+pub(crate) fn nowhere(abuse: &mut Abuse) -> u64 {
+    let address = abuse.machine.memory[0].start - 0x1_0000;
+    let mapped = mmu::reach(address, Kind::Memory);
+    println!("abuser: good-bye");
+    // SAFETY: nothing is to work from here on.
+    unsafe { msr!("vbar_el1", mapped as u64 & !0x7ff) };
+    isb();
+    // SAFETY: as above.
+    let _ = unsafe { sandbox::run(Mode::El1t, mapped, 0, &[0; 31]) };
+    0
+}
+
+/// Takes its own translation table away: not even the vectors can be found.
+pub(crate) fn nowhere_walk(abuse: &mut Abuse) -> u64 {
+    let table = abuse.machine.memory[0].start - 0x1_0000;
+    println!("abuser: good-bye");
+    // SAFETY: nothing is to work from here on.
+    unsafe { msr!("ttbr0_el1", table) };
+    guest_rt::instruction!("tlbi vmalle1");
+    guest_rt::registers::dsb();
+    isb();
+    0
+}

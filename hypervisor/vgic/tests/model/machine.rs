@@ -1,0 +1,647 @@
+//! A machine around the interrupt controller, and what it does at random.
+
+use crate::architecture::{Architecture, Source};
+use types::{AccessSize, IntId, VcpuId, VcpuSet};
+use vdev::InterruptController;
+use vgic::testkit::{CpuInterface, Deactivation};
+use vgic::{SgiRegister, Vgic, VgicConfig};
+
+/// INTIDs of the machine: three banks, the last SPIs cross a boundary.
+const INTIDS: usize = 96;
+/// The virtual timer's, hardware-linked.
+const TIMER: usize = 27;
+
+/// How big a machine is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) list_registers: usize,
+    pub(crate) vcpus: usize,
+    pub(crate) cpus: usize,
+    pub(crate) priority_bits: u8,
+}
+
+/// What is tested.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Kicks arrive at once, and everything a guest may do happens. After each step the signals are compared.
+    Exact,
+    /// Kicks arrive late. Nothing is taken back once it is pending, so what is taken still has to be pending in the model.
+    Late,
+}
+
+/// What the machine knows of a guest's vCPU.
+#[derive(Clone, Debug)]
+struct Guest {
+    groups: [bool; 2],
+    mask: u8,
+    split: bool,
+    /// Acknowledged and not ended: group, INTID, group priority.
+    running: Vec<(usize, usize, u32)>,
+    /// Ended but not deactivated.
+    dropped: Vec<usize>,
+    /// The timer's output.
+    timer: bool,
+    /// The host's timer interrupt is active on behalf of this vCPU.
+    timer_active: bool,
+}
+
+pub(crate) struct Machine {
+    shape: Shape,
+    mode: Mode,
+    vgic: Vgic,
+    model: Architecture,
+    cpus: Vec<CpuInterface>,
+    /// Which vCPU is on which CPU.
+    loaded: Vec<Option<usize>>,
+    guests: Vec<Guest>,
+    random: u64,
+    steps: u64,
+    taken: u64,
+    draining: bool,
+}
+
+impl Machine {
+    pub(crate) fn new(shape: Shape, mode: Mode, seed: u64) -> Self {
+        let vgic = Vgic::new(VgicConfig {
+            vcpus: shape.vcpus,
+            intids: INTIDS as u32,
+            list_registers: shape.list_registers,
+            priority_bits: shape.priority_bits,
+        })
+        .expect("the shapes are possible");
+        let split = |vcpu: usize| (vcpu as u64 + seed).is_multiple_of(3);
+        let guest = |vcpu| Guest {
+            groups: [true; 2],
+            mask: 0xff,
+            split: split(vcpu),
+            running: Vec::new(),
+            dropped: Vec::new(),
+            timer: false,
+            timer_active: false,
+        };
+        let mut machine = Self {
+            shape,
+            mode,
+            vgic,
+            model: Architecture::new(shape.vcpus, INTIDS),
+            cpus: vec![CpuInterface::new(shape.list_registers, u32::from(shape.priority_bits)); shape.cpus],
+            loaded: vec![None; shape.cpus],
+            guests: (0..shape.vcpus).map(guest).collect(),
+            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            steps: 0,
+            taken: 0,
+            draining: false,
+        };
+        machine.boot();
+        machine
+    }
+
+    /// Interrupts acknowledged so far.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 11) as usize % bound
+    }
+
+    fn chance(&mut self, one_in: usize) -> bool {
+        self.below(one_in) == 0
+    }
+
+    /// Every vCPU has been on a CPU and set its interface up; everything is enabled, with random priorities.
+    fn boot(&mut self) {
+        self.write_control([true, true]);
+        for vcpu in 0..self.shape.vcpus {
+            let cpu = vcpu % self.shape.cpus;
+            self.switch(cpu, Some(vcpu));
+            let guest = self.guests[vcpu].clone();
+            let interface = &mut self.cpus[cpu];
+            interface.enable_group(0, true);
+            interface.enable_group(1, true);
+            interface.set_mask(guest.mask);
+            interface.set_split(guest.split);
+        }
+        for vcpu in 0..self.shape.vcpus {
+            for intid in 0..INTIDS {
+                if intid < 32 || vcpu == 0 {
+                    if intid >= 16 && intid != TIMER {
+                        let edge = self.chance(2);
+                        self.configure(vcpu, intid, edge);
+                    }
+                    let priority = self.below(256) as u8;
+                    self.set_priority(vcpu, intid, priority);
+                    self.set_bit(vcpu, intid, 0x100, true);
+                    self.model.source(vcpu, intid).enabled = true;
+                    let group = usize::from(!self.chance(4));
+                    self.set_group(vcpu, intid, group);
+                }
+                if intid >= 32 && vcpu == 0 {
+                    let route = self.below(self.shape.vcpus);
+                    self.route(intid, route);
+                }
+            }
+        }
+    }
+
+    // ---- what the kernel does
+
+    fn id(vcpu: usize) -> VcpuId {
+        VcpuId(vcpu as u16)
+    }
+
+    fn cpu_of(&self, vcpu: usize) -> Option<usize> {
+        self.loaded.iter().position(|loaded| *loaded == Some(vcpu))
+    }
+
+    fn switch(&mut self, cpu: usize, to: Option<usize>) {
+        let interface = &mut self.cpus[cpu];
+        if let Some(from) = self.loaded[cpu].take() {
+            let _kick = self.vgic.save(Self::id(from), interface);
+            assert!(interface.list.iter().all(|value| value >> 62 == 0), "a list register is left over");
+            assert_eq!(interface.hcr, 0);
+            self.note_deactivations(cpu, from);
+            let in_flight = self.vgic.hardware_linked_in_flight(Self::id(from), IntId(TIMER as u32));
+            assert_eq!(in_flight, self.guests[from].timer_active, "{}: timer of {from}", self.context());
+        }
+        if let Some(to) = to {
+            self.vgic.load(Self::id(to), &mut self.cpus[cpu]);
+            self.loaded[cpu] = Some(to);
+        }
+    }
+
+    /// The host's interrupts that were deactivated on `cpu`, for the vCPU there.
+    fn note_deactivations(&mut self, cpu: usize, vcpu: usize) {
+        for physical in std::mem::take(&mut self.cpus[cpu].deactivated) {
+            assert_eq!(physical, IntId(TIMER as u32));
+            assert!(self.guests[vcpu].timer_active, "{}: deactivated twice", self.context());
+            self.guests[vcpu].timer_active = false;
+        }
+    }
+
+    /// The host's timer interrupt, if it is asserted and not active, is taken by the host and handed on.
+    fn fire_timer(&mut self, cpu: usize) {
+        let Some(vcpu) = self.loaded[cpu] else { return };
+        if self.guests[vcpu].timer && !self.guests[vcpu].timer_active {
+            self.guests[vcpu].timer_active = true;
+            let timer = IntId(TIMER as u32);
+            assert!(self.vgic.inject_hardware(Self::id(vcpu), timer, timer));
+            self.model.private[vcpu][TIMER].latch = true;
+        }
+    }
+
+    /// Before an entry: what the kernel does when the vCPU on `cpu` is out of the guest.
+    fn exit(&mut self, cpu: usize) {
+        let Some(vcpu) = self.loaded[cpu] else { return };
+        for round in 0.. {
+            assert!(round < 4, "{}: the maintenance interrupt does not go away", self.context());
+            if self.cpus[cpu].maintenance() != 0 {
+                self.vgic.maintenance(Self::id(vcpu), &mut self.cpus[cpu]);
+            } else if self.vgic.needs_refill(Self::id(vcpu)) {
+                self.vgic.refill(Self::id(vcpu), &mut self.cpus[cpu]);
+            } else {
+                break;
+            }
+        }
+        self.note_deactivations(cpu, vcpu);
+    }
+
+    fn settle(&mut self) {
+        match self.mode {
+            Mode::Exact => (0..self.shape.cpus).for_each(|cpu| self.exit(cpu)),
+            Mode::Late => {
+                // A maintenance interrupt is taken at once; a kick, some time.
+                for cpu in 0..self.shape.cpus {
+                    if self.cpus[cpu].maintenance() != 0 || self.draining || self.chance(8) {
+                        self.exit(cpu);
+                    }
+                }
+            }
+        }
+    }
+
+    // ---- registers
+
+    fn write(&mut self, vcpu: usize, intid: usize, offset: u64, size: AccessSize, value: u64) -> VcpuSet {
+        if intid < 32 {
+            let frame = vcpu as u64 * Vgic::REDISTRIBUTOR_SIZE + 0x1_0000;
+            self.vgic.write_redistributor(frame + offset, size, value)
+        } else {
+            self.vgic.write_distributor(offset, size, value)
+        }
+    }
+
+    fn set_bit(&mut self, vcpu: usize, intid: usize, offset: u64, _set: bool) {
+        let word = if intid < 32 { 0 } else { intid as u64 / 32 * 4 };
+        self.write(vcpu, intid, offset + word, AccessSize::Word, 1 << (intid % 32));
+    }
+
+    fn set_priority(&mut self, vcpu: usize, intid: usize, priority: u8) {
+        let mask = 0xff_u8 << (8 - self.shape.priority_bits);
+        self.write(vcpu, intid, 0x400 + intid as u64, AccessSize::Byte, u64::from(priority));
+        self.model.source(vcpu, intid).priority = priority & mask;
+    }
+
+    fn set_group(&mut self, vcpu: usize, intid: usize, group: usize) {
+        self.model.source(vcpu, intid).group = group;
+        let first = intid / 32 * 32;
+        let word = (first..first + 32)
+            .fold(0, |word, intid| word | (self.model.source(vcpu, intid).group as u64) << (intid - first));
+        let offset = 0x80 + if intid < 32 { 0 } else { intid as u64 / 32 * 4 };
+        self.write(vcpu, intid, offset, AccessSize::Word, word);
+    }
+
+    fn configure(&mut self, vcpu: usize, intid: usize, edge: bool) {
+        self.model.source(vcpu, intid).edge = edge;
+        let first = intid / 16 * 16;
+        let word = (first..first + 16)
+            .fold(0, |word, intid| word | u64::from(self.model.source(vcpu, intid).edge) << (2 * (intid - first) + 1));
+        self.write(vcpu, intid, 0xc00 + intid as u64 / 16 * 4, AccessSize::Word, word);
+    }
+
+    fn route(&mut self, intid: usize, vcpu: usize) {
+        let affinity = types::Mpidr::of_vcpu(Self::id(vcpu)).0;
+        self.write(0, intid, 0x6000 + intid as u64 * 8, AccessSize::Doubleword, affinity);
+        self.model.source(0, intid).route = vcpu;
+    }
+
+    fn write_control(&mut self, groups: [bool; 2]) {
+        let value = u64::from(groups[0]) | u64::from(groups[1]) << 1;
+        self.vgic.write_distributor(0, AccessSize::Word, value);
+        self.model.groups = groups;
+    }
+
+    // ---- what happens
+
+    /// Something happens.
+    pub(crate) fn step(&mut self) {
+        self.steps += 1;
+        match self.below(16) {
+            0..=2 => self.device(),
+            3..=4 => self.send(),
+            5..=11 => self.guest(),
+            12 => self.timer(),
+            13 => self.reschedule(),
+            _ if self.mode == Mode::Exact => self.reconfigure(),
+            _ => {}
+        }
+        self.settle();
+        if self.mode == Mode::Exact {
+            self.compare_signals();
+            if self.steps.is_multiple_of(16) {
+                self.compare_registers();
+            }
+        }
+    }
+
+    fn some_vcpu(&mut self) -> usize {
+        self.below(self.shape.vcpus)
+    }
+
+    /// A device moves its line.
+    fn device(&mut self) {
+        let (vcpu, mut intid) = (self.some_vcpu(), 16 + self.below(INTIDS - 16));
+        if intid == TIMER {
+            intid += 1;
+        }
+        let source = *self.model.source(vcpu, intid);
+        // Late kicks would make the loss of a level a matter of taste.
+        let may_fall = source.edge || self.mode == Mode::Exact || source.active.is_some();
+        self.set_line(vcpu, intid, !source.line || !may_fall);
+    }
+
+    fn set_line(&mut self, vcpu: usize, intid: usize, asserted: bool) {
+        let target = if intid < 32 {
+            self.vgic.set_private_level(Self::id(vcpu), IntId(intid as u32), asserted)
+        } else {
+            self.vgic.set_level(IntId(intid as u32), asserted)
+        };
+        self.model.source(vcpu, intid).set_line(asserted);
+        if target.is_empty() && self.mode == Mode::Exact {
+            // Nobody was told, so nobody has anything new.
+            self.compare_signals();
+        }
+    }
+
+    /// A guest sends an SGI.
+    fn send(&mut self) {
+        let (from, sgi) = (self.some_vcpu(), self.below(16));
+        let register = if self.chance(4) { SgiRegister::Sgi0r } else { SgiRegister::Sgi1r };
+        let group = usize::from(register == SgiRegister::Sgi1r);
+        let cluster = self.below(self.shape.vcpus.div_ceil(16));
+        let list = self.below(1 << 16);
+        let broadcast = self.chance(4);
+        let value = if broadcast { 1 << 40 } else { list as u64 | (cluster as u64) << 16 } | (sgi as u64) << 24;
+        self.vgic.send_sgi(Self::id(from), register, value);
+        for vcpu in 0..self.shape.vcpus {
+            let named = if broadcast { vcpu != from } else { vcpu / 16 == cluster && list >> (vcpu % 16) & 1 != 0 };
+            let source = &mut self.model.private[vcpu][sgi];
+            if named && source.group == group {
+                source.set_latch();
+            }
+        }
+    }
+
+    /// The guest's timer output changes, without an exit.
+    fn timer(&mut self) {
+        let vcpu = self.some_vcpu();
+        let taken = self.model.private[vcpu][TIMER].active.is_some();
+        if taken || !self.guests[vcpu].timer {
+            self.guests[vcpu].timer ^= true;
+        } else if let (true, Some(cpu)) = (self.mode == Mode::Exact, self.cpu_of(vcpu)) {
+            // Set anew while its interrupt is still pending: the kernel sees that at some exit.
+            self.guests[vcpu].timer = false;
+            let retracted = self.vgic.retract_hardware(Self::id(vcpu), IntId(TIMER as u32), &mut self.cpus[cpu]);
+            assert_eq!(retracted, self.model.private[vcpu][TIMER].latch, "{}", self.context());
+            self.model.private[vcpu][TIMER].latch = false;
+            self.note_deactivations(cpu, vcpu);
+        }
+        for cpu in 0..self.shape.cpus {
+            self.fire_timer(cpu);
+        }
+    }
+
+    /// A CPU takes up another vCPU, or none.
+    fn reschedule(&mut self) {
+        let cpu = self.below(self.shape.cpus);
+        let vcpu = self.some_vcpu();
+        if self.cpu_of(vcpu).is_none() {
+            self.switch(cpu, Some(vcpu));
+        } else if self.cpu_of(vcpu) == Some(cpu) && self.chance(4) {
+            self.switch(cpu, None);
+        }
+        self.fire_timer(cpu);
+    }
+
+    /// A guest that runs acknowledges, ends or deactivates an interrupt.
+    fn guest(&mut self) {
+        let cpu = self.below(self.shape.cpus);
+        let Some(vcpu) = self.loaded[cpu] else { return };
+        match self.below(4) {
+            0..=1 if self.acknowledge(cpu, vcpu) => {}
+            3 if !self.guests[vcpu].dropped.is_empty() => self.deactivate(cpu, vcpu),
+            _ => self.end(cpu, vcpu),
+        }
+        self.note_deactivations(cpu, vcpu);
+        self.fire_timer(cpu);
+    }
+
+    fn acknowledge(&mut self, cpu: usize, vcpu: usize) -> bool {
+        let Some((group, intid)) = self.cpus[cpu].signalled() else { return false };
+        let context = self.context();
+        assert_eq!(self.cpus[cpu].acknowledge(group), intid, "{context}");
+        let intid = intid as usize;
+        if intid < 32 || self.mode == Mode::Exact {
+            assert_eq!(self.model.source(vcpu, intid).group, group, "{context}");
+        }
+        if intid >= 32 {
+            assert_eq!(self.model.source(vcpu, intid).route, vcpu, "{context}");
+        }
+        let late = self.mode == Mode::Late;
+        self.model.source(vcpu, intid).acknowledge(vcpu, late);
+        let priority = self.cpus[cpu].running_priority();
+        self.guests[vcpu].running.push((group, intid, priority));
+        self.taken += 1;
+        true
+    }
+
+    fn end(&mut self, cpu: usize, vcpu: usize) {
+        let Some((group, intid, _)) = self.guests[vcpu].running.last().copied() else { return };
+        if self.chance(2) {
+            // The usual handler has quietened its device.
+            if intid == TIMER {
+                self.guests[vcpu].timer = false;
+            } else if intid >= 16 {
+                self.set_line(vcpu, intid, false);
+                self.settle();
+            }
+        }
+        self.cpus[cpu].end(group, intid as u32);
+        self.guests[vcpu].running.pop();
+        if self.guests[vcpu].split {
+            self.guests[vcpu].dropped.push(intid);
+        } else {
+            self.model.source(vcpu, intid).active = None;
+        }
+    }
+
+    fn deactivate(&mut self, cpu: usize, vcpu: usize) {
+        let which = self.below(self.guests[vcpu].dropped.len());
+        let intid = self.guests[vcpu].dropped.swap_remove(which);
+        if self.cpus[cpu].deactivate_interrupt(intid as u32) == Deactivation::Trapped {
+            self.vgic.deactivate(Self::id(vcpu), IntId(intid as u32), &mut self.cpus[cpu]);
+        }
+        self.model.source(vcpu, intid).active = None;
+    }
+
+    /// A guest changes the configuration of something.
+    fn reconfigure(&mut self) {
+        let (vcpu, intid) = (self.some_vcpu(), self.below(INTIDS));
+        let source = *self.model.source(vcpu, intid);
+        match self.below(12) {
+            0..=3 => {
+                let enable = !source.enabled;
+                self.set_bit(vcpu, intid, if enable { 0x100 } else { 0x180 }, true);
+                self.model.source(vcpu, intid).enabled = enable;
+            }
+            4 if intid != TIMER => {
+                self.set_bit(vcpu, intid, 0x200, true);
+                self.model.source(vcpu, intid).latch = true;
+            }
+            5 => {
+                self.set_bit(vcpu, intid, 0x280, true);
+                // A hardware-linked level that is asserted cannot be cleared.
+                self.model.source(vcpu, intid).latch &= intid == TIMER;
+            }
+            6 if intid >= 32 => {
+                let route = self.some_vcpu();
+                self.route(intid, route);
+            }
+            7 if !source.pending() && source.active.is_none() => {
+                let priority = self.below(256) as u8;
+                self.set_priority(vcpu, intid, priority);
+            }
+            8 if source.active.is_none() => {
+                let group = usize::from(!self.chance(4));
+                self.set_group(vcpu, intid, group);
+            }
+            9 if intid >= 16 && intid != TIMER && source.active.is_none() => {
+                let edge = self.chance(2);
+                self.configure(vcpu, intid, edge);
+            }
+            10 if self.chance(4) => {
+                let groups = [!self.chance(4), !self.chance(4)];
+                self.write_control(groups);
+            }
+            11 => self.change_interface(),
+            _ => {}
+        }
+    }
+
+    /// A guest that runs changes its CPU interface, without an exit.
+    fn change_interface(&mut self) {
+        let cpu = self.below(self.shape.cpus);
+        let Some(vcpu) = self.loaded[cpu] else { return };
+        let group = self.below(2);
+        let enable = !self.chance(3);
+        self.cpus[cpu].enable_group(group, enable);
+        self.guests[vcpu].groups[group] = enable;
+        let mask = if self.chance(4) { self.below(256) as u8 } else { 0xff };
+        let mask = mask & (0xff_u8 << (8 - self.shape.priority_bits));
+        self.cpus[cpu].set_mask(mask);
+        self.guests[vcpu].mask = mask;
+    }
+
+    // ---- what has to be true
+
+    fn context(&self) -> String {
+        format!("{:?} {:?}, step {}, groups {:?}", self.shape, self.mode, self.steps, self.model.groups)
+    }
+
+    /// What the architecture signals to `vcpu`: the priority of the most urgent, if it can be signalled.
+    fn expected(&self, vcpu: usize) -> Option<u8> {
+        let guest = &self.guests[vcpu];
+        let (priority, _, group) =
+            self.model.deliverable(vcpu).filter(|(_, _, group)| guest.groups[*group]).min_by_key(|first| first.0)?;
+        let running = guest.running.iter().map(|(_, _, priority)| *priority).min().unwrap_or(256);
+        let preempts = self.preempting_part(priority, group) < running;
+        (priority < guest.mask && preempts).then_some(priority)
+    }
+
+    /// The binary points are as after a reset: all implemented bits preempt.
+    fn preempting_part(&self, priority: u8, _group: usize) -> u32 {
+        u32::from(priority) & (0xff << (8 - u32::from(self.shape.priority_bits)))
+    }
+
+    fn compare_signals(&self) {
+        for vcpu in 0..self.shape.vcpus {
+            let expected = self.expected(vcpu);
+            let any = &self.cpus[0];
+            match self.cpu_of(vcpu) {
+                Some(cpu) if !self.vgic.needs_refill(Self::id(vcpu)) && self.cpus[cpu].maintenance() == 0 => {
+                    let signalled = self.cpus[cpu].signalled();
+                    let priority = signalled.map(|(_, intid)| self.source(vcpu, intid as usize).priority);
+                    assert_eq!(
+                        priority,
+                        expected,
+                        "{}: vcpu {vcpu} is signalled {signalled:?} by {:?}, {:?}; which is {:?}; could be {:?}",
+                        self.context(),
+                        self.cpus[cpu],
+                        self.guests[vcpu],
+                        signalled.map(|(_, intid)| self.source(vcpu, intid as usize)),
+                        self.model
+                            .deliverable(vcpu)
+                            .map(|(_, intid, _)| (intid, self.source(vcpu, intid)))
+                            .collect::<Vec<_>>(),
+                    );
+                    let wakes = self.vgic.wants_attention(Self::id(vcpu), &self.cpus[cpu]);
+                    assert_eq!(wakes, expected.is_some(), "{}: wake vcpu {vcpu}", self.context());
+                }
+                Some(_) => {}
+                None => {
+                    let wakes = self.vgic.wants_attention(Self::id(vcpu), any);
+                    assert_eq!(wakes, expected.is_some(), "{}: wake absent vcpu {vcpu}", self.context());
+                }
+            }
+        }
+    }
+
+    fn source(&self, vcpu: usize, intid: usize) -> &Source {
+        if intid < 32 { &self.model.private[vcpu][intid] } else { &self.model.shared[intid - 32] }
+    }
+
+    /// `ISPENDR` and `ISACTIVER`, read by somebody who reads twice.
+    fn compare_registers(&mut self) {
+        let cpu = self.below(self.shape.cpus);
+        let Some(by) = self.loaded[cpu] else { return };
+        let vcpu = self.some_vcpu();
+        let bank = self.below(INTIDS / 32);
+        for (offset, pending) in [(0x200, true), (0x300, false)] {
+            let mut value = 0;
+            for _ in 0..2 {
+                value = self.observe(by, cpu, vcpu, bank, offset);
+                self.settle();
+            }
+            for index in 0..32 {
+                let intid = bank * 32 + index;
+                let source = self.source(vcpu, intid);
+                let expected = if pending { source.pending() } else { source.active.is_some() };
+                let shown = value >> index & 1 != 0;
+                assert_eq!(shown, expected, "{}: {intid} at {offset:#x} of {vcpu} seen by {by}", self.context());
+            }
+        }
+    }
+
+    fn observe(&mut self, by: usize, cpu: usize, vcpu: usize, bank: usize, offset: u64) -> u64 {
+        let (by, registers) = (Self::id(by), &self.cpus[cpu]);
+        let (value, kick) = if bank == 0 {
+            let frame = vcpu as u64 * Vgic::REDISTRIBUTOR_SIZE + 0x1_0000;
+            self.vgic.observe_redistributor(by, registers, frame + offset, AccessSize::Word)
+        } else {
+            self.vgic.observe_distributor(by, registers, offset + bank as u64 * 4, AccessSize::Word)
+        };
+        assert!(!kick.contains(by));
+        value
+    }
+
+    /// Everything becomes quiet: whatever is pending is taken, handled and ended. Nothing may be left.
+    pub(crate) fn drain(&mut self) {
+        self.draining = true;
+        self.write_control([true, true]);
+        for vcpu in 0..self.shape.vcpus {
+            for intid in 0..INTIDS {
+                self.set_bit(vcpu, intid, 0x100, true);
+                self.model.source(vcpu, intid).enabled = true;
+            }
+        }
+        for _round in 0..3 {
+            for vcpu in 0..self.shape.vcpus {
+                let cpu = self.cpu_of(vcpu).unwrap_or(vcpu % self.shape.cpus);
+                if self.loaded[cpu] != Some(vcpu) {
+                    self.switch(cpu, Some(vcpu));
+                }
+                self.fire_timer(cpu);
+                self.calm(cpu, vcpu);
+            }
+        }
+        for vcpu in 0..self.shape.vcpus {
+            assert_eq!(self.model.deliverable(vcpu).count(), 0, "{}: lost on {vcpu}", self.context());
+        }
+        for intid in 32..INTIDS {
+            assert!(self.source(0, intid).active.is_none());
+        }
+    }
+
+    /// One vCPU handles all it has.
+    fn calm(&mut self, cpu: usize, vcpu: usize) {
+        for group in 0..2 {
+            self.cpus[cpu].enable_group(group, true);
+            self.guests[vcpu].groups[group] = true;
+        }
+        self.cpus[cpu].set_mask(0xff);
+        self.guests[vcpu].mask = 0xff;
+        loop {
+            self.exit(cpu);
+            if self.acknowledge(cpu, vcpu) {
+                continue;
+            }
+            if let Some((_, intid, _)) = self.guests[vcpu].running.last().copied() {
+                if intid == TIMER {
+                    self.guests[vcpu].timer = false;
+                } else if intid >= 16 {
+                    self.set_line(vcpu, intid, false);
+                    self.exit(cpu);
+                }
+                self.end(cpu, vcpu);
+            } else if !self.guests[vcpu].dropped.is_empty() {
+                self.deactivate(cpu, vcpu);
+            } else {
+                break;
+            }
+            self.note_deactivations(cpu, vcpu);
+        }
+    }
+}
