@@ -54,7 +54,7 @@ pub fn prepare(index: usize, main: Main) {
     crate::registers::dsb();
 }
 
-/// Starts CPU `index` and waits for it to arrive, at most two seconds.
+/// Starts CPU `index` and waits for it to arrive, at most two seconds, asleep if it takes long ([`timer::sleep_until`]).
 ///
 /// # Errors
 ///
@@ -71,7 +71,7 @@ pub fn start(index: usize, main: Main) -> Result<(), i32> {
 /// Waits for CPU `index` to arrive, at most two seconds.
 #[must_use]
 pub fn wait_up(index: usize) -> bool {
-    timer::wait_until(2_000_000, || SLOTS[index].is_up.load(Ordering::Acquire))
+    timer::sleep_until(2_000_000, || SLOTS[index].is_up.load(Ordering::Acquire))
 }
 
 /// How CPU `index` was entered when it last started.
@@ -86,7 +86,7 @@ pub fn entry_state(index: usize) -> EntryState {
 #[must_use]
 pub fn wait_off(index: usize) -> bool {
     let affinity = machine().cpus[index];
-    timer::wait_until(2_000_000, || smccc::psci(function::AFFINITY_INFO, [affinity, 0, 0]) == 1)
+    timer::sleep_until(2_000_000, || smccc::psci(function::AFFINITY_INFO, [affinity, 0, 0]) == 1)
 }
 
 pub(crate) fn set_number(index: usize) {

@@ -4,7 +4,8 @@
 //!
 //! DDI 0487, chapter D12.
 
-use crate::registers::{isb, relax};
+use crate::gic::{Bank, Gic};
+use crate::registers::{isb, mask_irq, relax, wfi};
 use crate::{mrs, msr};
 
 /// `CNT*_CTL_EL0`: the timer is on.
@@ -158,4 +159,38 @@ pub fn wait_until(microseconds: u64, mut condition: impl FnMut() -> bool) -> boo
         }
         relax();
     }
+}
+
+/// Sleeps until an interrupt is pending, for about `microseconds` at most. Uses the physical timer, which has to be idle.
+pub fn doze(microseconds: u64) {
+    let timer = Timer::Physical;
+    let gic = Gic::of(crate::machine::machine());
+    let was_enabled = gic.is(Bank::Enabled, timer.intid());
+    // Masked: an alarm that is taken before we sleep would not wake us.
+    let masks = mrs!("daif");
+    mask_irq();
+    gic.enable(timer.intid());
+    timer.arm(timer.count() + ticks(microseconds));
+    wfi();
+    timer.stop();
+    // SAFETY: what it was.
+    unsafe { msr!("daif", masks) };
+    if !was_enabled {
+        gic.disable(timer.intid());
+    }
+}
+
+/// As [`wait_until`], but leaves the CPU to others after a short while: what it waits for may need it. Same condition as
+/// [`doze`].
+pub fn sleep_until(microseconds: u64, mut condition: impl FnMut() -> bool) -> bool {
+    const PATIENCE: u64 = 50;
+    const NAP: u64 = 200;
+    let end = now() + ticks(microseconds);
+    while !wait_until(PATIENCE, &mut condition) {
+        if now() >= end {
+            return false;
+        }
+        doze(NAP);
+    }
+    true
 }

@@ -47,6 +47,7 @@ const SUITES: &[&[Test]] = &[
 
 fn main(machine: &'static Machine) {
     println!("# selftest: {} CPUs, {}", machine.cpus.len(), if machine.is_bulkhead { "in a VM" } else { "bare" });
+    stage::note_start();
     recorder::install();
     tap::run("selftest", machine, SUITES.iter().copied().flatten());
 }

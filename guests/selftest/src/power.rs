@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering
 use guest_rt::cpus::{self, EntryState};
 use guest_rt::gic::{self, Bank, SgiTarget};
 use guest_rt::machine::{Machine, machine};
-use guest_rt::registers::{affinity, relax};
+use guest_rt::registers::affinity;
 use guest_rt::smccc::{self, code, function};
 use guest_rt::tap::{Outcome, Test};
 use guest_rt::timer::{self, Timer};
@@ -35,7 +35,7 @@ static ARRIVED: AtomicUsize = AtomicUsize::new(0);
 fn stay(_index: usize) {
     SEEN.store(affinity(), Ordering::Relaxed);
     ARRIVED.fetch_add(1, Ordering::Release);
-    timer::wait_until(2_000_000, || !HOLD.load(Ordering::Acquire));
+    timer::sleep_until(2_000_000, || !HOLD.load(Ordering::Acquire));
 }
 
 fn hold() {
@@ -188,10 +188,7 @@ fn all_at_once(machine: &'static Machine) -> Outcome {
         stage::start(index, stay)?;
     }
     let others = machine.cpus.len() - 1;
-    let all_came = timer::wait_until(2_000_000, || {
-        relax();
-        ARRIVED.load(Ordering::Acquire) == others
-    });
+    let all_came = timer::sleep_until(2_000_000, || ARRIVED.load(Ordering::Acquire) == others);
     release();
     for index in 1..machine.cpus.len() {
         stage::finish(index)?;

@@ -2,12 +2,28 @@
 //!
 //! Answers for: reasons to skip, a clean interrupt controller, running something on another CPU.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use guest_rt::cpus::{self, Main};
 use guest_rt::gic::Gic;
 use guest_rt::machine::Machine;
 use guest_rt::tap::{Outcome, Verdict};
 
+use guest_rt::timer;
+
 use crate::recorder;
+
+static START: AtomicU64 = AtomicU64::new(0);
+
+/// Keeps what the virtual counter says before any test takes time.
+pub(crate) fn note_start() {
+    START.store(timer::now(), Ordering::Relaxed);
+}
+
+/// What it said.
+pub(crate) fn start_of_day() -> u64 {
+    START.load(Ordering::Relaxed)
+}
 
 /// Skips the test unless there are `count` CPUs.
 pub(crate) fn needs_cpus(machine: &Machine, count: usize) -> Outcome {

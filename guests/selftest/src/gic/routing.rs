@@ -19,7 +19,8 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "gic: an SPI comes to the CPU that it is routed to", run: spi_to_each },
     Test { name: "gic: an SPI for any CPU comes to one", run: spi_to_any },
     Test { name: "gic: an SPI set pending by another CPU comes", run: pending_from_elsewhere },
-    Test { name: "gic: two thousand SGIs in turn lose none", run: ping_pong },
+    Test { name: "gic: four hundred SGIs in turn between running CPUs lose none", run: ping_pong },
+    Test { name: "gic: two thousand SGIs in turn, one CPU asleep in between, lose none", run: ping_pong_asleep },
     Test { name: "gic: an SGI wakes a CPU that sleeps", run: wakes_sleeper },
     Test { name: "gic: SGIs from all CPUs at once are merged, never lost", run: all_to_one },
 ];
@@ -52,7 +53,7 @@ fn with_others(machine: &'static Machine, main: cpus::Main, body: impl FnOnce(Gi
         stage::start(index, main)?;
     }
     let others = machine.cpus.len() - 1;
-    timer::wait_until(2 * LONG, || READY.load(Ordering::Acquire) == others);
+    timer::sleep_until(2 * LONG, || READY.load(Ordering::Acquire) == others);
     let outcome = body(gic);
     OVER.store(true, Ordering::Release);
     gic::send_sgi(15, SgiTarget::Others);
@@ -64,7 +65,7 @@ fn with_others(machine: &'static Machine, main: cpus::Main, body: impl FnOnce(Gi
 
 /// Waits until CPU `index` has taken `intid` `times` times.
 fn wait_for(index: usize, intid: u32, times: u32) -> Outcome {
-    timer::wait_until(2 * LONG, || recorder::count(index, intid) >= times);
+    timer::sleep_until(2 * LONG, || recorder::count(index, intid) >= times);
     let count = recorder::count(index, intid);
     if count == times { Ok(()) } else { Err(Verdict::fail(format_args!("CPU {index} took {intid} {count} times"))) }
 }
@@ -153,37 +154,65 @@ fn pending_from_elsewhere(machine: &'static Machine) -> Outcome {
     super::silence()
 }
 
-/// Answers each SGI 1 with an SGI 2, from inside `listen`'s interrupts: by watching the recorder.
+/// Answers each SGI 1 with an SGI 2 until told to stop, running all the while.
 fn answer(index: usize) {
-    READY.fetch_add(1, Ordering::Release);
-    let mut answered = 0;
     with_irq(|| {
-        timer::wait_until(60_000_000, || {
-            while answered < recorder::count(index, 1) {
-                answered += 1;
-                gic::send_sgi(2, SgiTarget::One(machine().cpus[0]));
-            }
+        let mut answered = 0;
+        timer::wait_until(10_000_000, || {
+            answer_all(index, &mut answered);
             OVER.load(Ordering::Acquire)
         })
     });
 }
 
+/// The same, asleep between them.
+fn answer_sleepily(index: usize) {
+    let mut answered = 0;
+    while !OVER.load(Ordering::Acquire) {
+        answer_all(index, &mut answered);
+        wfi();
+        with_irq(|| ());
+    }
+}
+
+fn answer_all(index: usize, answered: &mut u32) {
+    while *answered < recorder::count(index, 1) {
+        *answered += 1;
+        gic::send_sgi(2, SgiTarget::One(machine().cpus[0]));
+    }
+}
+
+/// Sends SGI 1 to CPU 1, which does `main`, and waits for SGI 2 in return, so many times.
+fn play(machine: &'static Machine, main: cpus::Main, rounds: u32) -> Outcome {
+    stage::needs_cpus(machine, 2)?;
+    stage::clean_gic(machine);
+    OVER.store(false, Ordering::Release);
+    stage::start(1, main)?;
+    let outcome = (1..=rounds).try_for_each(|round| {
+        gic::send_sgi(1, SgiTarget::One(machine.cpus[1]));
+        with_irq(|| wait_for(0, 2, round))
+    });
+    OVER.store(true, Ordering::Release);
+    gic::send_sgi(15, SgiTarget::One(machine.cpus[1]));
+    stage::finish(1)?;
+    outcome?;
+    check_equal!(recorder::count(1, 1), rounds, "interrupts at the other end");
+    Ok(())
+}
+
 fn ping_pong(machine: &'static Machine) -> Outcome {
-    with_others(machine, answer, |_| {
-        for round in 1..=1000 {
-            gic::send_sgi(1, SgiTarget::One(machine.cpus[1]));
-            with_irq(|| wait_for(0, 2, round))?;
-        }
-        check_equal!(recorder::count(1, 1), 1000, "interrupts at the other end");
-        Ok(())
-    })
+    play(machine, answer, 200)
+}
+
+fn ping_pong_asleep(machine: &'static Machine) -> Outcome {
+    play(machine, answer_sleepily, 1000)
 }
 
 fn wakes_sleeper(machine: &'static Machine) -> Outcome {
     with_others(machine, sleep, |_| {
         for round in 1..=20 {
             for index in 1..machine.cpus.len() {
-                timer::delay(200);
+                timer::doze(200);
                 gic::send_sgi(8, SgiTarget::One(machine.cpus[index]));
                 wait_for(index, 8, round)?;
             }
@@ -209,7 +238,7 @@ fn all_to_one(machine: &'static Machine) -> Outcome {
     for index in 1..=others {
         cpus::start(index, pester).map_err(|code| Verdict::fail(format_args!("CPU_ON answered {code}")))?;
     }
-    with_irq(|| timer::wait_until(2 * LONG, || READY.load(Ordering::Acquire) == others));
+    with_irq(|| timer::sleep_until(2 * LONG, || READY.load(Ordering::Acquire) == others));
     for index in 1..=others {
         stage::finish(index)?;
     }
