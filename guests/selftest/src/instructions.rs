@@ -60,8 +60,8 @@ fn set_and_way(_machine: &'static Machine) -> Outcome {
         let (ways, sets) = ((ccsidr >> 3 & 0x3ff) + 1, (ccsidr >> 13 & 0x7fff) + 1);
         let way_shift = (ways as u32 - 1).leading_zeros();
         let set_shift = (ccsidr & 7) + 4;
-        // A few hundred are enough to be noticed.
-        for (way, set) in (0..ways.min(4)).flat_map(|way| (0..sets.min(64)).map(move |set| (way, set))) {
+        // A few are enough to be noticed; a hypervisor may have to clean all our memory for each.
+        for (way, set) in (0..ways.min(2)).flat_map(|way| (0..sets.min(4)).map(move |set| (way, set))) {
             let operand = (if ways > 1 { way << way_shift } else { 0 }) | set << set_shift | level << 1;
             // SAFETY: clean and invalidate loses nothing.
             unsafe { asm!("dc cisw, {0}", in(reg) operand, options(nostack)) };
