@@ -5,7 +5,7 @@
 
 use crate::partition;
 use crate::sync::{Lock, Rank, masked};
-use crate::{board, interrupt, start, thread};
+use crate::{board, interrupt, start, startup, thread};
 use alloc::sync::Arc;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -14,9 +14,8 @@ use drivers::pl011::Pl011;
 use host::console::{Action, Bell, Multiplexer, Next, Progress, Uart, Urgency, VmNumber};
 use host::log::{Log, Surroundings};
 use machine::{ConsoleKind, Machine};
-use sched::{Parameters, Policy, Priority};
 use spin::Once;
-use types::{CpuSet, MAX_CPUS, Pa, Ticks};
+use types::{Pa, Ticks};
 
 /// Priority of the console's thread: output goes on while VMs with the default priority are busy.
 const PRIORITY: u8 = 40;
@@ -142,12 +141,7 @@ pub(crate) fn initialise(machine: &Machine) {
 /// # Errors
 /// If there is no memory for it.
 pub(crate) fn start_thread() -> Result<(), thread::SpawnError> {
-    let parameters = Parameters {
-        priority: Priority::new(PRIORITY).unwrap_or(Priority::HIGHEST),
-        policy: Policy::RoundRobin,
-        affinity: CpuSet::first(MAX_CPUS),
-    };
-    let thread = thread::spawn("console".into(), parameters, || run())?;
+    let thread = thread::spawn("console".into(), startup::host_parameters(PRIORITY), || run())?;
     THREAD.call_once(|| thread);
     Ok(())
 }

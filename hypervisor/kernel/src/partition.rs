@@ -5,6 +5,7 @@
 //! the VM's own (the original's `qvm` main thread), so a slow end delays nobody else. Does not answer for: what a VM is
 //! (`vm`), where its configuration comes from (`startup`).
 
+use crate::frames::MAX_VMS;
 use crate::guest_memory::{GuestRam, Loading};
 use crate::stage2::GuestSpace;
 use crate::sync::{Lock, Masked, Rank, masked};
@@ -38,11 +39,41 @@ pub(crate) struct Partition {
 
 static PARTITIONS: Lock<Vec<Arc<Partition>>> = Lock::new(Rank::Partitions, Vec::new());
 
+/// Numbers of VMs in use.
+static NUMBERS: Lock<u128> = Lock::new(Rank::Partitions, 0);
+
+/// The number of a VM, its own until dropped.
+pub(crate) struct Number(pub(crate) VmId);
+
+impl Number {
+    /// `None` if there are too many VMs.
+    pub(crate) fn new() -> Option<Self> {
+        let mut used = NUMBERS.lock();
+        let free = used.trailing_ones();
+        if free as usize >= MAX_VMS {
+            return None;
+        }
+        *used |= 1 << free;
+        Some(Self(VmId(free as u16)))
+    }
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        *NUMBERS.lock() &= !(1 << self.0.0);
+    }
+}
+
 impl Partition {
     /// Whether the VM is to end: its vCPUs leave their guests for good.
     #[inline]
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Whether all vCPUs have their threads: none starts before it could wake every other.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.threads.is_completed()
     }
 
     /// The thread of a vCPU.
@@ -140,7 +171,7 @@ impl GuestMemory for Shared {
 /// Everything that has been decided about a VM, before anything has been taken for it.
 pub(crate) struct Plan {
     pub(crate) vm: Vm,
-    pub(crate) id: VmId,
+    pub(crate) id: Number,
     /// RAM and ROM; `true` is read-only.
     pub(crate) memory: Vec<(Range<Ipa>, bool)>,
     /// How each vCPU's thread is scheduled.
@@ -161,8 +192,8 @@ pub(crate) fn live(plan: Plan, load: Load<'_>) -> Result<(Cause, String), Failur
     let Plan { mut vm, id, memory, vcpus, exit_on_halt, number, stream } = plan;
     let no_memory = || (Cause::Fatal, format!("not enough memory for {}", Megabytes(&memory)));
     let regions: Vec<Range<Ipa>> = memory.iter().map(|(range, _)| *range).collect();
-    let ram = Arc::new(GuestRam::allocate(id, &regions).ok_or_else(no_memory)?);
-    let mut space = GuestSpace::new(id).ok_or_else(no_memory)?;
+    let ram = Arc::new(GuestRam::allocate(id.0, &regions).ok_or_else(no_memory)?);
+    let mut space = GuestSpace::new(id.0).ok_or_else(no_memory)?;
     ram.scrub();
     for (guest, host) in ram.pieces() {
         let read_only = memory.iter().any(|(range, read_only)| *read_only && range.contains(guest.start()));
@@ -217,10 +248,10 @@ fn run(partition: &Arc<Partition>, vcpus: &[Parameters]) -> Result<(Cause, Strin
         }
     }
     let threads = partition.threads.call_once(|| threads);
+    partition.notify(VcpuSet::first(vcpus.len()));
     while !partition.is_stopping() {
         thread::sleep_until(Ticks::NEVER);
     }
-    // Those that started before the list was there, too.
     partition.stop();
     threads.iter().for_each(thread::join);
     masked(|| partition.vm.terminate(el2::cpu::counter()));

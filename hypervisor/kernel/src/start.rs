@@ -15,9 +15,8 @@ use el2::mmu::Translation;
 use el2::thread::SecondaryBoot;
 use machine::{ConsoleKind, EnableMethod, Machine};
 use pagetable::El2Attributes;
-use sched::{Parameters, Policy, Priority};
 use spin::Once;
-use types::{CpuId, CpuSet, MAX_CPUS, Mpidr, PAGE_SIZE, Pa, Range, Ticks};
+use types::{CpuId, MAX_CPUS, Mpidr, PAGE_SIZE, Pa, Range, Ticks};
 
 /// The machine, read once.
 pub(crate) static MACHINE: Once<Machine> = Once::new();
@@ -152,11 +151,7 @@ fn with_heap(blob: &'static [u8], bank: Range<Pa>, image: &Image) -> ! {
     console::initialise(machine);
     banner(machine, frequency);
     start_others(machine, this, frequency);
-    let parameters = Parameters {
-        priority: Priority::new(startup::PRIORITY).unwrap_or(Priority::LOWEST),
-        policy: Policy::RoundRobin,
-        affinity: CpuSet::first(MAX_CPUS),
-    };
+    let parameters = startup::host_parameters(startup::PRIORITY);
     if let Err(error) = thread::spawn("startup".into(), parameters, startup::run) {
         refuse(format_args!("no memory for the first thread ({error:?})"));
     }

@@ -1,120 +1,253 @@
-//! temporary
-use crate::partition::{self, Plan};
+//! The first thread: the boot archive, the start-up script, and the VMs it names.
+//!
+//! Answers for: carrying the script out (`host::startup` reads it), and bringing each configuration from text to a running
+//! VM with every complaint on the console. Does not answer for: what configurations mean (`vm`), the life of a VM
+//! (`partition`).
+
+use crate::partition::{self, Failure, Number, Plan};
+use crate::{board, console, frames, heap, start, thread};
 use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
-use types::*;
+use alloc::vec::Vec;
+use host::archive::Archive;
+use host::console::{Stream, VmNumber};
+use host::startup::{self as script, Command, Part, Qvm};
+use qvmconf::Sources;
+use sched::{Parameters, Policy, Priority};
+use spin::Once;
+use types::{CpuSet, Ipa, MAX_CPUS, Range};
+use vdev::{BackendError, Backends, Cause, CharDevice, DeviceId, GuestMemory, HostDevice};
+use vm::Files;
+use vm::assemble::{Assembled, Host};
+use vm::config::{self, Configuration, CpuConfig, CpuPolicy, Includes, Limits};
+use vm::id_registers::IdRegisters;
+use vm::smccc::{Mitigation, Mitigations, SMCCC_ARCH_WORKAROUND_1, SMCCC_ARCH_WORKAROUND_2, SMCCC_ARCH_WORKAROUND_3};
+
+/// Priority of the first thread and of the VMs' main threads: starting and ending VMs gets its share while VMs with the
+/// default priority are busy.
 pub(crate) const PRIORITY: u8 = 20;
-struct B(Arc<host::console::Stream>);
-impl vdev::Backends for B {
-    fn character(
-        &mut self,
-        id: vdev::DeviceId,
-        device: &vdev::HostDevice,
-    ) -> Result<Box<dyn vdev::CharDevice>, vdev::BackendError> {
-        self.0.open(id, device)
+
+/// The boot archive, for as long as the machine runs.
+static ARCHIVE: Once<Archive<'static>> = Once::new();
+
+fn print(text: &str) {
+    console::with(|multiplexer| multiplexer.print(text));
+}
+
+/// How threads of the host that work for VMs are scheduled.
+pub(crate) fn host_parameters(priority: u8) -> Parameters {
+    Parameters {
+        priority: Priority::new(priority).unwrap_or(Priority::LOWEST),
+        policy: Policy::RoundRobin,
+        affinity: CpuSet::first(MAX_CPUS),
     }
 }
-struct N;
-impl vdev::Numbers for N {
-    fn number(&self, _: &str) -> Result<u64, alloc::string::String> {
-        Ok(3)
-    }
-    fn size(&self, _: &str) -> Result<u64, alloc::string::String> {
-        Ok(3)
-    }
-}
+
+/// The first thread.
 pub(crate) fn run() {
-    crate::console::start_thread().unwrap();
-    let (number, stream) = crate::console::with(|m| m.attach("hello")).unwrap().unwrap();
-    let f = crate::board::factories().iter().find(|f| f.name == "pl011").unwrap();
-    let options = vdev::Options::parse(f.options, [], &N).unwrap();
-    let mut b = B(stream.clone());
-    let dev = f
-        .build(
-            &options,
-            &mut vdev::Setup {
-                id: vdev::DeviceId(0),
-                name: "uart",
-                location: Some(Ipa(0x1c090000)),
-                interrupt: Some(IntId(37)),
-                vcpus: 1,
-                backends: &mut b,
-            },
-        )
-        .unwrap();
-    let mut devices = vdev::Node::new("devices");
-    dev.describe(&mut devices);
-    let bus = vdev::Bus::new(
-        "hello",
-        alloc::vec![vdev::Device {
-            name: "uart".into(),
-            factory: f,
-            location: Some(Ipa(0x1c090000)),
-            interrupt: Some(IntId(37)),
-            vdev: dev
-        }],
-    )
-    .unwrap();
-    let vtr = el2::interface::vtr();
-    let gic = Arc::new(
-        vgic::Vgic::new(vgic::VgicConfig {
-            vcpus: 1,
-            intids: 96,
-            list_registers: (vtr & 31) as usize + 1,
-            priority_bits: ((vtr >> 29) & 7) as u8 + 1,
-        })
-        .unwrap(),
-    );
-    let ram = Range::new(Ipa(0x8000_0000), 128 << 20).unwrap();
-    let vm = vm::Vm::new(vm::Parts {
-        name: "hello".into(),
-        memory: alloc::vec![ram],
-        distributor: Ipa(0x800_0000),
-        redistributors: Ipa(0x80a_0000),
-        policy: Default::default(),
-        counter_offset: None,
-        bus,
-        gic,
-        host_id: vm::id_registers::IdRegisters::new(el2::cpu::identification()),
-        frequency: el2::cpu::counter_frequency().unwrap(),
-        mitigations: Default::default(),
-    });
-    let tree = vm::tree::generate(&vm::tree::TreeInput {
-        name: "hello",
-        ram: &[ram],
-        vcpus: 1,
-        gic: Some(vm::tree::GicFrames {
-            distributor: Range::new(Ipa(0x800_0000), 0x10000).unwrap(),
-            redistributors: Range::new(Ipa(0x80a_0000), 0x20000).unwrap(),
-        }),
-        devices,
-        cmdline: None,
-        initrd: None,
-        seed: &[],
-        user: &[],
-    })
-    .unwrap();
-    let image = crate::start::MACHINE.get().unwrap().initrd.unwrap();
-    let image = unsafe { core::slice::from_raw_parts(image.start().0 as *const u8, image.length() as usize) };
-    let plan = Plan {
-        vm,
-        id: VmId(0),
-        memory: alloc::vec![(ram, false)],
-        vcpus: alloc::vec![sched::Parameters {
-            priority: sched::Priority::new(10).unwrap(),
-            policy: sched::Policy::RoundRobin,
-            affinity: CpuSet::first(16)
-        }],
-        exit_on_halt: true,
-        number,
-        stream,
+    if let Err(error) = console::start_thread() {
+        log::error!("no memory for the console's thread ({error:?})");
+    }
+    let mut background = Vec::new();
+    match steps() {
+        Ok(steps) => steps.into_iter().for_each(|step| carry_out(step, &mut background)),
+        Err(message) => {
+            print(&message);
+            // Whoever runs a batch learns of it by the machine's end.
+            console::with(host::console::Multiplexer::set_batch);
+        }
+    }
+    console::with(host::console::Multiplexer::set_complete);
+    report_memory();
+    background.iter().for_each(thread::join);
+}
+
+/// What the hypervisor itself takes, for people and for `cargo xtask bench`.
+fn report_memory() {
+    let (free, total) = frames::statistics();
+    let (used, size) = heap::statistics();
+    let kernel = frames::Owner::Kernel.pages();
+    log::debug!("memory: {free} of {total} pages free, {kernel} the hypervisor's; heap {used} of {size} bytes");
+}
+
+fn steps() -> Result<Vec<script::Step<'static>>, String> {
+    let initrd = start::MACHINE.get().and_then(|machine| machine.initrd);
+    let Some(initrd) = initrd else {
+        return Err("bulkhead: there is no boot archive: pass one as initrd (`cargo xtask qemu` does)".into());
     };
-    let end = partition::live(plan, &mut |m| {
-        m.write(Ipa(0x8008_0000), image).unwrap();
-        m.write(Ipa(0x8780_0000), &tree).unwrap();
-        Ok((Ipa(0x8008_0000), Ipa(0x8780_0000)))
-    });
-    log::info!("{end:?} frames {:?} heap {:?}", crate::frames::statistics(), crate::heap::statistics());
-    crate::thread::sleep_until(Ticks(el2::cpu::counter().0 + 62_500_00));
-    crate::board::power_off();
+    // SAFETY: where the boot loader put the initrd; the frame allocator leaves it alone, and nobody writes there.
+    let data = unsafe { core::slice::from_raw_parts(initrd.start().0 as *const u8, initrd.length() as usize) };
+    let archive = Archive::new(data).map_err(|error| format!("bulkhead: boot archive: {error}"))?;
+    let archive = ARCHIVE.call_once(|| archive);
+    let Some(script) = archive.get(script::FILE) else {
+        return Err(format!("bulkhead: the boot archive has no `{}`", script::FILE));
+    };
+    script::parse(script).map_err(|errors| errors.iter().map(|error| format!("{error}\n")).collect())
+}
+
+fn carry_out(step: script::Step<'static>, background: &mut Vec<Arc<thread::Thread>>) {
+    match step.command {
+        Command::Batch => {
+            console::with(host::console::Multiplexer::set_batch);
+        }
+        Command::Console(name) => {
+            console::with(|multiplexer| multiplexer.set_foreground(name));
+        }
+        Command::Log(level) => log::set_max_level(level),
+        Command::Qvm(qvm) => start_vm(&qvm, background),
+    }
+}
+
+/// Starts a VM's main thread.
+fn start_vm(qvm: &Qvm<'static>, background: &mut Vec<Arc<thread::Thread>>) {
+    let Some(number) = Number::new() else { return print("bulkhead: a VM could not be started: there are too many") };
+    let parts = qvm.parts.clone();
+    match thread::spawn(format!("qvm {}", number.0), host_parameters(PRIORITY), move || main(number, &parts)) {
+        Ok(thread) if !qvm.background => thread::join(&thread),
+        Ok(thread) => background.push(thread),
+        Err(error) => print(&format!("bulkhead: a VM could not be started: {error:?}")),
+    }
+}
+
+/// A VM's main thread: from its configuration to the report of its end.
+fn main(id: Number, parts: &[Part<'static>]) {
+    let Some(archive) = ARCHIVE.get() else { return };
+    let mut sources = Sources::new();
+    let configuration = match read(archive, parts, &mut sources) {
+        Ok(configuration) => configuration,
+        Err((name, diagnostics)) => {
+            print(&format!("{}", sources.render_all(&diagnostics)));
+            return report_unborn(&name, Cause::Configuration, "");
+        }
+    };
+    let name = configuration.description.name.clone();
+    let Some((number, stream)) = console::with(|multiplexer| multiplexer.attach(&name)).flatten() else {
+        return print(&format!("qvm: {name}: too many VMs on the console"));
+    };
+    let (cause, detail) = match build(archive, id, configuration, &sources, number, stream) {
+        Ok(end) | Err(end) => end,
+    };
+    console::with(|multiplexer| multiplexer.ended(number, cause, &detail));
+}
+
+/// The end of a VM that never was on the console.
+fn report_unborn(name: &str, cause: Cause, detail: &str) {
+    if let Some((number, _)) = console::with(|multiplexer| multiplexer.attach(name)).flatten() {
+        console::with(|multiplexer| multiplexer.ended(number, cause, detail));
+    }
+}
+
+type Unreadable = (String, qvmconf::Diagnostics);
+
+fn read(
+    archive: &Archive<'static>,
+    parts: &[Part<'static>],
+    sources: &mut Sources,
+) -> Result<Configuration, Unreadable> {
+    let mut roots = Vec::new();
+    let mut missing = qvmconf::Diagnostics::new();
+    for part in parts {
+        match part {
+            Part::File(word) => match archive.get(word.text) {
+                Some(contents) => roots.push(sources.add_file(word.text, contents)),
+                None => {
+                    let message = format!("{}:{}: there is no file `{}`", script::FILE, word.line, word.text);
+                    missing.push(qvmconf::Diagnostic::error_nowhere(message));
+                }
+            },
+            Part::Inline(word) => roots.push(sources.add_text("command line", "", word.text)),
+        }
+    }
+    let vocabulary = config::vocabulary(board::factories());
+    let document = qvmconf::parse(sources, &roots, &mut Includes(archive), &vocabulary);
+    let name = document.stem.clone().unwrap_or_else(|| "vm".to_string());
+    if missing.has_errors() {
+        return Err((name, missing));
+    }
+    let limits = Limits { cpus: start::MACHINE.get().map(|machine| machine.cpus.len()) };
+    match config::build(&document, sources, board::factories(), limits) {
+        Ok((configuration, warnings)) => {
+            if !warnings.is_empty() {
+                print(&format!("{}", sources.render_all(&warnings)));
+            }
+            Ok(configuration)
+        }
+        Err(diagnostics) => Err((name, diagnostics)),
+    }
+}
+
+/// The back ends that a VM's `hostdev`s name. So far there is one: its console.
+struct HostDevices(Arc<Stream>);
+
+impl Backends for HostDevices {
+    fn character(&mut self, id: DeviceId, device: &HostDevice) -> Result<Box<dyn CharDevice>, BackendError> {
+        if device.is_console() {
+            crate::sync::masked(|| self.0.open(id, device))
+        } else {
+            Err(BackendError(format!("there is no host device `{device}`; `-` is the VM's console")))
+        }
+    }
+}
+
+fn build(
+    archive: &Archive<'static>,
+    id: Number,
+    configuration: Configuration,
+    sources: &Sources,
+    number: VmNumber,
+    stream: Arc<Stream>,
+) -> Result<(Cause, String), Failure> {
+    let Configuration { description, cpus, exit_on_halt, spans, .. } = configuration;
+    let writable = description.ram.iter().map(|range| (*range, false));
+    let memory: Vec<(Range<Ipa>, bool)> = writable.chain(description.rom.iter().map(|range| (*range, true))).collect();
+    let host = host().ok_or_else(|| (Cause::Fatal, String::from("the counter's frequency is unknown")))?;
+    let mut backends = HostDevices(Arc::clone(&stream));
+    let Assembled { vm, load, tree } =
+        vm::assemble::assemble(&description, archive, &host, &mut backends).map_err(|errors| {
+            let mut diagnostics = qvmconf::Diagnostics::new();
+            diagnostics.extend(errors.iter().map(|error| spans.diagnostic(error)));
+            print(&format!("{}", sources.render_all(&diagnostics)));
+            (Cause::Configuration, String::new())
+        })?;
+    let vcpus = cpus.iter().map(parameters).collect();
+    let plan = Plan { vm, id, memory, vcpus, exit_on_halt, number, stream };
+    partition::live(plan, &mut |memory: &dyn GuestMemory| {
+        load.execute(archive as &dyn Files, &tree, memory, &mut |_| {}).map_err(|error| error.to_string())?;
+        Ok((load.entry, load.device_tree_at))
+    })
+}
+
+fn parameters(cpu: &CpuConfig) -> Parameters {
+    Parameters {
+        priority: Priority::new(cpu.priority).unwrap_or(Priority::LOWEST),
+        policy: match cpu.policy {
+            CpuPolicy::RoundRobin => Policy::RoundRobin,
+            CpuPolicy::Fifo => Policy::Fifo,
+        },
+        affinity: cpu.runmask.unwrap_or(CpuSet::first(MAX_CPUS)),
+    }
+}
+
+/// What guests get to know of the host's CPUs.
+fn host() -> Option<Host<'static>> {
+    let vtr = el2::interface::vtr();
+    let mitigation = |function| match el2::firmware::architecture_feature(function) {
+        Some(0) => Mitigation::Required,
+        Some(_) => Mitigation::NotRequired,
+        None => Mitigation::Unknown,
+    };
+    Some(Host {
+        id: IdRegisters::new(el2::cpu::identification()),
+        frequency: el2::cpu::counter_frequency()?,
+        list_registers: (vtr & 0x1f) as usize + 1,
+        priority_bits: ((vtr >> 29) & 7) as u8 + 1,
+        mitigations: Mitigations {
+            workaround_1: mitigation(SMCCC_ARCH_WORKAROUND_1),
+            workaround_2: mitigation(SMCCC_ARCH_WORKAROUND_2),
+            workaround_3: mitigation(SMCCC_ARCH_WORKAROUND_3),
+        },
+        seed: &[],
+    })
 }

@@ -162,6 +162,16 @@ impl<T> HandoverLock<T> {
         unsafe { &mut *self.value.get() }
     }
 
+    /// What the lock guards, for the thread that comes after a switch.
+    ///
+    /// # Safety
+    /// The lock is held on this CPU, and no other reference is in use.
+    #[expect(clippy::mut_from_ref, reason = "the lock is what makes it unique")]
+    pub(crate) unsafe fn held(&self) -> &mut T {
+        // SAFETY: the caller's promise.
+        unsafe { &mut *self.value.get() }
+    }
+
     /// Gives the lock back. References from `acquire` are not used afterwards.
     pub(crate) fn release(&self) {
         // SAFETY: taken by `acquire` on this CPU, perhaps by the thread before us.

@@ -44,6 +44,8 @@ pub(crate) struct Thread {
     /// Its CPU has left its stack for good.
     ended: AtomicBool,
     ending: Cell<bool>,
+    /// Who waits for the end (guarded by the scheduler's lock).
+    joiner: Cell<Option<ThreadId>>,
     stack: UnsafeCell<Option<Stack>>,
     entry: Cell<Option<Box<dyn FnOnce() + Send>>>,
 }
@@ -196,6 +198,7 @@ pub(crate) fn spawn(
         deadline: Cell::new(Ticks::NEVER),
         ended: AtomicBool::new(false),
         ending: Cell::new(false),
+        joiner: Cell::new(None),
         stack: UnsafeCell::new(Some(stack)),
         entry: Cell::new(Some(Box::new(entry))),
     });
@@ -247,8 +250,16 @@ fn exit(thread: &Thread) -> ! {
 
 /// Waits until a thread has ended, and frees what it had. The waiting thread is another one.
 pub(crate) fn join(thread: &Arc<Thread>) {
-    while !thread.ended.load(Ordering::Acquire) {
-        sleep_until(Ticks(el2::cpu::counter().0 + 1000));
+    let me = current().id.get();
+    loop {
+        let ended = with_core(|_| {
+            thread.joiner.set(me);
+            thread.ended.load(Ordering::Acquire)
+        });
+        if ended != Some(false) {
+            break;
+        }
+        sleep_until(Ticks::NEVER);
     }
     with_core(|core| {
         if let Some(id) = thread.id.take() {
@@ -274,6 +285,12 @@ fn finish_switch() {
         && previous.ending.get()
     {
         previous.ended.store(true, Ordering::Release);
+        // SAFETY: the lock is held: the thread that left took it, and it is released below.
+        if let (Some(joiner), Some(core)) = (previous.joiner.get(), unsafe { CORE.held() }.as_mut())
+            && let Some(thread) = core.thread(joiner).cloned()
+        {
+            core.notify(&thread);
+        }
     }
     CORE.release();
 }

@@ -288,7 +288,9 @@ fn wait_for_power(partition: &Partition, id: VcpuId) -> Option<(u64, u64)> {
         if partition.is_stopping() {
             return None;
         }
-        if let Some(start) = partition.vm.take_power_on(id) {
+        if partition.is_complete()
+            && let Some(start) = partition.vm.take_power_on(id)
+        {
             return Some(start);
         }
         thread::sleep_until(Ticks::NEVER);

@@ -15,6 +15,20 @@ pub const MAX_SOURCE_BYTES: usize = 64 * 1024;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct SourceId(u16);
 
+impl SourceId {
+    /// As a number, for those who only carry it around.
+    #[must_use]
+    pub const fn as_u32(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// From such a number; `None` if it is none.
+    #[must_use]
+    pub fn from_u32(number: u32) -> Option<Self> {
+        u16::try_from(number).ok().map(Self)
+    }
+}
+
 /// Some bytes of a source: from `start` up to, not including, `end`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Span {

@@ -1,1 +1,305 @@
-//! From a parsed configuration to a checked description of a VM.
+//! From a parsed configuration to the description of a VM.
+//!
+//! Answers for: what the options of the language mean, and all that can be found wrong with them without looking at files
+//! or making devices: memory that is not whole pages, controllers nobody has, interrupts and names used twice, CPUs the
+//! host does not have. Does not answer for: the language (`qvmconf`), addresses and images (`assemble`, `load`), whose
+//! errors it gives their place in the text ([`Spans::diagnostic`]).
+//!
+//! Everything that is wrong is reported in one go. Facts 1.5 to 1.10 and 2.2.
+
+mod cpus;
+mod memory;
+mod vdevs;
+
+use crate::Files;
+use crate::assemble::{AssembleError, Description, Subject};
+use crate::load::{BlobKind, Load};
+use crate::policy::{Action, Unsupported};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use qvmconf::words::Keyword;
+use qvmconf::{
+    Diagnostic, Diagnostics, Document, LogFilters, SourceId, Sources, Span, Statement, Value, VdevOption, VdevWords,
+    Vocabulary,
+};
+use types::Ipa;
+use vdev::{Factory, OptionStatus};
+
+pub use cpus::{CpuConfig, CpuPolicy};
+
+/// Longest name of a VM: it stands in front of every line it prints.
+const MAX_NAME: usize = 32;
+
+/// What a configuration is checked against.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// How many CPUs the host has; `None` where it is not known, on a PC.
+    pub cpus: Option<usize>,
+}
+
+/// A configuration that makes sense as far as can be said without its files.
+#[derive(Debug)]
+pub struct Configuration {
+    /// The machine.
+    pub description: Description,
+    /// How each vCPU is scheduled; as many as [`Description::vcpus`].
+    pub cpus: Vec<CpuConfig>,
+    /// `set exit-on-halt`: WFI leaves the guest.
+    pub exit_on_halt: bool,
+    /// Message types and where they go, if the configuration says so.
+    pub loggers: Vec<(LogFilters, &'static str)>,
+    /// Where it all stands.
+    pub spans: Spans,
+}
+
+/// Where in the text the parts of a [`Description`] stand, by the same indices.
+#[derive(Clone, Debug, Default)]
+pub struct Spans {
+    ram: Vec<Span>,
+    rom: Vec<Span>,
+    loads: Vec<Span>,
+    vdevs: Vec<Span>,
+    gic: Option<Span>,
+}
+
+impl Spans {
+    fn of(&self, subject: Subject) -> Option<Span> {
+        match subject {
+            Subject::Vm => None,
+            Subject::Ram(index) => self.ram.get(index).copied(),
+            Subject::Rom(index) => self.rom.get(index).copied(),
+            Subject::Load(index) => self.loads.get(index).copied(),
+            Subject::Vdev(index) => self.vdevs.get(index).copied(),
+            Subject::InterruptController => self.gic,
+        }
+    }
+
+    /// An error of assembly at its place in the text.
+    #[must_use]
+    pub fn diagnostic(&self, error: &AssembleError) -> Diagnostic {
+        let place = error.place.and_then(span_of).or_else(|| self.of(error.subject));
+        let mut diagnostic = match place {
+            Some(span) => Diagnostic::error(span, error.message.clone()),
+            None => Diagnostic::error_nowhere(error.message.clone()),
+        };
+        if let Some(hint) = error.hint {
+            diagnostic = diagnostic.hint(hint);
+        }
+        match error.other.and_then(|other| self.of(other)) {
+            Some(other) => diagnostic.note(other, "the other one"),
+            None => diagnostic,
+        }
+    }
+}
+
+fn span_of(place: vdev::Place) -> Option<Span> {
+    let source = SourceId::from_u32(place.source)?;
+    Some(Span { source, start: place.start, end: place.end })
+}
+
+fn place_of(span: Span) -> vdev::Place {
+    vdev::Place { source: span.source.as_u32(), start: span.start, end: span.end }
+}
+
+/// The words of these vdevs, for the parser.
+#[must_use]
+pub fn vocabulary(factories: &[&'static Factory]) -> Vocabulary {
+    let option = |spec: &'static vdev::OptionSpec| VdevOption {
+        name: spec.name,
+        takes_argument: spec.takes_argument(),
+        repeatable: spec.repeatable,
+    };
+    let supported = |spec: &&'static vdev::OptionSpec| spec.status == OptionStatus::Supported;
+    let words = |factory: &&'static Factory| VdevWords {
+        name: factory.name,
+        options: factory.options.iter().filter(supported).map(option).collect(),
+    };
+    Vocabulary { vdevs: factories.iter().map(words).collect() }
+}
+
+/// Included files come from where images come from.
+pub struct Includes<'a>(pub &'a dyn Files);
+
+impl core::fmt::Debug for Includes<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Includes")
+    }
+}
+
+impl qvmconf::Loader for Includes<'_> {
+    fn load(&mut self, path: &str) -> Option<Vec<u8>> {
+        self.0.file(path).map(<[u8]>::to_vec)
+    }
+}
+
+/// Gives a parsed configuration its meaning. Warnings of the document and of this stay in the list that is returned with
+/// either outcome.
+///
+/// # Errors
+/// Everything that is wrong, the parser's findings among it, in the order of the text.
+pub fn build(
+    document: &Document,
+    sources: &Sources,
+    factories: &[&'static Factory],
+    limits: Limits,
+) -> Result<(Configuration, Diagnostics), Diagnostics> {
+    let mut reader = Reader { document, sources, diagnostics: document.diagnostics.clone() };
+    let name = reader.name();
+    let memory = memory::read(&mut reader);
+    let (loads, load_spans) = reader.loads();
+    let cpus = cpus::read(&mut reader, limits);
+    let vdevs = vdevs::read(&mut reader, factories);
+    let description = Description {
+        name,
+        ram: memory.ram,
+        rom: memory.rom,
+        reserved: memory.reserved,
+        vcpus: cpus.len(),
+        loads,
+        cmdline: reader.last(Keyword::Cmdline).map(|statement| statement.value()).and_then(text),
+        entry: reader.last(Keyword::Entry).and_then(|statement| number(statement.value())).map(Ipa),
+        distributor: vdevs.distributor,
+        redistributors: vdevs.redistributors,
+        vdevs: vdevs.list,
+        policy: reader.policy(),
+        counter_offset: reader.variable("counter-offset").and_then(number).filter(|offset| *offset != u64::MAX),
+    };
+    let exit_on_halt = !matches!(reader.variable("exit-on-halt"), Some(Value::Boolean(false)));
+    let loggers = reader.loggers();
+    reader.diagnostics.sort();
+    if reader.diagnostics.has_errors() {
+        return Err(reader.diagnostics);
+    }
+    let spans =
+        Spans { ram: memory.ram_spans, rom: memory.rom_spans, loads: load_spans, vdevs: vdevs.spans, gic: vdevs.gic };
+    Ok((Configuration { description, cpus, exit_on_halt, loggers, spans }, reader.diagnostics))
+}
+
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::Text(text) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+fn number(value: &Value) -> Option<u64> {
+    match value {
+        Value::Number(number) => Some(*number),
+        _ => None,
+    }
+}
+
+/// The statements, and what is found wrong with them.
+struct Reader<'a> {
+    document: &'a Document,
+    sources: &'a Sources,
+    diagnostics: Diagnostics,
+}
+
+impl<'a> Reader<'a> {
+    fn all(&self, keyword: Keyword) -> impl Iterator<Item = &'a Statement> + use<'a> {
+        self.document.statements.iter().filter(move |statement| statement.keyword == keyword)
+    }
+
+    fn last(&self, keyword: Keyword) -> Option<&'a Statement> {
+        self.all(keyword).last()
+    }
+
+    fn error(&mut self, span: Span, message: impl Into<String>, hint: &str) {
+        let diagnostic = Diagnostic::error(span, message);
+        self.diagnostics.push(if hint.is_empty() { diagnostic } else { diagnostic.hint(hint) });
+    }
+
+    /// An error between two parties.
+    fn conflict(&mut self, span: Span, message: impl Into<String>, other: Span, note: &str) {
+        self.diagnostics.push(Diagnostic::error(span, message).note(other, note));
+    }
+
+    fn variable(&self, name: &str) -> Option<&'a Value> {
+        let named = |statement: &&Statement| statement.arguments.first().is_some_and(|first| first.text == name);
+        self.all(Keyword::Set).find(named)?.arguments.get(1).map(|argument| &argument.value)
+    }
+
+    fn name(&mut self) -> String {
+        let Some(statement) = self.last(Keyword::System) else {
+            let stem = self.document.stem.clone().unwrap_or_else(|| "vm".to_string());
+            return stem.chars().filter(|c| is_name_character(*c)).take(MAX_NAME).collect();
+        };
+        let name = text(statement.value()).unwrap_or_default();
+        if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(is_name_character) {
+            let message = format!("`{name}` cannot name a VM");
+            let hint = format!("up to {MAX_NAME} letters, digits, `-`, `_` and `.`");
+            self.error(statement.value_span(), message, &hint);
+        }
+        name
+    }
+
+    fn loads(&mut self) -> (Vec<Load>, Vec<Span>) {
+        let (mut loads, mut spans) = (Vec::new(), Vec::new());
+        for statement in self.all(Keyword::Load) {
+            let Value::File { address, path } = statement.value() else { continue };
+            let folder = self.sources.get(statement.value_span().source).map_or("", |source| source.folder());
+            let path = match qvmconf::resolve(folder, path) {
+                Ok(path) => path,
+                Err(error) => {
+                    self.error(statement.value_span(), format!("`{path}`: {error}"), "");
+                    continue;
+                }
+            };
+            let kind = match statement.prefix {
+                Some(Keyword::Guest) => BlobKind::Guest,
+                Some(Keyword::Data) => BlobKind::Data,
+                Some(Keyword::Initrd) => BlobKind::Initrd,
+                Some(Keyword::Fdt) => BlobKind::Fdt,
+                _ => BlobKind::Detect,
+            };
+            loads.push(Load { kind, address: address.map(Ipa), path });
+            spans.push(statement.value_span());
+        }
+        (loads, spans)
+    }
+
+    fn policy(&self) -> Unsupported {
+        let mut policy = Unsupported::default();
+        for statement in self.all(Keyword::Unsupported) {
+            let choice = |index: usize| match statement.arguments.get(index).map(|argument| &argument.value) {
+                Some(Value::Choice(word)) => Some(*word),
+                _ => None,
+            };
+            let action = match choice(1) {
+                Some("abort") => Action::Abort,
+                Some("fail") => Action::Fail,
+                Some("ignore") => Action::Ignore,
+                _ => continue,
+            };
+            match choice(0) {
+                Some("instruction") => policy.instruction = action,
+                Some("reference") => policy.reference = action,
+                Some("register") => policy.register = action,
+                _ => {}
+            }
+        }
+        policy
+    }
+
+    fn loggers(&self) -> Vec<(LogFilters, &'static str)> {
+        let logger = |statement: &Statement| {
+            let filters = statement.arguments.first().map(|argument| &argument.value);
+            let destination = statement.arguments.get(1).map(|argument| &argument.value);
+            match (filters, destination) {
+                (Some(Value::Filters(filters)), Some(Value::Choice(destination))) => Some((*filters, *destination)),
+                _ => None,
+            }
+        };
+        self.all(Keyword::Logger).filter_map(logger).collect()
+    }
+}
+
+/// What names consist of: they stand in front of lines, in paths and in messages.
+fn is_name_character(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
+}
+
+#[cfg(test)]
+mod tests;

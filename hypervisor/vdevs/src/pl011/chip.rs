@@ -51,7 +51,7 @@ pub(super) struct Chip {
 }
 
 impl Default for Chip {
-    /// After a power-on reset ("Summary of registers", reset values).
+    /// After a power-on reset ("Summary of registers", reset values), and as firmware leaves it: enabled.
     fn default() -> Self {
         Self {
             receive: Fifo::default(),
@@ -59,12 +59,12 @@ impl Default for Chip {
             raw: Interrupts::empty(),
             mask: Interrupts::empty(),
             // SPEC: UARTEN is 0 after reset, and nothing is sent. Guests that begin with a console which firmware has set
-            // up would be mute, as there is no firmware here: so the UART runs until UARTCR is first written. Then its bits
-            // hold.
+            // up would be mute, as there is no firmware here; and the bit has to be seen too: Linux saves UARTCR around
+            // what its console prints, and its early console waits for ever on a UART that the restored value disables.
             sending: true,
             receiving: true,
             more_input: false,
-            control: LocalRegisterCopy::new(0x0300),
+            control: LocalRegisterCopy::new(0x0301),
             line_control: LocalRegisterCopy::new(0),
             fifo_level: LocalRegisterCopy::new(0x12),
             status: Errors::empty(),

@@ -205,7 +205,7 @@ fn a_polling_driver_that_waits_for_the_full_flag_loses_nothing() {
 fn reset_values_are_the_manuals() {
     let (mut rig, _) = uart();
     for (offset, value) in
-        [(RSR, 0), (0x20, 0), (0x24, 0), (0x28, 0), (LCR_H, 0), (CR, 0x300), (IFLS, 0x12), (IMSC, 0), (RIS, 0)]
+        [(RSR, 0), (0x20, 0), (0x24, 0), (0x28, 0), (LCR_H, 0), (CR, 0x301), (IFLS, 0x12), (IMSC, 0), (RIS, 0)]
     {
         assert_eq!(rig.read(offset), value, "{offset:#x}");
     }
