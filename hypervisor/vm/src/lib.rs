@@ -27,6 +27,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod assemble;
 pub mod config;
 pub mod exit;
 pub mod id_registers;
@@ -42,6 +43,7 @@ pub mod timer;
 pub mod tree;
 mod vcpu;
 
+pub use assemble::{Assembled, Description, Host, VdevDescription, assemble};
 pub use exit::handle;
 pub use partition::{DeviceError, Parts, Vm};
 pub use vcpu::{Cpu, El1Register, ExitCounters, Next, Reason, Vcpu};

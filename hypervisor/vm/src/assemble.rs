@@ -1,0 +1,332 @@
+//! Putting a VM together from its description.
+//!
+//! Answers for: making its devices, its bus, its interrupt controller and its device tree, and finding a place for its
+//! images. Everything is checked, and nothing is taken: no memory, no thread, no back end but what the factories open.
+//! Does not answer for: reading configurations (`config`), nor for carrying the plan out (the kernel: see [`Vm`]).
+
+use crate::Files;
+use crate::id_registers::IdRegisters;
+use crate::load::{self, Load, LoadError, LoadInput, LoadPlan};
+use crate::partition::{Parts, Vm};
+use crate::policy::Unsupported;
+use crate::smccc::Mitigations;
+use crate::tree::{self, GicFrames, TreeInput};
+use alloc::{format, string::String, string::ToString, sync::Arc, vec::Vec};
+use core::fmt;
+use types::{Frequency, IntId, Ipa, Range};
+use vdev::{Backends, Bus, Device, DeviceId, Factory, Node, Options, Place, Setup};
+use vgic::{Vgic, VgicConfig};
+
+/// What a VM is to be.
+#[derive(Debug)]
+pub struct Description {
+    /// What it is called.
+    pub name: String,
+    /// RAM, in the order of the configuration.
+    pub ram: Vec<Range<Ipa>>,
+    /// ROM, likewise.
+    pub rom: Vec<Range<Ipa>>,
+    /// Ranges where nothing is to be placed.
+    pub reserved: Vec<Range<Ipa>>,
+    /// How many vCPUs it has.
+    pub vcpus: usize,
+    /// What goes into its memory.
+    pub loads: Vec<Load>,
+    /// The guest's command line.
+    pub cmdline: Option<String>,
+    /// Where it starts, if not where its image says.
+    pub entry: Option<Ipa>,
+    /// Where the interrupt controller's distributor is.
+    pub distributor: Ipa,
+    /// Where its redistributors are, one behind the other.
+    pub redistributors: Ipa,
+    /// Its devices.
+    pub vdevs: Vec<VdevDescription>,
+    /// What becomes of accesses to what it does not have.
+    pub policy: Unsupported,
+    /// How far its counters are behind the host's; without it they start at zero.
+    pub counter_offset: Option<u64>,
+}
+
+/// What a device is to be.
+#[derive(Debug)]
+pub struct VdevDescription {
+    /// What makes it.
+    pub factory: &'static Factory,
+    /// What it is called.
+    pub name: String,
+    /// `loc`.
+    pub location: Option<Ipa>,
+    /// `intr`.
+    pub interrupt: Option<IntId>,
+    /// Its own options.
+    pub options: Options,
+}
+
+/// What the host's CPUs are, as far as guests get to see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Host<'a> {
+    /// Their identification registers.
+    pub id: IdRegisters,
+    /// Ticks per second of their counter.
+    pub frequency: Frequency,
+    /// How many list registers they have: `ICH_VTR_EL2.ListRegs + 1`.
+    pub list_registers: usize,
+    /// How many priority bits their virtual interface has: `ICH_VTR_EL2.PRIbits + 1`.
+    pub priority_bits: u8,
+    /// What firmware said of its workarounds.
+    pub mitigations: Mitigations,
+    /// Entropy for the guest's generator; empty for none.
+    pub seed: &'a [u8],
+}
+
+/// A VM that could run. It has taken nothing yet.
+#[derive(Debug)]
+pub struct Assembled {
+    /// The VM.
+    pub vm: Vm,
+    /// What goes where in its memory, and where it starts.
+    pub load: LoadPlan,
+    /// Its device tree.
+    pub tree: Vec<u8>,
+}
+
+/// What an error is about: an index in one of the description's lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The VM as a whole.
+    Vm,
+    /// One of [`Description::ram`].
+    Ram(usize),
+    /// One of [`Description::rom`].
+    Rom(usize),
+    /// One of [`Description::loads`].
+    Load(usize),
+    /// One of [`Description::vdevs`].
+    Vdev(usize),
+    /// The interrupt controller.
+    InterruptController,
+}
+
+/// Why a VM cannot be put together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssembleError {
+    /// What it is about.
+    pub subject: Subject,
+    /// The other party, where two are at odds.
+    pub other: Option<Subject>,
+    /// Where in the configuration, if the thing itself knows more exactly than the subject.
+    pub place: Option<Place>,
+    /// One sentence.
+    pub message: String,
+    /// What to do about it, where there is something to say.
+    pub hint: Option<&'static str>,
+}
+
+impl AssembleError {
+    fn new(subject: Subject, message: impl fmt::Display) -> Self {
+        Self { subject, other: None, place: None, message: message.to_string(), hint: None }
+    }
+}
+
+impl fmt::Display for AssembleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl core::error::Error for AssembleError {}
+
+/// Puts a VM together. The same description can be put together again, from the very beginning, after the VM has ended.
+///
+/// # Errors
+/// All that is wrong with its addresses, images and devices, in one go; then the first thing that is wrong with what is
+/// built from them.
+pub fn assemble(
+    description: &Description,
+    files: &dyn Files,
+    host: &Host<'_>,
+    backends: &mut dyn Backends,
+) -> Result<Assembled, Vec<AssembleError>> {
+    let mut errors = check_addresses(description, host);
+    let load = match load::plan(&description.load_input(), files) {
+        Ok(load) => Some(load),
+        Err(failed) => {
+            errors.extend(failed.into_iter().map(AssembleError::from));
+            None
+        }
+    };
+    let devices = make_devices(description, backends, &mut errors);
+    match load {
+        Some(load) if errors.is_empty() => {
+            put_together(description, load, devices, files, host).map_err(|error| [error].into_iter().collect())
+        }
+        _ => Err(errors),
+    }
+}
+
+fn put_together(
+    description: &Description,
+    load: LoadPlan,
+    devices: Vec<Device>,
+    files: &dyn Files,
+    host: &Host<'_>,
+) -> Result<Assembled, AssembleError> {
+    let bus = Bus::new(&description.name, devices).map_err(|error| AssembleError::new(Subject::Vm, error))?;
+    let gic = Vgic::new(VgicConfig {
+        vcpus: description.vcpus,
+        intids: description.intids(),
+        list_registers: host.list_registers,
+        priority_bits: host.priority_bits,
+    });
+    let gic = gic.map_err(|error| AssembleError::new(Subject::InterruptController, error))?;
+    let tree = make_tree(description, &load, &bus, files, host)?;
+    let vm = Vm::new(Parts {
+        name: description.name.clone(),
+        memory: description.ram.iter().chain(&description.rom).copied().collect(),
+        distributor: description.distributor,
+        redistributors: description.redistributors,
+        policy: description.policy,
+        counter_offset: description.counter_offset,
+        bus,
+        gic: Arc::new(gic),
+        host_id: host.id,
+        frequency: host.frequency,
+        mitigations: host.mitigations,
+    });
+    Ok(Assembled { vm, load, tree })
+}
+
+impl Description {
+    fn load_input(&self) -> LoadInput<'_> {
+        LoadInput { ram: &self.ram, rom: &self.rom, reserved: &self.reserved, loads: &self.loads, entry: self.entry }
+    }
+
+    /// How many INTIDs its interrupt controller has: as many as its devices need, and some for software to play with. Not
+    /// all there could be: a guest's driver writes several registers for each.
+    fn intids(&self) -> u32 {
+        const LEAST: u32 = 128;
+        let highest = self.vdevs.iter().filter_map(|vdev| vdev.interrupt).map(|intid| intid.0).max().unwrap_or(0);
+        highest.saturating_add(1).max(LEAST).checked_next_multiple_of(32).unwrap_or(u32::MAX)
+    }
+
+    /// Where the interrupt controller's registers are; `None` if they run over the end of the address space.
+    fn gic_frames(&self) -> Option<GicFrames> {
+        let size = Vgic::REDISTRIBUTOR_SIZE.checked_mul(u64::try_from(self.vcpus).ok()?)?;
+        let distributor = Range::new(self.distributor, Vgic::DISTRIBUTOR_SIZE)?;
+        Some(GicFrames { distributor, redistributors: Range::new(self.redistributors, size)? })
+    }
+}
+
+/// Whether the host's CPUs can form all addresses: those of stage 2 have as many bits as the host's physical ones.
+fn check_addresses(description: &Description, host: &Host<'_>) -> Vec<AssembleError> {
+    let bits = host.id.address_bits();
+    let limit = Ipa(1_u64.checked_shl(u32::from(bits)).unwrap_or(u64::MAX));
+    let too_high = |subject, what: &str, range: Option<Range<Ipa>>| {
+        if range.is_some_and(|range| range.end() <= limit) {
+            return None;
+        }
+        Some(AssembleError::new(subject, format!("{what} goes beyond {limit}: the host's addresses have {bits} bits")))
+    };
+    let ram = description.ram.iter().enumerate().map(|(index, range)| (Subject::Ram(index), "RAM", Some(*range)));
+    let rom = description.rom.iter().enumerate().map(|(index, range)| (Subject::Rom(index), "ROM", Some(*range)));
+    let vdevs = description.vdevs.iter().enumerate().filter_map(|(index, vdev)| {
+        let range = Range::new(vdev.location?, vdev.factory.region_size);
+        Some((Subject::Vdev(index), "the device", range))
+    });
+    let frames = description.gic_frames();
+    let gic = [frames.map(|frames| frames.distributor), frames.map(|frames| frames.redistributors)]
+        .map(|range| (Subject::InterruptController, "the interrupt controller", range));
+    ram.chain(rom).chain(vdevs).chain(gic).filter_map(|(subject, what, range)| too_high(subject, what, range)).collect()
+}
+
+fn make_devices(
+    description: &Description,
+    backends: &mut dyn Backends,
+    errors: &mut Vec<AssembleError>,
+) -> Vec<Device> {
+    let mut devices = Vec::with_capacity(description.vdevs.len());
+    for (index, vdev) in description.vdevs.iter().enumerate() {
+        let Ok(id) = u16::try_from(index) else {
+            errors.push(AssembleError::new(Subject::Vdev(index), "one device too many"));
+            break;
+        };
+        let mut setup = Setup {
+            id: DeviceId(id),
+            name: &vdev.name,
+            location: vdev.location,
+            interrupt: vdev.interrupt,
+            vcpus: description.vcpus,
+            backends: &mut *backends,
+        };
+        match vdev.factory.build(&vdev.options, &mut setup) {
+            Ok(made) => devices.push(Device {
+                name: vdev.name.clone(),
+                factory: vdev.factory,
+                location: vdev.location,
+                interrupt: vdev.interrupt,
+                vdev: made,
+            }),
+            Err(error) => {
+                let place = error.place;
+                errors.push(AssembleError { place, ..AssembleError::new(Subject::Vdev(index), error) });
+            }
+        }
+    }
+    devices
+}
+
+fn make_tree(
+    description: &Description,
+    load: &LoadPlan,
+    bus: &Bus,
+    files: &dyn Files,
+    host: &Host<'_>,
+) -> Result<Vec<u8>, AssembleError> {
+    let mut devices = Node::new("devices");
+    for id in bus.devices() {
+        bus.describe(id, &mut devices);
+    }
+    let mut user = Vec::with_capacity(load.user_trees.len());
+    for tree in &load.user_trees {
+        // The plan has found it, and read it.
+        let missing = || AssembleError::new(Subject::Load(tree.load), format!("{}: no such file", tree.path));
+        user.push(files.file(&tree.path).ok_or_else(missing)?);
+    }
+    let input = TreeInput {
+        name: &description.name,
+        ram: &description.ram,
+        vcpus: description.vcpus,
+        gic: description.gic_frames(),
+        devices,
+        cmdline: description.cmdline.as_deref(),
+        initrd: load.initrd,
+        seed: host.seed,
+        user: &user,
+    };
+    let tree = tree::generate(&input).map_err(|error| {
+        let about = error.user.and_then(|index| load.user_trees.get(index));
+        match about {
+            Some(tree) => AssembleError::new(Subject::Load(tree.load), format!("{}: {error}", tree.path)),
+            None => AssembleError::new(Subject::Vm, error),
+        }
+    })?;
+    let size = u64::try_from(tree.len()).unwrap_or(u64::MAX);
+    if size > load.device_tree_space {
+        let space = load.device_tree_space;
+        let problem = load::Problem::TreeTooLarge { size, space };
+        return Err(AssembleError::new(Subject::Vm, problem));
+    }
+    Ok(tree)
+}
+
+impl From<LoadError> for AssembleError {
+    fn from(error: LoadError) -> Self {
+        let subject = error.load.map_or(Subject::Vm, Subject::Load);
+        let hint = error.problem.hint();
+        Self { other: error.other.map(Subject::Load), hint, ..Self::new(subject, error) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+use super::*;
+use crate::load::BlobKind;
+use crate::testing::{FakeCpu, PROBE, host_id};
+use crate::vcpu::Next;
+use alloc::boxed::Box;
+use alloc::vec;
+use dtoolkit::{Node as _, Property as _, fdt::Fdt};
+use std::collections::HashMap;
+use types::{AccessSize, Ticks, VcpuId};
+use vdev::testkit::{PlainNumbers, Ram, Wires};
+use vdev::{Effects, GuestMemory as _};
+
+const START: Ipa = Ipa(0x8000_0000);
+const SIZE: u64 = 16 << 20;
+
+#[derive(Default)]
+struct Archive(HashMap<&'static str, Vec<u8>>);
+
+impl Files for Archive {
+    fn file(&self, path: &str) -> Option<&[u8]> {
+        self.0.get(path).map(Vec::as_slice)
+    }
+}
+
+fn archive() -> Archive {
+    // A raw image: one branch to itself.
+    Archive(HashMap::from([("guest.bin", 0x1400_0000_u32.to_le_bytes().to_vec())]))
+}
+
+fn host() -> Host<'static> {
+    Host {
+        id: host_id(&[(4, 0, 0x11), (7, 0, 0x1124)]),
+        frequency: Frequency::new(62_500_000).unwrap(),
+        list_registers: 4,
+        priority_bits: 5,
+        mitigations: Mitigations::default(),
+        seed: &[],
+    }
+}
+
+fn load(path: &str) -> Load {
+    Load { kind: BlobKind::Detect, address: Some(START), path: path.to_string() }
+}
+
+fn probe(name: &str, location: u64, interrupt: u32) -> VdevDescription {
+    VdevDescription {
+        factory: &PROBE,
+        name: name.to_string(),
+        location: Some(Ipa(location)),
+        interrupt: Some(IntId(interrupt)),
+        options: Options::parse(PROBE.options, [], &PlainNumbers).unwrap(),
+    }
+}
+
+fn description() -> Description {
+    Description {
+        name: "guest".to_string(),
+        ram: vec![Range::new(START, SIZE).unwrap()],
+        rom: vec![],
+        reserved: vec![],
+        vcpus: 2,
+        loads: vec![load("guest.bin")],
+        cmdline: Some("quiet".to_string()),
+        entry: None,
+        distributor: Ipa(0x0800_0000),
+        redistributors: Ipa(0x080a_0000),
+        vdevs: vec![probe("first", 0x1c09_0000, 37), probe("second", 0x1c0a_0000, 200)],
+        policy: Unsupported::default(),
+        counter_offset: None,
+    }
+}
+
+fn errors(description: &Description) -> Vec<AssembleError> {
+    assemble(description, &archive(), &host(), &mut Wires::default()).unwrap_err()
+}
+
+#[test]
+fn a_description_becomes_a_vm_that_runs() {
+    let files = archive();
+    let mut assembled = assemble(&description(), &files, &host(), &mut Wires::default()).unwrap();
+    let vm = &mut assembled.vm;
+    assert_eq!(assembled.load.entry, START);
+    let ram = Ram::new(START, usize::try_from(SIZE).unwrap());
+    assembled.load.execute(&files, &assembled.tree, &ram, &mut |_| {}).unwrap();
+    assert_eq!(ram.load(START, AccessSize::Word), Ok(0x1400_0000));
+    assert_eq!(ram.load(assembled.load.device_tree_at, AccessSize::Word), Ok(0xedfe_0dd0), "the magic, big endian");
+    vm.configure(Box::new(ram), Ticks(10)).unwrap();
+    vm.start(assembled.load.entry, assembled.load.device_tree_at.0, Ticks(20)).unwrap();
+    let (entry, argument) = vm.take_power_on(VcpuId(0)).unwrap();
+    assert_eq!((entry, argument), (START.0, assembled.load.device_tree_at.0));
+    assert_eq!(vm.take_power_on(VcpuId(1)), None, "the others wait for CPU_ON");
+    let mut vcpu = vm.vcpu(VcpuId(0)).unwrap();
+    vcpu.reset(vm, entry, argument);
+    let mut effects = Effects::default();
+    let exit = crate::testing::load(Ipa(0x1c0a_0008), AccessSize::Word, 1);
+    assert_eq!(crate::handle(vm, &mut vcpu, &exit, &mut FakeCpu::default(), &mut effects), Next::Resume);
+    assert_eq!(vcpu.context.x[1], 0xffff_ffff);
+    // GICD_TYPER: INTIDs up to 223 for the device at 200.
+    let exit = crate::testing::load(Ipa(0x0800_0004), AccessSize::Word, 1);
+    let _ = crate::handle(vm, &mut vcpu, &exit, &mut FakeCpu::default(), &mut effects);
+    assert_eq!(vcpu.context.x[1] & 0x1f, 224 / 32 - 1);
+}
+
+#[test]
+fn the_tree_tells_the_guest_what_was_put_together() {
+    let assembled = assemble(&description(), &archive(), &host(), &mut Wires::default()).unwrap();
+    let tree = Fdt::new(&assembled.tree).unwrap();
+    let root = tree.root();
+    let chosen = root.child("chosen").unwrap();
+    assert_eq!(chosen.property("bootargs").unwrap().value(), b"quiet\0");
+    assert_eq!(root.child("cpus").unwrap().children().filter(|node| node.name().starts_with("cpu@")).count(), 2);
+    assert!(root.child("memory@80000000").is_some());
+}
+
+#[test]
+fn the_same_description_can_be_put_together_again() {
+    let description = description();
+    let once = assemble(&description, &archive(), &host(), &mut Wires::default()).unwrap();
+    let again = assemble(&description, &archive(), &host(), &mut Wires::default()).unwrap();
+    assert_eq!((once.load, once.tree), (again.load, again.tree));
+}
+
+#[test]
+fn all_that_is_wrong_is_told_in_one_go() {
+    let mut wrong = description();
+    wrong.loads = vec![load("nobody.bin")];
+    wrong.ram.push(Range::new(Ipa(0xfff_c000_0000), 0x8000_0000).unwrap());
+    wrong.redistributors = Ipa(u64::MAX - 0xffff);
+    let subjects: Vec<Subject> = errors(&wrong).into_iter().map(|error| error.subject).collect();
+    assert_eq!(
+        subjects,
+        [Subject::Ram(1), Subject::InterruptController, Subject::InterruptController, Subject::Load(0)]
+    );
+}
+
+#[test]
+fn an_address_beyond_the_hosts_names_the_limit() {
+    let mut wrong = description();
+    wrong.vdevs.push(probe("far", 1 << 44, 40));
+    let error = errors(&wrong).remove(0);
+    assert_eq!(error.subject, Subject::Vdev(2));
+    assert_eq!(error.message, "the device goes beyond 0x100000000000: the host's addresses have 44 bits");
+}
+
+#[test]
+fn two_devices_in_one_place_are_named_both() {
+    let mut wrong = description();
+    wrong.vdevs.push(probe("third", 0x1c09_0020, 40));
+    assert_eq!(errors(&wrong).remove(0).message, "`first` and `third` are both at 0x1c090020");
+}
+
+#[test]
+fn a_device_that_cannot_be_made_says_why() {
+    static REFUSING: Factory = Factory { create: |_, _| Err(vdev::OptionError::general("no".to_string())), ..PROBE };
+    let mut wrong = description();
+    wrong.vdevs.push(VdevDescription { factory: &REFUSING, ..probe("refusing", 0x1c0b_0000, 41) });
+    let error = errors(&wrong).remove(0);
+    assert_eq!((error.subject, error.message.as_str()), (Subject::Vdev(2), "no"));
+}
+
+#[test]
+fn a_damaged_user_tree_is_named() {
+    let mut wrong = description();
+    wrong.loads.push(Load { kind: BlobKind::Fdt, address: None, path: "bad.dtb".to_string() });
+    let mut files = archive();
+    files.0.insert("bad.dtb", vec![0xd0, 0x0d, 0xfe, 0xed, 0, 0, 0, 40]);
+    let failed = assemble(&wrong, &files, &host(), &mut Wires::default()).unwrap_err();
+    assert_eq!(failed[0].subject, Subject::Load(1));
+    assert!(failed[0].message.contains("bad.dtb"), "{}", failed[0]);
+}
+
+#[test]
+fn a_host_whose_interface_makes_no_sense_is_an_error() {
+    let strange = Host { list_registers: 0, ..host() };
+    let failed = assemble(&description(), &archive(), &strange, &mut Wires::default()).unwrap_err();
+    assert_eq!(failed[0].subject, Subject::InterruptController);
+}
