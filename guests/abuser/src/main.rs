@@ -98,10 +98,9 @@ fn main(machine: &'static Machine) {
 }
 
 /// Interrupts to anybody are ignored, and do not come back.
-fn ignore(intid: u32) {
+fn ignore(_intid: u32) {
     timer::Timer::Virtual.stop();
     timer::Timer::Physical.stop();
-    let _ = intid;
 }
 
 /// The machine as a case finds it.
