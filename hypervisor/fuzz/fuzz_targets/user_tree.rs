@@ -8,10 +8,8 @@ use types::{Ipa, Range};
 use vdev::Node;
 use vm::tree::{GicFrames, TreeInput, generate};
 
-const TREES: [&[u8]; 2] = [
-    include_bytes!("../seeds/overlay.dtbo"),
-    include_bytes!("../../machine/src/tests/trees/qemu-gicv2-1cpu.dtb"),
-];
+const TREES: [&[u8]; 2] =
+    [include_bytes!("../seeds/overlay.dtbo"), include_bytes!("../../machine/src/tests/trees/qemu-gicv2-1cpu.dtb")];
 
 fuzz_target!(|data: &[u8]| {
     let range = |start| Range::new(Ipa(start), 0x1_0000).unwrap();
