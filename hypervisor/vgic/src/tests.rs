@@ -118,12 +118,16 @@ fn the_controller_says_what_it_is() {
 }
 
 #[test]
-fn every_offset_and_every_size_answers_and_read_only_registers_stay() {
+fn every_size_answers_and_read_only_registers_stay() {
     let vgic = Vgic::new(VgicConfig { intids: 1024, ..config(2) }).unwrap();
     let sizes = [AccessSize::Byte, AccessSize::Halfword, WORD, AccessSize::Doubleword];
-    let offsets = || (0..0x1000).chain(0x6000..0x8100).chain(0xff80..0x1_0000).step_by(1);
+    // One register of each kind, and a byte to either side; all offsets there are is for `tests/windows.rs`.
+    let registers =
+        (0..0x20).map(|number| number * 0x80).chain([0x4, 0x8, 0x14, 0x70, 0x404, 0x47c, 0xc04, 0xc0c, 0xffe8]);
+    let routers = [0x6000, 0x6100, 0x6104, 0x7fd8, 0x7fe0];
+    let offsets: Vec<u64> = registers.chain(routers).flat_map(|offset| offset..offset + 3).collect();
     for size in sizes {
-        for offset in offsets() {
+        for &offset in &offsets {
             let _ = vgic.write_distributor(offset, size, u64::MAX);
             let value = vgic.read_distributor(offset, size);
             assert_eq!(value & !size.mask(), 0);
@@ -146,7 +150,7 @@ fn every_offset_and_every_size_answers_and_read_only_registers_stay() {
     assert_eq!(vgic.read_redistributor(0x1_0c00, WORD), 0xaaaa_aaaa, "SGIs are edge-triggered");
     assert_eq!(vgic.read_redistributor(0x1_0c04, WORD), 0xaaaa_aaaa, "PPIs can be");
     assert_eq!(vgic.read_redistributor(0x70, AccessSize::Doubleword), 0, "no LPIs");
-    assert_eq!(vgic.read_distributor(0x420, WORD), 0xf8f8_f8f8, "5 bits of priority");
+    assert_eq!(vgic.read_distributor(0x47c, WORD), 0xf8f8_f8f8, "5 bits of priority");
     assert_eq!(vgic.read_distributor(0xd04, WORD), 0, "IGRPMODR: one security state");
 }
 

@@ -1,0 +1,39 @@
+//! The register windows, all of them: whatever is read or written, wherever and however wide, there is an answer that fits.
+
+use types::AccessSize;
+use vgic::{Vgic, VgicConfig};
+
+const SIZES: [AccessSize; 4] = [AccessSize::Byte, AccessSize::Halfword, AccessSize::Word, AccessSize::Doubleword];
+
+fn check(value: u64, offset: u64, size: AccessSize) {
+    assert_eq!(value & !size.mask(), 0, "{size:?} at {offset:#x}");
+    if !size.is_aligned(offset) || size == AccessSize::Halfword {
+        assert_eq!(value, 0, "{size:?} at {offset:#x}: no register can be reached so");
+    }
+}
+
+#[test]
+fn every_offset_and_every_size_answers() {
+    for intids in [64, 1024] {
+        let config = VgicConfig { vcpus: 2, intids, list_registers: 4, priority_bits: 5 };
+        let vgic = Vgic::new(config).expect("possible");
+        for size in SIZES {
+            for offset in 0..Vgic::DISTRIBUTOR_SIZE {
+                assert!(vgic.write_distributor(offset, size, u64::MAX).iter().all(|vcpu| vcpu.0 < 2));
+                check(vgic.read_distributor(offset, size), offset, size);
+            }
+            // One vCPU's frames more than there are.
+            for offset in 0..3 * Vgic::REDISTRIBUTOR_SIZE {
+                assert!(vgic.write_redistributor(offset, size, u64::MAX).iter().all(|vcpu| vcpu.0 < 2));
+                check(vgic.read_redistributor(offset, size), offset, size);
+            }
+        }
+        for offset in [u64::MAX, u64::MAX - 7, 1 << 63, Vgic::DISTRIBUTOR_SIZE] {
+            for size in SIZES {
+                assert_eq!(vgic.read_distributor(offset, size) | vgic.read_redistributor(offset | 1 << 62, size), 0);
+                let _ = vgic.write_distributor(offset, size, u64::MAX);
+                let _ = vgic.write_redistributor(offset, size, u64::MAX);
+            }
+        }
+    }
+}
