@@ -76,7 +76,7 @@ impl Pl011 {
         self.registers.write_u32(IMSC, (Interrupts::RX::SET + Interrupts::RT::SET).value);
     }
 
-    /// Withdraws the interrupt; call after [`Pl011::receive`] has returned `None`.
+    /// Withdraws the interrupt; then call [`Pl011::receive`] until it returns `None`.
     pub fn clear_interrupt(&mut self) {
         self.registers.write_u32(ICR, (Interrupts::RX::SET + Interrupts::RT::SET).value);
     }

@@ -196,6 +196,8 @@ pub(crate) fn input_ready() {
     let mut to_wake = arrayvec::ArrayVec::<VmNumber, 8>::new();
     let mut power_off = false;
     if let Some(Console { multiplexer, device: Some(device) }) = &mut *CONSOLE.lock() {
+        // First: a byte that comes while we read raises the interrupt anew.
+        device.0.clear_interrupt();
         while let Some(byte) = device.0.receive() {
             match multiplexer.input(byte) {
                 Action::None => {}
@@ -206,7 +208,6 @@ pub(crate) fn input_ready() {
                 Action::PowerOff => power_off = true,
             }
         }
-        device.0.clear_interrupt();
     }
     if power_off {
         board::power_off();

@@ -32,6 +32,8 @@ pub(crate) struct LoadedVcpu {
     /// The vector registers are in the CPU; otherwise their first use traps.
     fp_in_cpu: bool,
     timer: VirtualTimer,
+    /// All caches of the VM have just been cleaned for a set/way operation of this vCPU, and further ones go unnoticed.
+    set_way_open: bool,
     /// The timer's interrupt has been handed to the guest, which has not deactivated it.
     timer_active: bool,
 }
@@ -166,6 +168,7 @@ impl LoadedVcpu {
             fp: FpState::reset(),
             fp_in_cpu: false,
             timer: VirtualTimer::default(),
+            set_way_open: false,
             timer_active: false,
         }
     }
@@ -207,6 +210,16 @@ impl LoadedVcpu {
         }
         self.timer.load();
         cpu.loaded.set(self);
+    }
+
+    /// A guest that cleans by set and way does so in a loop over all sets and ways; one clean of the whole VM is as good as
+    /// the loop. So the first operation is trapped, and the rest of the loop, until the next exit of another kind, is let
+    /// through: it then works on this CPU's caches, which harms nobody (HCR_EL2.SWIO makes invalidations clean as well).
+    #[cold]
+    fn trap_set_way(&mut self, trap: bool) {
+        self.set_way_open = !trap;
+        self.controls.hcr = if trap { self.controls.hcr | hcr::TSW } else { self.controls.hcr & !hcr::TSW };
+        self.controls.load();
     }
 
     fn use_fp(&mut self) {
@@ -326,6 +339,9 @@ fn run_until_off(partition: &Arc<Partition>, vcpu: &mut Vcpu, loaded: &mut Loade
         } else {
             vm::handle(vm, vcpu, &exit, &mut Resident(Interface), &mut effects)
         };
+        if effects.clean_caches || loaded.set_way_open {
+            loaded.trap_set_way(!effects.clean_caches);
+        }
         if !effects.none() {
             partition.apply(&effects, Some(vcpu.id));
         }
