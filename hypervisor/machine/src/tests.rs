@@ -396,7 +396,7 @@ fn interrupts_extended_name_their_controller_each() {
 fn damaged_trees_are_refused_or_read_but_never_panic() {
     // Every byte of a tree in turn gets some other values: what dtoolkit lets through must not upset the reader.
     for original in [GICV2_1.to_vec(), blob(pi())] {
-        for offset in 0..original.len() {
+        for offset in (0..original.len()).step_by(if cfg!(miri) { 4999 } else { 1 }) {
             for flip in [0x01, 0x04, 0x80, 0xff] {
                 let mut damaged = original.clone();
                 damaged[offset] ^= flip;

@@ -263,7 +263,7 @@ fn a_tree_that_takes_the_interrupt_controller_away_is_refused() {
 #[test]
 fn malformed_trees_are_errors() {
     let whole = blob(&[], vec![node("mine", &[("value", vec![1, 2, 3])], vec![])]);
-    for length in 0..whole.len() {
+    for length in (0..whole.len()).step_by(if cfg!(miri) { 61 } else { 1 }) {
         assert_eq!(refused(&[&whole[..length]]).0, Some(0));
     }
     let mut tower = node("top", &[], vec![]);
@@ -312,7 +312,7 @@ fn damaged_trees_are_refused_or_merged_but_never_panic() {
     );
     assert!(generated(&[&plain]).is_ok() && generated(&[&overlay]).is_ok());
     for whole in [plain, overlay] {
-        for offset in 0..whole.len() {
+        for offset in (0..whole.len()).step_by(if cfg!(miri) { 211 } else { 1 }) {
             for flip in [0x01, 0x02, 0x80, 0xff] {
                 let mut damaged = whole.clone();
                 damaged[offset] ^= flip;
