@@ -10,8 +10,9 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::image;
+use crate::configuration::Configuration;
 use crate::workspace::{BARE_METAL, Toolchain, cargo, describe, root, target};
+use crate::{image, setup};
 
 /// The package of QEMU's plugin.
 const PLUGIN: &str = "instruction-counter";
@@ -64,8 +65,31 @@ pub(crate) fn guests() -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Makes what these configurations name and the tool can make, in-tree guests and the Linux guest, and a board if one is
+/// named. What is among `replaced` need not be made.
+pub(crate) fn provide(
+    vms: &[Configuration],
+    replaced: &[PathBuf],
+    board: Option<&str>,
+    profile: Profile,
+) -> Result<Option<Board>> {
+    let files: Vec<&Path> = vms.iter().flat_map(|vm| &vm.wanted).map(|file| file.path.as_path()).collect();
+    let linux = [setup::LINUX_IMAGE, setup::LINUX_INITRAMFS].map(|path| root().join(path));
+    if linux.iter().any(|path| files.contains(&path.as_path()) && !replaced.contains(path))
+        && let Err(error) = setup::linux_guest()
+    {
+        eprintln!("no Linux guest: {error:#}");
+    }
+    let guests = guests_among(files.into_iter())?;
+    if board.is_none() && guests.is_empty() {
+        return Ok(None);
+    }
+    setup::rust_target()?;
+    build(board, &guests, profile)
+}
+
 /// Those of the in-tree guests whose programs are among `files`.
-pub(crate) fn guests_among<'a>(files: impl Iterator<Item = &'a Path>) -> Result<Vec<String>> {
+fn guests_among<'a>(files: impl Iterator<Item = &'a Path>) -> Result<Vec<String>> {
     let folder = target().join("guests");
     let mut wanted: Vec<String> = files
         .filter(|file| file.parent() == Some(&folder))

@@ -41,13 +41,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
         .with_context(|| format!("{} is missing: `cargo xtask qemu --gdb` builds it", shown(&image)))?;
     let offset = image::text_offset(&content).with_context(|| format!("{} is no arm64 Image", shown(&image)))?;
     let mut command = Command::new(debugger);
-    command.current_dir(root()).args(["-q", "-iex", "set architecture aarch64"]);
+    command.current_dir(root()).args(["-q", "-iex", "set architecture aarch64", "-iex", "set confirm off"]);
     let moved_by = load_address(offset).wrapping_sub(image::linked_at(&fs::read(&elf)?)?);
     command.args(["-ex", &format!("add-symbol-file {} -o {moved_by:#x}", elf.display())]);
     for guest in &arguments.guests {
         command.args(["-ex", &add_symbols(guest)?]);
     }
-    command.args(["-ex", &format!("target remote {STUB}")]).args(&arguments.debugger_arguments);
+    command
+        .args(["-ex", "set confirm on", "-ex", &format!("target remote {STUB}")])
+        .args(&arguments.debugger_arguments);
     Ok(if command.status().context("cannot start the debugger")?.success() { 0 } else { 1 })
 }
 

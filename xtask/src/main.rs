@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 mod archive;
 mod artifacts;
 mod bench;
+mod check;
 mod child;
 mod configuration;
 mod cpio;
@@ -39,6 +40,8 @@ enum Task {
     Qemu(qemu::Arguments),
     /// Attach a debugger to a QEMU that waits (`cargo xtask qemu --gdb`)
     Gdb(gdb::Arguments),
+    /// Check configurations on the PC with the code that reads them at EL2
+    Check(check::Arguments),
     /// Check which crate uses which, and where `unsafe` may be said
     Layers,
     /// Run every test there is, or those with FILTER in their name
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
     let result = match CommandLine::parse().task {
         Task::Qemu(arguments) => qemu::run(&arguments),
         Task::Gdb(arguments) => gdb::run(&arguments),
+        Task::Check(arguments) => check::run(&arguments),
         Task::Layers => layers::run(),
         Task::Test(arguments) => test::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
@@ -61,7 +65,9 @@ fn main() -> ExitCode {
     match result {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // Diagnostics that show a line say it themselves.
+            let text = format!("{error:#}");
+            eprintln!("{}{text}", if text.contains(" error: ") { "" } else { "error: " });
             ExitCode::from(failure::status(&error))
         }
     }

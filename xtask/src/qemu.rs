@@ -90,16 +90,16 @@ pub(crate) struct Arguments {
 /// The task.
 pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     arguments.refuse_unsupported()?;
-    setup::rust_target()?;
     setup::qemu()?;
     let machine = arguments.machine();
+    let replacements = arguments.replacements()?;
     let configurations = arguments.configurations()?;
     let profile = if arguments.debug { Profile::Debug } else { Profile::Release };
-    let named = configurations.iter().flat_map(|configuration| &configuration.wanted).map(|file| file.path.as_path());
-    let guests = artifacts::guests_among(named)?;
-    let board = artifacts::build(Some(machine::PACKAGE), &guests, profile)?.context("the board was not built")?;
+    let replaced: Vec<PathBuf> = replacements.iter().map(|(replaced, _)| replaced.clone()).collect();
+    let board = artifacts::provide(&configurations, &replaced, Some(machine::PACKAGE), profile)?;
+    let board = board.context("the board was not built")?;
     let mode = if arguments.batch { Mode::Batch } else { Mode::Interactive };
-    let archive = pack(&configurations, mode, &arguments.replacements()?)?;
+    let archive = pack(&configurations, mode, &replacements)?;
     let command = machine.boot(&board.image, archive.path());
     let limit = arguments.timeout.map(Duration::from_secs);
     match mode {
@@ -132,6 +132,10 @@ pub(crate) fn pack(
     mode: Mode,
     replacements: &[(PathBuf, PathBuf)],
 ) -> Result<ArchiveFile> {
+    let replaced: Vec<PathBuf> = replacements.iter().map(|(replaced, _)| replaced.clone()).collect();
+    for configuration in configurations {
+        configuration.check_files(&replaced)?;
+    }
     let wanted: Vec<_> = configurations.iter().flat_map(|configuration| configuration.wanted.clone()).collect();
     let mut layout = Layout::new(&wanted)?;
     for (replaced, by) in replacements {
