@@ -245,6 +245,13 @@ impl VirtualTimer {
     }
 }
 
+/// Whether the loaded vCPU's virtual timer asserts its interrupt: enabled, not masked, its time come.
+#[must_use]
+#[inline]
+pub fn virtual_timer_is_due() -> bool {
+    read_register!("cntv_ctl_el0") & 7 == 5
+}
+
 /// EL2's controls of one vCPU.
 #[derive(Clone, Copy, Debug)]
 pub struct Controls {

@@ -51,12 +51,12 @@ impl TablePool for Pool {
 
     fn read(&self, table: Pa, index: usize) -> u64 {
         // SAFETY: a table of ours; the index is below 512 (contract of the trait).
-        unsafe { ptr::read_volatile((table.0 as *const u64).add(index)) }
+        unsafe { ptr::read_volatile((table.0 as *const u64).wrapping_add(index)) }
     }
 
     fn write(&mut self, table: Pa, index: usize, descriptor: u64) {
         // SAFETY: a table of ours; the index is below 512 (contract of the trait). One 64-bit store.
-        unsafe { ptr::write_volatile((table.0 as *mut u64).add(index), descriptor) };
+        unsafe { ptr::write_volatile((table.0 as *mut u64).wrapping_add(index), descriptor) };
     }
 }
 

@@ -183,7 +183,7 @@ fn place_bitmap(bank: Range<Pa>, bytes: u64, reserved: &[Range<Pa>]) -> Option<R
             return None;
         }
         let candidate = Range::between(start, end);
-        match reserved.iter().filter(|taken| taken.overlaps(&candidate)).map(|taken| taken.start()).min() {
+        match reserved.iter().filter(|taken| taken.overlaps(&candidate)).map(Range::start).min() {
             None => return Some(candidate),
             Some(lower) => end = lower.align_down(PAGE_SIZE),
         }

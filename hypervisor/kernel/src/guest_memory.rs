@@ -137,16 +137,22 @@ impl GuestMemory for GuestRam {
     fn store(&self, to: Ipa, size: AccessSize, value: u64) -> Result<(), MemoryFault> {
         let host = self.aligned(to, size)?;
         match size {
-            // SAFETY: aligned, within the VM's frames, only ever accessed atomically or as bytes by us.
-            AccessSize::Byte => unsafe { AtomicU8::from_ptr(host as *mut u8) }.store(value as u8, Ordering::Release),
-            // SAFETY: as above.
-            AccessSize::Halfword => {
-                unsafe { AtomicU16::from_ptr(host as *mut u16) }.store(value as u16, Ordering::Release)
+            AccessSize::Byte => {
+                // SAFETY: aligned, within the VM's frames, only ever accessed atomically or as bytes by us.
+                unsafe { AtomicU8::from_ptr(host as *mut u8) }.store(value as u8, Ordering::Release);
             }
-            // SAFETY: as above.
-            AccessSize::Word => unsafe { AtomicU32::from_ptr(host as *mut u32) }.store(value as u32, Ordering::Release),
-            // SAFETY: as above.
-            AccessSize::Doubleword => unsafe { AtomicU64::from_ptr(host as *mut u64) }.store(value, Ordering::Release),
+            AccessSize::Halfword => {
+                // SAFETY: as above.
+                unsafe { AtomicU16::from_ptr(host as *mut u16) }.store(value as u16, Ordering::Release);
+            }
+            AccessSize::Word => {
+                // SAFETY: as above.
+                unsafe { AtomicU32::from_ptr(host as *mut u32) }.store(value as u32, Ordering::Release);
+            }
+            AccessSize::Doubleword => {
+                // SAFETY: as above.
+                unsafe { AtomicU64::from_ptr(host as *mut u64) }.store(value, Ordering::Release);
+            }
         }
         Ok(())
     }

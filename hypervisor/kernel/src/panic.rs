@@ -46,6 +46,7 @@ fn is_first() -> bool {
 }
 
 fn header(epitaph: &mut Epitaph) {
+    console::rescue_log();
     let cpu = cpu::this();
     // SAFETY: null, or the thread that ran here.
     let thread = unsafe { cpu.current.get().as_ref() }.map_or("boot", |thread| thread.name.as_str());

@@ -186,7 +186,7 @@ pub(crate) fn map_device(window: Range<Pa>) {
 
 fn banner(machine: &Machine, frequency: types::Frequency) {
     let (free, total) = frames::statistics();
-    let megabytes = |pages: usize| pages as u64 * PAGE_SIZE >> 20;
+    let megabytes = |pages: usize| (pages as u64 * PAGE_SIZE) >> 20;
     log::info!(
         "Bulkhead {} on {} ({}): {} CPUs, {} MiB RAM of which {} MiB free, counter {} Hz",
         env!("CARGO_PKG_VERSION"),

@@ -37,11 +37,6 @@ impl Ranks {
         Self(Cell::new(0))
     }
 
-    /// Whether no kernel lock is held.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.get() == 0
-    }
-
     fn enter(&self, rank: Rank) {
         let held = self.0.get();
         assert!(held >> rank as u8 == 0, "lock order: {rank:?} taken while {held:#b} are held");

@@ -533,8 +533,3 @@ pub(crate) fn timer_fired() {
         core.arm(cpu);
     });
 }
-
-/// Calls `visit` for each thread: name, and what the scheduler knows of it.
-pub(crate) fn for_each(mut visit: impl FnMut(&Thread)) {
-    with_core(|core| core.threads.iter().flatten().for_each(|thread| visit(thread)));
-}

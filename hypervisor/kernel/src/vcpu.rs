@@ -395,6 +395,10 @@ fn wait_for_interrupt(partition: &Partition, vcpu: &mut Vcpu, loaded: &mut Loade
         // Loaded anew if another vCPU ran meanwhile: then the timer, if it is due, raises its interrupt by itself.
         loaded.load();
         interrupt::handle();
+        if !el2::state::virtual_timer_is_due() {
+            // A timer that was set anew while its interrupt was masked has nothing to say any more.
+            vm.gic.retract_hardware(vcpu.id, IntId::VIRTUAL_TIMER, &mut Interface);
+        }
         if vm.gic.wants_attention(vcpu.id, &Interface) {
             return;
         }

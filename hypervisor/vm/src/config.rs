@@ -76,7 +76,6 @@ impl Spans {
     }
 
     /// An error of assembly at its place in the text.
-    #[must_use]
     pub fn diagnostic(&self, error: &AssembleError) -> Diagnostic {
         let place = error.place.and_then(span_of).or_else(|| self.of(error.subject));
         let mut diagnostic = match place {
@@ -157,7 +156,7 @@ pub fn build(
         reserved: memory.reserved,
         vcpus: cpus.len(),
         loads,
-        cmdline: reader.last(Keyword::Cmdline).map(|statement| statement.value()).and_then(text),
+        cmdline: reader.last(Keyword::Cmdline).map(Statement::value).and_then(text),
         entry: reader.last(Keyword::Entry).and_then(|statement| number(statement.value())).map(Ipa),
         distributor: vdevs.distributor,
         redistributors: vdevs.redistributors,

@@ -39,7 +39,7 @@ pub(super) fn read(reader: &mut Reader<'_>, limits: Limits) -> Vec<CpuConfig> {
         }
         let mut cpu = DEFAULT;
         if let Some(Value::Scheduling(Scheduling { priority, policy })) =
-            statement.setting(Keyword::Sched).map(|setting| setting.value())
+            statement.setting(Keyword::Sched).map(qvmconf::Setting::value)
         {
             cpu.priority = *priority;
             cpu.policy = match policy {

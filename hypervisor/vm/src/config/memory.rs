@@ -30,10 +30,8 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Memory {
     let mut loaded_early = None;
     for statement in &reader.document.statements {
         match statement.keyword {
-            Keyword::Load => {
-                if memory.ram.is_empty() && memory.rom.is_empty() {
-                    loaded_early.get_or_insert(statement.span);
-                }
+            Keyword::Load if memory.ram.is_empty() && memory.rom.is_empty() => {
+                loaded_early.get_or_insert(statement.span);
             }
             Keyword::Ram | Keyword::Rom => {
                 let Value::Region { start, length } = statement.value() else { continue };
