@@ -1,6 +1,8 @@
 //! A whole VM on a PC: the text of a configuration in, what its guest would do as a script of exits, and out come
 //! registers, output, interrupts and the end. With the real devices, and a CPU interface made of memory.
 
+#![expect(clippy::unwrap_used, reason = "what surrounds the tests fails them too")]
+
 use qvmconf::Sources;
 use std::collections::HashMap;
 use types::{AccessSize, EL1_RESET_PSTATE, Frequency, IntId, Ipa, RawExit, RawExitKind, Ticks, VcpuId, VcpuSet};
