@@ -158,13 +158,13 @@ impl Bench<'_> {
         let bare = measure(machine.boot_bare(&root().join(FLAT), None, &words), None)?;
         eprintln!("bench: the guest in a VM ...");
         let options = if words.is_empty() { String::new() } else { format!("cmdline \"{words}\"") };
-        let vm = Configuration::read(&root().join(CONFIGURATION), &options)?;
+        let vm = Configuration::read(&root().join(CONFIGURATION), &options, None)?;
         let archive = pack(std::slice::from_ref(&vm), Mode::Batch, &[])?;
         let command = machine.boot(&self.board.image, archive.path());
         let ours = measure(command, Some((&vm.name, &self.board.elf)))?;
         if self.profile || self.wants(HYPERCALL) {
             let options = if names.len() == 1 { options } else { format!("cmdline {HYPERCALL}") };
-            let vm = Configuration::read(&root().join(CONFIGURATION), &options)?;
+            let vm = Configuration::read(&root().join(CONFIGURATION), &options, None)?;
             let counts = Counts::take(&self.board, &machine, &[vm], None)?;
             self.explain(if names.len() == 1 { &words } else { HYPERCALL }, &counts)?;
         }
@@ -173,7 +173,7 @@ impl Bench<'_> {
 
     fn boot(&self) -> Result<Row> {
         eprintln!("bench: from the first instruction to a guest's first ...");
-        let vm = Configuration::read(&scratch("boot", "load ../../guests/hello.elf", 1, 128, "")?, "")?;
+        let vm = Configuration::read(&scratch("boot", "load ../../guests/hello.elf", 1, 128, "")?, "", None)?;
         let counts = Counts::take(&self.board, &counting(1), &[vm], None)?;
         let (name, budget) = BOOT;
         Ok(Row { name: name.into(), unit: INSTRUCTIONS, bare: None, ours: Some(counts.boot as f64), budget })
@@ -183,7 +183,7 @@ impl Bench<'_> {
         eprintln!("bench: Linux from its entry to /init, {cpus} vCPU(s) ...");
         setup::linux_guest()?;
         let load = "load ../../guests/linux/Image\ninitrd load ../../guests/linux/initramfs.cpio.gz";
-        let vm = Configuration::read(&scratch(name, load, cpus, 256, "console=ttyAMA0 quiet")?, "")?;
+        let vm = Configuration::read(&scratch(name, load, cpus, 256, "console=ttyAMA0 quiet")?, "", None)?;
         // `/init` is a script: the first that runs of it is its shell.
         let init = profile::entry_point(&setup::linux_shell())?;
         let counts = Counts::take(&self.board, &counting(cpus), &[vm], Some(init))?;

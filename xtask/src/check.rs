@@ -21,9 +21,9 @@ pub(crate) struct Arguments {
 /// The task.
 pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     for path in &arguments.configurations {
-        let configuration = Configuration::read(path, "")?;
+        let configuration = Configuration::read(path, "", None)?;
         artifacts::provide(std::slice::from_ref(&configuration), &[], None, Profile::Release)?;
-        configuration.check_files(&[])?;
+        configuration.check()?;
     }
     Ok(0)
 }

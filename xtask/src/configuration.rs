@@ -1,29 +1,36 @@
 //! What the tool has to know of a `.qvmconf` file: whether it is right, the VM's name, and the files that it names.
 //!
 //! Answers for: reading configurations on the user's machine with the very code that reads them at EL2, and for
-//! diagnostics that name the user's files. Does not answer for: the language (`qvmconf`), what lies where in the boot
-//! archive (`archive`).
+//! diagnostics that name the user's files. Does not answer for: the language (`qvmconf`), its meaning (`vm`), what lies
+//! where in the boot archive (`archive`).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use qvmconf::words::Keyword;
 use qvmconf::{Diagnostic, Diagnostics, Document, Loader, SettingName, Sources, Span, Value};
-use qvmconf::{VdevOption, VdevWords, Vocabulary};
+use types::Frequency;
+use vdevs::CATALOGUE;
+use vm::config::Limits;
 
 use crate::archive::Wanted;
 use crate::{failure, lexical};
 
 /// The option of a vdev that may name a file.
 const HOST_DEVICE: &str = "hostdev";
+/// Any will do.
+const COUNTER: Frequency = Frequency::new(62_500_000).unwrap();
+/// What the VM is called if not even its file has a name.
+const NAMELESS: &str = "vm";
 
 /// A VM to run.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Configuration {
     /// The file: absolute, without `.` and `..`.
     pub(crate) path: PathBuf,
-    /// The VM's name.
+    /// The VM's name, as the hypervisor will report it.
     pub(crate) name: String,
     /// Options added to those of the file.
     pub(crate) options: String,
@@ -32,30 +39,43 @@ pub(crate) struct Configuration {
     /// Where a file is named that has to be there when the VM starts.
     named: Vec<(PathBuf, Span)>,
     sources: Sources,
+    /// What is wrong with it; without an error among them there is a `meaning`.
+    diagnostics: Diagnostics,
+    meaning: Option<vm::config::Configuration>,
 }
 
 impl Configuration {
-    /// Reads a configuration; what is wrong with it is an error with the exit status 65. `options` are added to it.
-    pub(crate) fn read(path: &Path, options: &str) -> Result<Configuration> {
+    /// Reads a configuration; `options` are added to it. What is wrong with it is for [`Configuration::check`] to tell:
+    /// the hypervisor runs the other VMs all the same. A file that cannot be read is an error with the exit status 65.
+    pub(crate) fn read(path: &Path, options: &str, cpus: Option<u32>) -> Result<Configuration> {
         let path = lexical::absolute(path).with_context(|| format!("{} leads nowhere", path.display()))?;
         let content = fs::read(&path).map_err(|error| failure::data(format!("{}: {error}", path.display())))?;
         let mut sources = Sources::new();
-        let file = archive_name(&path)?;
-        let mut roots = vec![sources.add_file(&file, &content)];
+        let mut roots = vec![sources.add_file(&archive_name(&path)?, &content)];
         if !options.is_empty() {
-            roots.push(sources.add_text("options", qvmconf::folder_of(&file), options));
+            roots.push(sources.add_text("command line", "", options));
         }
-        let document = qvmconf::parse(&mut sources, &roots, &mut HostFiles, &vocabulary());
+        let vocabulary = vm::config::vocabulary(CATALOGUE);
+        let document = qvmconf::parse(&mut sources, &roots, &mut Includes, &vocabulary);
+        let limits = Limits { cpus: cpus.map(|cpus| cpus as usize) };
+        let (meaning, diagnostics) = match vm::config::build(&document, &sources, CATALOGUE, limits) {
+            Ok((meaning, warnings)) => (Some(meaning), warnings),
+            Err(diagnostics) => (None, diagnostics),
+        };
+        // What could not be understood is reported under the name of its file.
+        let name = meaning.as_ref().map(|meaning| meaning.description.name.clone());
+        let name = name.or_else(|| document.stem.clone()).unwrap_or_else(|| NAMELESS.to_string());
         let mut configuration = Configuration {
             path,
-            name: name(&document),
+            name,
             options: options.to_string(),
             wanted: Vec::new(),
             named: Vec::new(),
             sources,
+            diagnostics,
+            meaning,
         };
-        configuration.report(&document.diagnostics)?;
-        configuration.collect(&document, roots.len())?;
+        configuration.collect(&document, roots.len());
         Ok(configuration)
     }
 
@@ -69,6 +89,18 @@ impl Configuration {
                 diagnostics.push(diagnostic.hint("paths start at the folder of the file that they stand in"));
             }
         }
+        self.report(&diagnostics)
+    }
+
+    /// Makes sure that the hypervisor would start this VM; what is wrong is an error with the exit status 65.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.report(&self.diagnostics)?;
+        self.check_files(&[])?;
+        let Some(meaning) = &self.meaning else { return Ok(()) };
+        let files = HostFiles::read(&self.wanted)?;
+        let assembled = vm::assemble(&meaning.description, &files, &host(), &mut HostDevices);
+        let mut diagnostics = Diagnostics::new();
+        diagnostics.extend(assembled.err().iter().flatten().map(|error| meaning.spans.diagnostic(error)));
         self.report(&diagnostics)
     }
 
@@ -95,47 +127,33 @@ impl Configuration {
     }
 
     /// Finds the files: the configuration, what it includes, what it loads, and back ends that are files here.
-    fn collect(&mut self, document: &Document, roots: usize) -> Result<()> {
+    fn collect(&mut self, document: &Document, roots: usize) {
         self.wanted.push(Wanted { path: self.path.clone(), absolute: false });
         let included = self.sources.iter().skip(roots).map(|source| host_path(source.name()));
         self.wanted.extend(included.map(|path| Wanted { path, absolute: false }));
         for statement in &document.statements {
-            if let (Keyword::Load, Value::File { path, .. }) = (statement.keyword, statement.value()) {
-                let span = statement.value_span();
-                let file = self.resolve(path, span)?;
-                self.named.push((file.path.clone(), span));
+            if let (Keyword::Load, Value::File { path, .. }) = (statement.keyword, statement.value())
+                && let Some(file) = self.resolve(path, statement.value_span())
+            {
+                self.named.push((file.path.clone(), statement.value_span()));
                 self.wanted.push(file);
             }
             for setting in &statement.settings {
                 if let (SettingName::Vdev(HOST_DEVICE), Some(argument)) = (&setting.name, &setting.argument) {
                     let name = argument.text.trim_start_matches(['<', '>']);
                     // A name may also be that of a console or a disk: only a file that is there is packed.
-                    if let Ok(file) = self.resolve(name, argument.span)
-                        && file.path.is_file()
-                        && !file.path.starts_with("/dev")
-                    {
-                        self.wanted.push(file);
-                    }
+                    let file = self.resolve(name, argument.span);
+                    self.wanted.extend(file.filter(|file| file.path.is_file() && !file.path.starts_with("/dev")));
                 }
             }
         }
-        Ok(())
     }
 
     /// The file that `path` names in the text where `span` is.
-    fn resolve(&self, path: &str, span: Span) -> Result<Wanted> {
+    fn resolve(&self, path: &str, span: Span) -> Option<Wanted> {
         let folder = self.sources.get(span.source).map_or("", |source| source.folder());
-        let name = qvmconf::resolve(folder, path).map_err(|error| failure::data(format!("`{path}`: {error}")))?;
-        Ok(Wanted { path: host_path(&name), absolute: path.starts_with('/') })
-    }
-}
-
-/// The VM's name: what `system` says, else the file's.
-fn name(document: &Document) -> String {
-    let system = document.statements.iter().rev().find(|statement| statement.keyword == Keyword::System);
-    match system.map(qvmconf::Statement::value) {
-        Some(Value::Text(name)) => name.clone(),
-        _ => document.stem.clone().unwrap_or_default(),
+        let name = qvmconf::resolve(folder, path).ok()?;
+        Some(Wanted { path: host_path(&name), absolute: path.starts_with('/') })
     }
 }
 
@@ -156,26 +174,77 @@ fn shown_name(name: &str) -> String {
     path.strip_prefix(here).unwrap_or(&path).display().to_string()
 }
 
-/// The words of the vdevs that the image has.
-fn vocabulary() -> Vocabulary {
-    let option = |option: &vdev::OptionSpec| VdevOption {
-        name: option.name,
-        takes_argument: option.takes_argument(),
-        repeatable: option.repeatable,
-    };
-    let words = |factory: &&'static vdev::Factory| VdevWords {
-        name: factory.name,
-        options: factory.options.iter().map(option).collect(),
-    };
-    Vocabulary { vdevs: vdevs::CATALOGUE.iter().map(words).collect() }
-}
-
 /// Included files come from this machine.
-struct HostFiles;
+struct Includes;
 
-impl Loader for HostFiles {
+impl Loader for Includes {
     fn load(&mut self, path: &str) -> Option<Vec<u8>> {
         fs::read(host_path(path)).ok()
+    }
+}
+
+/// Files of this machine in place of those of a boot archive.
+struct HostFiles(BTreeMap<String, Vec<u8>>);
+
+impl HostFiles {
+    fn read(wanted: &[Wanted]) -> Result<HostFiles> {
+        let read = |wanted: &Wanted| {
+            let content = fs::read(&wanted.path).with_context(|| format!("cannot read {}", wanted.path.display()))?;
+            Ok((archive_name(&wanted.path)?, content))
+        };
+        Ok(HostFiles(wanted.iter().map(read).collect::<Result<_>>()?))
+    }
+}
+
+impl vm::Files for HostFiles {
+    fn file(&self, path: &str) -> Option<&[u8]> {
+        self.0.get(path).map(Vec::as_slice)
+    }
+}
+
+/// CPUs of no particular kind: whether a VM can be put together does not depend on them.
+fn host() -> vm::Host<'static> {
+    vm::Host {
+        id: vm::id_registers::IdRegisters::new([0; vm::id_registers::IdRegisters::COUNT]),
+        frequency: COUNTER,
+        list_registers: 4,
+        priority_bits: 5,
+        mitigations: vm::smccc::Mitigations::default(),
+        seed: &[],
+    }
+}
+
+/// The console is always there; nothing else is on a PC.
+struct HostDevices;
+
+impl vdev::Backends for HostDevices {
+    fn character(
+        &mut self,
+        _: vdev::DeviceId,
+        device: &vdev::HostDevice,
+    ) -> Result<Box<dyn vdev::CharDevice>, vdev::BackendError> {
+        if device.is_console() {
+            Ok(Box::new(Silence))
+        } else {
+            Err(vdev::BackendError(format!("there is no host device `{device}`; `-` is the VM's console")))
+        }
+    }
+}
+
+/// A back end that swallows what is written.
+struct Silence;
+
+impl vdev::CharDevice for Silence {
+    fn space(&self) -> usize {
+        usize::MAX
+    }
+
+    fn write(&mut self, _: u8) -> bool {
+        true
+    }
+
+    fn read(&mut self) -> Option<u8> {
+        None
     }
 }
 
@@ -203,30 +272,36 @@ mod tests {
         let text = "system first\nram 16M\nload ../images/a.elf\ninitrd load i.cpio\n";
         let folder = folder(&[("vms/a.qvmconf", text), ("vms/i.cpio", ""), ("images/a.elf", "")]);
         let at = |name: &str| folder.path().join(name);
-        let configuration = Configuration::read(&at("vms/a.qvmconf"), "").unwrap();
+        let configuration = Configuration::read(&at("vms/a.qvmconf"), "", None).unwrap();
         assert_eq!(configuration.name, "first");
         assert_eq!(wanted(&configuration), [at("vms/a.qvmconf"), at("images/a.elf"), at("vms/i.cpio")]);
         configuration.check_files(&[]).unwrap();
     }
 
     #[test]
+    fn a_configuration_that_makes_sense_passes() {
+        let text = "system a\nram 0x80000000,16M\ncpu\nload 0x80000000,a\nvdev pl011 loc 0x1c090000 intr gic:37\n";
+        let folder = folder(&[("a.qvmconf", text), ("a", "1234")]);
+        Configuration::read(&folder.path().join("a.qvmconf"), "", Some(2)).unwrap().check().unwrap();
+    }
+
+    #[test]
     fn without_system_the_vm_is_named_after_the_file() {
         let folder = folder(&[("linux.qvmconf", "ram 16M\n")]);
-        assert_eq!(Configuration::read(&folder.path().join("linux.qvmconf"), "").unwrap().name, "linux");
+        assert_eq!(Configuration::read(&folder.path().join("linux.qvmconf"), "", None).unwrap().name, "linux");
     }
 
     #[test]
     fn options_are_read_after_the_file() {
         let folder = folder(&[("a.qvmconf", "system a\nram 16M\n")]);
-        let configuration = Configuration::read(&folder.path().join("a.qvmconf"), "system b load x").unwrap();
+        let configuration = Configuration::read(&folder.path().join("a.qvmconf"), "system b", None).unwrap();
         assert_eq!(configuration.name, "b");
-        assert_eq!(wanted(&configuration)[1], folder.path().join("x"));
     }
 
     #[test]
     fn paths_in_an_included_file_start_at_its_own_folder() {
         let folder = folder(&[("a.qvmconf", "ram 16M\n@sub/b.qvmconf\n"), ("sub/b.qvmconf", "load c.elf\n")]);
-        let configuration = Configuration::read(&folder.path().join("a.qvmconf"), "").unwrap();
+        let configuration = Configuration::read(&folder.path().join("a.qvmconf"), "", None).unwrap();
         let names = ["a.qvmconf", "sub/b.qvmconf", "sub/c.elf"].map(|name| folder.path().join(name));
         assert_eq!(wanted(&configuration), names);
     }
@@ -234,7 +309,7 @@ mod tests {
     #[test]
     fn a_missing_file_is_shown_where_it_is_named() {
         let folder = folder(&[("a.qvmconf", "system a\nram 16M\nload there/is/none.elf\n")]);
-        let configuration = Configuration::read(&folder.path().join("a.qvmconf"), "").unwrap();
+        let configuration = Configuration::read(&folder.path().join("a.qvmconf"), "", None).unwrap();
         let error = configuration.check_files(&[]).unwrap_err();
         assert_eq!(failure::status(&error), 65);
         let text = error.to_string();
@@ -245,11 +320,22 @@ mod tests {
     }
 
     #[test]
+    fn two_images_at_one_place_are_found_without_booting() {
+        let text = "system a\nram 0x80000000,16M\nload 0x80000000,a\nload 0x80000001,b\n";
+        let folder = folder(&[("a.qvmconf", text), ("a", "12345678"), ("b", "12345678")]);
+        let configuration = Configuration::read(&folder.path().join("a.qvmconf"), "", None).unwrap();
+        let text = configuration.check().unwrap_err().to_string();
+        assert!(text.contains("a.qvmconf:4:") && text.contains("a.qvmconf:3:"), "{text}");
+    }
+
+    #[test]
     fn a_mistake_is_an_error_of_the_data() {
-        let folder = folder(&[("a.qvmconf", "sytem a\n")]);
-        let error = Configuration::read(&folder.path().join("a.qvmconf"), "").unwrap_err();
+        let folder = folder(&[("a.qvmconf", "sytem b\n")]);
+        let configuration = Configuration::read(&folder.path().join("a.qvmconf"), "", None).unwrap();
+        let error = configuration.check().unwrap_err();
         assert_eq!(failure::status(&error), 65);
         assert!(error.to_string().contains("a.qvmconf:1:1: error: "), "{error}");
-        assert_eq!(failure::status(&Configuration::read(&folder.path().join("none"), "").unwrap_err()), 65);
+        assert_eq!(configuration.name, "a");
+        assert_eq!(failure::status(&Configuration::read(&folder.path().join("none"), "", None).unwrap_err()), 65);
     }
 }

@@ -187,19 +187,20 @@ impl Arguments {
     }
 
     fn configurations(&self) -> Result<Vec<Configuration>> {
+        let cpus = Some(self.cpus);
         if !self.configurations.is_empty() {
-            return self.configurations.iter().map(|path| Configuration::read(path, "")).collect();
+            return self.configurations.iter().map(|path| Configuration::read(path, "", cpus)).collect();
         }
         let own = self.kernel.is_some() && self.initrd.is_some();
         let linux = if own { Ok(()) } else { setup::linux_guest() };
         let mut demo = Vec::new();
         match linux {
-            Ok(()) => demo.push(Configuration::read(&root().join(DEMO_LINUX), "")?),
+            Ok(()) => demo.push(Configuration::read(&root().join(DEMO_LINUX), "", cpus)?),
             Err(error) => eprintln!("no Linux guest, the demo runs the in-tree guests alone: {error:#}"),
         }
         // Alone and in a batch it has to end some time.
         let options = if self.batch { "" } else { DEMO_HELLO_OPTIONS };
-        demo.push(Configuration::read(&root().join(DEMO_HELLO), options)?);
+        demo.push(Configuration::read(&root().join(DEMO_HELLO), options, cpus)?);
         Ok(demo)
     }
 

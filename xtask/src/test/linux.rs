@@ -126,8 +126,8 @@ fn three(case: &Case) -> Result<()> {
 fn shell(case: &Case) -> Result<()> {
     setup::linux_guest()?;
     let vms = [
-        Configuration::read(&root().join("guests/linux/linux.qvmconf"), "")?,
-        Configuration::read(&root().join("guests/hello/hello.qvmconf"), "cmdline forever")?,
+        Configuration::read(&root().join("guests/linux/linux.qvmconf"), "", None)?,
+        Configuration::read(&root().join("guests/hello/hello.qvmconf"), "cmdline forever", None)?,
     ];
     let soon = Duration::from_secs(30);
     let mut session = case.session(&Machine::default(), &vms)?;

@@ -139,7 +139,7 @@ impl<'a> Case<'a> {
 }
 
 fn read(configurations: &[PathBuf]) -> Result<Vec<Configuration>> {
-    configurations.iter().map(|path| Configuration::read(path, "")).collect()
+    configurations.iter().map(|path| Configuration::read(path, "", None)).collect()
 }
 
 /// Output that is kept twice.
