@@ -6,14 +6,7 @@
 //! descriptor is replaced by a different one. Does not answer for: anything outside tests.
 
 use crate::pool::{Maintenance, Stale, TablePool};
-use std::{
-    boxed::Box,
-    cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
-    rc::Rc,
-    vec,
-    vec::Vec,
-};
+use std::{cell::RefCell, rc::Rc, vec, vec::Vec};
 use types::{Address, Pa, Range};
 
 /// What maintenance was asked for.
@@ -49,34 +42,77 @@ impl Place {
 /// Bits that a live leaf may change in without break-before-make: AP/S2AP, XN.
 const PERMISSIONS: u64 = (0b11 << 6) | (0b11 << 53);
 
+/// Where tables come from. Memory is never handed out twice, so that stale pointers are noticed.
+const POOL: u64 = 0x10_0000_0000;
+
+/// A table, or what is left of it.
+#[derive(Clone, Copy, Default)]
+struct Page {
+    allocated: bool,
+    /// It has been written to, and walkers may not have seen it.
+    unpublished: bool,
+    /// Where walkers reach it.
+    live: Option<Place>,
+}
+
 #[derive(Default)]
 struct World {
-    tables: BTreeMap<u64, Box<[u64; 512]>>,
-    next: u64,
+    /// The descriptors of all tables that there ever were, from [`POOL`] on. Plain, since Miri comes here often.
+    words: Vec<u64>,
+    /// The same tables.
+    pages: Vec<Page>,
     left: usize,
-    live: BTreeMap<u64, Place>,
     remembered: Vec<Memory>,
-    unpublished: BTreeSet<u64>,
     events: Vec<Event>,
     leaves_written: usize,
 }
 
 impl World {
+    /// Number of a page that is allocated.
+    fn number(&self, page: u64) -> usize {
+        let number = ((page - POOL) / 4096) as usize;
+        assert!(self.pages[number].allocated, "reached for a table that is not allocated");
+        number
+    }
+
+    /// Where a descriptor of an allocated table is.
+    fn word(&self, page: u64, index: usize) -> usize {
+        self.number(page) * 512 + index
+    }
+
+    /// Every write so far is seen.
+    fn publish(&mut self) {
+        self.pages.iter_mut().for_each(|page| page.unpublished = false);
+    }
+
     /// The live tables from `page` down, and their places.
-    fn subtree(&self, page: u64, place: Place) -> Vec<(u64, Place)> {
-        let mut found = vec![(page, place)];
-        for (index, descriptor) in self.tables[&page].iter().enumerate().filter(|_| place.level < 3) {
+    fn subtree(&self, page: u64, place: Place, found: &mut Vec<(u64, Place)>) {
+        found.push((page, place));
+        if place.level == 3 {
+            return;
+        }
+        let first = self.word(page, 0);
+        let mut index = 0;
+        while index < 512 {
+            let descriptor = self.words[first + index];
             if descriptor & 3 == 3 {
                 let below = Place { base: place.span(index).0, level: place.level + 1 };
-                found.extend(self.subtree(descriptor & 0xffff_ffff_f000, below));
+                self.subtree(descriptor & 0xffff_ffff_f000, below, found);
             }
+            index += 1;
         }
+    }
+
+    /// As [`World::subtree`], below `descriptor`.
+    fn below(&self, descriptor: u64, place: Place) -> Vec<(u64, Place)> {
+        let mut found = vec![];
+        self.subtree(descriptor & 0xffff_ffff_f000, place, &mut found);
         found
     }
 
     fn write_live(&mut self, page: u64, index: usize, new: u64, place: Place) {
         let (start, end) = place.span(index);
-        let old = self.tables[&page][index];
+        let old = self.words[self.word(page, index)];
         let is_table = |descriptor: u64| place.level < 3 && descriptor & 3 == 3;
         let below = Place { base: start, level: place.level + 1 };
         if old & new & 1 == 1 && old != new {
@@ -87,9 +123,11 @@ impl World {
             let clash = self.remembered.iter().any(|memory| memory.start < end && start < memory.end);
             assert!(!clash, "{start:#x} made before the break was invalidated");
             if is_table(new) {
-                for (page, place) in self.subtree(new & 0xffff_ffff_f000, below) {
-                    assert!(!self.unpublished.contains(&page), "a table was linked before its contents were published");
-                    assert!(self.live.insert(page, place).is_none(), "a table has two places");
+                for (page, place) in self.below(new, below) {
+                    let number = self.number(page);
+                    let page = &mut self.pages[number];
+                    assert!(!page.unpublished, "a table was linked before its contents were published");
+                    assert!(page.live.replace(place).is_none(), "a table has two places");
                 }
             }
         }
@@ -101,8 +139,9 @@ impl World {
         if old & 1 == 1 && old != new {
             let mut tables = vec![];
             if is_table(old) && new & 1 == 0 {
-                for (page, _) in self.subtree(old & 0xffff_ffff_f000, below) {
-                    self.live.remove(&page);
+                for (page, _) in self.below(old, below) {
+                    let number = self.number(page);
+                    self.pages[number].live = None;
                     tables.push(page);
                 }
             }
@@ -111,7 +150,7 @@ impl World {
     }
 
     fn forget(&mut self, start: u64, end: u64, stale: Stale) {
-        self.unpublished.clear();
+        self.publish();
         self.remembered.retain(|memory| {
             // A leaf in all its extent; a table through any address it is needed to translate, unless only leaves were
             // meant (DDI 0487, D8.17.5, "the scope of TLB maintenance instructions").
@@ -124,13 +163,13 @@ impl World {
     }
 }
 
-/// Tables from 0x10_0000_0000 upwards; memory is never handed out twice, so that stale pointers are noticed.
+/// A pool of tables.
 pub(crate) struct TestPool(Rc<RefCell<World>>);
 
 impl TestPool {
     /// Room for so many tables.
     pub(crate) fn with(left: usize) -> Self {
-        Self(Rc::new(RefCell::new(World { left, next: 0x10_0000_0000, ..World::default() })))
+        Self(Rc::new(RefCell::new(World { left, ..World::default() })))
     }
 
     /// What reports to the walkers of these tables.
@@ -139,7 +178,7 @@ impl TestPool {
     }
 
     pub(crate) fn in_use(&self) -> usize {
-        self.0.borrow().tables.len()
+        self.0.borrow().pages.iter().filter(|page| page.allocated).count()
     }
 
     pub(crate) fn set_left(&mut self, left: usize) {
@@ -148,7 +187,9 @@ impl TestPool {
 
     /// Descriptors of a table.
     pub(crate) fn table(&self, page: u64) -> [u64; 512] {
-        *self.0.borrow().tables[&page]
+        let world = self.0.borrow();
+        let first = world.word(page, 0);
+        world.words[first..first + 512].try_into().expect("512 descriptors")
     }
 }
 
@@ -157,41 +198,43 @@ impl TablePool for TestPool {
         assert!(pages.is_power_of_two() && pages <= 16);
         let mut world = self.0.borrow_mut();
         world.left = world.left.checked_sub(pages)?;
-        let start = world.next.next_multiple_of(pages as u64 * 4096);
-        world.next = start + pages as u64 * 4096;
-        for page in (start..world.next).step_by(4096) {
-            world.tables.insert(page, Box::new([0; 512]));
-            // The zeros are writes as well.
-            world.unpublished.insert(page);
-        }
-        Some(Pa(start))
+        let first = world.pages.len().next_multiple_of(pages);
+        world.pages.resize(first, Page::default());
+        // The zeros are writes as well.
+        world.pages.resize(first + pages, Page { allocated: true, unpublished: true, live: None });
+        world.words.resize((first + pages) * 512, 0);
+        Some(Pa(POOL + first as u64 * 4096))
     }
 
     fn free(&mut self, table: Pa, pages: usize) {
         let mut world = self.0.borrow_mut();
         for page in (table.0..).step_by(4096).take(pages) {
-            assert!(!world.live.contains_key(&page), "freed a table that walkers reach");
+            let number = world.number(page);
+            assert!(world.pages[number].live.is_none(), "freed a table that walkers reach");
             let remembered = world.remembered.iter().any(|memory| memory.tables.contains(&page));
             assert!(!remembered, "freed a table that walkers may remember");
-            world.tables.remove(&page).expect("freed what was not allocated");
-            world.unpublished.remove(&page);
+            world.pages[number] = Page::default();
         }
         world.left += pages;
     }
 
     fn read(&self, table: Pa, index: usize) -> u64 {
-        self.0.borrow().tables[&table.0][index]
+        let world = self.0.borrow();
+        world.words[world.word(table.0, index)]
     }
 
     fn write(&mut self, table: Pa, index: usize, descriptor: u64) {
         let mut world = self.0.borrow_mut();
-        if let Some(&place) = world.live.get(&table.0) {
+        let number = world.number(table.0);
+        if let Some(place) = world.pages[number].live {
             world.write_live(table.0, index, descriptor, place);
         }
-        let remembered = world.remembered.iter().any(|memory| memory.tables.contains(&table.0));
-        assert!(!remembered || descriptor & 1 == 0, "a dead table that walkers may remember became valid again");
-        world.tables.get_mut(&table.0).expect("written to a table that is not allocated")[index] = descriptor;
-        world.unpublished.insert(table.0);
+        if descriptor & 1 == 1 {
+            let remembered = world.remembered.iter().any(|memory| memory.tables.contains(&table.0));
+            assert!(!remembered, "a dead table that walkers may remember became valid again");
+        }
+        world.words[number * 512 + index] = descriptor;
+        world.pages[number].unpublished = true;
     }
 }
 
@@ -202,11 +245,12 @@ impl Walkers {
     /// Loads a root: from now on every write is seen.
     pub(crate) fn install(&mut self, root: Pa, level: u32, pages: usize) {
         let mut world = self.0.borrow_mut();
-        world.unpublished.clear();
+        world.publish();
         for page in 0..pages as u64 {
             let base = (page * 512) << (12 + 9 * (3 - level));
-            for (page, place) in world.subtree(root.0 + page * 4096, Place { base, level }) {
-                world.live.insert(page, place);
+            for (page, place) in world.below(root.0 + page * 4096, Place { base, level }) {
+                let number = world.number(page);
+                world.pages[number].live = Some(place);
             }
         }
     }
@@ -214,7 +258,7 @@ impl Walkers {
     /// Unloads the root and forgets everything.
     pub(crate) fn retire(&mut self) {
         let mut world = self.0.borrow_mut();
-        world.live.clear();
+        world.pages.iter_mut().for_each(|page| page.live = None);
         world.remembered.clear();
     }
 
@@ -232,14 +276,15 @@ impl Walkers {
     pub(crate) fn assert_up_to_date(&self) {
         let world = self.0.borrow();
         assert!(world.remembered.is_empty(), "walkers were not told of {:#x}", world.remembered[0].start);
-        assert!(world.live.keys().all(|page| !world.unpublished.contains(page)), "writes were not published");
+        let unseen = |page: &Page| page.live.is_some() && page.unpublished;
+        assert!(!world.pages.iter().any(unseen), "writes were not published");
     }
 }
 
 impl<A: Address> Maintenance<A> for Walkers {
     fn publish(&mut self) {
         let mut world = self.0.borrow_mut();
-        world.unpublished.clear();
+        world.publish();
         world.events.push(Event::Publish);
     }
 

@@ -262,9 +262,14 @@ fn step(cpus: usize) -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Steps of the longest history. A run of few cases, as under Miri, is to be short in all.
+fn length() -> usize {
+    if ProptestConfig::default().cases < 16 { 12 } else { 120 }
+}
+
 /// Machines of 1 to 8 CPUs, some of which may never come online.
 fn history() -> impl Strategy<Value = (usize, usize, Vec<Step>)> {
-    (1..=8_usize).prop_flat_map(|cpus| (Just(cpus), 1..=cpus, collection::vec(step(cpus), 1..120)))
+    (1..=8_usize).prop_flat_map(|cpus| (Just(cpus), 1..=cpus, collection::vec(step(cpus), 1..=length())))
 }
 
 impl Machine {
