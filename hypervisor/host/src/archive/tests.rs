@@ -101,10 +101,12 @@ fn every_cut_and_every_single_changed_byte_is_survived() {
     let data = entry("a", "", b'0', b"abc");
     let data = archive(&[data, entry("x", "", b'x', b"14 path=y/z/w\n"), entry("b", "", b'0', b"")]);
     let data = &data[..8 * BLOCK];
-    for length in (0..data.len()).step_by(if cfg!(miri) { 61 } else { 1 }) {
+    // Miri takes a second for each: a few are enough to see that nothing undefined happens.
+    let step = if cfg!(miri) { 701 } else { 1 };
+    for length in (0..data.len()).step_by(step) {
         drop(Archive::new(&data[..length]));
     }
-    for at in (0..2 * BLOCK).chain(2 * BLOCK..4 * BLOCK).step_by(if cfg!(miri) { 97 } else { 1 }) {
+    for at in (0..2 * BLOCK).chain(2 * BLOCK..4 * BLOCK).step_by(step) {
         for flip in [0x01, 0x80, 0xff] {
             let mut changed = data.to_vec();
             changed[at] ^= flip;
