@@ -1,0 +1,60 @@
+//! The console: whatever VMs print, a terminal sees only lines with their names in front, and all output comes to an end.
+
+#![no_main]
+
+use host::console::{Multiplexer, Next, Uart};
+use host::log::Log;
+use libfuzzer_sys::fuzz_target;
+use vdev::{DeviceId, HostDevice};
+
+static LOG: Log = Log::new();
+
+#[derive(Default)]
+struct Terminal(Vec<u8>);
+
+impl Uart for Terminal {
+    fn ready(&self) -> bool {
+        true
+    }
+    fn send(&mut self, byte: u8) {
+        self.0.push(byte);
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let mut console = Multiplexer::new(&LOG);
+    console.set_batch();
+    console.set_complete();
+    let mut vms: Vec<_> = ["a", "b"]
+        .into_iter()
+        .map(|name| {
+            let (number, stream) = console.attach(name).expect("there is room");
+            (number, stream.open(DeviceId(0), &HostDevice::console()).expect("nobody has it"))
+        })
+        .collect();
+    let mut terminal = Terminal::default();
+    for (place, chunk) in data.chunks(37).enumerate() {
+        let (_, device) = &mut vms[place % 2];
+        for byte in chunk {
+            // What does not fit is the device's to keep.
+            let _fits = device.write(*byte);
+        }
+        console.step(&mut terminal, usize::from(chunk[0]));
+    }
+    for (number, _) in &vms {
+        console.ended(*number, vdev::Cause::Shutdown, "");
+    }
+    let steps = (0..data.len() + 100).take_while(|_| {
+        let progress = console.step(&mut terminal, 256);
+        assert!(progress.next != Next::UartFull);
+        !progress.finished
+    });
+    assert!(steps.count() < data.len() + 100, "it goes on for ever");
+    let text = String::from_utf8(terminal.0).expect("only text is shown");
+    assert!(text.ends_with("\r\nbulkhead: all VMs have ended\r\n"));
+    for line in text.split_terminator("\r\n") {
+        let own = ["a| ", "b| ", "qvm: a ended: code 0 ", "qvm: b ended: code 0 ", "bulkhead: "];
+        assert!(own.iter().any(|start| line.starts_with(start)), "{line:?}");
+        assert!(line.chars().all(|character| character == '\t' || !character.is_control()), "{line:?}");
+    }
+});
