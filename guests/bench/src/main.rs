@@ -51,6 +51,7 @@ fn main(machine: &'static Machine) {
         words.peek().is_none() || words.any(|word| word == benchmark.name)
     };
     for benchmark in BENCHMARKS.iter().filter(is_selected) {
+        measure::settle();
         (benchmark.run)(machine);
     }
     println!("bench: # done");

@@ -7,6 +7,11 @@ use guest_rt::{mrs, println, timer};
 /// How often a cheap thing is repeated.
 pub(crate) const REPETITIONS: u64 = 2000;
 
+/// Lets what was printed before arrive: until then a hypervisor's console is busy with it, on this very CPU.
+pub(crate) fn settle() {
+    timer::delay(2_000);
+}
+
 /// Times `operation` in a loop of [`REPETITIONS`] rounds between two reads of the counter, and prints the mean. The loop's
 /// own two or three instructions are in it.
 #[inline(always)]
