@@ -4,7 +4,6 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use std::sync::Arc;
 use types::{AccessSize, Frequency, IntId, Ipa, Pstate, Range, RawExit, RawExitKind, Ticks, VcpuId, VcpuSet};
 use vdev::testkit::{PlainNumbers, Ram, Wires};
 use vdev::{Bus, Device, DeviceId, Effects, Options, Setup};
@@ -98,7 +97,7 @@ fn machine(shape: u8, features: u64) -> Vm {
         policy: Unsupported { instruction: action(shape), reference: action(shape >> 2), register: action(shape >> 4) },
         counter_offset: (shape & 0x80 != 0).then_some(u64::MAX - 5),
         bus: Bus::new("guest", vec![device]).unwrap(),
-        gic: Arc::new(Vgic::new(config).unwrap()),
+        gic: Vgic::new(config).unwrap(),
         host_id: IdRegisters::new([features; IdRegisters::COUNT]),
         frequency: Frequency::new(62_500_000).unwrap(),
         mitigations: Mitigations { workaround_1: mitigation, workaround_2: mitigation, workaround_3: mitigation },

@@ -6,7 +6,8 @@
 //! nobody takes (`vm`), nor for the interrupt controller's own registers, which the exit code hands to `vgic` directly.
 
 use crate::{
-    AccessFault, AccessSizes, Context, Control, ControlError, DeviceId, Effects, Factory, Node, Services, Vdev, Wake,
+    AccessFault, AccessSizes, Context, Control, ControlError, DeviceId, Effects, Factory, Identity, Node, Services,
+    Vdev, Wake,
 };
 use alloc::{boxed::Box, format, string::String, vec::Vec};
 use core::fmt;
@@ -79,12 +80,12 @@ impl fmt::Display for BusError {
 
 struct Slot {
     start: u64,
-    length: u64,
-    access_sizes: AccessSizes,
-    line: Option<IntId>,
+    /// For each access size the first offset that it cannot have: the end of the region less what the access needs, or zero
+    /// if the factory does not allow it. One comparison instead of three.
+    limits: [u64; 4],
     vdev: Lock<Box<dyn Vdev>>,
-    /// The log target: `vm:NAME/DEVICE`.
-    origin: String,
+    identity: Identity,
+    length: u64,
     name: String,
     factory: &'static Factory,
 }
@@ -165,8 +166,7 @@ impl Bus {
         services: &Services<'_>,
         effects: &mut Effects,
     ) -> Result<u64, AccessFault> {
-        let (slot, offset) = self.find(at, size)?;
-        slot.vdev.lock().read(offset, size, &mut slot.context(services, effects))
+        self.find(at, size)?.read(services, effects)
     }
 
     /// A guest's store of the low `size` bytes of `value` at `at`; bits above are ignored.
@@ -182,8 +182,7 @@ impl Bus {
         services: &Services<'_>,
         effects: &mut Effects,
     ) -> Result<(), AccessFault> {
-        let (slot, offset) = self.find(at, size)?;
-        slot.vdev.lock().write(offset, size, value & size.mask(), &mut slot.context(services, effects))
+        self.find(at, size)?.write(value, services, effects)
     }
 
     /// Wakes a device. One that does not exist is not woken.
@@ -234,29 +233,26 @@ impl Bus {
         self.slot(id).map(|slot| slot.factory)
     }
 
+    /// Finds the device that takes an access of `size` bytes at `at`.
+    ///
+    /// # Errors
+    /// If there is none; [`AccessFault::Nothing`] if the address is no device's.
     #[inline]
-    fn find(&self, at: Ipa, size: AccessSize) -> Result<(&Slot, u64), AccessFault> {
+    pub fn find(&self, at: Ipa, size: AccessSize) -> Result<Target<'_>, AccessFault> {
         let page = (at.0 / PAGE_SIZE).wrapping_sub(self.first_page);
         let index = match usize::try_from(page).ok().and_then(|page| self.pages.get(page)) {
             Some(index) => usize::from(*index),
+            // The table, if there is one, covers all devices.
+            None if !self.pages.is_empty() => return Err(AccessFault::Nothing),
             // The last region that begins at or below `at`; 0 - 1 is beyond every slot.
             None => self.starts.partition_point(|start| *start <= at.0).wrapping_sub(1),
         };
         let slot = self.slots.get(index).ok_or(AccessFault::Nothing)?;
         let offset = at.0.wrapping_sub(slot.start);
-        let Some(rest) = slot.length.checked_sub(offset).filter(|rest| *rest != 0) else {
-            return Err(AccessFault::Nothing);
-        };
-        if size.bytes() > rest {
-            return Err(AccessFault::Straddles);
+        if offset >= slot.limit(size) || !size.is_aligned(at.0) {
+            return Err(slot.refusal(offset, size));
         }
-        if !size.is_aligned(at.0) {
-            return Err(AccessFault::Unaligned);
-        }
-        if !slot.access_sizes.allows(size) {
-            return Err(AccessFault::Size);
-        }
-        Ok((slot, offset))
+        Ok(Target { slot, offset, size })
     }
 
     fn slot(&self, id: DeviceId) -> Option<&Slot> {
@@ -284,24 +280,83 @@ fn page_table(regions: impl Iterator<Item = Range<Ipa>>) -> Option<(u64, Vec<u16
     first.map(|first| (first, table))
 }
 
+/// A device that takes an access, and where in it.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    slot: &'a Slot,
+    offset: u64,
+    size: AccessSize,
+}
+
+impl fmt::Debug for Target<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").field("device", &self.slot.name).field("offset", &self.offset).finish_non_exhaustive()
+    }
+}
+
+impl Target<'_> {
+    /// The load. Bits above the access size are undefined.
+    ///
+    /// # Errors
+    /// What the device answers.
+    #[inline]
+    pub fn read(self, services: &Services<'_>, effects: &mut Effects) -> Result<u64, AccessFault> {
+        self.slot.vdev.lock().read(self.offset, self.size, &mut self.slot.context(services, effects))
+    }
+
+    /// The store of the low bytes of `value`; bits above are ignored.
+    ///
+    /// # Errors
+    /// What the device answers.
+    #[inline]
+    pub fn write(self, value: u64, services: &Services<'_>, effects: &mut Effects) -> Result<(), AccessFault> {
+        let value = value & self.size.mask();
+        self.slot.vdev.lock().write(self.offset, self.size, value, &mut self.slot.context(services, effects))
+    }
+}
+
 impl Slot {
     fn new(vm: &str, region: Range<Ipa>, device: Device) -> Self {
         Self {
             start: region.start().0,
-            length: region.length(),
-            access_sizes: device.factory.access_sizes,
-            line: device.interrupt,
+            limits: limits(region.length(), device.factory.access_sizes),
             vdev: Lock::new(device.vdev),
-            origin: format!("vm:{vm}/{}", device.name),
+            identity: Identity { line: device.interrupt, origin: format!("vm:{vm}/{}", device.name) },
+            length: region.length(),
             name: device.name,
             factory: device.factory,
         }
     }
 
     #[inline]
-    fn context<'a>(&'a self, services: &'a Services<'a>, effects: &'a mut Effects) -> Context<'a> {
-        Context::new(services, self.line, &self.origin, effects)
+    fn limit(&self, size: AccessSize) -> u64 {
+        self.limits.get(size as usize).copied().unwrap_or(0)
     }
+
+    /// Why it does not take this access.
+    #[cold]
+    fn refusal(&self, offset: u64, size: AccessSize) -> AccessFault {
+        match self.length.checked_sub(offset) {
+            None | Some(0) => AccessFault::Nothing,
+            Some(rest) if size.bytes() > rest => AccessFault::Straddles,
+            // The device begins at a multiple of every size.
+            Some(_) if !size.is_aligned(offset) => AccessFault::Unaligned,
+            Some(_) => AccessFault::Size,
+        }
+    }
+
+    #[inline]
+    fn context<'a>(&'a self, services: &'a Services<'a>, effects: &'a mut Effects) -> Context<'a> {
+        Context::new(services, &self.identity, effects)
+    }
+}
+
+/// The first offset in a region of `length` bytes that an access of each size cannot have.
+fn limits(length: u64, allowed: AccessSizes) -> [u64; 4] {
+    [AccessSize::Byte, AccessSize::Halfword, AccessSize::Word, AccessSize::Doubleword].map(|size| {
+        let last = length.checked_sub(size.bytes()).filter(|_| allowed.allows(size));
+        last.map_or(0, |last| last.saturating_add(1))
+    })
 }
 
 #[cfg(test)]

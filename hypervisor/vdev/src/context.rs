@@ -5,6 +5,7 @@
 //! it is a handful of references and nothing else.
 
 use crate::{Cause, Effects, GuestMemory, InterruptController};
+use alloc::string::String;
 use core::fmt;
 use types::{IntId, Ticks};
 
@@ -25,26 +26,29 @@ impl fmt::Debug for Services<'_> {
     }
 }
 
+/// What a device is to those outside.
+#[derive(Debug)]
+pub struct Identity {
+    /// Its interrupt, if the configuration gives it one.
+    pub line: Option<IntId>,
+    /// Its log target, `vm:NAME/DEVICE`; see [`Context::log`].
+    pub origin: String,
+}
+
 /// What one device may reach during one call.
 #[derive(Debug)]
 pub struct Context<'a> {
     services: &'a Services<'a>,
-    line: Option<IntId>,
-    origin: &'a str,
+    identity: &'a Identity,
     effects: &'a mut Effects,
 }
 
 impl<'a> Context<'a> {
-    /// For the device whose interrupt is `line`. `origin` names it in the log, see [`Context::log`].
+    /// For the device that is `identity`.
     #[must_use]
     #[inline]
-    pub const fn new(
-        services: &'a Services<'a>,
-        line: Option<IntId>,
-        origin: &'a str,
-        effects: &'a mut Effects,
-    ) -> Self {
-        Self { services, line, origin, effects }
+    pub const fn new(services: &'a Services<'a>, identity: &'a Identity, effects: &'a mut Effects) -> Self {
+        Self { services, identity, effects }
     }
 
     /// The system counter at the time of the exit or wake.
@@ -62,7 +66,7 @@ impl<'a> Context<'a> {
     /// Asserts or releases the device's interrupt line. Without `intr` in the configuration there is no line and this does
     /// nothing. The same level twice is no event, but costs a call: a device keeps track of what it said last.
     pub fn set_line(&mut self, asserted: bool) {
-        if let Some(line) = self.line {
+        if let Some(line) = self.identity.line {
             let kicked = self.services.interrupts.set_level(line, asserted);
             self.effects.kick = self.effects.kick.union(kicked);
         }
@@ -82,6 +86,6 @@ impl<'a> Context<'a> {
     /// Writes to the host's log (`vdev_logf`) under the target `vm:NAME/DEVICE`. The log drops what comes too fast from
     /// one such target, so a guest that provokes messages drowns nobody else's.
     pub fn log(&self, level: log::Level, message: fmt::Arguments<'_>) {
-        log::log!(target: self.origin, level, "{message}");
+        log::log!(target: &self.identity.origin, level, "{message}");
     }
 }

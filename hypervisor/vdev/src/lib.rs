@@ -34,8 +34,8 @@ mod options;
 pub mod testkit;
 
 pub use backend::CharDevice;
-pub use bus::{Bus, BusError, Device};
-pub use context::{Context, Services};
+pub use bus::{Bus, BusError, Device, Target};
+pub use context::{Context, Identity, Services};
 pub use device::{AccessFault, Control, ControlError, Vdev, Wake};
 pub use effects::{Cause, Effects};
 pub use factory::{ABI, AccessSizes, BackendError, Backends, Create, DeviceId, Factory, FactoryFlags, Safety, Setup};

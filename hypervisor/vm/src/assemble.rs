@@ -11,7 +11,7 @@ use crate::partition::{Parts, Vm};
 use crate::policy::Unsupported;
 use crate::smccc::Mitigations;
 use crate::tree::{self, GicFrames, TreeInput};
-use alloc::{format, string::String, string::ToString, sync::Arc, vec::Vec};
+use alloc::{format, string::String, string::ToString, vec::Vec};
 use core::fmt;
 use types::{Frequency, IntId, Ipa, Range};
 use vdev::{Backends, Bus, Device, DeviceId, Factory, Node, Options, Place, Setup};
@@ -189,7 +189,7 @@ fn put_together(
         policy: description.policy,
         counter_offset: description.counter_offset,
         bus,
-        gic: Arc::new(gic),
+        gic,
         host_id: host.id,
         frequency: host.frequency,
         mitigations: host.mitigations,

@@ -4,9 +4,7 @@
 //! answer for: entering it, physical interrupts, loading and saving it (the kernel's). Every exit has an answer: what
 //! nobody understands is the guest's problem, and it gets what the architecture says, subject to the VM's `unsupported`
 //! policy.
-//!
-//! Each arm is a function of its own, not inlined, so that a hypercall does not pay for the registers that a device access
-//! needs saved: an exit is counted in instructions (`cargo xtask bench`).
+//! What happens rarely is out of line, so that a hypercall does not pay for what others need saved.
 
 mod abort;
 mod call;

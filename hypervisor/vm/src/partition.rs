@@ -24,7 +24,7 @@ pub struct Vm {
     /// Its devices.
     pub bus: Bus,
     /// Its interrupt controller.
-    pub gic: Arc<Vgic>,
+    pub gic: Vgic,
     /// The power state of its vCPUs.
     pub power: Power,
     /// Its identification registers.
@@ -74,20 +74,13 @@ pub struct Parts {
     /// The devices.
     pub bus: Bus,
     /// The interrupt controller, which also says how many vCPUs there are.
-    pub gic: Arc<Vgic>,
+    pub gic: Vgic,
     /// The identification registers of the host's CPUs.
     pub host_id: IdRegisters,
     /// Ticks per second of the counters.
     pub frequency: Frequency,
     /// What firmware said of its workarounds.
     pub mitigations: Mitigations,
-}
-
-/// Which of the interrupt controller's register windows an address is in, and where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum GicWindow {
-    Distributor(u64),
-    Redistributors(u64),
 }
 
 /// A device refused a step.
@@ -170,7 +163,7 @@ impl Vm {
     #[inline]
     #[must_use]
     pub fn services(&self, now: Ticks) -> Services<'_> {
-        Services { now, memory: &*self.memory, interrupts: &*self.gic }
+        Services { now, memory: &*self.memory, interrupts: &self.gic }
     }
 
     /// The vCPU `id`, off, to be owned by its thread. `None` if the VM does not have it.
@@ -274,14 +267,18 @@ impl Vm {
         entry.is_aligned(4) && self.map.iter().any(|range| range.contains(entry))
     }
 
+    /// The offset of `at` in the distributor's window, if it is there.
     #[inline]
-    pub(crate) fn gic_window(&self, at: Ipa) -> Option<GicWindow> {
+    pub(crate) fn in_distributor(&self, at: Ipa) -> Option<u64> {
         let offset = at.0.wrapping_sub(self.distributor);
-        if offset < Vgic::DISTRIBUTOR_SIZE {
-            return Some(GicWindow::Distributor(offset));
-        }
+        (offset < Vgic::DISTRIBUTOR_SIZE).then_some(offset)
+    }
+
+    /// The offset of `at` in the redistributors' window, if it is there.
+    #[inline]
+    pub(crate) fn in_redistributors(&self, at: Ipa) -> Option<u64> {
         let offset = at.0.wrapping_sub(self.redistributors);
-        (offset < self.redistributors_size).then_some(GicWindow::Redistributors(offset))
+        (offset < self.redistributors_size).then_some(offset)
     }
 }
 

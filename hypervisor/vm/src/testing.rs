@@ -6,7 +6,7 @@ use crate::partition::{Parts, Vm};
 use crate::policy::Unsupported;
 use crate::smccc::{Mitigations, Workaround};
 use crate::vcpu::{Cpu, El1Register, Next, Vcpu};
-use alloc::{boxed::Box, string::ToString, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, string::ToString, vec::Vec};
 use std::collections::HashMap;
 use types::{AccessSize, Frequency, IntId, Ipa, Range, RawExit, RawExitKind, Ticks, VcpuId};
 use vdev::testkit::Ram;
@@ -237,7 +237,7 @@ impl World {
             policy: wishes.policy,
             counter_offset: wishes.counter_offset,
             bus: Bus::new("guest", [probe].into_iter().collect()).unwrap(),
-            gic: Arc::new(Vgic::new(config).unwrap()),
+            gic: Vgic::new(config).unwrap(),
             host_id: wishes.host_id,
             frequency: Frequency::new(62_500_000).unwrap(),
             mitigations: wishes.mitigations,

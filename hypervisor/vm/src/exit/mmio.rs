@@ -1,15 +1,14 @@
 //! Device accesses that the syndrome describes.
 //!
-//! Answers for: finding who answers an address (interrupt controller, then bus), moving the value between register and
+//! Answers for: finding who answers an address (bus, then interrupt controller), moving the value between register and
 //! device, stepping the PC. Does not answer for: what is at an address that nobody answers (`unsupported`).
 
 use super::syndrome::DataAbort;
 use super::{inject, unsupported};
-use crate::partition::{GicWindow, Vm};
+use crate::partition::Vm;
 use crate::vcpu::{Cpu, Next, Vcpu};
-use types::{Ipa, RawExit, Ticks};
-use vdev::{AccessFault, Cause, Effects};
-use vgic::ListRegisters;
+use types::{Ipa, RawExit, Ticks, VcpuSet};
+use vdev::{AccessFault, Cause, Effects, Target};
 
 #[inline]
 pub(super) fn handle<C: Cpu>(
@@ -21,18 +20,11 @@ pub(super) fn handle<C: Cpu>(
     effects: &mut Effects,
 ) -> Next {
     let at = access.ipa(exit);
-    // Four functions of their own, so that none saves registers for another.
-    let result = match (vm.gic_window(at), access.is_write()) {
-        (None, false) => load(vm, vcpu, at, access, cpu.counter(), effects),
-        (None, true) => store(vm, vcpu, at, access, cpu.counter(), effects),
-        (Some(window), false) => {
-            gic_load(vm, vcpu, window, access, cpu.list_registers(), effects);
-            return Next::Resume;
-        }
-        (Some(window), true) => {
-            gic_store(vm, vcpu, window, access, effects);
-            return Next::Resume;
-        }
+    let result = match vm.bus.find(at, access.size()) {
+        Ok(target) if access.is_write() => store(vm, vcpu, target, access, cpu.counter(), effects),
+        Ok(target) => load(vm, vcpu, target, access, cpu.counter(), effects),
+        Err(AccessFault::Nothing) => interrupt_controller(vm, vcpu, at, access, cpu, effects),
+        Err(fault) => Err(fault),
     };
     match (result, effects.stop) {
         (Ok(()), None) => Next::Resume,
@@ -41,16 +33,19 @@ pub(super) fn handle<C: Cpu>(
     }
 }
 
-#[inline(never)]
+// What loads is inlined into the run loop, where no registers have to be saved for it; stores are not, most of them go on
+// to do more than that costs.
+
+#[inline]
 fn load(
     vm: &Vm,
     vcpu: &mut Vcpu,
-    at: Ipa,
+    target: Target<'_>,
     access: DataAbort,
     now: Ticks,
     effects: &mut Effects,
 ) -> Result<(), AccessFault> {
-    let value = vm.bus.read(at, access.size(), &vm.services(now), effects)?;
+    let value = target.read(&vm.services(now), effects)?;
     complete_load(vcpu, access, value);
     Ok(())
 }
@@ -59,53 +54,75 @@ fn load(
 fn store(
     vm: &Vm,
     vcpu: &mut Vcpu,
-    at: Ipa,
+    target: Target<'_>,
     access: DataAbort,
     now: Ticks,
     effects: &mut Effects,
 ) -> Result<(), AccessFault> {
-    let value = vcpu.context.register(access.register());
-    vm.bus.write(at, access.size(), value, &vm.services(now), effects)?;
+    target.write(vcpu.context.register(access.register()), &vm.services(now), effects)?;
     vcpu.context.step(access.0.instruction_length());
     Ok(())
-}
-
-#[inline(never)]
-fn gic_load(
-    vm: &Vm,
-    vcpu: &mut Vcpu,
-    window: GicWindow,
-    access: DataAbort,
-    registers: &mut impl ListRegisters,
-    effects: &mut Effects,
-) {
-    let size = access.size();
-    let (value, kick) = match window {
-        GicWindow::Distributor(offset) => vm.gic.observe_distributor(vcpu.id, registers, offset, size),
-        GicWindow::Redistributors(offset) => vm.gic.observe_redistributor(vcpu.id, registers, offset, size),
-    };
-    if !kick.is_empty() {
-        effects.kick = effects.kick.union(kick);
-    }
-    complete_load(vcpu, access, value);
-}
-
-#[inline(never)]
-fn gic_store(vm: &Vm, vcpu: &mut Vcpu, window: GicWindow, access: DataAbort, effects: &mut Effects) {
-    let size = access.size();
-    let value = vcpu.context.register(access.register()) & size.mask();
-    let kick = match window {
-        GicWindow::Distributor(offset) => vm.gic.write_distributor(offset, size, value),
-        GicWindow::Redistributors(offset) => vm.gic.write_redistributor(offset, size, value),
-    };
-    effects.kick = effects.kick.union(kick);
-    vcpu.context.step(access.0.instruction_length());
 }
 
 #[inline]
 fn complete_load(vcpu: &mut Vcpu, access: DataAbort, value: u64) {
     vcpu.context.set_register(access.register(), access.loaded(value));
     vcpu.context.step(access.0.instruction_length());
+}
+
+/// The interrupt controller's registers, if that is what `at` is.
+#[inline]
+fn interrupt_controller<C: Cpu>(
+    vm: &Vm,
+    vcpu: &mut Vcpu,
+    at: Ipa,
+    access: DataAbort,
+    cpu: &mut C,
+    effects: &mut Effects,
+) -> Result<(), AccessFault> {
+    let kick = match (vm.in_distributor(at), access.is_write()) {
+        (Some(offset), true) => distributor_store(vm, vcpu, offset, access),
+        (Some(offset), false) => {
+            let registers = cpu.list_registers();
+            let (value, kick) = vm.gic.observe_distributor(vcpu.id, registers, offset, access.size());
+            complete_load(vcpu, access, value);
+            kick
+        }
+        (None, is_write) => {
+            let offset = vm.in_redistributors(at).ok_or(AccessFault::Nothing)?;
+            if is_write {
+                redistributor_store(vm, vcpu, offset, access)
+            } else {
+                let registers = cpu.list_registers();
+                let (value, kick) = vm.gic.observe_redistributor(vcpu.id, registers, offset, access.size());
+                complete_load(vcpu, access, value);
+                kick
+            }
+        }
+    };
+    if !kick.is_empty() {
+        effects.kick = effects.kick.union(kick);
+    }
+    Ok(())
+}
+
+#[inline(never)]
+fn distributor_store(vm: &Vm, vcpu: &mut Vcpu, offset: u64, access: DataAbort) -> VcpuSet {
+    let kick = vm.gic.write_distributor(offset, access.size(), stored(vcpu, access));
+    vcpu.context.step(access.0.instruction_length());
+    kick
+}
+
+#[inline(never)]
+fn redistributor_store(vm: &Vm, vcpu: &mut Vcpu, offset: u64, access: DataAbort) -> VcpuSet {
+    let kick = vm.gic.write_redistributor(offset, access.size(), stored(vcpu, access));
+    vcpu.context.step(access.0.instruction_length());
+    kick
+}
+
+#[inline]
+fn stored(vcpu: &Vcpu, access: DataAbort) -> u64 {
+    vcpu.context.register(access.register()) & access.size().mask()
 }
 
 #[cold]

@@ -192,12 +192,17 @@ impl DataAbort {
     #[inline]
     #[must_use]
     pub const fn loaded(self, value: u64) -> u64 {
-        let size = self.size();
-        let value = value & size.mask();
-        if self.0.0 & Self::SSE == 0 {
-            return value;
+        if self.0.0 & Self::SSE != 0 {
+            return self.loaded_with_sign(value);
         }
-        let extended = size.sign_extend(value);
+        value & self.size().mask()
+    }
+
+    /// Devices are rarely read with a sign: out of line, or every read would compute both.
+    #[cold]
+    #[inline(never)]
+    const fn loaded_with_sign(self, value: u64) -> u64 {
+        let extended = self.size().sign_extend(value);
         if self.0.0 & Self::SF == 0 { extended & 0xffff_ffff } else { extended }
     }
 
