@@ -210,6 +210,7 @@ impl Multiplexer {
     /// Everything that is to be started has been: when the last VM has ended, the batch is over.
     pub fn set_complete(&mut self) {
         self.complete = true;
+        self.bell.ring(Urgency::Now);
     }
 
     /// Brings the VM `name` to the foreground, now or when it comes.
