@@ -35,6 +35,8 @@ pub(crate) struct Token {
     pub(crate) span: Span,
     /// Whether it has quotes anywhere.
     pub(crate) quoted: bool,
+    /// Whether it is the first of its line. It means nothing but where people probably begin an option.
+    pub(crate) starts_line: bool,
 }
 
 /// The words of source `id`. What is wrong is added to `diagnostics`; the words around it are there all the same.
@@ -111,17 +113,21 @@ impl Lexer<'_> {
         self.rest.next_if(|&(_, c)| wanted(c)).map(|(_, c)| c)
     }
 
-    fn skip_blank(&mut self) {
+    /// To the next word. Whether it is in another line.
+    fn skip_blank(&mut self) -> bool {
+        let mut new_line = false;
         while let Some(c) = self.next_if(|c| is_space(c) || c == '#') {
             if c == '#' {
                 while self.next_if(|c| c != '\n').is_some() {}
             }
+            new_line |= c == '\n';
         }
+        new_line
     }
 
     fn word(&mut self) -> Option<Token> {
         loop {
-            self.skip_blank();
+            let starts_line = self.skip_blank();
             self.peek()?;
             let start = self.here();
             let mut text = String::new();
@@ -147,7 +153,7 @@ impl Lexer<'_> {
             }
             // A word of nothing but control characters has been reported and is none.
             if quoted || !text.is_empty() {
-                return Some(Token { text, span, quoted });
+                return Some(Token { text, span, quoted, starts_line });
             }
         }
     }

@@ -9,8 +9,10 @@
 
 use crate::document::{Argument, Document, Setting, SettingName, Statement};
 use crate::lexer::{Token, lex};
-use crate::words::{Context, Effect, Keyword, KnownVdev, Parameter, ROWS, Repeat, Row, Shape, Status, VDEVS, Variable};
-use crate::{Diagnostic, Diagnostics, SourceId, Sources, Span, Value, folder_of, nearest, resolve, stem_of, value};
+use crate::words::{
+    Context, Effect, Keyword, KnownOption, KnownVdev, Parameter, ROWS, Repeat, Row, Shape, Status, VDEVS, Variable,
+};
+use crate::{Diagnostic, Diagnostics, SourceId, Sources, Span, Value, nearest, resolve, stem_of, value};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::{IntoIter, Vec};
@@ -133,7 +135,6 @@ impl Includes<'_> {
         }
         self.count = self.count.saturating_add(1);
         let contents = self.loader.load(&path).ok_or_else(|| format!("there is no file `{path}`"))?;
-        debug_assert!(folder_of(&path).len() <= path.len());
         Ok(self.sources.add_file(&path, &contents))
     }
 }
@@ -146,15 +147,15 @@ enum Scope<'a> {
     Statement(Context),
     /// The last statement, which is a vdev of this kind.
     Vdev(&'a VdevWords),
-    /// Something that is not supported: its options are swallowed.
-    Ignored(Context),
+    /// Something that is not supported: its options are swallowed. For a vdev of the original these are known too.
+    Ignored(Context, Option<&'static KnownVdev>),
 }
 
 impl Scope<'_> {
     const fn context(self) -> Context {
         match self {
             Self::Guest => Context::Guest,
-            Self::Statement(context) | Self::Ignored(context) => context,
+            Self::Statement(context) | Self::Ignored(context, _) => context,
             Self::Vdev(_) => Context::Vdev,
         }
     }
@@ -273,14 +274,16 @@ impl<'a> Parser<'a> {
     /// An option of the VM, or one that opens a context.
     fn statement(&mut self, row: &'static Row, prefix: Option<Keyword>, span: Span) {
         let mut refused = self.refuse_unsupported(row, span);
-        if row.keyword == Keyword::System && !self.statements.is_empty() {
+        // A later one, as from a command line, overrides the first.
+        let named = |statement: &Statement| statement.keyword == Keyword::System;
+        if row.keyword == Keyword::System && !self.statements.is_empty() && !self.statements.iter().any(named) {
             let warning = Diagnostic::warning(span, "`system` stands first in the original");
             self.diagnostics.push(warning.hint("move it to the top"));
         }
         let arguments = self.arguments(row, refused);
         let complete = arguments.len() == row.parameters.len();
         let mut scope = match row.effect {
-            Effect::Opens(context) if refused => Scope::Ignored(context),
+            Effect::Opens(context) if refused => Scope::Ignored(context, None),
             Effect::Opens(context) => Scope::Statement(context),
             _ => self.scope,
         };
@@ -329,7 +332,7 @@ impl<'a> Parser<'a> {
             }
         };
         self.error(argument.span, message, &hint);
-        Scope::Ignored(Context::Vdev)
+        Scope::Ignored(Context::Vdev, KnownVdev::find(name))
     }
 
     fn refuse_variable(&mut self, argument: &Argument) -> bool {
@@ -357,6 +360,10 @@ impl<'a> Parser<'a> {
             return;
         }
         let setting = Setting { name: SettingName::Keyword(row.keyword), span, argument: arguments.pop() };
+        if row.keyword == Keyword::Sched && setting.argument.as_ref().is_some_and(|it| it.text.contains(',')) {
+            // The original writes the policy of a sporadic server as a word of its own.
+            self.tokens.next_if(|token| token.text == "s");
+        }
         self.add(setting, row.repeat != Repeat::Accumulates);
     }
 
@@ -393,11 +400,20 @@ impl<'a> Parser<'a> {
             let setting = Setting { name: SettingName::Vdev(option.name), span: token.span, argument };
             return self.add(setting, !option.repeatable);
         }
+        if let Scope::Ignored(_, Some(vdev)) = self.scope
+            && let Some(option) = vdev.option(&token.text).filter(|_| !token.quoted)
+        {
+            if !option.argument.is_empty() {
+                self.argument(option.name, Shape::Text, true);
+            }
+            return;
+        }
         self.unknown(token);
-        // What follows belongs to the word nobody knows, until there is one that somebody does.
+        // What follows belongs to the word nobody knows, until there is one that somebody does. Lines mean nothing, but
+        // people begin options with them: a mistake in the next line is most likely another one.
         while let Some(next) = self.tokens.peek().cloned() {
             let known = Row::is_word(&next.text) || self.own_option(&next).is_some();
-            if known && !next.quoted {
+            if (known && !next.quoted) || next.starts_line {
                 break;
             }
             self.next();
@@ -408,7 +424,8 @@ impl<'a> Parser<'a> {
         let word = token.text.as_str();
         let elsewhere = ROWS.iter().find(|row| row.spelling == word).filter(|_| !token.quoted);
         match (self.scope, elsewhere) {
-            (Scope::Ignored(..), _) => {}
+            // Whose options nobody knows.
+            (Scope::Ignored(_, None), _) => {}
             (_, Some(row)) => {
                 let opener = row.within.opener().unwrap_or("vm");
                 self.error(token.span, format!("`{word}` applies to a `{opener}`, and there is none here"), "");
@@ -419,14 +436,18 @@ impl<'a> Parser<'a> {
                 self.error(token.span, format!("`{word}` of `vdev {}`: known, not supported yet", words.name), "");
             }
             (scope, None) => {
-                let own = match scope {
-                    Scope::Vdev(words) => words.options.as_slice(),
-                    _ => &[],
+                let (own, known): (&[VdevOption], &[KnownOption]) = match scope {
+                    Scope::Vdev(words) => (&words.options, &[]),
+                    Scope::Ignored(_, Some(vdev)) => (&[], vdev.options),
+                    _ => (&[], &[]),
                 };
-                let all = ROWS.iter().map(|row| row.spelling).chain(own.iter().map(|option| option.name));
+                let own = own.iter().map(|option| option.name).chain(known.iter().map(|option| option.name));
+                let all = ROWS.iter().map(|row| row.spelling).chain(own);
                 let hint = nearest(word, all).map_or(String::new(), |near| format!("did you mean `{near}`?"));
                 let what = match scope {
-                    Scope::Vdev(words) => format!("neither an option of `vdev {}` nor any other", words.name),
+                    Scope::Vdev(VdevWords { name, .. }) | Scope::Ignored(_, Some(KnownVdev { name, .. })) => {
+                        format!("neither an option of `vdev {name}` nor any other")
+                    }
                     _ => "not an option".to_string(),
                 };
                 self.error(token.span, format!("`{word}` is {what}"), &hint);

@@ -101,6 +101,13 @@ fn sizes_are_bounded() {
 }
 
 #[test]
+fn the_first_word_of_a_line_is_known_as_such() {
+    let (tokens, ..) = lexed(b"cpu sched 8 # x\n\n  ram 1M\r\ncmdline \"a\\\nb\" rom");
+    let first: Vec<_> = tokens.iter().filter(|token| token.starts_line).map(|token| token.text.as_str()).collect();
+    assert_eq!(first, ["ram", "cmdline"], "and nobody asks about the very first");
+}
+
+#[test]
 fn spans_cover_the_quotes() {
     let (tokens, _, sources) = lexed(b"  >\"a b\"c # x");
     assert_eq!(sources.text(tokens[0].span), ">\"a b\"c");

@@ -122,3 +122,164 @@ fn system_is_expected_first() {
     let (document, shown) = read("ram 1M system late");
     assert!(!document.diagnostics.has_errors() && shown.contains("move it to the top"), "{shown}");
 }
+
+#[test]
+fn a_later_name_overrides_the_first_without_a_word() {
+    let document = good("system a ram 1M system b");
+    assert_eq!(document.statements.len(), 2);
+    assert_eq!(document.statements[1].value(), &Value::Text("b".into()));
+}
+
+#[test]
+fn the_policy_of_a_sporadic_server_may_be_a_word_of_its_own() {
+    bad("cpu sched 20,10,3,1000,500 s ram 1M", &["a sporadic server is known, not supported yet"]);
+    bad("cpu sched 20,10,3,1000,500s ram 1M", &["a sporadic server is known, not supported yet"]);
+    bad("cpu sched 20 s ram 1M", &["`s` is not an option"]);
+}
+
+#[test]
+fn options_of_a_vdev_that_is_not_here_yet_are_known_all_the_same() {
+    bad("vdev virtio-blk hostdev /dev/hd0 legacy threads 4 loc 0x1c0d0000 intr gic:41 name x", &["`vdev virtio-blk`"]);
+    let (document, shown) = read("vdev virtio-blk hostdve /dev/hd0\nrma 3M");
+    assert_eq!(document.diagnostics.iter().count(), 3, "{shown}");
+    assert!(
+        shown.contains("neither an option of `vdev virtio-blk`") && shown.contains("did you mean `hostdev`?"),
+        "{shown}"
+    );
+    assert!(shown.contains("did you mean `ram`?"), "{shown}");
+}
+
+#[test]
+fn the_options_of_a_vdev_that_nobody_knows_are_not_judged() {
+    bad("vdev frobnicator colour blue loc 0x1000 intr x ram 1M", &["no vdev `frobnicator`", "there are gic, pl011"]);
+}
+
+#[test]
+fn a_word_in_quotes_is_no_option() {
+    bad("\"ram\" 1M", &["`ram` is not an option"]);
+    bad("system a \"@b\"", &["`@b` is not an option"]);
+}
+
+#[test]
+fn files_are_not_included_without_end() {
+    struct Endless;
+    impl Loader for Endless {
+        fn load(&mut self, path: &str) -> Option<Vec<u8>> {
+            // Each file includes another one twice.
+            let next = path.len();
+            Some(format!("@{0} @{0}", "x".repeat(next)).into_bytes())
+        }
+    }
+    let mut sources = Sources::new();
+    let root = sources.add_file("a", b"@b");
+    let document = parse(&mut sources, &[root], &mut Endless, &vocabulary());
+    assert!(document.diagnostics.has_errors());
+    assert!(sources.len() <= 1 + MAX_INCLUDES);
+}
+
+#[test]
+fn every_word_of_the_table_is_understood_or_refused_by_name() {
+    for row in ROWS {
+        // The context it needs, the word, and no argument: what is said must be about this word.
+        let opener = row.within.opener().map_or("", |opener| if opener == "vdev" { "vdev pl011" } else { opener });
+        let (document, shown) = read(&format!("{opener} {}", row.spelling));
+        let fine = document.diagnostics.is_empty();
+        assert!(fine || shown.contains(&format!("`{}`", row.spelling)) || shown.contains("`pass`"), "{row}: {shown}");
+        if row.status != Status::Supported {
+            assert!(shown.contains(&row.status.to_string()), "{row}: {shown}");
+        }
+    }
+}
+
+mod random {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn word() -> impl Strategy<Value = String> {
+        let words: Vec<String> = ROWS.iter().map(|row| row.spelling.to_string()).collect();
+        let arguments = [
+            "0x80000000,1M",
+            "1M",
+            "gic:37",
+            "gic",
+            "pl011",
+            "shmem",
+            "0x1000",
+            "8",
+            "20,10,3,4,5",
+            "s",
+            "a.bin",
+            "yes",
+            "exit-on-halt",
+            "register",
+            "ignore",
+            "fatal,info",
+            "slog",
+            "@more.conf",
+            "@a.qvmconf",
+            "\"a b\"",
+            "\"",
+            "#",
+            "nothing",
+            "hostdev",
+            "version",
+            "\n",
+            "\0",
+        ];
+        prop_oneof![
+            proptest::sample::select(words),
+            proptest::sample::select(arguments.map(String::from).to_vec()),
+            "\\PC{1,6}",
+        ]
+    }
+
+    proptest! {
+        /// Whatever words in whatever order: there is an end, and every place is in the text.
+        #[test]
+        fn any_words_give_a_document_whose_places_are_in_the_text(words in proptest::collection::vec(word(), 0..30)) {
+            let mut sources = Sources::new();
+            let root = sources.add_file("vms/a.qvmconf", words.join(" ").as_bytes());
+            let mut more = One("vms/more.conf", "cpu sched 3 @more.conf vdev pl011 loc");
+            let document = parse(&mut sources, &[root], &mut more, &vocabulary());
+            let inside = |span: Span| {
+                let length = sources.get(span.source).map_or(0, |source| source.text().len());
+                span.start <= span.end && span.end as usize <= length
+            };
+            for statement in &document.statements {
+                prop_assert!(inside(statement.span) && inside(statement.value_span()));
+                prop_assert!(statement.settings.iter().all(|setting| inside(setting.span) && inside(setting.value_span())));
+            }
+            for diagnostic in document.diagnostics.iter() {
+                prop_assert!(diagnostic.span.is_none_or(inside), "{diagnostic:?}");
+            }
+            prop_assert!(!sources.render_all(&document.diagnostics).to_string().contains('\0'));
+        }
+
+        /// A document written out again says the same.
+        #[test]
+        fn what_was_understood_can_be_written_and_read_again(words in proptest::collection::vec(word(), 0..30)) {
+            let (first, _) = read(&words.join(" "));
+            let text = written(&first);
+            let (again, shown) = read(&text);
+            prop_assert_eq!(written(&again), text, "{}", shown);
+        }
+    }
+
+    fn written(document: &Document) -> String {
+        let mut words: Vec<String> = Vec::new();
+        for statement in &document.statements {
+            let spelling = |keyword| ROWS.iter().find(|row| row.keyword == keyword).unwrap().spelling.to_string();
+            words.extend(statement.prefix.map(spelling));
+            words.push(spelling(statement.keyword));
+            words.extend(statement.arguments.iter().map(|argument| crate::quote(&argument.text)));
+            for setting in &statement.settings {
+                words.push(match setting.name {
+                    SettingName::Keyword(keyword) => spelling(keyword),
+                    SettingName::Vdev(name) => name.to_string(),
+                });
+                words.extend(setting.argument.iter().map(|argument| crate::quote(&argument.text)));
+            }
+        }
+        words.join(" ")
+    }
+}
