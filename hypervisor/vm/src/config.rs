@@ -1,12 +1,13 @@
 //! From a parsed configuration to the description of a VM.
 //!
 //! Answers for: what the options of the language mean, and all that can be found wrong with them without looking at files
-//! or making devices: memory that is not whole pages, controllers nobody has, interrupts and names used twice, CPUs the
-//! host does not have. Does not answer for: the language (`qvmconf`), addresses and images (`assemble`, `load`), whose
-//! errors it gives their place in the text ([`Spans::diagnostic`]).
+//! or making devices: memory that is not whole pages, two things at one address, controllers nobody has, interrupts and
+//! names used twice, CPUs the host does not have. Does not answer for: the language (`qvmconf`), images and how many
+//! address bits there are (`load`, `assemble`), whose errors it gives their place in the text ([`Spans::diagnostic`]).
 //!
 //! Everything that is wrong is reported in one go. Facts 1.5 to 1.10 and 2.2.
 
+mod addresses;
 mod cpus;
 mod memory;
 mod vdevs;
@@ -23,13 +24,21 @@ use qvmconf::{
     Diagnostic, Diagnostics, Document, LogFilters, SourceId, Sources, Span, Statement, Value, VdevOption, VdevWords,
     Vocabulary,
 };
-use types::Ipa;
+use types::{Ipa, Range};
 use vdev::{Factory, OptionStatus};
+use vgic::Vgic;
+
+use addresses::Claim;
+use memory::Memory;
+use vdevs::Vdevs;
 
 pub use cpus::{CpuConfig, CpuPolicy};
 
 /// Longest name of a VM: it stands in front of every line it prints.
 const MAX_NAME: usize = 32;
+
+/// What a VM is called that neither says so nor has a file with a name.
+const NAMELESS: &str = "vm";
 
 /// What a configuration is checked against.
 #[derive(Clone, Copy, Debug, Default)]
@@ -148,7 +157,8 @@ pub fn build(
     let memory = memory::read(&mut reader);
     let (loads, load_spans) = reader.loads();
     let cpus = cpus::read(&mut reader, limits);
-    let vdevs = vdevs::read(&mut reader, factories);
+    let mut vdevs = vdevs::read(&mut reader, factories);
+    reader.addresses(&memory, &mut vdevs, cpus.len());
     let description = Description {
         name,
         ram: memory.ram,
@@ -222,8 +232,9 @@ impl<'a> Reader<'a> {
 
     fn name(&mut self) -> String {
         let Some(statement) = self.last(Keyword::System) else {
-            let stem = self.document.stem.clone().unwrap_or_else(|| "vm".to_string());
-            return stem.chars().filter(|c| is_name_character(*c)).take(MAX_NAME).collect();
+            let stem = self.document.stem.as_deref().unwrap_or_default();
+            let name: String = stem.chars().filter(|c| is_name_character(*c)).take(MAX_NAME).collect();
+            return if name.is_empty() { NAMELESS.to_string() } else { name };
         };
         let name = text(statement.value()).unwrap_or_default();
         if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(is_name_character) {
@@ -232,6 +243,28 @@ impl<'a> Reader<'a> {
             self.error(statement.value_span(), message, &hint);
         }
         name
+    }
+
+    /// Sees that no two things are at one address.
+    fn addresses(&mut self, memory: &Memory, vdevs: &mut Vdevs, vcpus: usize) {
+        let ram = memory.ram.iter().zip(&memory.ram_spans).map(|(range, span)| ("`ram`", Some(*range), Some(*span)));
+        let rom = memory.rom.iter().zip(&memory.rom_spans).map(|(range, span)| ("`rom`", Some(*range), Some(*span)));
+        let size = u64::try_from(vcpus).unwrap_or(u64::MAX).saturating_mul(Vgic::REDISTRIBUTOR_SIZE);
+        let frames = [
+            (
+                "the interrupt controller's distributor",
+                Range::new(vdevs.distributor, Vgic::DISTRIBUTOR_SIZE),
+                vdevs.gic,
+            ),
+            ("the interrupt controller's redistributors", Range::new(vdevs.redistributors, size), vdevs.gic),
+        ];
+        let claims = ram.chain(rom).chain(frames).filter_map(|(what, range, span)| {
+            // One that runs over the end of the address space is `assemble`'s to report: it is beyond the host's bits.
+            Some(Claim { what: what.to_string(), range: range?, span })
+        });
+        let claims = claims.chain(vdevs.claims.drain(..)).collect();
+        let reserved: Vec<_> = memory.reserved.iter().copied().zip(memory.reserved_spans.iter().copied()).collect();
+        addresses::check(self, claims, &reserved);
     }
 
     fn loads(&mut self) -> (Vec<Load>, Vec<Span>) {

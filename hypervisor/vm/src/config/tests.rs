@@ -1,1 +1,490 @@
+use super::*;
+use alloc::vec;
+use std::collections::HashMap;
+use types::{CpuId, CpuSet, IntId};
 
+/// Other files than the configuration.
+struct Archive(HashMap<&'static str, &'static str>);
+
+impl Files for Archive {
+    fn file(&self, path: &str) -> Option<&[u8]> {
+        self.0.get(path).map(|text| text.as_bytes())
+    }
+}
+
+/// What comes of a text: a meaning or none, and what is said about it.
+fn read_all(text: &str, files: &Archive, limits: Limits) -> (Option<Configuration>, String) {
+    let mut sources = Sources::new();
+    let root = sources.add_file("vms/guest.qvmconf", text.as_bytes());
+    let document = qvmconf::parse(&mut sources, &[root], &mut Includes(files), &vocabulary(::vdevs::CATALOGUE));
+    match build(&document, &sources, ::vdevs::CATALOGUE, limits) {
+        Ok((configuration, warnings)) => (Some(configuration), sources.render_all(&warnings).to_string()),
+        Err(diagnostics) => (None, sources.render_all(&diagnostics).to_string()),
+    }
+}
+
+fn read(text: &str) -> (Option<Configuration>, String) {
+    read_all(text, &Archive(HashMap::new()), Limits::default())
+}
+
+/// The meaning of a text that is right.
+fn good(text: &str) -> Configuration {
+    let (configuration, said) = read(text);
+    assert_eq!(said, "");
+    configuration.unwrap()
+}
+
+/// The first lines of what is said about a text that is wrong: `LINE:COLUMN: error: MESSAGE`.
+fn errors(text: &str) -> Vec<String> {
+    let (configuration, said) = read(text);
+    assert!(configuration.is_none(), "nothing wrong with {text}: {said}");
+    let line = |line: &str| Some(line.strip_prefix("vms/guest.qvmconf:")?.trim().to_string());
+    said.lines().filter_map(line).collect()
+}
+
+/// Just one mistake, with these words in the message that points to it and in what goes with it.
+fn bad(text: &str, words: &[&str]) {
+    let (configuration, said) = read(text);
+    assert!(configuration.is_none(), "nothing wrong with {text}: {said}");
+    assert_eq!(said.matches(" error: ").count(), 1, "{said}");
+    for word in words {
+        assert!(said.contains(word), "no {word:?} in\n{said}");
+    }
+}
+
+fn range(start: u64, length: u64) -> Range<Ipa> {
+    Range::new(Ipa(start), length).unwrap()
+}
+
+const RAM: &str = "ram 0x80000000,16M\n";
+
+#[test]
+fn the_least_there_can_be_gets_the_defaults() {
+    let Configuration { description, cpus, exit_on_halt, loggers, .. } = good("ram 16M");
+    assert_eq!(description.name, "guest", "the file's name");
+    assert_eq!(description.ram, [range(0x8000_0000, 16 << 20)]);
+    assert_eq!((description.vcpus, cpus.len()), (1, 1), "no `cpu` is one");
+    assert_eq!(cpus[0], CpuConfig { priority: 10, policy: CpuPolicy::RoundRobin, runmask: None });
+    assert_eq!((description.distributor, description.redistributors), (Ipa(0x0800_0000), Ipa(0x080a_0000)));
+    assert_eq!(description.policy, Unsupported::default());
+    assert_eq!((description.entry, description.counter_offset), (None, None));
+    assert!(exit_on_halt && loggers.is_empty() && description.cmdline.is_none());
+    assert!(description.vdevs.is_empty() && description.loads.is_empty() && description.rom.is_empty());
+}
+
+#[test]
+fn every_option_arrives() {
+    let configuration = good(
+        "system full ram 0x80000000,1M rom 0,4K
+         cpu sched 20f runmask 0,2 cpu sched 8o
+         load 0x80000000,a.bin initrd load /b fdt load ../c guest load d data load e
+         cmdline \"quiet splash\" entry 0x80001000
+         set exit-on-halt off set counter-offset 5
+         unsupported instruction ignore unsupported register abort unsupported reference fail
+         logger fatal,debug slog logger info none
+         reserve loc 0x20000000,64K intr pic:99
+         vdev gic loc 0x30000000 gicr 0x30100000 name pic
+         vdev pl011 loc 0x1c090000 intr pic:37 hostdev >- name uart",
+    );
+    let Configuration { description, cpus, exit_on_halt, loggers, .. } = &configuration;
+    assert_eq!(description.name, "full");
+    assert_eq!(description.rom, [range(0, 4096)]);
+    assert_eq!(description.reserved, [range(0x2000_0000, 65536)]);
+    let runmask = CpuSet::of(CpuId(0)).union(CpuSet::of(CpuId(2)));
+    assert_eq!(
+        cpus[..],
+        [
+            CpuConfig { priority: 20, policy: CpuPolicy::Fifo, runmask: Some(runmask) },
+            CpuConfig { priority: 8, policy: CpuPolicy::RoundRobin, runmask: None },
+        ]
+    );
+    let loads: Vec<_> = description.loads.iter().map(|load| (load.kind, load.address, load.path.as_str())).collect();
+    assert_eq!(
+        loads,
+        [
+            (BlobKind::Detect, Some(Ipa(0x8000_0000)), "vms/a.bin"),
+            (BlobKind::Initrd, None, "b"),
+            (BlobKind::Fdt, None, "c"),
+            (BlobKind::Guest, None, "vms/d"),
+            (BlobKind::Data, None, "vms/e"),
+        ]
+    );
+    assert_eq!(description.cmdline.as_deref(), Some("quiet splash"));
+    assert_eq!((description.entry, description.counter_offset), (Some(Ipa(0x8000_1000)), Some(5)));
+    let Unsupported { instruction, reference, register } = description.policy;
+    assert_eq!((instruction, reference, register), (Action::Ignore, Action::Fail, Action::Abort));
+    assert!(!exit_on_halt);
+    assert_eq!(loggers.iter().map(|(_, destination)| *destination).collect::<Vec<_>>(), ["slog", "none"]);
+    assert!(loggers[0].0.contains("debug") && !loggers[0].0.contains("info"));
+    assert_eq!((description.distributor, description.redistributors), (Ipa(0x3000_0000), Ipa(0x3010_0000)));
+    let uart = &description.vdevs[0];
+    assert_eq!((uart.name.as_str(), uart.location, uart.interrupt), ("uart", Some(Ipa(0x1c09_0000)), Some(IntId(37))));
+    assert_eq!(uart.factory.name, "pl011");
+}
+
+#[test]
+fn all_ones_is_the_counter_offset_of_a_guest_whose_counter_starts_at_zero() {
+    assert_eq!(good("ram 1M set counter-offset 0xffffffffffffffff").description.counter_offset, None);
+    assert_eq!(good("ram 1M set counter-offset 0").description.counter_offset, Some(0));
+}
+
+#[test]
+fn the_last_of_what_is_said_twice_counts() {
+    let text = "system a ram 1M cmdline x cpu sched 8 sched 6 set exit-on-halt off set exit-on-halt on cmdline y";
+    let configuration = good(text);
+    assert_eq!(configuration.description.cmdline.as_deref(), Some("y"));
+    assert_eq!(configuration.cpus[0].priority, 6);
+    assert!(configuration.exit_on_halt);
+}
+
+#[test]
+fn memory_without_a_start_is_above_the_highest_before_it() {
+    let memory = |text| {
+        let Description { ram, rom, .. } = good(text).description;
+        [ram, rom].concat()
+    };
+    assert_eq!(
+        memory("ram 0x90000000,1M ram 0x80000000,1M ram 2M"),
+        [range(0x9000_0000, 1 << 20), range(0x8000_0000, 1 << 20), range(0x9010_0000, 2 << 20)]
+    );
+    assert_eq!(memory("rom 0,64K ram 1M"), [range(0x1_0000, 1 << 20), range(0, 0x1_0000)]);
+}
+
+#[test]
+fn memory_without_a_start_keeps_out_of_what_is_reserved() {
+    let text = "ram 1M ram 1M reserve loc 0x80180000,4K reserve loc 0x80181000,100";
+    assert_eq!(
+        good(text).description.ram,
+        [range(0x8000_0000, 1 << 20), range(0x8018_2000, 1 << 20)],
+        "wherever the reservation stands, and behind its last page"
+    );
+}
+
+#[test]
+fn memory_is_made_of_whole_pages_and_does_not_wrap() {
+    bad("ram 0x80000800,1M", &["1:5: error: ", "not whole pages", "multiples of 4K"]);
+    bad("ram 0x80000000,1M rom 0x1000,100", &["not whole pages"]);
+    bad("ram 0", &["a region of no bytes"]);
+    bad("ram 0xfffffffffffff000,8K", &["0x2000 bytes from 0xfffffffffffff000 on run over the end"]);
+    bad("ram 1M reserve loc 0xffffffffffffffff,2", &["run over the end"]);
+    bad("ram 1M ram 0xffffffffffffffff", &["run over the end"]);
+}
+
+#[test]
+fn there_are_limits_to_regions() {
+    let many = |count| "ram 4K ".repeat(count);
+    assert_eq!(good(&many(64)).description.ram.len(), 64);
+    bad(&many(65), &["more than 64 regions"]);
+    let reserves: String = (0..65).map(|n| format!("reserve loc {:#x},4K ", n << 12)).collect();
+    bad(&format!("{RAM}{reserves}"), &["more than 64 reserved regions"]);
+}
+
+#[test]
+fn memory_comes_before_what_is_loaded_into_it() {
+    bad("load x\nram 1M", &["1:1: error: ", "`load` before any `ram` or `rom`"]);
+    bad("ram 0x80000000,1M load 0x90000010,x ram 0x90000000,1M", &["`load` to 0x90000010 before the memory"]);
+    good("ram 0x80000000,1M load 0x80000010,x ram 0x90000000,1M load y load 0x90000000,z");
+}
+
+#[test]
+fn a_vm_without_ram_is_none() {
+    bad("system a rom 4K", &["vms/guest.qvmconf: error: the VM has no `ram`", "hint: as in"]);
+}
+
+#[test]
+fn one_mistake_is_one_message() {
+    // Each of these could make others look wrong.
+    bad("ram 0x80000000,12Q load x", &["`12Q` is no size"]);
+    bad("ram load x", &["`ram` wants"]);
+    bad("rma 128M load x", &["did you mean `ram`?"]);
+    bad("ram 1M vdev pl01 loc 0x1c090000 intr gci:37 hostdev >-", &["there is no vdev `pl01`"]);
+    bad("ram 1M vdev pl011 intr gic:37 loc 1c090000", &["write 0x1c090000"]);
+    bad("ram 1M vdev virtio-blk hostdev /dev/hd0 legacy loc 0x1c0d0000 intr gic:41", &["known, not supported yet"]);
+    bad("ram 1M pass loc mem:0x1000,0x1000,rw=0x2000 intr gic:40,u", &["`pass`: known, not supported yet"]);
+}
+
+#[test]
+fn all_mistakes_are_found_at_once_and_told_in_the_order_of_the_text() {
+    let text = "system a/b
+ram 0x80000000,1M
+ram 0x80080000,1M
+cpu sched 300
+cpu runmask 16
+frobnicate 3
+vdev pl011 loc 0x80000000 intr gic:5
+vdev pl011 loc 0x1c090000 intr pic:37
+vdev pl011 intr gic:1020
+entry 10000
+load ../../x
+unsupported register explode
+set counter-ofset 3";
+    let found = errors(text);
+    let places: Vec<_> =
+        found.iter().filter(|line| line.contains("error")).map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(
+        places,
+        ["1:8", "3:5", "4:11", "5:13", "6:1", "7:1", "7:32", "8:32", "9:1", "9:17", "10:7", "11:6", "12:22", "13:5"],
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn two_things_at_one_address_are_both_named() {
+    let uart = "vdev pl011 loc 0x1c090000 intr gic:37\n";
+    bad(
+        "ram 0x80000000,1M ram 0x800ff000,1M",
+        &[
+            "1:23: error: `ram` at 0x800ff000-0x801fefff overlaps `ram` at 0x80000000-0x800fffff",
+            "1:5: note: the other one",
+        ],
+    );
+    bad(&format!("{RAM}rom 0x80800000,4K"), &["2:5: error: `rom`", "overlaps `ram`"]);
+    bad(&format!("{RAM}{uart}vdev pl011 loc 0x1c090800"), &["3:1: error: `vdev pl011` at 0x1c090800", "2:1: note"]);
+    bad(
+        &format!("{RAM}vdev pl011 loc 0x80fff000 name uart"),
+        &["`vdev pl011 name uart` at 0x80fff000", "overlaps `ram`"],
+    );
+    bad(&format!("vdev pl011 loc 0x80fff000\n{RAM}"), &["2:5: error: `ram` at", "overlaps `vdev pl011`", "1:1: note"]);
+    bad("ram 0x8000000,64K", &["1:5: error: ", "the interrupt controller's distributor", "overlaps", "vdev gic loc"]);
+    bad(&format!("{RAM}vdev pl011 loc 0x080b0000"), &["the interrupt controller's redistributors"]);
+    bad(&format!("{RAM}vdev gic loc 0x80000000"), &["2:1: error: the interrupt controller's distributor", "1:5: note"]);
+    bad(&format!("{RAM}vdev gic loc 0x10000000 gicr 0x10000000"), &["redistributors at", "overlaps", "distributor at"]);
+}
+
+#[test]
+fn every_vcpu_has_a_redistributor_that_takes_room() {
+    let text = |cpus: usize| format!("{RAM}vdev pl011 loc 0x080e0000 {}", "cpu ".repeat(cpus));
+    good(&text(2));
+    bad(&text(3), &["redistributors at 0x80a0000-0x80fffff"]);
+}
+
+#[test]
+fn things_that_touch_are_not_at_one_address() {
+    good("ram 0x80000000,1M rom 0x80100000,4K vdev pl011 loc 0x80101000 vdev pl011 loc 0x80102000");
+}
+
+#[test]
+fn every_one_of_many_overlaps_is_reported() {
+    let found =
+        errors("ram 0x80000000,1M\nvdev pl011 loc 0x80000000\nvdev pl011 loc 0x80001000\nvdev pl011 loc 0x80002000");
+    assert_eq!(found.iter().filter(|line| line.contains(" error: ")).count(), 3, "{found:#?}");
+}
+
+#[test]
+fn what_the_configuration_places_itself_in_reserved_space_is_worth_a_warning() {
+    let (configuration, said) = read(&format!("{RAM}reserve loc 0x1c000000,1M\nvdev pl011 loc 0x1c090000 intr gic:37"));
+    assert!(configuration.is_some());
+    assert!(said.contains("3:1: warning: `vdev pl011` at 0x1c090000-0x1c090fff is in 0x1c000000-0x1c0fffff"), "{said}");
+    assert!(said.contains("2:13: note: reserved here"), "{said}");
+    let (configuration, said) = read(&format!("{RAM}reserve intr gic:37\nvdev pl011 loc 0x1c090000 intr gic:37"));
+    assert!(configuration.is_some() && said.contains("3:32: warning: interrupt 37 is reserved"), "{said}");
+}
+
+#[test]
+fn what_nobody_placed_cannot_be_in_reserved_space() {
+    bad(&format!("{RAM}reserve loc 0x08000000,4K"), &["2:13: error: ", "cannot be reserved", "vdev gic loc"]);
+    bad(&format!("{RAM}reserve intr pic:37"), &["no interrupt controller `pic`"]);
+    bad(&format!("{RAM}reserve cpu"), &["`reserve` of nothing"]);
+}
+
+#[test]
+fn an_interrupt_is_a_shared_line_of_the_controller_there_is() {
+    let uart = |intr: &str| format!("{RAM}vdev pl011 loc 0x1c090000 intr {intr}");
+    assert_eq!(good(&uart("gic:32")).description.vdevs[0].interrupt, Some(IntId(32)));
+    assert_eq!(good(&uart("gic:1019")).description.vdevs[0].interrupt, Some(IntId(1019)));
+    for line in ["gic:0", "gic:31", "gic:1020", "gic:4294967295"] {
+        bad(&uart(line), &["2:32: error: ", "is no shared interrupt", "32 to 1019"]);
+    }
+    bad(&uart("gci:37"), &["there is no interrupt controller `gci`", "did you mean `gic:37`?"]);
+    bad(&uart("ioapic:37"), &["there is no interrupt controller `ioapic`", "is called `gic`"]);
+    bad(&format!("{}\nvdev pl011 loc 0x1c0a0000 intr gic:32", uart("gic:32")), &["interrupt 32 is used twice", "note"]);
+}
+
+#[test]
+fn an_interrupt_controller_stands_before_the_devices_that_name_it() {
+    let uart = "vdev pl011 loc 0x1c090000 intr gic:37\n";
+    good(&format!("{RAM}vdev gic version 3\n{uart}"));
+    bad(
+        &format!("{RAM}{uart}vdev gic version 3"),
+        &["2:32: error: `gic:37`", "stands before", "3:1: note: it is here"],
+    );
+    good(&format!("{RAM}vdev pl011 loc 0x1c090000 vdev gic version 3"));
+    good(&format!("{RAM}vdev gic name pic vdev pl011 loc 0x1c090000 intr pic:37"));
+    bad(&format!("{RAM}vdev gic name pic {uart}"), &["no interrupt controller `gic`", "did you mean `pic:37`?"]);
+    bad(&format!("{RAM}vdev gic vdev gic"), &["a second interrupt controller", "the first one"]);
+}
+
+#[test]
+fn the_gic_is_version_three_in_frames_of_64_kib() {
+    bad(&format!("{RAM}vdev gic version 2"), &["2:18: error: `version 2`: known, not supported yet"]);
+    bad(&format!("{RAM}vdev gic gicc 0x2c000000"), &["`gicc` of `vdev gic`: known, not supported yet"]);
+    bad(&format!("{RAM}vdev gic its 0x8080000 num-lpis 64"), &["`its` of `vdev gic`"]);
+    bad(&format!("{RAM}vdev gic loc 0x10001000"), &["no distributor can be at 0x10001000", "multiples of 64K"]);
+    bad(&format!("{RAM}vdev gic gicr 0x10001000"), &["2:15: error: no redistributor can be at 0x10001000"]);
+    bad(&format!("{RAM}vdev gic intr gic:40"), &["`vdev gic` raises no interrupt"]);
+}
+
+#[test]
+fn a_device_says_where_it_is_in_a_space_that_there_is() {
+    bad(&format!("{RAM}vdev pl011 intr gic:37"), &["2:1: error: `vdev pl011` needs a `loc`", "loc 0x1c090000"]);
+    bad(&format!("{RAM}vdev pl011 loc io:0x3f8"), &["`io:` is for x86"]);
+    bad(&format!("{RAM}vdev pl011 loc pci:0:1"), &["`pci:`: known, not supported yet"]);
+    bad(&format!("{RAM}vdev pl011 loc 0x1c090004"), &["2:16: error: no device can be at 0x1c090004"]);
+    bad(&format!("{RAM}vdev pl011 loc 0xfffffffffffff008"), &["runs over the end of the address space"]);
+}
+
+#[test]
+fn the_options_of_a_device_are_checked_by_its_factory() {
+    bad(&format!("{RAM}vdev pl011 loc 0x1c090000 hostdev >"), &["2:35: error: ", "names no back end"]);
+    bad(&format!("{RAM}vdev gic version 4"), &["2:18: error: ", "must be from 2 to 3"]);
+    bad(&format!("{RAM}vdev gic gicr 10000000000000000000000"), &["does not fit in 64 bits"]);
+    bad(&format!("{RAM}vdev pl011 loc 0x1c090000 baud 115200"), &["`baud` is neither an option of `vdev pl011`"]);
+}
+
+#[test]
+fn devices_are_told_apart() {
+    let uart = |n: u64, more: &str| format!("vdev pl011 loc {:#x} {more}\n", 0x1c09_0000 + (n << 12));
+    let names =
+        |text: String| -> Vec<String> { good(&text).description.vdevs.into_iter().map(|vdev| vdev.name).collect() };
+    assert_eq!(names([RAM, &uart(0, ""), &uart(1, ""), &uart(2, "")].concat()), ["pl011", "pl011-2", "pl011-3"]);
+    assert_eq!(
+        names([RAM, &uart(0, ""), &uart(1, "name pl011"), &uart(2, "name a:b/c.d")].concat()),
+        ["pl011-2", "pl011", "a:b/c.d"],
+        "a name that was given is never taken by one that was not"
+    );
+    bad(&[RAM, &uart(0, "name a"), &uart(1, "name a")].concat(), &["two devices are called `a`", "the other one"]);
+    bad(&[RAM, &uart(0, "name \"a b\"")].concat(), &["`a b` cannot name a device"]);
+    bad(&[RAM, "vdev gic name uart ", &uart(0, "name uart")].concat(), &["two devices are called `uart`"]);
+}
+
+#[test]
+fn there_are_limits_to_devices_and_vcpus() {
+    let uarts =
+        |count: u64| (0..count).map(|n| format!("vdev pl011 loc {:#x} ", 0x1000_0000 + (n << 12))).collect::<String>();
+    assert_eq!(good(&format!("{RAM}{}", uarts(256))).description.vdevs.len(), 256);
+    bad(&format!("{RAM}{}", uarts(257)), &["more than 256 devices"]);
+    assert_eq!(good(&format!("{RAM}{}", "cpu ".repeat(64))).cpus.len(), 64);
+    bad(&format!("{RAM}{}", "cpu ".repeat(65)), &["more than 64 vCPUs"]);
+}
+
+#[test]
+fn a_vcpu_runs_on_cpus_that_the_host_has() {
+    let runmask =
+        |text: &str, cpus| read_all(&format!("{RAM}cpu runmask {text}"), &Archive(HashMap::new()), Limits { cpus });
+    assert!(runmask("0,1", Some(2)).0.is_some());
+    let (configuration, said) = runmask("0,2", Some(2));
+    assert!(configuration.is_none() && said.contains("2:13: error: the host has no CPU 2"), "{said}");
+    assert!(said.contains("its CPUs are 0 to 1"), "{said}");
+    assert!(runmask("15", None).0.is_some(), "on a PC nobody knows how many there are");
+    assert!(runmask("16", None).0.is_none(), "more than any host has");
+}
+
+#[test]
+fn a_vm_has_a_name_that_can_stand_before_a_line() {
+    assert_eq!(good("system a-Z_0.9 ram 1M").description.name, "a-Z_0.9");
+    bad(&format!("system \"\" {RAM}"), &["`` cannot name a VM"]);
+    bad(&format!("system a/b {RAM}"), &["1:8: error: `a/b` cannot name a VM", "letters, digits"]);
+    bad(&format!("system {} {RAM}", "a".repeat(33)), &["cannot name a VM"]);
+    let nameless = |path| {
+        let mut sources = Sources::new();
+        let root = sources.add_file(path, RAM.as_bytes());
+        let document = qvmconf::parse(&mut sources, &[root], &mut qvmconf::NoFiles, &Vocabulary::default());
+        build(&document, &sources, &[], Limits::default()).unwrap().0.description.name
+    };
+    assert_eq!(nameless("vms/my guest!.qvmconf"), "myguest");
+    assert_eq!(nameless("vms/!!!.qvmconf"), "vm");
+}
+
+#[test]
+fn a_name_that_comes_late_is_worth_a_warning() {
+    let (configuration, said) = read("ram 1M\nsystem late");
+    assert_eq!(configuration.unwrap().description.name, "late");
+    assert!(said.contains("2:1: warning: `system` stands first"), "{said}");
+}
+
+#[test]
+fn files_are_found_from_the_folder_of_the_text_that_names_them() {
+    let files = Archive(HashMap::from([("lib/kernel.conf", "load Image\ninitrd load /boot/initrd")]));
+    let (configuration, said) = read_all("ram 1M\n@../lib/kernel.conf\nload ./../x/./y", &files, Limits::default());
+    assert_eq!(said, "");
+    let paths: Vec<_> = configuration.unwrap().description.loads.into_iter().map(|load| load.path).collect();
+    assert_eq!(paths, ["lib/Image", "boot/initrd", "x/y"]);
+    bad(&format!("{RAM}load ../../x"), &["2:6: error: `../../x`: the path leads out of the archive"]);
+    bad(&format!("{RAM}load ../vms/.."), &["names no file"]);
+}
+
+#[test]
+fn mistakes_in_an_included_file_are_shown_there() {
+    let files = Archive(HashMap::from([("vms/memory.conf", "\n  ram 3Q\n")]));
+    let (configuration, said) = read_all("@memory.conf load x", &files, Limits::default());
+    assert!(configuration.is_none());
+    assert_eq!(
+        said.lines().next(),
+        Some("vms/memory.conf:2:7: error: `ram`: `3Q` is no size: `Q` is not a digit"),
+        "{said}"
+    );
+}
+
+#[test]
+fn options_of_a_command_line_go_on_where_the_file_ends() {
+    let mut sources = Sources::new();
+    let file = sources.add_file("vms/guest.qvmconf", b"system guest ram 1M cpu sched 8");
+    let line = sources.add_text("command line", "", "sched 9 cmdline \"a b\" system other");
+    let document = qvmconf::parse(&mut sources, &[file, line], &mut qvmconf::NoFiles, &Vocabulary::default());
+    let (configuration, warnings) = build(&document, &sources, &[], Limits::default()).unwrap();
+    assert!(warnings.is_empty(), "{}", sources.render_all(&warnings));
+    assert_eq!(configuration.cpus[0].priority, 9);
+    assert_eq!(configuration.description.cmdline.as_deref(), Some("a b"));
+    assert_eq!(configuration.description.name, "other");
+}
+
+#[test]
+fn errors_of_assembly_are_shown_where_their_subject_stands() {
+    let text = "ram 0x80000000,1M\nload a\nvdev pl011 loc 0x1c090000\nvdev gic version 3";
+    let spans = good(text).spans;
+    let mut sources = Sources::new();
+    sources.add_file("g", text.as_bytes());
+    let shown = |subject, other, place| {
+        let error = AssembleError { subject, other, place, message: "wrong".to_string(), hint: Some("right") };
+        sources.render(&spans.diagnostic(&error)).to_string()
+    };
+    assert!(shown(Subject::Ram(0), None, None).starts_with("g:1:5: error: wrong\n"));
+    assert!(shown(Subject::Vdev(0), None, None).starts_with("g:3:1: error: wrong\n"));
+    assert!(shown(Subject::InterruptController, None, None).starts_with("g:4:1: error: wrong\n"));
+    assert!(shown(Subject::Load(0), Some(Subject::Ram(0)), None).contains("g:1:5: note: the other one\n"));
+    assert!(shown(Subject::Vm, None, None).starts_with("g: error: wrong\n    hint: right\n"));
+    let place = vdev::Place { source: 0, start: 18, end: 22 };
+    assert!(shown(Subject::Vm, None, Some(place)).starts_with("g:2:1: error: wrong\n"));
+}
+
+#[test]
+fn the_table_of_devices_in_the_documentation_is_that_of_the_factories() {
+    let supports = |vdev: &str, option: Option<&str>| {
+        let factory = ::vdevs::CATALOGUE.iter().find(|factory| factory.name == vdev);
+        let works = |name| {
+            let named = |spec: &&vdev::OptionSpec| spec.name == name && spec.status == OptionStatus::Supported;
+            factory.is_some_and(|factory| factory.options.iter().any(|spec| named(&spec)))
+        };
+        option.map_or(factory.is_some(), works)
+    };
+    let table = qvmconf::words::VdevReference(supports).to_string();
+    let shown = include_str!("../../../docs/qvmconf.md")
+        .split_once("<!-- vdevs: generated -->\n")
+        .and_then(|(_, rest)| rest.split_once("<!-- end -->"))
+        .map(|(table, _)| table);
+    assert_eq!(
+        shown.map(str::trim),
+        Some(table.trim()),
+        "docs/qvmconf.md is out of date: put between its marks what stands on the right"
+    );
+}
+
+#[test]
+fn every_option_of_every_device_is_in_the_table_of_words() {
+    let unknown: Vec<_> = ::vdevs::CATALOGUE
+        .iter()
+        .flat_map(|factory| factory.options.iter().map(move |option| (factory.name, option.name)))
+        .filter(|(vdev, option)| qvmconf::words::KnownVdev::find(vdev).and_then(|vdev| vdev.option(option)).is_none())
+        .collect();
+    assert_eq!(unknown, vec![]);
+}

@@ -2,15 +2,17 @@
 //!
 //! The interrupt controller is apart: it is in every VM, and naming it only changes its options.
 
+use super::addresses::Claim;
 use super::{Reader, is_name_character, place_of, span_of};
 use crate::assemble::VdevDescription;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use qvmconf::words::Keyword;
-use qvmconf::{Interrupt, Place, Setting, SettingName, Span, Statement, Value, nearest};
-use types::{IntId, Ipa};
+use qvmconf::{Diagnostic, Interrupt, Place, Setting, SettingName, Span, Statement, Value, nearest};
+use types::{IntId, Ipa, Range};
 use vdev::{Factory, FactoryFlags, Given, Numbers, OptionError, Options};
+use vgic::Vgic;
 
 /// Where the distributor is unless `loc` says otherwise, and the redistributors unless `gicr` does: as on QEMU's virt
 /// machine, so that guests made for it find them where they expect them.
@@ -23,12 +25,26 @@ const MAX_VDEVS: usize = 256;
 /// The interrupt controller when nobody names it.
 const IMPLICIT_CONTROLLER: &str = "gic";
 
+/// What the bus wants of the address of a device: no register is split by it.
+const REGISTER_ALIGNMENT: u64 = 8;
+
+const FRAME_HINT: &str = "its frames are at multiples of 64K";
+
 pub(super) struct Vdevs {
     pub(super) list: Vec<VdevDescription>,
     pub(super) spans: Vec<Span>,
     pub(super) distributor: Ipa,
     pub(super) redistributors: Ipa,
     pub(super) gic: Option<Span>,
+    /// Devices that have addresses.
+    pub(super) claims: Vec<Claim>,
+}
+
+/// The interrupt controller of the VM.
+struct Controller {
+    name: String,
+    /// The place of its `vdev`, and which of them it is; `None` if nobody named it.
+    named: Option<(usize, Span)>,
 }
 
 /// Numbers as the language writes them.
@@ -50,30 +66,24 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
         distributor: DISTRIBUTOR,
         redistributors: REDISTRIBUTORS,
         gic: None,
+        claims: Vec::new(),
     };
-    let mut controller = IMPLICIT_CONTROLLER.to_string();
+    let known: Vec<(usize, &Statement, &'static Factory)> = reader
+        .all(Keyword::Vdev)
+        .enumerate()
+        .filter_map(|(index, statement)| Some((index, statement, factory_of(factories, statement)?)))
+        .collect();
+    let names = Names::read(reader, &known);
+    let controller = controller(reader, &known, &names);
     let mut interrupts: Vec<(IntId, Span)> = Vec::new();
-    for statement in reader.all(Keyword::Vdev) {
-        let Value::Text(kind) = statement.value() else { continue };
-        let Some(factory) = factories.iter().find(|factory| factory.name == kind) else { continue };
-        let Some(options) = options(reader, factory, statement) else { continue };
-        let name = name(reader, statement, kind);
-        let (location, interrupt) =
-            (location(reader, factory, statement), interrupt(reader, factory, statement, &controller));
+    for &(index, statement, factory) in &known {
+        let options = options(reader, factory, statement);
+        let location = location(reader, factory, statement);
+        let interrupt = interrupt(reader, factory, (index, statement), &controller);
+        let Some(options) = options else { continue };
         if factory.flags.contains(FactoryFlags::PIC) {
-            if let Some(first) = vdevs.gic {
-                reader.conflict(statement.span, "a second interrupt controller", first, "the first one");
-                continue;
-            }
-            if !vdevs.list.is_empty() && name != IMPLICIT_CONTROLLER {
-                reader.error(statement.span, "an interrupt controller stands before the devices that use it", "");
-            }
-            (vdevs.gic, controller) = (Some(statement.span), name);
-            vdevs.distributor = location.unwrap_or(DISTRIBUTOR);
-            vdevs.redistributors = options.address("gicr").unwrap_or(REDISTRIBUTORS);
-            if options.number("version") == Some(2) {
-                let place = options.place("version").and_then(span_of).unwrap_or(statement.span);
-                reader.error(place, "`version 2`: known, not supported yet", "");
+            if controller.named.is_some_and(|(named, _)| named == index) {
+                place_controller(reader, &mut vdevs, statement, location, &options);
             }
             continue;
         }
@@ -88,11 +98,99 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
             break;
         }
         let interrupt = interrupt.map(|(intid, _)| intid);
-        let name = distinct(&vdevs.list, name);
+        let name = names.of(index, factory.name, &vdevs.list);
+        let span = statement.span.to(statement.value_span());
+        if let Some(range) = location.and_then(|at| region(reader, factory, at, statement)) {
+            let what = match names.explicit(index) {
+                Some(name) => format!("`vdev {} name {name}`", factory.name),
+                None => format!("`vdev {}`", factory.name),
+            };
+            vdevs.claims.push(Claim { what, range, span: Some(span) });
+        }
         vdevs.list.push(VdevDescription { factory, name, location, interrupt, options });
-        vdevs.spans.push(statement.span.to(statement.value_span()));
+        vdevs.spans.push(span);
     }
+    reserved_interrupts(reader, &controller, &interrupts);
     vdevs
+}
+
+fn factory_of(factories: &[&'static Factory], statement: &Statement) -> Option<&'static Factory> {
+    let Value::Text(kind) = statement.value() else { return None };
+    factories.iter().find(|factory| factory.name == kind).copied()
+}
+
+/// The one interrupt controller that there is.
+fn controller(reader: &mut Reader<'_>, known: &[(usize, &Statement, &'static Factory)], names: &Names) -> Controller {
+    let mut controller = Controller { name: IMPLICIT_CONTROLLER.to_string(), named: None };
+    for &(index, statement, factory) in known.iter().filter(|(_, _, factory)| factory.flags.contains(FactoryFlags::PIC))
+    {
+        match controller.named {
+            Some((_, first)) => {
+                reader.conflict(statement.span, "a second interrupt controller", first, "the first one");
+            }
+            None => {
+                let name = names.explicit(index).unwrap_or(factory.name).to_string();
+                controller = Controller { name, named: Some((index, statement.span)) };
+            }
+        }
+    }
+    controller
+}
+
+/// What its options say about the interrupt controller.
+fn place_controller(
+    reader: &mut Reader<'_>,
+    vdevs: &mut Vdevs,
+    statement: &Statement,
+    location: Option<Ipa>,
+    options: &Options,
+) {
+    vdevs.gic = Some(statement.span.to(statement.value_span()));
+    vdevs.distributor = location.unwrap_or(DISTRIBUTOR);
+    vdevs.redistributors = options.address("gicr").unwrap_or(REDISTRIBUTORS);
+    // IHI 0069, "GIC memory-mapped register access": frames of 64 KiB, at multiples of that.
+    let misplaced = |at: Ipa| !at.is_aligned(Vgic::DISTRIBUTOR_SIZE);
+    let place = |option| options.place(option).and_then(span_of).unwrap_or(statement.span);
+    if misplaced(vdevs.distributor) {
+        let span = statement.setting(Keyword::Loc).map_or(statement.span, Setting::value_span);
+        reader.error(span, format!("no distributor can be at {}", vdevs.distributor), FRAME_HINT);
+    }
+    if misplaced(vdevs.redistributors) {
+        reader.error(place("gicr"), format!("no redistributor can be at {}", vdevs.redistributors), FRAME_HINT);
+    }
+    if options.number("version") == Some(2) {
+        reader.error(place("version"), "`version 2`: known, not supported yet", "");
+    }
+}
+
+/// Where the registers of a device are.
+fn region(reader: &mut Reader<'_>, factory: &Factory, at: Ipa, statement: &Statement) -> Option<Range<Ipa>> {
+    let span = statement.setting(Keyword::Loc).map_or(statement.span, Setting::value_span);
+    if !at.is_aligned(REGISTER_ALIGNMENT) {
+        reader.error(span, format!("no device can be at {at}"), "addresses of devices are multiples of 8");
+        return None;
+    }
+    let range = Range::new(at, factory.region_size);
+    if range.is_none() {
+        reader.error(span, format!("`vdev {}` at {at} runs over the end of the address space", factory.name), "");
+    }
+    range
+}
+
+/// `reserve intr`: nothing is given an interrupt automatically yet, so there is only to see that it makes sense.
+fn reserved_interrupts(reader: &mut Reader<'_>, controller: &Controller, used: &[(IntId, Span)]) {
+    for statement in reader.all(Keyword::Reserve) {
+        let intr = |setting: &&Setting| setting.name == SettingName::Keyword(Keyword::Intr);
+        for setting in statement.settings.iter().filter(intr) {
+            let Value::Interrupt(interrupt) = setting.value() else { continue };
+            let span = setting.value_span();
+            let Some(intid) = line(reader, interrupt, span, controller, None) else { continue };
+            if let Some((_, user)) = used.iter().find(|(used, _)| *used == intid) {
+                let warning = Diagnostic::warning(*user, format!("interrupt {} is reserved", intid.0));
+                reader.diagnostics.push(warning.note(span, "reserved here"));
+            }
+        }
+    }
 }
 
 /// The device's own options, checked against its factory.
@@ -118,26 +216,46 @@ fn options(reader: &mut Reader<'_>, factory: &'static Factory, statement: &State
     }
 }
 
-fn name(reader: &mut Reader<'_>, statement: &Statement, kind: &str) -> String {
-    let Some(setting) = statement.setting(Keyword::Name) else { return kind.to_string() };
-    match setting.value() {
-        Value::Text(name) if !name.is_empty() && name.chars().all(|c| is_name_character(c) || c == '/') => name.clone(),
-        Value::Text(name) => {
-            let hint = "letters, digits, `-`, `_`, `.` and `/`";
-            reader.error(setting.value_span(), format!("`{name}` cannot name a device"), hint);
-            kind.to_string()
-        }
-        _ => kind.to_string(),
-    }
-}
+/// What the devices are called that say so, by the index of their `vdev`.
+struct Names(Vec<(usize, String)>);
 
-/// Two devices of one kind without a `name` are told apart by a number.
-fn distinct(list: &[VdevDescription], name: String) -> String {
-    let taken = |candidate: &str| list.iter().any(|vdev| vdev.name == candidate);
-    if !taken(&name) {
-        return name;
+impl Names {
+    fn read(reader: &mut Reader<'_>, known: &[(usize, &Statement, &'static Factory)]) -> Self {
+        let mut names: Vec<(usize, String, Span)> = Vec::new();
+        for (index, statement, _) in known {
+            let Some(setting) = statement.setting(Keyword::Name) else { continue };
+            let (Value::Text(name), span) = (setting.value(), setting.value_span()) else { continue };
+            // QNX: a colon is allowed too, though nobody can refer to such an interrupt controller (facts 1.4).
+            if name.is_empty() || !name.chars().all(|c| is_name_character(c) || matches!(c, '/' | ':')) {
+                let hint = "letters, digits, `-`, `_`, `.`, `:` and `/`";
+                reader.error(span, format!("`{name}` cannot name a device"), hint);
+            } else if let Some((_, _, other)) = names.iter().find(|(_, taken, _)| taken == name) {
+                reader.conflict(span, format!("two devices are called `{name}`"), *other, "the other one");
+            } else {
+                names.push((*index, name.clone(), span));
+            }
+        }
+        Self(names.into_iter().map(|(index, name, _)| (index, name)).collect())
     }
-    (2..=MAX_VDEVS).map(|n| format!("{name}-{n}")).find(|candidate| !taken(candidate)).unwrap_or(name)
+
+    fn explicit(&self, index: usize) -> Option<&str> {
+        self.0.iter().find(|(named, _)| *named == index).map(|(_, name)| name.as_str())
+    }
+
+    /// Its name; devices of one kind that do not say are told apart by a number.
+    fn of(&self, index: usize, kind: &str, list: &[VdevDescription]) -> String {
+        if let Some(name) = self.explicit(index) {
+            return name.to_string();
+        }
+        let taken = |candidate: &str| {
+            self.0.iter().any(|(_, name)| name == candidate) || list.iter().any(|vdev| vdev.name == candidate)
+        };
+        if !taken(kind) {
+            return kind.to_string();
+        }
+        let numbered = (2..=MAX_VDEVS.saturating_mul(2)).map(|n| format!("{kind}-{n}"));
+        numbered.into_iter().find(|candidate| !taken(candidate)).unwrap_or_default()
+    }
 }
 
 fn location(reader: &mut Reader<'_>, factory: &Factory, statement: &Statement) -> Option<Ipa> {
@@ -172,8 +290,8 @@ fn location(reader: &mut Reader<'_>, factory: &Factory, statement: &Statement) -
 fn interrupt(
     reader: &mut Reader<'_>,
     factory: &Factory,
-    statement: &Statement,
-    controller: &str,
+    (index, statement): (usize, &Statement),
+    controller: &Controller,
 ) -> Option<(IntId, Span)> {
     let Some(setting) = statement.setting(Keyword::Intr) else {
         if factory.flags.intersects(FactoryFlags::INTR_REQUIRED | FactoryFlags::INTR_UNLESS_PCI) {
@@ -187,20 +305,38 @@ fn interrupt(
         reader.error(span, format!("`vdev {}` raises no interrupt", factory.name), "");
         return None;
     }
-    let Value::Interrupt(Interrupt { controller: named, line }) = setting.value() else { return None };
-    if named != controller {
-        let hint = match nearest(named, [controller]) {
+    let Value::Interrupt(interrupt) = setting.value() else { return None };
+    line(reader, interrupt, span, controller, Some(index)).map(|intid| (intid, span))
+}
+
+/// The INTID of a line of the interrupt controller, named by the `vdev` of this index.
+fn line(
+    reader: &mut Reader<'_>,
+    Interrupt { controller: named, line }: &Interrupt,
+    span: Span,
+    controller: &Controller,
+    index: Option<usize>,
+) -> Option<IntId> {
+    if *named != controller.name {
+        let Controller { name, .. } = controller;
+        let hint = match nearest(named, [name.as_str()]) {
             Some(near) => format!("did you mean `{near}:{line}`?"),
-            None => format!("the interrupt controller is called `{controller}`, as in `{controller}:{line}`"),
+            None => format!("the interrupt controller is called `{name}`, as in `{name}:{line}`"),
         };
-        reader.error(span, format!("there is no interrupt controller `{named}` before this"), &hint);
+        reader.error(span, format!("there is no interrupt controller `{named}`"), &hint);
         return None;
+    }
+    if let (Some((at, place)), Some(index)) = (controller.named, index)
+        && at > index
+    {
+        let message = format!("`{named}:{line}`: the interrupt controller stands before the devices that use it");
+        reader.conflict(span, message, place, "it is here");
     }
     let intid = IntId(*line);
     if !intid.is_spi() {
-        let message = format!("`{controller}:{line}` is no shared interrupt");
+        let message = format!("`{named}:{line}` is no shared interrupt");
         reader.error(span, message, "lines are INTIDs, 32 to 1019: SPI n is n + 32");
         return None;
     }
-    Some((intid, span))
+    Some(intid)
 }
