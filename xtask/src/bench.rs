@@ -68,6 +68,8 @@ const IMAGE: (&str, Budget) = ("image", Budget::AtMost(384.0));
 
 /// The plainest exit, whose cost is taken apart.
 const HYPERCALL: &str = "hypercall";
+/// No benchmark has this name.
+const NOTHING: &str = "nothing";
 /// How many functions a profile names.
 const FUNCTIONS: usize = 25;
 const INSTRUCTIONS: &str = "instructions";
@@ -162,11 +164,19 @@ impl Bench<'_> {
         let archive = pack(std::slice::from_ref(&vm), Mode::Batch, &[])?;
         let command = machine.boot(&self.board.image, archive.path());
         let ours = measure(command, Some((&vm.name, &self.board.elf)))?;
-        if self.profile || self.wants(HYPERCALL) {
-            let options = if names.len() == 1 { options } else { format!("cmdline {HYPERCALL}") };
-            let vm = Configuration::read(&root().join(CONFIGURATION), &options, None)?;
-            let counts = Counts::take(&self.board, &machine, &[vm], None)?;
-            self.explain(if names.len() == 1 { &words } else { HYPERCALL }, &counts)?;
+        // One thing can be taken apart at a time: the plainest, or the one that is asked for.
+        let (apart, wanted) = match names.as_slice() {
+            [] => (HYPERCALL, true),
+            [name] => (*name, true),
+            _ => (HYPERCALL, false),
+        };
+        if wanted {
+            eprintln!("bench: {apart} taken apart ...");
+            let counts = |words: &str| {
+                let vm = Configuration::read(&root().join(CONFIGURATION), &format!("cmdline {words}"), None)?;
+                Counts::take(&self.board, &machine, &[vm], None)
+            };
+            self.explain(apart, &counts(apart)?.without(&counts(NOTHING)?))?;
         }
         Ok(rows(&bare, &ours, &names))
     }
@@ -176,7 +186,11 @@ impl Bench<'_> {
         let vm = Configuration::read(&scratch("boot", "load ../../guests/hello.elf", 1, 128, "")?, "", None)?;
         let counts = Counts::take(&self.board, &counting(1), &[vm], None)?;
         let (name, budget) = BOOT;
-        Ok(Row { name: name.into(), unit: INSTRUCTIONS, bare: None, ours: Some(counts.boot as f64), budget })
+        let ours = Some(counts.boot() as f64);
+        if self.profile {
+            self.explain(name, &counts.of_boot())?;
+        }
+        Ok(Row { name: name.into(), unit: INSTRUCTIONS, bare: None, ours, budget })
     }
 
     fn linux(&self, name: &str, cpus: u32, budget: Budget) -> Result<Row> {

@@ -7,9 +7,8 @@
 //!
 //! Arguments: `begin=ADDRESS,end=ADDRESS` (where the image is, hexadecimal), `out=FILE`, and `stop=ADDRESS` if the count
 //! is to end, and QEMU with it, when a guest reaches that address. What is executed outside the image before the first
-//! instruction inside is the emulator's boot code and counts for nobody. The file has the lines `boot N` (instructions of
-//! the image before the first of a guest), `guest N`, and from the first guest instruction on `ADDRESS N` for each
-//! instruction of the image.
+//! instruction inside is the emulator's boot code and counts for nobody. The file has one line `guest N`, and for each
+//! instruction of the image `boot ADDRESS N` (before the first instruction of a guest) and `run ADDRESS N` (from then on).
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::fmt::Write;
@@ -72,10 +71,11 @@ struct Counter {
     stop: Option<u64>,
     out: String,
     phase: AtomicU8,
-    boot: AtomicU64,
     guest: AtomicU64,
-    /// One for each instruction of the image.
+    /// One for each instruction of the image: how often it was executed.
     executed: Vec<AtomicU64>,
+    /// What of that was before the first instruction of a guest.
+    boot: Vec<AtomicU64>,
 }
 
 static COUNTER: OnceLock<Counter> = OnceLock::new();
@@ -92,9 +92,9 @@ impl Counter {
             stop: address("stop="),
             out: value("out=")?.to_string(),
             phase: AtomicU8::new(NOTHING_YET),
-            boot: AtomicU64::new(0),
             guest: AtomicU64::new(0),
-            executed: (0..length).map(|_| AtomicU64::new(0)).collect(),
+            executed: zeroes(length),
+            boot: zeroes(length),
         })
     }
 
@@ -117,8 +117,9 @@ impl Counter {
             NOTHING_YET => return,
             BOOTING => {
                 self.phase.store(GUESTS_RUN, Ordering::Relaxed);
-                let boot = self.executed.iter().map(|count| count.swap(0, Ordering::Relaxed)).sum();
-                self.boot.store(boot, Ordering::Relaxed);
+                for (boot, count) in self.boot.iter().zip(&self.executed) {
+                    boot.store(count.load(Ordering::Relaxed), Ordering::Relaxed);
+                }
             }
             _ => {}
         }
@@ -128,21 +129,26 @@ impl Counter {
     fn report(&self) {
         let mut text = String::new();
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "boot {}", self.boot.load(Ordering::Relaxed));
         let _ = writeln!(text, "guest {}", self.guest.load(Ordering::Relaxed));
         let addresses = (self.begin..self.end).step_by(INSTRUCTION as usize);
-        for (address, count) in addresses.zip(&self.executed) {
-            match count.load(Ordering::Relaxed) {
-                0 => {}
-                count => {
-                    let _ = writeln!(text, "{address:#x} {count}");
-                }
+        for ((address, count), boot) in addresses.zip(&self.executed).zip(&self.boot) {
+            let count = count.load(Ordering::Relaxed);
+            let boot = boot.load(Ordering::Relaxed).min(count);
+            if boot > 0 {
+                let _ = writeln!(text, "boot {address:#x} {boot}");
+            }
+            if count > boot {
+                let _ = writeln!(text, "run {address:#x} {}", count - boot);
             }
         }
         if let Err(error) = std::fs::write(&self.out, text) {
             eprintln!("instruction counter: {}: {error}", self.out);
         }
     }
+}
+
+fn zeroes(length: usize) -> Vec<AtomicU64> {
+    (0..length).map(|_| AtomicU64::new(0)).collect()
 }
 
 /// QEMU calls this when it loads the plugin.

@@ -24,8 +24,8 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// How often each instruction of the image was executed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Profile {
-    /// Instructions of the image before the first of a guest, all CPUs.
-    pub(super) boot: u64,
+    /// By address as linked, before the first instruction of a guest; all CPUs.
+    boot: BTreeMap<u64, u64>,
     /// Instructions of guests.
     pub(super) guest: u64,
     /// By address as linked, from the first guest instruction on.
@@ -73,18 +73,39 @@ impl Profile {
     fn parse(text: &str, moved_by: u64) -> Result<Profile> {
         let mut profile = Profile::default();
         for line in text.lines() {
-            let (key, count) = line.split_once(' ').context("a line of the counts has another form")?;
-            let count: u64 = count.parse()?;
-            match key {
-                "boot" => profile.boot = count,
-                "guest" => profile.guest = count,
-                _ => {
-                    let address = u64::from_str_radix(key.trim_start_matches("0x"), 16)?;
-                    profile.executed.insert(address.wrapping_add(moved_by), count);
+            let words: Vec<&str> = line.split(' ').collect();
+            let (part, address, count) = match words.as_slice() {
+                ["guest", count] => {
+                    profile.guest = count.parse()?;
+                    continue;
                 }
-            }
+                ["boot", address, count] => (&mut profile.boot, address, count),
+                ["run", address, count] => (&mut profile.executed, address, count),
+                _ => bail!("a line of the counts has another form: {line}"),
+            };
+            let address = u64::from_str_radix(address.trim_start_matches("0x"), 16)?;
+            part.insert(address.wrapping_add(moved_by), count.parse()?);
         }
         Ok(profile)
+    }
+
+    /// Instructions of the hypervisor before the first of a guest.
+    pub(super) fn boot(&self) -> u64 {
+        self.boot.values().sum()
+    }
+
+    /// This run up to the first instruction of a guest.
+    pub(super) fn of_boot(self) -> Profile {
+        Profile { executed: self.boot, ..Profile::default() }
+    }
+
+    /// What this run executed more than `other`: their start and their end are the same.
+    pub(super) fn without(mut self, other: &Profile) -> Profile {
+        for (address, count) in &mut self.executed {
+            *count = count.saturating_sub(other.executed.get(address).copied().unwrap_or(0));
+        }
+        self.guest = self.guest.saturating_sub(other.guest);
+        self
     }
 
     /// Instructions of the hypervisor from the first guest instruction on.
@@ -117,10 +138,11 @@ impl Profile {
     pub(super) fn functions(&self, elf: &[u8]) -> Result<Vec<(String, u64)>> {
         let file = object::File::parse(elf)?;
         let mut starts: BTreeMap<u64, String> = BTreeMap::new();
-        for symbol in file.symbols().filter(|symbol| matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Label)) {
+        for symbol in file.symbols().filter(|symbol| matches!(symbol.kind(), SymbolKind::Text | SymbolKind::Unknown)) {
             let name = symbol.name().unwrap_or_default();
-            // `$x` and `$d` mark code and data, see "Mapping symbols" of the ELF for the Arm 64-bit architecture.
-            if !name.starts_with('$') {
+            // `$x` and `$d` mark code and data ("Mapping symbols", ELF for the Arm 64-bit architecture), two underscores the
+            // boundaries of sections. Code in assembly has no type.
+            if !name.starts_with(['$', '.']) && !name.starts_with("__") {
                 starts.insert(symbol.address(), format!("{:#}", rustc_demangle::demangle(name)));
             }
         }
@@ -164,11 +186,20 @@ mod tests {
 
     #[test]
     fn counts_are_read_and_moved_to_where_the_image_is_linked() {
-        let profile = Profile::parse("boot 100\nguest 2000\n0x40200000 3\n0x40200004 1\n", 0x1000).unwrap();
-        assert_eq!((profile.boot, profile.guest, profile.hypervisor()), (100, 2000, 4));
+        let profile =
+            Profile::parse("guest 2000\nboot 0x40200000 100\nrun 0x40200000 3\nrun 0x40200004 1\n", 0x1000).unwrap();
+        assert_eq!((profile.boot(), profile.guest, profile.hypervisor()), (100, 2000, 4));
         assert_eq!(profile.executed.first_key_value(), Some((&0x4020_1000, &3)));
         assert!((profile.share() - 0.2).abs() < 1e-9);
         assert!(Profile::parse("nonsense", 0).is_err());
+    }
+
+    #[test]
+    fn what_two_runs_have_in_common_can_be_left_out() {
+        let long = Profile::parse("guest 50\nrun 0x0 7\nrun 0x4 3\n", 0).unwrap();
+        let short = Profile::parse("guest 20\nrun 0x0 5\nrun 0x8 9\n", 0).unwrap();
+        let difference = long.without(&short);
+        assert_eq!((difference.guest, difference.hypervisor()), (30, 5));
     }
 
     #[test]
