@@ -100,22 +100,12 @@ fn carry_out(step: script::Step<'static>, background: &mut Vec<Arc<thread::Threa
     }
 }
 
-/// Starts a VM's main thread.
+/// Reads a VM's configuration, puts it on the console, and starts its main thread. The first two in the script's own order:
+/// that is how VMs are numbered, and a batch cannot be over before all of its VMs are known.
 fn start_vm(qvm: &Qvm<'static>, background: &mut Vec<Arc<thread::Thread>>) {
-    let Some(number) = Number::new() else { return print("bulkhead: a VM could not be started: there are too many") };
-    let parts = qvm.parts.clone();
-    match thread::spawn(format!("qvm {}", number.0), host_parameters(PRIORITY), move || main(number, &parts)) {
-        Ok(thread) if !qvm.background => thread::join(&thread),
-        Ok(thread) => background.push(thread),
-        Err(error) => print(&format!("bulkhead: a VM could not be started: {error:?}")),
-    }
-}
-
-/// A VM's main thread: from its configuration to the report of its end.
-fn main(id: Number, parts: &[Part<'static>]) {
     let Some(archive) = ARCHIVE.get() else { return };
     let mut sources = Sources::new();
-    let configuration = match read(archive, parts, &mut sources) {
+    let configuration = match read(archive, &qvm.parts, &mut sources) {
         Ok(configuration) => configuration,
         Err((name, diagnostics)) => {
             print(&format!("{}", sources.render_all(&diagnostics)));
@@ -123,13 +113,24 @@ fn main(id: Number, parts: &[Part<'static>]) {
         }
     };
     let name = configuration.description.name.clone();
+    let Some(id) = Number::new() else { return report_unborn(&name, Cause::Fatal, "there are too many VMs") };
     let Some((number, stream)) = console::with(|multiplexer| multiplexer.attach(&name)).flatten() else {
         return print(&format!("qvm: {name}: too many VMs on the console"));
     };
-    let (cause, detail) = match build(archive, id, configuration, &sources, number, stream) {
-        Ok(end) | Err(end) => end,
+    let main = move || {
+        let (cause, detail) = match build(archive, id, configuration, &sources, number, stream) {
+            Ok(end) | Err(end) => end,
+        };
+        console::with(|multiplexer| multiplexer.ended(number, cause, &detail));
     };
-    console::with(|multiplexer| multiplexer.ended(number, cause, &detail));
+    match thread::spawn(format!("qvm {name}"), host_parameters(PRIORITY), main) {
+        Ok(thread) if !qvm.background => thread::join(&thread),
+        Ok(thread) => background.push(thread),
+        Err(error) => {
+            let why = format!("no thread: {error:?}");
+            console::with(|multiplexer| multiplexer.ended(number, Cause::Fatal, &why));
+        }
+    }
 }
 
 /// The end of a VM that never was on the console.
