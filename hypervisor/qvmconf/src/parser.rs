@@ -24,6 +24,9 @@ const MAX_DEPTH: usize = 16;
 /// Most files that one configuration may include.
 const MAX_INCLUDES: usize = 64;
 
+/// Most words of one configuration in all its files.
+const MAX_WORDS: usize = 4 * crate::lexer::MAX_WORDS;
+
 /// Where included files come from.
 pub trait Loader {
     /// The contents of the file at `path`, which is relative to the root and normalised. `None` if there is none.
@@ -79,7 +82,7 @@ pub fn parse(sources: &mut Sources, roots: &[SourceId], loader: &mut dyn Loader,
     let stem = roots.iter().filter_map(|id| sources.get(*id)).find(|source| source.is_file());
     let mut document = Document { stem: stem.map(|source| stem_of(source.name()).to_string()), ..Document::default() };
     let mut diagnostics = Diagnostics::new();
-    let mut includes = Includes { sources, loader, open: Vec::new(), count: 0 };
+    let mut includes = Includes { sources, loader, open: Vec::new(), count: 0, full: false };
     let mut tokens = Vec::new();
     for root in roots {
         includes.read(*root, &mut tokens, &mut diagnostics);
@@ -104,6 +107,8 @@ struct Includes<'a> {
     /// The files that are being read, outermost first.
     open: Vec<String>,
     count: usize,
+    /// There were too many words.
+    full: bool,
 }
 
 impl Includes<'_> {
@@ -112,6 +117,14 @@ impl Includes<'_> {
         let (name, folder) = (source.name().to_string(), source.folder().to_string());
         self.open.push(name);
         for token in lex(self.sources, id, diagnostics) {
+            if into.len() >= MAX_WORDS {
+                // Said once, where the first one too many stands.
+                if !core::mem::replace(&mut self.full, true) {
+                    let message = format!("more than {MAX_WORDS} words in all: this is no configuration");
+                    diagnostics.push(Diagnostic::error(token.span, message));
+                }
+                break;
+            }
             match token.text.strip_prefix('@').filter(|_| !token.quoted) {
                 None => into.push(token),
                 Some(path) => match self.include(&folder, path) {

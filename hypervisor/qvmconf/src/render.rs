@@ -13,6 +13,9 @@ const WIDTH: usize = 100;
 /// Of these, how many stand before the marked place when the line is clipped.
 const LEAD: usize = 30;
 
+/// Most characters of a message, a hint or a name: they may quote a word of kilobytes.
+const LONGEST: usize = 400;
+
 /// A diagnostic, ready to be printed; ends with a newline.
 #[derive(Clone, Copy, Debug)]
 pub struct Rendered<'a> {
@@ -43,6 +46,7 @@ impl Sources {
     fn write_place(&self, f: &mut fmt::Formatter<'_>, span: Span, label: &str, message: &str) -> fmt::Result {
         let name = self.get(span.source).map_or("?", Source::name);
         let location = self.location(span);
+        let (name, message) = (OneLine(name), OneLine(message));
         writeln!(f, "{name}:{}:{}: {label}: {message}", location.line, location.column)?;
         self.write_line(f, span)
     }
@@ -78,6 +82,18 @@ impl Sources {
     }
 }
 
+/// Text that holds words of a configuration, as a part of one line of output.
+struct OneLine<'a>(&'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.0.chars().take(LONGEST) {
+            fmt::Write::write_char(f, visible(c))?;
+        }
+        f.write_str(if self.0.chars().nth(LONGEST).is_some() { "..." } else { "" })
+    }
+}
+
 /// What stands for `c` in one column.
 fn visible(c: char) -> char {
     match c {
@@ -98,16 +114,17 @@ impl fmt::Display for Rendered<'_> {
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
+        let message = OneLine(&self.diagnostic.message);
         match self.diagnostic.span {
-            Some(span) => self.sources.write_place(f, span, label, &self.diagnostic.message)?,
+            Some(span) => self.sources.write_place(f, span, label, message.0)?,
             // Nothing to point at: say at least in which configuration.
             None => match self.sources.get(crate::SourceId::default()) {
-                Some(source) => writeln!(f, "{}: {label}: {}", source.name(), self.diagnostic.message)?,
-                None => writeln!(f, "{label}: {}", self.diagnostic.message)?,
+                Some(source) => writeln!(f, "{}: {label}: {message}", OneLine(source.name()))?,
+                None => writeln!(f, "{label}: {message}")?,
             },
         }
         if let Some(hint) = &self.diagnostic.hint {
-            writeln!(f, "    hint: {hint}")?;
+            writeln!(f, "    hint: {}", OneLine(hint))?;
         }
         for note in &self.diagnostic.notes {
             self.sources.write_place(f, note.span, "note", &note.message)?;
@@ -171,6 +188,23 @@ mod tests {
     #[test]
     fn nothing_reaches_the_terminal_raw() {
         assert!(!rendered("a\x1b[2Jb\u{202e}c", 0, 1).contains(['\x1b', '\u{202e}']));
+        let mut sources = Sources::new();
+        let source = sources.add_file("a\x1bb", b"x");
+        let wrong = Diagnostic::error(Span { source, start: 0, end: 1 }, "`a\rb\n` is wrong")
+            .hint("\x07")
+            .note(Span::default(), "\x08");
+        for diagnostic in [wrong.clone(), Diagnostic { span: None, ..wrong }] {
+            let shown = sources.render(&diagnostic).to_string();
+            assert!(
+                shown.chars().all(|c| c == '\n' || !c.is_control()) && shown.contains("`a\u{fffd}b\u{fffd}` is wrong")
+            );
+        }
+    }
+
+    #[test]
+    fn a_message_does_not_quote_kilobytes() {
+        let shown = Sources::new().render(&Diagnostic::error_nowhere("ä".repeat(4000))).to_string();
+        assert_eq!(shown.chars().count(), "error: ".len() + LONGEST + "...\n".len());
     }
 
     #[test]

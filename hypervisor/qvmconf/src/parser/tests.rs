@@ -178,6 +178,12 @@ fn files_are_not_included_without_end() {
 }
 
 #[test]
+fn there_is_an_end_to_the_words_of_all_files_together() {
+    let (_, shown) = read_with(&"@b ".repeat(10), &mut One("vms/b", &"cpu ".repeat(5000).leak()[..]));
+    assert_eq!(shown.matches("words in all").count(), 1, "{shown}");
+}
+
+#[test]
 fn every_word_of_the_table_is_understood_or_refused_by_name() {
     for row in ROWS {
         // The context it needs, the word, and no argument: what is said must be about this word.
