@@ -163,6 +163,16 @@ pub fn wait_for_interrupt() {
     aarch64_cpu::asm::wfi();
 }
 
+/// Tells the machine that this CPU only waits for another one. An emulator that runs one CPU at a time goes on with the
+/// other; `ISB`, which `core::hint::spin_loop` stands for, tells it nothing.
+#[inline]
+pub fn relax() {
+    // SAFETY: a hint.
+    unsafe {
+        core::arch::asm!("yield", options(nomem, nostack, preserves_flags));
+    }
+}
+
 /// Stops here for good.
 pub fn park() -> ! {
     loop {

@@ -251,7 +251,7 @@ fn wait_for(block: &PerCpu, frequency: types::Frequency) {
             log::error!("{} was started and does not report", block.id);
             return;
         }
-        core::hint::spin_loop();
+        el2::cpu::relax();
     }
 }
 

@@ -7,7 +7,20 @@
 use crate::cpu;
 use core::cell::{Cell, UnsafeCell};
 use core::ops::{Deref, DerefMut};
-use spin::mutex::{TicketMutex, TicketMutexGuard};
+use spin::RelaxStrategy;
+
+/// What a CPU does while another one holds the lock it wants.
+struct Relax;
+
+impl RelaxStrategy for Relax {
+    #[inline]
+    fn relax() {
+        el2::cpu::relax();
+    }
+}
+
+type TicketMutex<T> = spin::mutex::TicketMutex<T, Relax>;
+type TicketMutexGuard<'a, T> = spin::mutex::TicketMutexGuard<'a, T, Relax>;
 
 /// The order in which kernel locks nest, outermost first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -356,10 +356,11 @@ fn run_until_off(partition: &Arc<Partition>, vcpu: &mut Vcpu, loaded: &mut Loade
             Next::WaitForInterrupt => wait_for_interrupt(partition, vcpu, loaded),
             Next::Off | Next::Stop => return,
         }
+        thread::preempt_if_needed();
+        // Last: while others ran, another vCPU may have ended the VM, and nothing would bring this one back from its guest.
         if partition.is_stopping() {
             return;
         }
-        thread::preempt_if_needed();
     }
 }
 

@@ -44,6 +44,10 @@ fn state() -> PathBuf {
 pub(crate) fn ensure() -> Result<()> {
     let image = root().join(IMAGE);
     let busybox = shell();
+    // Tests run side by side, and so may this tool: one of them downloads, the others wait for it.
+    fs::create_dir_all(state())?;
+    let lock = fs::File::create(state().join("lock"))?;
+    lock.lock().context("cannot lock the folder of the Linux guest")?;
     if !image.is_file() || !busybox.is_file() {
         download(&image, &busybox)?;
     }
