@@ -44,6 +44,12 @@ impl SystemRegister {
         Self(index & 0x7fff)
     }
 
+    /// `CRn`.
+    #[must_use]
+    pub const fn crn(self) -> u32 {
+        self.0 >> 7 & 15
+    }
+
     /// `MRS Xt, register`.
     #[must_use]
     pub const fn read_into(self, xt: u32) -> u32 {

@@ -9,7 +9,7 @@ use guest_rt::machine::Machine;
 use guest_rt::registers::{affinity, isb};
 use guest_rt::tap::{Outcome, Test, Verdict};
 use guest_rt::timer::{self, Timer};
-use guest_rt::{check, check_equal, mrs, msr};
+use guest_rt::{check, check_equal, mrs, msr, println};
 
 use crate::stage;
 
@@ -20,10 +20,15 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "registers: MPIDR is what the tree says", run: mpidr },
     Test { name: "registers: features that are not offered are not shown", run: hidden_features },
     Test { name: "registers: hidden features' registers are undefined", run: hidden_registers },
+    Test {
+        name: "registers: those of the interrupt controller cannot be switched off",
+        run: interrupt_controller_stays,
+    },
     Test { name: "registers: a write to an identification register is undefined", run: read_only },
     Test { name: "registers: EL2's and EL3's are undefined", run: higher_levels },
     Test { name: "registers: the debug registers an operating system writes at boot can be written", run: debug },
     Test { name: "registers: ours keep their values while we sleep", run: values_survive_sleep },
+    Test { name: "registers: ours keep their values while another CPU writes its own", run: values_stay_apart },
 ];
 
 const fn id(crm: u32, op2: u32) -> SystemRegister {
@@ -132,18 +137,111 @@ fn hidden_registers(machine: &'static Machine) -> Outcome {
     outcome
 }
 
+/// Registers of extensions that `ID_*` does not show, by extension.
+const HIDDEN: &[(&str, SystemRegister)] = &[
+    // SVE and SME.
+    ("ZCR_EL1", SystemRegister::new(3, 0, 1, 2, 0)),
+    ("SMCR_EL1", SystemRegister::new(3, 0, 1, 2, 6)),
+    ("SMPRI_EL1", SystemRegister::new(3, 0, 1, 2, 4)),
+    ("SMIDR_EL1", SystemRegister::new(3, 1, 0, 0, 6)),
+    ("SVCR", SystemRegister::new(3, 3, 4, 2, 2)),
+    ("TPIDR2_EL0", SystemRegister::new(3, 3, 13, 0, 5)),
+    ("FPMR", SystemRegister::new(3, 3, 4, 4, 2)),
+    // MTE.
+    ("GMID_EL1", SystemRegister::new(3, 1, 0, 0, 4)),
+    ("RGSR_EL1", SystemRegister::new(3, 0, 1, 0, 5)),
+    ("GCR_EL1", SystemRegister::new(3, 0, 1, 0, 6)),
+    ("TFSR_EL1", SystemRegister::new(3, 0, 5, 6, 0)),
+    ("TFSRE0_EL1", SystemRegister::new(3, 0, 5, 6, 1)),
+    // Error records.
+    ("ERRIDR_EL1", SystemRegister::new(3, 0, 5, 3, 0)),
+    ("ERRSELR_EL1", SystemRegister::new(3, 0, 5, 3, 1)),
+    ("ERXFR_EL1", SystemRegister::new(3, 0, 5, 4, 0)),
+    ("ERXCTLR_EL1", SystemRegister::new(3, 0, 5, 4, 1)),
+    ("ERXPFGF_EL1", SystemRegister::new(3, 0, 5, 4, 4)),
+    ("PFAR_EL1", SystemRegister::new(3, 0, 6, 0, 5)),
+    // Performance monitors, profiling.
+    ("PMCR_EL0", SystemRegister::new(3, 3, 9, 12, 0)),
+    ("PMCCNTR_EL0", SystemRegister::new(3, 3, 9, 13, 0)),
+    ("PMUSERENR_EL0", SystemRegister::new(3, 3, 9, 14, 0)),
+    ("PMINTENSET_EL1", SystemRegister::new(3, 0, 9, 14, 1)),
+    ("PMMIR_EL1", SystemRegister::new(3, 0, 9, 14, 6)),
+    ("PMEVCNTR0_EL0", SystemRegister::new(3, 3, 14, 8, 0)),
+    ("PMCCFILTR_EL0", SystemRegister::new(3, 3, 14, 15, 7)),
+    ("PMSCR_EL1", SystemRegister::new(3, 0, 9, 9, 0)),
+    ("PMSIDR_EL1", SystemRegister::new(3, 0, 9, 9, 7)),
+    ("PMBLIMITR_EL1", SystemRegister::new(3, 0, 9, 10, 0)),
+    ("PMBIDR_EL1", SystemRegister::new(3, 0, 9, 10, 7)),
+    // Activity monitors.
+    ("AMCR_EL0", SystemRegister::new(3, 3, 13, 2, 0)),
+    ("AMCFGR_EL0", SystemRegister::new(3, 3, 13, 2, 1)),
+    ("AMEVCNTR00_EL0", SystemRegister::new(3, 3, 13, 4, 0)),
+    // Trace, its filters and buffers, branch records.
+    ("TRCPRGCTLR", SystemRegister::new(2, 1, 0, 1, 0)),
+    ("TRCIDR0", SystemRegister::new(2, 1, 0, 8, 7)),
+    ("TRFCR_EL1", SystemRegister::new(3, 0, 1, 2, 1)),
+    ("TRBLIMITR_EL1", SystemRegister::new(3, 0, 9, 11, 0)),
+    ("TRBIDR_EL1", SystemRegister::new(3, 0, 9, 11, 7)),
+    ("BRBCR_EL1", SystemRegister::new(2, 1, 9, 0, 0)),
+    ("BRBIDR0_EL1", SystemRegister::new(2, 1, 9, 2, 0)),
+    // Memory partitioning, limited ordering regions.
+    ("MPAM1_EL1", SystemRegister::new(3, 0, 10, 5, 0)),
+    ("MPAM0_EL1", SystemRegister::new(3, 0, 10, 5, 1)),
+    ("MPAMIDR_EL1", SystemRegister::new(3, 0, 10, 4, 4)),
+    ("LORSA_EL1", SystemRegister::new(3, 0, 10, 4, 0)),
+    ("LOREA_EL1", SystemRegister::new(3, 0, 10, 4, 1)),
+    ("LORN_EL1", SystemRegister::new(3, 0, 10, 4, 2)),
+    ("LORC_EL1", SystemRegister::new(3, 0, 10, 4, 3)),
+    ("LORID_EL1", SystemRegister::new(3, 0, 10, 4, 7)),
+    // Numbers of software contexts.
+    ("SCXTNUM_EL1", SystemRegister::new(3, 0, 13, 0, 7)),
+    ("SCXTNUM_EL0", SystemRegister::new(3, 3, 13, 0, 7)),
+    // What FEAT_TCR2, FEAT_SCTLR2, FEAT_S1PIE, FEAT_S1POE, FEAT_AIE, FEAT_GCS, FEAT_LS64, FEAT_THE bring.
+    ("TCR2_EL1", SystemRegister::new(3, 0, 2, 0, 3)),
+    ("SCTLR2_EL1", SystemRegister::new(3, 0, 1, 0, 3)),
+    ("PIRE0_EL1", SystemRegister::new(3, 0, 10, 2, 2)),
+    ("PIR_EL1", SystemRegister::new(3, 0, 10, 2, 3)),
+    ("POR_EL1", SystemRegister::new(3, 0, 10, 2, 4)),
+    ("POR_EL0", SystemRegister::new(3, 3, 10, 2, 4)),
+    ("MAIR2_EL1", SystemRegister::new(3, 0, 10, 2, 1)),
+    ("AMAIR2_EL1", SystemRegister::new(3, 0, 10, 3, 1)),
+    ("GCSCR_EL1", SystemRegister::new(3, 0, 2, 5, 0)),
+    ("GCSPR_EL1", SystemRegister::new(3, 0, 2, 5, 1)),
+    ("ACCDATA_EL1", SystemRegister::new(3, 0, 13, 0, 5)),
+    ("RCWMASK_EL1", SystemRegister::new(3, 0, 13, 0, 6)),
+    ("RCWSMASK_EL1", SystemRegister::new(3, 0, 13, 0, 3)),
+    ("an implementation-defined one", SystemRegister::new(3, 1, 15, 2, 0)),
+    ("an unallocated one", SystemRegister::new(3, 0, 6, 9, 7)),
+];
+
 fn are_hidden() -> Outcome {
-    for (name, register) in [
-        ("ZCR_EL1", SystemRegister::new(3, 0, 1, 2, 0)),
-        ("SMCR_EL1", SystemRegister::new(3, 0, 1, 2, 6)),
-        ("TFSR_EL1", SystemRegister::new(3, 0, 5, 6, 0)),
-        ("PMSCR_EL1", SystemRegister::new(3, 0, 9, 9, 0)),
-        ("an implementation-defined one", SystemRegister::new(3, 1, 15, 2, 0)),
-        ("an unallocated one", SystemRegister::new(3, 0, 6, 9, 7)),
-    ] {
-        let trap = register.read().err().ok_or_else(|| Verdict::fail(format_args!("{name} can be read")))?;
-        check!(trap.is_undefined(), "{name}: syndrome {:#x}", trap.syndrome);
+    let mut seen = 0;
+    for (name, register) in HIDDEN {
+        match register.read() {
+            // FEAT_IDST reports what is not there of the identification space with the class of a trapped register.
+            Err(trap) => {
+                let is_identification = register.crn() == 0 && trap.syndrome >> 26 == 0x18;
+                check!(trap.is_undefined() || is_identification, "{name}: syndrome {:#x}", trap.syndrome);
+            }
+            Ok(value) => {
+                println!("# {name} reads {value:#x}");
+                seen += 1;
+            }
+        }
     }
+    check_equal!(seen, 0, "hidden registers that can be read");
+    Ok(())
+}
+
+fn interrupt_controller_stays(machine: &'static Machine) -> Outcome {
+    stage::needs_hypervisor(machine)?;
+    let icc_sre = SystemRegister::new(3, 0, 12, 12, 5);
+    check_equal!(read(icc_sre)?, 7, "ICC_SRE_EL1");
+    // SAFETY: asks for the registers in memory, which there are not.
+    let written = unsafe { icc_sre.write(0) };
+    check!(written.is_ok(), "ICC_SRE_EL1 cannot be written");
+    check_equal!(read(icc_sre)?, 7, "ICC_SRE_EL1 afterwards");
+    read(SystemRegister::new(3, 0, 12, 12, 7))?; // ICC_IGRPEN1_EL1
     Ok(())
 }
 
@@ -225,4 +323,59 @@ fn values_survive_sleep(machine: &'static Machine) -> Outcome {
     // SAFETY: what the entry code left.
     unsafe { msr!("cntkctl_el1", 0) };
     Ok(())
+}
+
+/// DISR_EL1, with the bits that are kept (FEAT_RAS). No hypervisor can hide it.
+const DISR_EL1: SystemRegister = SystemRegister::new(3, 0, 12, 1, 1);
+const DISR_KEPT: u64 = 1 << 31 | 0xff_ffff;
+
+/// What the other CPU leaves in its registers, and what it found there.
+const OTHERS: u64 = 0xfedc_ba98_7654_3210;
+static FOUND: AtomicU64 = AtomicU64::new(0);
+
+fn values_stay_apart(machine: &'static Machine) -> Outcome {
+    const OURS: u64 = 0x0123_4567_89ab_cdef;
+    stage::needs_cpus(machine, 2)?;
+    macro_rules! fill {
+        ($name:literal, $mask:expr) => {
+            // SAFETY: as in the test above.
+            unsafe { msr!($name, OURS & $mask) }
+        };
+    }
+    // SAFETY: reports errors, of which there are none.
+    let has_disr = unsafe { DISR_EL1.write(OURS & DISR_KEPT) }.is_ok();
+    keepers!(fill);
+    isb();
+    stage::run_on(1, leave_something)?;
+    macro_rules! compare {
+        ($name:literal, $mask:expr) => {
+            check_equal!(mrs!($name) & $mask, OURS & $mask, $name);
+        };
+    }
+    keepers!(compare);
+    // SAFETY: what the entry code left.
+    unsafe { msr!("cntkctl_el1", 0) };
+    if has_disr {
+        check_equal!(read(DISR_EL1)? & DISR_KEPT, OURS & DISR_KEPT, "DISR_EL1");
+        // SAFETY: as above.
+        let _cleared = unsafe { DISR_EL1.write(0) };
+        if machine.is_bulkhead {
+            check_equal!(FOUND.load(Ordering::Relaxed) & DISR_KEPT, 0, "DISR_EL1 of a CPU that was switched on");
+        }
+    }
+    Ok(())
+}
+
+fn leave_something(_index: usize) {
+    FOUND.store(DISR_EL1.read().unwrap_or(0), Ordering::Relaxed);
+    macro_rules! fill {
+        ($name:literal, $mask:expr) => {
+            // SAFETY: as in the test above.
+            unsafe { msr!($name, OTHERS & $mask) }
+        };
+    }
+    keepers!(fill);
+    // SAFETY: as above.
+    let _written = unsafe { DISR_EL1.write(OTHERS & DISR_KEPT) };
+    isb();
 }

@@ -56,6 +56,9 @@ primary_entry:
     mrs     x0, CurrentEL
     cmp     x0, #(2 << 2)
     b.ne    5f
+    hcr_of_host x1
+    msr     hcr_el2, x1
+    isb                                 // the layout of other registers depends on E2H
     adrp    x1, el2_vectors
     add     x1, x1, :lo12:el2_vectors
     msr     vbar_el2, x1
@@ -81,6 +84,9 @@ el2_secondary_entry:
     cmp     x1, #(2 << 2)
     b.ne    6b
     msr     spsel, #1
+    hcr_of_host x1
+    msr     hcr_el2, x1
+    isb
     ldp     x1, x2, [x0]                // ttbr0_el2, tcr_el2
     ldp     x3, x4, [x0, #16]           // mair_el2, sctlr_el2
     ldp     x5, x6, [x0, #32]           // stack, per-CPU block

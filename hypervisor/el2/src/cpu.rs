@@ -9,6 +9,14 @@ pub fn is_el2() -> bool {
     CurrentEL.matches_all(CurrentEL::EL::EL2)
 }
 
+/// Whether EL2 has only the layout of FEAT_VHE (FEAT_E2H0 is not implemented): `HCR_EL2.E2H`, which the boot code cleared,
+/// is 1. `kernel` refuses to go on.
+#[must_use]
+pub fn is_el2_of_vhe_only() -> bool {
+    const E2H: u64 = 1 << 34;
+    read_register!("hcr_el2") & E2H != 0
+}
+
 /// Affinity of this CPU.
 #[must_use]
 pub fn mpidr() -> Mpidr {

@@ -1,4 +1,13 @@
-// What the other assembly files share: the frame of a fault at EL2 (layout: el2::FaultFrame).
+// What the other assembly files share.
+
+    // HCR_EL2 while no guest is loaded: RW, and IMO, FMO, AMO, without which EL2 itself takes no interrupt and no SError;
+    // E2H and TGE are 0 (DDI 0487, "HCR_EL2"). Loads it into a register.
+    .macro  hcr_of_host register
+    mov     \register, #0x38
+    movk    \register, #0x8000, lsl #16
+    .endm
+
+    // The frame of a fault at EL2 (layout: el2::FaultFrame).
     .equ    FAULT_FRAME, 304
     .equ    STACK_VALID_BIT, 16
     .equ    PER_CPU_EMERGENCY_STACK, 0

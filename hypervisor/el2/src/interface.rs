@@ -93,9 +93,16 @@ pub mod physical {
     use aarch64_cpu::asm::barrier;
 
     /// Turns the interface on for group 1, all priorities, split end of interrupt. System registers are enabled for EL2 and
-    /// for EL1 (whose accesses go to the virtual interface).
+    /// for EL1 (whose accesses go to the virtual interface), and EL1 cannot change that: `ICC_SRE_EL1` is one register for
+    /// all vCPUs of a CPU, and a guest that cleared its SRE would take the interface from the next one.
     pub fn initialise() {
-        write_register!("s3_4_c12_c9_5", read_register!("s3_4_c12_c9_5") | 0xf); // ICC_SRE_EL2: SRE, DFB, DIB, Enable
+        const SRE_DFB_DIB: u64 = 7;
+        const ENABLE: u64 = 8;
+        write_register!("s3_4_c12_c9_5", SRE_DFB_DIB | ENABLE); // ICC_SRE_EL2
+        barrier::isb(barrier::SY);
+        write_register!("s3_0_c12_c12_5", SRE_DFB_DIB); // ICC_SRE_EL1
+        barrier::isb(barrier::SY);
+        write_register!("s3_4_c12_c9_5", SRE_DFB_DIB);
         barrier::isb(barrier::SY);
         write_register!("s3_0_c12_c12_4", read_register!("s3_0_c12_c12_4") | 2); // ICC_CTLR_EL1.EOImode
         write_register!("s3_0_c4_c6_0", 0xff); // ICC_PMR_EL1

@@ -20,6 +20,7 @@ pub mod mmu;
 pub mod state;
 pub mod thread;
 pub mod tlb;
+pub mod traps;
 
 core::arch::global_asm!(
     include_str!("frame.S"),

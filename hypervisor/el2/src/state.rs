@@ -322,39 +322,53 @@ pub mod hcr {
     pub const API: u64 = 1 << 41;
 }
 
-/// Everything of EL2 that a CPU needs once: traps to known values, whatever firmware left.
-pub fn initialise() {
-    const MDCR_TRAPS: u64 = (1 << 11) /* TDRA */ | (1 << 10) /* TDOSA */ | (1 << 9) /* TDA */ | (1 << 6) /* TPM */ | (1 << 5) /* TPMCR */;
-    let pmu = (read_register!("id_aa64dfr0_el1") >> 8) & 0xf;
-    let counters = if pmu != 0 && pmu != 0xf { (read_register!("pmcr_el0") >> 11) & 0x1f } else { 0 };
-    write_register!("mdcr_el2", MDCR_TRAPS | counters);
-    write_register!("hstr_el2", 0);
-    write_register!("cnthctl_el2", 0); // EL1's reads of the physical counter and timer come to us
-    write_register!("cnthp_ctl_el2", 0);
-    write_register!("cntv_ctl_el0", 0);
-    write_register!("vttbr_el2", 0);
-    trap_fp(true);
-    // FEAT_FGT and FEAT_HCX: no fine-grained trap, none of the features that HCRX would hand to a guest.
-    let mmfr0 = read_register!("id_aa64mmfr0_el1");
-    if (mmfr0 >> 56) & 0xf != 0 {
-        write_register!("s3_4_c1_c1_4", 0); // HFGRTR_EL2
-        write_register!("s3_4_c1_c1_5", 0); // HFGWTR_EL2
-        write_register!("s3_4_c1_c1_6", 0); // HFGITR_EL2
-        write_register!("s3_4_c3_c1_4", 0); // HDFGRTR_EL2
-        write_register!("s3_4_c3_c1_5", 0); // HDFGWTR_EL2
-    }
-    if (read_register!("id_aa64mmfr1_el1") >> 40) & 0xf != 0 {
-        write_register!("s3_4_c1_c2_2", 0); // HCRX_EL2
-    }
-    aarch64_cpu::asm::barrier::isb(aarch64_cpu::asm::barrier::SY);
-}
-
 /// Whether the CPU has pointer authentication, by any algorithm (`ID_AA64ISAR1_EL1` APA, API; `ID_AA64ISAR2_EL1` APA3).
 #[must_use]
 pub fn has_pointer_authentication() -> bool {
     let isar1 = read_register!("id_aa64isar1_el1");
     let isar2 = read_register!("s3_0_c0_c6_2");
     (isar1 >> 4) & 0xff != 0 || (isar2 >> 12) & 0xf != 0
+}
+
+/// What a vCPU has only on CPUs with the extension behind it.
+#[derive(Clone, Debug)]
+pub struct ExtensionState {
+    keys: Option<PointerAuthenticationKeys>,
+    /// VDISR_EL2, which a guest reaches as DISR_EL1 (FEAT_RAS). No trap covers it.
+    deferred_error: Option<u64>,
+}
+
+impl ExtensionState {
+    /// As a CPU like this one comes out of reset.
+    #[must_use]
+    pub fn reset() -> Self {
+        Self {
+            keys: has_pointer_authentication().then(PointerAuthenticationKeys::default),
+            deferred_error: crate::traps::has_deferred_errors().then_some(0),
+        }
+    }
+
+    /// Takes it out of the CPU.
+    #[inline]
+    pub fn save(&mut self) {
+        if let Some(keys) = &mut self.keys {
+            keys.save();
+        }
+        if let Some(deferred_error) = &mut self.deferred_error {
+            *deferred_error = read_register!("s3_4_c12_c1_1");
+        }
+    }
+
+    /// Puts it into the CPU.
+    #[inline]
+    pub fn load(&self) {
+        if let Some(keys) = &self.keys {
+            keys.load();
+        }
+        if let Some(deferred_error) = self.deferred_error {
+            write_register!("s3_4_c12_c1_1", deferred_error);
+        }
+    }
 }
 
 /// Arms EL2's own timer to fire at `deadline`, or stops it for [`Ticks::NEVER`].

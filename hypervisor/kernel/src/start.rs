@@ -51,11 +51,18 @@ pub fn start(board: &'static Board, tree: u64, _slide: u64) -> ! {
     FIRST_CPU.set_emergency_stack((&raw const EMERGENCY as usize) + size_of::<[u128; 512]>());
     if !el2::cpu::is_el2() {
         // Without EL2 the register that leads to the CPU's block is not ours either: print and stop, nothing else.
-        refuse_without_el2(tree);
+        refuse_this_cpu(
+            tree,
+            "entered at EL1, and a hypervisor needs EL2. On QEMU add `virtualization=on` to -M; on a board let the boot \
+             loader start us at EL2",
+        );
+    }
+    if el2::cpu::is_el2_of_vhe_only() {
+        refuse_this_cpu(tree, "this CPU's EL2 has only the layout of FEAT_VHE (HCR_EL2.E2H cannot be 0)");
     }
     cpu::enter(&FIRST_CPU);
     board::install(board);
-    el2::state::initialise();
+    el2::traps::initialise();
 
     let Some(blob) = first_look(tree) else { el2::cpu::park() };
     let console = machine::early_console(blob);
@@ -87,14 +94,12 @@ fn first_look(tree: u64) -> Option<&'static [u8]> {
     Some(unsafe { core::slice::from_raw_parts(tree as *const u8, size as usize) })
 }
 
-fn refuse_without_el2(tree: u64) -> ! {
+/// Before anything of ours is set up.
+fn refuse_this_cpu(tree: u64, why: &str) -> ! {
     if let Some(console) = first_look(tree).and_then(machine::early_console) {
         console::set_early(console.registers.start());
     }
-    console::print_now(format_args!(
-        "\r\nbulkhead: cannot run here: entered at EL1, and a hypervisor needs EL2. On QEMU add `virtualization=on` to -M; on \
-         a board let the boot loader start us at EL2.\r\n"
-    ));
+    console::print_now(format_args!("\r\nbulkhead: cannot run here: {why}.\r\n"));
     el2::cpu::park()
 }
 
@@ -258,7 +263,7 @@ fn wait_for(block: &PerCpu, frequency: types::Frequency) {
 /// Where the other CPUs arrive, from `boot.S`: MMU on, on their own stack.
 #[unsafe(no_mangle)]
 extern "C" fn kernel_secondary() -> ! {
-    el2::state::initialise();
+    el2::traps::initialise();
     // SAFETY: the vectors are installed (boot.S).
     unsafe { el2::cpu::unmask_serror() };
     let this = cpu::this();

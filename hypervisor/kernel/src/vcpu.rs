@@ -10,7 +10,7 @@ use crate::sync::Masked;
 use crate::{interrupt, thread};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use el2::state::{Controls, El1State, FpState, PointerAuthenticationKeys, VirtualTimer, hcr};
+use el2::state::{Controls, El1State, ExtensionState, FpState, VirtualTimer, hcr};
 use el2::{guest, interface};
 use types::{IntId, Mpidr, RawExit, RawExitKind, Ticks, VcpuId, VcpuSet};
 use vdev::Effects;
@@ -27,7 +27,7 @@ pub(crate) struct LoadedVcpu {
     id: VcpuId,
     controls: Controls,
     el1: El1State,
-    keys: Option<PointerAuthenticationKeys>,
+    extensions: ExtensionState,
     fp: FpState,
     /// The vector registers are in the CPU; otherwise their first use traps.
     fp_in_cpu: bool,
@@ -144,12 +144,11 @@ impl LoadedVcpu {
     fn new(partition: &Arc<Partition>, id: VcpuId) -> Self {
         const MPIDR_RES1: u64 = 1 << 31;
         let mut traps = hcr::VM | hcr::SWIO | hcr::PTW | hcr::FMO | hcr::IMO | hcr::AMO | hcr::FB | hcr::BSU_INNER;
-        traps |= hcr::TID3 | hcr::TSC | hcr::TIDCP | hcr::TACR | hcr::TSW | hcr::RW;
+        traps |= hcr::TID3 | hcr::TSC | hcr::TIDCP | hcr::TACR | hcr::TSW | hcr::RW | el2::traps::hcr_of_extensions();
         if partition.exit_on_halt {
             traps |= hcr::TWI;
         }
-        let keys = el2::state::has_pointer_authentication();
-        if keys {
+        if el2::state::has_pointer_authentication() {
             traps |= hcr::APK | hcr::API;
         }
         Self {
@@ -164,7 +163,7 @@ impl LoadedVcpu {
                 counter_offset: partition.vm.counter_offset(),
             },
             el1: El1State::reset(),
-            keys: keys.then(PointerAuthenticationKeys::default),
+            extensions: ExtensionState::reset(),
             fp: FpState::reset(),
             fp_in_cpu: false,
             timer: VirtualTimer::default(),
@@ -178,10 +177,8 @@ impl LoadedVcpu {
         self.el1 = El1State::reset();
         self.fp = FpState::reset();
         self.timer = VirtualTimer::default();
-        if let Some(keys) = &mut self.keys {
-            *keys = PointerAuthenticationKeys::default();
-            keys.load();
-        }
+        self.extensions = ExtensionState::reset();
+        self.extensions.load();
         self.el1.load();
         self.timer.load();
         el2::state::trap_fp(true);
@@ -200,9 +197,7 @@ impl LoadedVcpu {
     fn load_into(&mut self, cpu: &PerCpu) {
         self.controls.load();
         self.el1.load();
-        if let Some(keys) = &self.keys {
-            keys.load();
-        }
+        self.extensions.load();
         el2::state::trap_fp(true);
         self.partition.vm.gic.load(self.id, &mut Interface);
         if self.timer_active {
@@ -248,9 +243,7 @@ pub(crate) fn put<'a>(this: &'a mut LoadedVcpu, cpu: &PerCpu) -> Put<'a> {
         interrupt::set_guest_timer_active(cpu, false);
     }
     this.el1.save();
-    if let Some(keys) = &mut this.keys {
-        keys.save();
-    }
+    this.extensions.save();
     if this.fp_in_cpu {
         this.fp.save();
         el2::state::trap_fp(true);

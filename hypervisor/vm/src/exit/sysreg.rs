@@ -1,7 +1,7 @@
 //! Trapped system registers and instructions.
 //!
-//! Answers for: which register it is, and who answers. The traps are those that `el2` sets: HCR_EL2.{TID3, TACR, TSW,
-//! TIDCP, IMO, FMO}, CNTHCTL_EL2, MDCR_EL2. Does not answer for: what the registers mean (`id_registers`, `timers`,
+//! Answers for: which register it is, and who answers. The traps are those that `el2` sets: HCR_EL2 (TID3, TACR, TSW, TIDCP,
+//! IMO, FMO, and those of extensions), CNTHCTL_EL2, MDCR_EL2, ICC_SRE_EL2 and the others of `el2/src/traps.rs`. Does not answer for: what the registers mean (`id_registers`, `timers`,
 //! `debug`, `vgic`), nor for those of the virtual CPU interface, which do not exit.
 
 use super::syndrome::{SysregAccess, sysreg};
@@ -17,6 +17,9 @@ const ICC_DIR_EL1: u64 = sysreg(3, 0, 12, 11, 1);
 const ICC_SGI1R_EL1: u64 = sysreg(3, 0, 12, 11, 5);
 const ICC_ASGI1R_EL1: u64 = sysreg(3, 0, 12, 11, 6);
 const ICC_SGI0R_EL1: u64 = sysreg(3, 0, 12, 11, 7);
+const ICC_SRE_EL1: u64 = sysreg(3, 0, 12, 12, 5);
+const REVIDR_EL1: u64 = sysreg(3, 0, 0, 0, 6);
+const AIDR_EL1: u64 = sysreg(3, 1, 0, 0, 7);
 const DC_ISW: u64 = sysreg(1, 0, 7, 6, 2);
 const DC_CSW: u64 = sysreg(1, 0, 7, 10, 2);
 const DC_CISW: u64 = sysreg(1, 0, 7, 14, 2);
@@ -72,8 +75,11 @@ fn read<C: Cpu>(vm: &Vm, vcpu: &Vcpu, access: SysregAccess, cpu: &C) -> Answer {
         | timers::CNTP_TVAL_EL0
         | timers::CNTP_CTL_EL0
         | timers::CNTP_CVAL_EL0 => Answer::Value(timers::read(vm, vcpu, cpu, name)),
-        // Implementation defined controls of the CPU: RAZ/WI, there is nothing for a guest to control.
-        ACTLR_EL1 => Answer::Value(0),
+        // Implementation defined controls of the CPU: RAZ/WI, there is nothing for a guest to control. REVIDR and AIDR trap
+        // where SMIDR_EL1 is, on CPUs with SME: no more is known of the implementation than MIDR_EL1 tells.
+        ACTLR_EL1 | REVIDR_EL1 | AIDR_EL1 => Answer::Value(0),
+        // System registers are the only way to the interrupt controller: SRE, DFB and DIB are RAO/WI.
+        ICC_SRE_EL1 => Answer::Value(7),
         ICC_DIR_EL1 | ICC_SGI1R_EL1 | ICC_ASGI1R_EL1 | ICC_SGI0R_EL1 | DC_ISW | DC_CSW | DC_CISW => Answer::Undefined,
         _ if name & IDENTIFICATION_MASK == IDENTIFICATION => {
             let (_, _, _, crm, op2) = access.encoding();
@@ -108,7 +114,7 @@ fn write<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, access: SysregAccess, cpu: &mut C, ef
             effects.kick = effects.kick.union(kick);
             Answer::Done(Next::Resume)
         }
-        ACTLR_EL1 => Answer::Done(Next::Resume),
+        ACTLR_EL1 | ICC_SRE_EL1 => Answer::Done(Next::Resume),
         // By set and way a guest reaches the caches of the CPU that it happens to be on, and those of others not at all:
         // what it means is "everything of mine".
         DC_ISW | DC_CSW | DC_CISW => {

@@ -30,6 +30,25 @@ fn identification_registers_come_from_the_table() {
 }
 
 #[test]
+fn nothing_is_known_of_the_implementation_but_its_main_number() {
+    let mut world = World::new();
+    for register in [sysreg(3, 0, 0, 0, 6), sysreg(3, 1, 0, 0, 7)] {
+        assert_eq!(world.mrs(register), Some(0), "REVIDR_EL1, AIDR_EL1");
+        assert_eq!(world.msr(register, 0), None, "read-only");
+    }
+    assert_eq!(world.mrs(sysreg(3, 1, 0, 0, 6)), None, "SMIDR_EL1");
+}
+
+#[test]
+fn the_interrupt_controllers_system_registers_cannot_be_switched_off() {
+    let mut world = World::new();
+    let icc_sre = sysreg(3, 0, 12, 12, 5);
+    assert_eq!(world.mrs(icc_sre), Some(7));
+    assert_eq!(world.msr(icc_sre, 0), Some(Next::Resume));
+    assert_eq!(world.mrs(icc_sre), Some(7));
+}
+
+#[test]
 fn both_counters_start_at_zero() {
     let mut world = World::new();
     world.cpus[0].now = Ticks(STARTED.0 + 77);
