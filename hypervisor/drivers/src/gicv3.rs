@@ -58,6 +58,10 @@ pub enum GicError {
     NoRedistributor,
     /// The redistributor does not wake up.
     DoesNotWake,
+    /// A write to a control register is never reported as done.
+    DoesNotSettle,
+    /// There is no such interrupt.
+    NoSuchInterrupt,
 }
 
 impl core::fmt::Display for GicError {
@@ -66,6 +70,10 @@ impl core::fmt::Display for GicError {
             Self::NotGicv3 => "the interrupt controller is not a GICv3 (GICD_PIDR2.ArchRev)",
             Self::NoRedistributor => "no redistributor has this CPU's affinity (GICR_TYPER)",
             Self::DoesNotWake => "the redistributor does not wake up (GICR_WAKER.ChildrenAsleep stays 1)",
+            Self::DoesNotSettle => {
+                "the interrupt controller does not finish a register write (GICD_CTLR.RWP or GICR_CTLR.RWP stays 1)"
+            }
+            Self::NoSuchInterrupt => "the interrupt controller has no such interrupt",
         })
     }
 }
@@ -81,7 +89,7 @@ impl Distributor {
     /// Brings the distributor into a known state: every SPI disabled, inactive, not pending, in group 1.
     ///
     /// # Errors
-    /// If this is not a GICv3.
+    /// If this is not a GICv3, or it does not answer in time.
     pub fn new(registers: Mmio) -> Result<Self, GicError> {
         if !matches!((registers.read_u32(distributor::PIDR2) >> 4) & 0xf, 3 | 4) {
             return Err(GicError::NotGicv3);
@@ -89,7 +97,7 @@ impl Distributor {
         let lines = (registers.read_u32(distributor::TYPER) & 0x1f) + 1;
         let this = Self { registers, intids: (lines * 32).min(IntId::END_SPI) };
         registers.write_u32(distributor::CTLR, 0);
-        this.settle();
+        this.settle()?;
         for word in 1..lines as usize {
             registers.write_u32(distributor::ICENABLER + 4 * word, u32::MAX);
             registers.write_u32(distributor::ICPENDR + 4 * word, u32::MAX);
@@ -99,9 +107,9 @@ impl Distributor {
                 registers.write_u32(distributor::IPRIORITYR + 32 * word + 4 * quarter, PRIORITY);
             }
         }
-        this.settle();
+        this.settle()?;
         registers.write_u32(distributor::CTLR, distributor::CTLR_ARE | distributor::CTLR_ENABLE_GROUP1);
-        this.settle();
+        this.settle()?;
         Ok(this)
     }
 
@@ -120,21 +128,22 @@ impl Distributor {
         }
     }
 
-    /// Disables an SPI.
-    pub fn disable(&mut self, intid: IntId) {
-        if intid.is_spi() && intid.0 < self.intids {
-            let n = intid.0 as usize;
-            self.registers.write_u32(distributor::ICENABLER + 4 * (n / 32), 1 << (n % 32));
-            self.settle();
+    /// Disables an SPI: it does not come any more when this returns.
+    ///
+    /// # Errors
+    /// If it is not an implemented SPI, or the distributor does not answer in time.
+    pub fn disable(&mut self, intid: IntId) -> Result<(), GicError> {
+        if !intid.is_spi() || intid.0 >= self.intids {
+            return Err(GicError::NoSuchInterrupt);
         }
+        let n = intid.0 as usize;
+        self.registers.write_u32(distributor::ICENABLER + 4 * (n / 32), 1 << (n % 32));
+        self.settle()
     }
 
-    fn settle(&self) {
-        for _ in 0..PATIENCE {
-            if self.registers.read_u32(distributor::CTLR) & distributor::CTLR_RWP == 0 {
-                return;
-            }
-        }
+    fn settle(&self) -> Result<(), GicError> {
+        let is_done = || self.registers.read_u32(distributor::CTLR) & distributor::CTLR_RWP == 0;
+        if (0..PATIENCE).any(|_| is_done()) { Ok(()) } else { Err(GicError::DoesNotSettle) }
     }
 }
 
@@ -150,7 +159,7 @@ impl Redistributor {
     /// at that offset of the region; `None` behind its end.
     ///
     /// # Errors
-    /// If there is none, or it does not wake.
+    /// If there is none, or it does not wake or answer in time.
     pub fn find(
         affinity: Mpidr,
         stride: Option<u64>,
@@ -187,7 +196,7 @@ impl Redistributor {
         for word in 0..8 {
             registers.write_u32(redistributor::IPRIORITYR + 4 * word, PRIORITY);
         }
-        this.settle();
+        this.settle()?;
         Ok(this)
     }
 
@@ -203,16 +212,26 @@ impl Redistributor {
         if intid.is_private() {
             let register = if active { redistributor::ISACTIVER0 } else { redistributor::ICACTIVER0 };
             self.registers.write_u32(register, 1 << intid.0);
-            // Read back: the change has taken effect before the guest's timer may fire.
+            // Read back, and wait for the answer: the change has taken effect before the guest's timer may fire.
             let _ = self.registers.read_u32(register);
+            self.registers.complete();
         }
     }
 
-    fn settle(&self) {
-        for _ in 0..PATIENCE {
-            if self.registers.read_u32(redistributor::CTLR) & redistributor::CTLR_RWP == 0 {
-                return;
-            }
+    /// Disables a private interrupt: it does not come any more when this returns.
+    ///
+    /// # Errors
+    /// If it is not a private interrupt, or the redistributor does not answer in time.
+    pub fn disable(&mut self, intid: IntId) -> Result<(), GicError> {
+        if !intid.is_private() {
+            return Err(GicError::NoSuchInterrupt);
         }
+        self.registers.write_u32(redistributor::ICENABLER0, 1 << intid.0);
+        self.settle()
+    }
+
+    fn settle(&self) -> Result<(), GicError> {
+        let is_done = || self.registers.read_u32(redistributor::CTLR) & redistributor::CTLR_RWP == 0;
+        if (0..PATIENCE).any(|_| is_done()) { Ok(()) } else { Err(GicError::DoesNotSettle) }
     }
 }

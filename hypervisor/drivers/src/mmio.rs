@@ -65,6 +65,13 @@ impl Mmio {
         unsafe { Self::new(range.start(), range.length()) }
     }
 
+    /// Waits until all accesses so far are complete, the answers to reads included.
+    #[inline]
+    pub fn complete(&self) {
+        // SAFETY: a barrier.
+        unsafe { core::arch::asm!("dsb sy", options(nostack, preserves_flags)) };
+    }
+
     fn holds(&self, offset: usize, size: usize) -> bool {
         offset & (size - 1) == 0 && offset.checked_add(size).is_some_and(|end| end <= self.length)
     }

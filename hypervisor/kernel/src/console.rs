@@ -8,7 +8,7 @@ use crate::sync::{Lock, Rank, masked};
 use crate::{board, interrupt, start, startup, thread};
 use alloc::sync::Arc;
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use drivers::Mmio;
 use drivers::pl011::Pl011;
 use host::console::{Action, Bell, Multiplexer, Next, Progress, Uart, Urgency, VmNumber};
@@ -26,11 +26,16 @@ const CHUNK: usize = 128;
 /// Polls of a transmitter that is full before an epitaph goes on without it.
 const PATIENCE: u32 = 1_000_000;
 
+/// Bytes of input taken in one interrupt: what a FIFO holds, several times. Should there be more, the interrupt comes again.
+const INPUT: usize = 256;
+
 /// How long output may wait for more to come, and how long a full transmitter is left alone, in microseconds.
 const PAUSE: u64 = 1000;
 
 static LOG: Log = Log::new();
 static EARLY: AtomicU64 = AtomicU64::new(0);
+/// The transmitter has been waited for in vain.
+static STUCK: AtomicBool = AtomicBool::new(false);
 static BELL: Once<Arc<Bell>> = Once::new();
 static CONSOLE: Lock<Option<Console>> = Lock::new(Rank::Console, None);
 static THREAD: Once<Arc<thread::Thread>> = Once::new();
@@ -76,7 +81,10 @@ pub(crate) fn write_now(text: &str) {
     // been stopped.
     let mut device = Pl011::new(unsafe { Mmio::new(Pa(base), 0x1000) });
     for byte in text.bytes() {
-        let _ = (0..PATIENCE).any(|_| device.can_send());
+        // Once: a transmitter that does not move at all must not hold up the reset behind the epitaph.
+        if !STUCK.load(Ordering::Relaxed) && !(0..PATIENCE).any(|_| device.can_send()) {
+            STUCK.store(true, Ordering::Relaxed);
+        }
         device.send(byte);
     }
 }
@@ -198,7 +206,8 @@ pub(crate) fn input_ready() {
     if let Some(Console { multiplexer, device: Some(device) }) = &mut *CONSOLE.lock() {
         // First: a byte that comes while we read raises the interrupt anew.
         device.0.clear_interrupt();
-        while let Some(byte) = device.0.receive() {
+        for _ in 0..INPUT {
+            let Some(byte) = device.0.receive() else { break };
             match multiplexer.input(byte) {
                 Action::None => {}
                 Action::Wake(number) if to_wake.contains(&number) => {}

@@ -24,8 +24,8 @@ const SGI_KICK: u32 = 1;
 /// "Stop: the hypervisor has failed."
 const SGI_STOP: u32 = 2;
 
-/// First of the numbers that are no interrupt (IHI 0069, "INTIDs": special).
-const SPECIAL: u32 = 1020;
+/// The numbers that are no interrupt (IHI 0069, "INTIDs": special).
+const SPECIAL: core::ops::RangeInclusive<u32> = 1020..=1023;
 
 static DISTRIBUTOR: Lock<Option<Distributor>> = Lock::new(Rank::Console, None);
 static CONSOLE_INTID: AtomicU32 = AtomicU32::new(u32::MAX);
@@ -130,7 +130,7 @@ pub(crate) fn set_guest_timer_active(cpu: &PerCpu, active: bool) {
 pub(crate) fn handle() {
     loop {
         let intid = physical::acknowledge();
-        if intid >= SPECIAL {
+        if SPECIAL.contains(&intid) {
             return;
         }
         physical::drop_priority(intid);
@@ -153,7 +153,22 @@ fn take(intid: u32) {
         _ if intid == PRIVATE.timer.load(Ordering::Relaxed) => thread::timer_fired(),
         _ if intid == PRIVATE.maintenance.load(Ordering::Relaxed) => vcpu::maintenance(),
         _ if intid == CONSOLE_INTID.load(Ordering::Relaxed) => console::input_ready(),
-        _ => log::warn!("interrupt {intid} has no owner; disabled"),
+        _ => disable(IntId(intid)),
+    }
+}
+
+/// An interrupt that nobody has asked for: it must not come again, whatever left it enabled.
+#[cold]
+fn disable(intid: IntId) {
+    let outcome = if intid.is_private() {
+        // SAFETY: this CPU's own, with interrupts masked.
+        unsafe { &mut *cpu::this().redistributor.get() }.as_mut().map(|redistributor| redistributor.disable(intid))
+    } else {
+        DISTRIBUTOR.lock().as_mut().map(|distributor| distributor.disable(intid))
+    };
+    match outcome {
+        Some(Err(error)) => log::error!("interrupt {} has no owner and cannot be disabled: {error}", intid.0),
+        _ => log::warn!("interrupt {} has no owner; disabled", intid.0),
     }
 }
 
