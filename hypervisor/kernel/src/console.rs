@@ -156,15 +156,15 @@ pub(crate) fn start_thread() -> Result<(), thread::SpawnError> {
 
 /// Works with the multiplexer. Interrupts are masked meanwhile.
 pub(crate) fn with<R>(work: impl FnOnce(&mut Multiplexer) -> R) -> Option<R> {
-    let result = CONSOLE.lock().as_mut().map(|console| work(&mut console.multiplexer));
+    let result = CONSOLE.lock().as_mut().map(|console| masked(|| work(&mut console.multiplexer)));
     answer_bell();
     result
 }
 
 fn step() -> Option<Progress> {
     CONSOLE.lock().as_mut().map(|Console { multiplexer, device }| match device {
-        Some(device) => multiplexer.step(device, CHUNK),
-        None => multiplexer.step(&mut Nowhere, CHUNK),
+        Some(device) => masked(|| multiplexer.step(device, CHUNK)),
+        None => masked(|| multiplexer.step(&mut Nowhere, CHUNK)),
     })
 }
 
@@ -208,7 +208,7 @@ pub(crate) fn input_ready() {
         device.0.clear_interrupt();
         for _ in 0..INPUT {
             let Some(byte) = device.0.receive() else { break };
-            match multiplexer.input(byte) {
+            match masked(|| multiplexer.input(byte)) {
                 Action::None => {}
                 Action::Wake(number) if to_wake.contains(&number) => {}
                 Action::Wake(number) => {

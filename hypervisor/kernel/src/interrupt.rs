@@ -27,7 +27,7 @@ const SGI_STOP: u32 = 2;
 /// The numbers that are no interrupt (IHI 0069, "INTIDs": special).
 const SPECIAL: core::ops::RangeInclusive<u32> = 1020..=1023;
 
-static DISTRIBUTOR: Lock<Option<Distributor>> = Lock::new(Rank::Console, None);
+static DISTRIBUTOR: Lock<Option<Distributor>> = Lock::new(Rank::Distributor, None);
 static CONSOLE_INTID: AtomicU32 = AtomicU32::new(u32::MAX);
 
 /// The private interrupts in use.

@@ -40,7 +40,7 @@ pub(crate) struct Partition {
 static PARTITIONS: Lock<Vec<Arc<Partition>>> = Lock::new(Rank::Partitions, Vec::new());
 
 /// Numbers of VMs in use.
-static NUMBERS: Lock<u128> = Lock::new(Rank::Partitions, 0);
+static NUMBERS: Lock<u128> = Lock::new(Rank::Numbers, 0);
 
 /// The number of a VM, its own until dropped.
 pub(crate) struct Number(pub(crate) VmId);
@@ -125,7 +125,7 @@ impl Partition {
     fn wake(&self, device: vdev::DeviceId) {
         let _masked = Masked::new();
         let mut effects = Effects::default();
-        self.vm.wake(device, Wake::Backend, el2::cpu::counter(), &mut effects);
+        masked(|| self.vm.wake(device, Wake::Backend, el2::cpu::counter(), &mut effects));
         self.apply(&effects, None);
     }
 }

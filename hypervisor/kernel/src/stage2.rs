@@ -27,7 +27,7 @@ struct Vmids {
 }
 
 /// VMID 0 is nobody's: it is what VTTBR_EL2 holds while no guest is loaded.
-static VMIDS: Lock<Vmids> = Lock::new(Rank::Memory, Vmids { used: [1, 0, 0, 0], next: 1 });
+static VMIDS: Lock<Vmids> = Lock::new(Rank::Vmids, Vmids { used: [1, 0, 0, 0], next: 1 });
 
 /// A VMID, free again when dropped. Recycled in turn, so that each is used again as late as possible.
 #[derive(Debug)]

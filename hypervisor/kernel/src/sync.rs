@@ -1,8 +1,13 @@
-//! The kernel's own locks.
+//! The kernel's own locks, and the gate to portable code that takes its own.
 //!
 //! A holder runs with interrupts masked and so is never preempted. Locks have ranks, and may only be taken in rising
-//! order: whoever breaks the order is stopped at once, on every run, not only when the deadlock happens. Portable code
-//! has its own simple lock (`types::Lock`); none of ours is held while it runs, except the heap's, which is last.
+//! order: whoever breaks the order is stopped at once, on every run, not only when the deadlock happens.
+//!
+//! Portable code has a simple lock of its own (`types::Lock`), without ranks. All of those together have one place in the
+//! order, [`Rank::Portable`]: they are taken with kernel locks held, the console's around its multiplexer and the
+//! scheduler's around the interrupt controller of a vCPU that leaves its CPU, and while one is held there are only the
+//! heap and the page frames behind it. [`masked`] enforces that for whatever the portable code may call back; the exit
+//! path, which has no hooks but the same ones, does without.
 
 use crate::cpu;
 use core::cell::{Cell, UnsafeCell};
@@ -26,16 +31,22 @@ type TicketMutexGuard<'a, T> = spin::mutex::TicketMutexGuard<'a, T, Relax>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Rank {
-    /// The console, and the interrupt controller's shared part.
+    /// The console's multiplexer and UART.
     Console,
+    /// The physical distributor.
+    Distributor,
     /// The list of partitions.
     Partitions,
-    /// One partition's memory.
-    Memory,
+    /// The numbers of partitions.
+    Numbers,
+    /// The VMIDs.
+    Vmids,
     /// EL2's address space.
     AddressSpace,
     /// Threads, ready queues, timeouts.
     Scheduler,
+    /// Any lock of a portable crate.
+    Portable,
     /// The small heap.
     Heap,
     /// Page frames.
@@ -54,6 +65,15 @@ impl Ranks {
         let held = self.0.get();
         assert!(held >> rank as u8 == 0, "lock order: {rank:?} taken while {held:#b} are held");
         self.0.set(held | 1 << rank as u8);
+    }
+
+    /// Enters portable code. Says whether it is not the inside of portable code already.
+    fn enter_portable(&self) -> bool {
+        let is_outermost = self.0.get() & 1 << Rank::Portable as u8 == 0;
+        if is_outermost {
+            self.enter(Rank::Portable);
+        }
+        is_outermost
     }
 
     fn leave(&self, rank: Rank) {
@@ -84,11 +104,18 @@ impl Drop for Masked {
     }
 }
 
-/// Runs `work` with interrupts masked: the gate through which host threads enter portable code that takes locks.
+/// Runs `work` with interrupts masked: the gate through which host threads enter portable code that takes locks. Of ours,
+/// it can take only those behind [`Rank::Portable`].
 #[inline]
 pub(crate) fn masked<R>(work: impl FnOnce() -> R) -> R {
     let _masked = Masked::new();
-    work()
+    let locks = &cpu::this().locks;
+    let is_outermost = locks.enter_portable();
+    let result = work();
+    if is_outermost {
+        locks.leave(Rank::Portable);
+    }
+    result
 }
 
 /// A ticket lock with a rank.
