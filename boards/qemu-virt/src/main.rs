@@ -3,7 +3,12 @@
 #![no_std]
 #![no_main]
 
-static BOARD: kernel::Board =
-    kernel::Board { name: "qemu-virt", factories: vdevs::CATALOGUE, reset: None, power_off: None };
+static BOARD: kernel::Board = kernel::Board {
+    name: "qemu-virt",
+    factories: vdevs::CATALOGUE,
+    console: Some(kernel::Pa(0x0900_0000)),
+    reset: None,
+    power_off: None,
+};
 
 kernel::entry!(BOARD);

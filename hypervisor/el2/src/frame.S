@@ -9,6 +9,8 @@
 
     // The frame of a fault at EL2 (layout: el2::FaultFrame).
     .equ    FAULT_FRAME, 304
+    .equ    FAULT_FRAME_SP, 248
+    .equ    FAULT_FRAME_SPARE, 296
     .equ    STACK_VALID_BIT, 16
     .equ    PER_CPU_EMERGENCY_STACK, 0
 

@@ -52,11 +52,14 @@ pub struct FaultFrame {
     pub far: u64,
     /// HPFAR_EL2.
     pub hpfar: u64,
-    reserved: u64,
+    /// Nothing; `vectors.S` keeps the SP there on its way from a stack that has overflowed.
+    spare: u64,
 }
 
 static_assertions::const_assert_eq!(size_of::<FaultFrame>(), 304);
+static_assertions::const_assert_eq!(core::mem::offset_of!(FaultFrame, sp), 248);
 static_assertions::const_assert_eq!(core::mem::offset_of!(FaultFrame, pc), 256);
+static_assertions::const_assert_eq!(core::mem::offset_of!(FaultFrame, spare), 296);
 
 /// What a secondary CPU finds behind its X0 (layout known to `boot.S`).
 #[derive(Clone, Copy, Debug)]

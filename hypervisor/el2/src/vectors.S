@@ -102,20 +102,27 @@ irq_el2:
     add     sp, sp, #192
     eret
 
-// The faulting SP lies in a guard page. x0 = that SP, SP = SP + the old x0. A thread that comes here never goes on, so the
-// SP_EL0 of a vCPU it may have loaded can be spent to keep x0.
+// The faulting SP lies in a guard page. x0 = that SP - FAULT_FRAME, SP = x0 + the old x0. A thread that comes here never goes
+// on, so the SP_EL0 of a vCPU it may have loaded can be spent to keep x0.
 stack_overflow:
     sub     x0, sp, x0
-    msr     sp_el0, x0
+    msr     sp_el0, x0                  // the old x0
+    sub     sp, sp, x0
     mrs     x0, tpidr_el2
     ldr     x0, [x0, #PER_CPU_EMERGENCY_STACK]
-    mov     sp, x0
-    mrs     x0, sp_el0
+    add     sp, sp, x0
+    sub     x0, sp, x0                  // x0 = the SP that failed - FAULT_FRAME
+    sub     sp, sp, x0                  // SP = the emergency stack
     sub     sp, sp, #FAULT_FRAME
+    str     x0, [sp, #FAULT_FRAME_SPARE]
+    mrs     x0, sp_el0
     save_fault_frame
+    ldr     x0, [sp, #FAULT_FRAME_SPARE]
+    add     x0, x0, #FAULT_FRAME
+    str     x0, [sp, #FAULT_FRAME_SP]
     mov     x0, sp
     mov     x1, #1
-    b       kernel_fault
+    b       kernel_fault                // (&FaultFrame, overflow) -> !
 
 fault_el2_t:
     msr     spsel, #1

@@ -11,7 +11,7 @@ mod limit;
 
 use crate::console::{Bell, Urgency};
 use ::log::{Level, LevelFilter, Metadata, Record};
-use alloc::{format, sync::Arc, vec::Vec};
+use alloc::{sync::Arc, vec::Vec};
 use core::fmt::{self, Write};
 use limit::Limits;
 use spin::Once;
@@ -76,14 +76,18 @@ impl Log {
     /// Appends the oldest message to `into`, without line end. `false` if there is none.
     pub fn take_line(&self, into: &mut Vec<u8>) -> bool {
         let mut found = false;
-        self.masked(&mut || found = self.queue.lock().take(into));
+        self.masked(&mut || found = self.queue.lock().take(|byte| into.push(byte)));
         found
     }
 
-    /// As [`Log::take_line`], for an epitaph: without masking anything, and giving up rather than waiting for a lock that
-    /// may be held by whoever has just died.
-    pub fn rescue_line(&self, into: &mut Vec<u8>) -> bool {
-        self.queue.try_lock().is_some_and(|mut queue| queue.take(into))
+    /// Shows all messages that wait, byte by byte with line feeds, for an epitaph: without masking anything, without
+    /// allocating, and giving up rather than waiting for a lock that may be held by whoever has just died.
+    pub fn rescue(&self, mut show: impl FnMut(u8)) {
+        if let Some(mut queue) = self.queue.try_lock() {
+            while queue.take(&mut show) {
+                show(b'\n');
+            }
+        }
     }
 
     fn masked(&self, f: &mut dyn FnMut()) {
@@ -197,6 +201,16 @@ impl Write for Line {
     }
 }
 
+/// Text, byte by byte.
+struct Bytes<F>(F);
+
+impl<F: FnMut(u8)> Write for Bytes<F> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.bytes().for_each(&mut self.0);
+        Ok(())
+    }
+}
+
 /// Messages that wait, each with a line feed behind it.
 struct Queue {
     bytes: [u8; SIZE],
@@ -226,12 +240,13 @@ impl Queue {
         }
     }
 
-    fn take(&mut self, into: &mut Vec<u8>) -> bool {
+    /// Passes the bytes of the oldest message on. `false` if there is none.
+    fn take(&mut self, mut show: impl FnMut(u8)) -> bool {
         if self.taken == self.put {
             if self.lost == 0 {
                 return false;
             }
-            into.extend_from_slice(format!("log: {} messages lost", self.lost).as_bytes());
+            let _infallible = write!(Bytes(&mut show), "log: {} messages lost", self.lost);
             self.lost = 0;
             return true;
         }
@@ -241,7 +256,7 @@ impl Queue {
             if byte == b'\n' {
                 break;
             }
-            into.push(byte);
+            show(byte);
         }
         true
     }

@@ -4,6 +4,7 @@
 //! switched off. A board is a small binary that fills in a [`Board`] and names it in [`crate::entry!`].
 
 use core::sync::atomic::{AtomicPtr, Ordering};
+use types::Pa;
 use vdev::Factory;
 
 /// A board. One per image, static.
@@ -13,6 +14,8 @@ pub struct Board {
     pub name: &'static str,
     /// The vdevs that configurations can name: usually `vdevs::CATALOGUE`, perhaps with the board's own behind it.
     pub factories: &'static [&'static Factory],
+    /// Where a PL011 is that firmware has set up, for the one message that there is no device tree to say so.
+    pub console: Option<Pa>,
     /// What to do for a reset beyond asking firmware (PSCI SYSTEM_RESET), if there is anything.
     pub reset: Option<fn()>,
     /// What to do to switch off beyond asking firmware (PSCI SYSTEM_OFF), if there is anything.

@@ -73,20 +73,24 @@ pub(crate) fn set_early(base: Pa) {
 
 /// Prints at once, past every queue and lock: before there is a console, and when the hypervisor has failed.
 pub(crate) fn write_now(text: &str) {
+    if let Some(device) = &mut device_now() {
+        text.bytes().for_each(|byte| send_now(device, byte));
+    }
+}
+
+fn device_now() -> Option<Pl011> {
     let base = EARLY.load(Ordering::Relaxed);
-    if base == 0 {
-        return;
+    // SAFETY: a PL011 by the device tree or the board, mapped since the MMU is on. Whoever else uses it either does not
+    // exist yet or has been stopped.
+    (base != 0).then(|| Pl011::new(unsafe { Mmio::new(Pa(base), 0x1000) }))
+}
+
+fn send_now(device: &mut Pl011, byte: u8) {
+    // Once: a transmitter that does not move at all must not hold up the reset behind the epitaph.
+    if !STUCK.load(Ordering::Relaxed) && !(0..PATIENCE).any(|_| device.can_send()) {
+        STUCK.store(true, Ordering::Relaxed);
     }
-    // SAFETY: a PL011 by the device tree, mapped since the MMU is on. Whoever else uses it either does not exist yet or has
-    // been stopped.
-    let mut device = Pl011::new(unsafe { Mmio::new(Pa(base), 0x1000) });
-    for byte in text.bytes() {
-        // Once: a transmitter that does not move at all must not hold up the reset behind the epitaph.
-        if !STUCK.load(Ordering::Relaxed) && !(0..PATIENCE).any(|_| device.can_send()) {
-            STUCK.store(true, Ordering::Relaxed);
-        }
-        device.send(byte);
-    }
+    device.send(byte);
 }
 
 struct Now;
@@ -103,17 +107,15 @@ pub(crate) fn print_now(text: fmt::Arguments<'_>) {
     let _ = Now.write_fmt(text);
 }
 
-/// Prints what the log still holds, for an epitaph.
+/// Prints what the log still holds, for an epitaph. Takes no memory and waits for no lock.
 pub(crate) fn rescue_log() {
-    let mut line = alloc::vec::Vec::with_capacity(256);
-    for _ in 0..64 {
-        line.clear();
-        if !LOG.rescue_line(&mut line) {
-            return;
+    let Some(device) = &mut device_now() else { return };
+    LOG.rescue(|byte| {
+        if byte == b'\n' {
+            send_now(device, b'\r');
         }
-        write_now(core::str::from_utf8(&line).unwrap_or("?"));
-        write_now("\r\n");
-    }
+        send_now(device, byte);
+    });
 }
 
 fn nanoseconds() -> u64 {

@@ -27,3 +27,5 @@ mod vcpu;
 
 pub use board::Board;
 pub use start::start;
+/// For a [`Board`]'s addresses.
+pub use types::Pa;

@@ -13,7 +13,7 @@ use core::fmt;
 use core::sync::atomic::Ordering;
 use el2::mmu::Translation;
 use el2::thread::SecondaryBoot;
-use machine::{ConsoleKind, EnableMethod, Machine};
+use machine::{Console, ConsoleKind, EnableMethod, Machine};
 use pagetable::El2Attributes;
 use spin::Once;
 use types::{CpuId, MAX_CPUS, Mpidr, PAGE_SIZE, Pa, Range, Ticks};
@@ -52,23 +52,26 @@ pub fn start(board: &'static Board, tree: u64, _slide: u64) -> ! {
     if !el2::cpu::is_el2() {
         // Without EL2 the register that leads to the CPU's block is not ours either: print and stop, nothing else.
         refuse_this_cpu(
+            board,
             tree,
             "entered at EL1, and a hypervisor needs EL2. On QEMU add `virtualization=on` to -M; on a board let the boot \
              loader start us at EL2",
         );
     }
     if el2::cpu::is_el2_of_vhe_only() {
-        refuse_this_cpu(tree, "this CPU's EL2 has only the layout of FEAT_VHE (HCR_EL2.E2H cannot be 0)");
+        refuse_this_cpu(board, tree, "this CPU's EL2 has only the layout of FEAT_VHE (HCR_EL2.E2H cannot be 0)");
     }
     cpu::enter(&FIRST_CPU);
     board::install(board);
     el2::traps::initialise();
 
-    let Some(blob) = first_look(tree) else { el2::cpu::park() };
-    let console = machine::early_console(blob);
-    if let Some(console) = console.filter(|console| console.kind == ConsoleKind::Pl011) {
-        console::set_early(console.registers.start());
-    }
+    let blob = first_look(tree);
+    let console = early_console(board, blob);
+    let Some(blob) = blob else {
+        refuse(format_args!(
+            "X0 was {tree:#x}, which is not the address of a device tree; the boot loader has to pass one, as to Linux"
+        ))
+    };
     let image = Image::here();
     let Some(bank) = machine::memory_at(blob, image.whole().start()) else {
         refuse(format_args!("the device tree names no RAM at {}, where this image is", image.whole().start()))
@@ -95,12 +98,20 @@ fn first_look(tree: u64) -> Option<&'static [u8]> {
 }
 
 /// Before anything of ours is set up.
-fn refuse_this_cpu(tree: u64, why: &str) -> ! {
-    if let Some(console) = first_look(tree).and_then(machine::early_console) {
-        console::set_early(console.registers.start());
-    }
+fn refuse_this_cpu(board: &Board, tree: u64, why: &str) -> ! {
+    early_console(board, first_look(tree));
     console::print_now(format_args!("\r\nbulkhead: cannot run here: {why}.\r\n"));
     el2::cpu::park()
+}
+
+/// Finds something to print on: what the device tree says, or without one what the board says.
+fn early_console(board: &Board, blob: Option<&[u8]>) -> Option<Console> {
+    let console = blob.and_then(machine::early_console);
+    let pl011 = console.as_ref().filter(|console| console.kind == ConsoleKind::Pl011);
+    if let Some(base) = pl011.map(|console| console.registers.start()).or(board.console.filter(|_| blob.is_none())) {
+        console::set_early(base);
+    }
+    console
 }
 
 /// Turns the MMU on.

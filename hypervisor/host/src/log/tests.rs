@@ -87,13 +87,29 @@ fn what_does_not_fit_is_counted() {
         let lines = lines(log);
         say(log, Level::Info, "kernel", "again");
         let mut rescued = Vec::new();
-        assert!(log.rescue_line(&mut rescued));
-        assert_eq!(rescued, b"[  12.345678] again");
+        log.rescue(|byte| rescued.push(byte));
+        assert_eq!(rescued, b"[  12.345678] again\n");
         lines
     });
     let kept = lines.len() - 1;
     assert_eq!(lines[kept], std::format!("log: {} messages lost", TOO_MANY - kept));
     assert_eq!(vec![&lines[0]; kept], lines[..kept].iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn an_epitaph_gets_everything_that_waits_and_how_much_was_lost() {
+    let rescued = at_level(LevelFilter::Info, || {
+        let (log, _) = started();
+        for _ in 0..2 * SIZE / 200 {
+            say(log, Level::Info, "kernel", &"x".repeat(200));
+        }
+        let mut rescued = Vec::new();
+        log.rescue(|byte| rescued.push(byte));
+        log.rescue(|_| panic!("twice"));
+        String::from_utf8(rescued).unwrap()
+    });
+    assert!(rescued.lines().count() > 50);
+    assert!(rescued.ends_with(" messages lost\n"), "{rescued}");
 }
 
 #[test]
