@@ -1,11 +1,15 @@
 //! Threads: the mechanism under the scheduler's policy.
 //!
-//! Answers for: stacks and the switch between them, blocking and waking without losing a wake-up, timeouts, EL2's timer.
-//! Does not answer for: who runs (`sched`), what a thread does.
+//! Answers for: stacks and the switch between them, blocking and waking without losing a wake-up; in [`timer`], timeouts
+//! and EL2's timer. Does not answer for: who runs (`sched`), what a thread does.
 //!
 //! There is no idle thread. A CPU with nothing to run waits on the stack of the thread that blocked last, whose state stays
 //! in the CPU: when that thread is woken it goes on at once. All of this runs with interrupts masked. The scheduler's lock
 //! is taken by the thread that leaves and released by the one that comes.
+
+mod timer;
+
+pub(crate) use timer::{set_deadline, timer_fired};
 
 use crate::address_space::Stack;
 use crate::cpu::{self, PerCpu};
@@ -20,7 +24,8 @@ use core::cell::{Cell, UnsafeCell};
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use sched::{Parameters, Scheduler, ThreadId};
-use types::{CpuId, MAX_CPUS, Ticks};
+use timer::Timeouts;
+use types::{CpuId, Ticks};
 
 /// Threads there can be: two for each of 64 VMs with one vCPU, and plenty more.
 const MAX_THREADS: usize = 512;
@@ -65,17 +70,11 @@ pub(crate) enum SpawnError {
     TooMany,
 }
 
-struct Timeout {
-    at: Ticks,
-    thread: ThreadId,
-}
-
 struct Core {
     policy: Scheduler,
     /// By the index of their identifier.
     threads: Vec<Option<Arc<Thread>>>,
-    /// Per CPU, earliest last.
-    timeouts: [Vec<Timeout>; MAX_CPUS],
+    timeouts: Timeouts,
 }
 
 static CORE: HandoverLock<Option<Core>> = HandoverLock::new(Rank::Scheduler, None);
@@ -85,21 +84,12 @@ impl Core {
         self.threads.get(id.index())?.as_ref()
     }
 
-    fn add_timeout(&mut self, cpu: CpuId, at: Ticks, thread: ThreadId) {
-        if let Some(list) = self.timeouts.get_mut(cpu.index()) {
-            let position = list.partition_point(|timeout| timeout.at > at);
-            list.insert(position, Timeout { at, thread });
-        }
-    }
-
     fn wake(&mut self, id: ThreadId, now: Ticks) {
         let Some(thread) = self.thread(id) else { return };
         if !thread.blocked.replace(false) {
             return;
         }
-        for list in &mut self.timeouts {
-            list.retain(|timeout| timeout.thread != id);
-        }
+        self.timeouts.remove(id);
         if let Some(cpu) = self.policy.wake(id, now) {
             interrupt::request_reschedule(cpu);
         }
@@ -113,37 +103,6 @@ impl Core {
             (place, _) => interrupt::kick(CpuId((place - 1) as u16)),
         }
     }
-
-    /// Wakes whose time has come on this CPU.
-    fn expire(&mut self, cpu: CpuId, now: Ticks) {
-        while let Some(list) = self.timeouts.get_mut(cpu.index())
-            && let Some(next) = list.last()
-            && next.at <= now
-        {
-            let id = next.thread;
-            list.pop();
-            if let Some(thread) = self.thread(id) {
-                thread.notified.store(true, Ordering::Relaxed);
-            }
-            self.wake(id, now);
-        }
-    }
-
-    /// Sets EL2's timer to the next thing this CPU has to do.
-    fn arm(&self, cpu: &PerCpu) {
-        let timeout = self.timeouts.get(cpu.id.index()).and_then(|list| list.last()).map_or(Ticks::NEVER, |t| t.at);
-        arm(cpu, timeout.min(cpu.slice_end.get()));
-    }
-}
-
-/// Arms EL2's timer for `deadline` or what the running thread wants of it, whichever is earlier.
-fn arm(cpu: &PerCpu, deadline: Ticks) {
-    // SAFETY: null, or the thread that runs here, which lives.
-    let current = unsafe { cpu.current.get().as_ref() };
-    let deadline = current.map_or(deadline, |thread| deadline.min(thread.deadline.get()));
-    if cpu.armed.replace(deadline) != deadline {
-        el2::state::set_hypervisor_timer(deadline);
-    }
 }
 
 fn with_core<R>(work: impl FnOnce(&mut Core) -> R) -> Option<R> {
@@ -156,7 +115,7 @@ pub(crate) fn initialise(cpus: usize, frequency: types::Frequency) {
     let core = Core {
         policy: Scheduler::new(cpus, slice, MAX_THREADS),
         threads: (0..MAX_THREADS).map(|_| None).collect(),
-        timeouts: core::array::from_fn(|_| Vec::with_capacity(16)),
+        timeouts: Timeouts::new(),
     };
     CORE.with(|slot| *slot = Some(core));
 }
@@ -208,6 +167,10 @@ pub(crate) fn spawn(
     let keep = Arc::clone(&thread);
     with_core(|core| {
         let id = core.policy.spawn(parameters).map_err(|_| SpawnError::TooMany)?;
+        if core.timeouts.reserve(id.index() + 1).is_err() {
+            let _ = core.policy.remove(id);
+            return Err(SpawnError::NoMemory);
+        }
         keep.id.set(Some(id));
         if let Some(slot) = core.threads.get_mut(id.index()) {
             *slot = Some(keep);
@@ -265,9 +228,7 @@ pub(crate) fn join(thread: &Arc<Thread>) {
         if let Some(id) = thread.id.take() {
             let removed = core.policy.remove(id);
             debug_assert!(removed.is_ok(), "{removed:?}");
-            for list in &mut core.timeouts {
-                list.retain(|timeout| timeout.thread != id);
-            }
+            core.timeouts.remove(id);
             if let Some(slot) = core.threads.get_mut(id.index()) {
                 *slot = None;
             }
@@ -310,7 +271,7 @@ fn unload(core: &mut Core, cpu: &PerCpu) {
         && wake_at != Ticks::NEVER
         && let Some(id) = thread.id.get()
     {
-        core.add_timeout(cpu.id, wake_at, id);
+        core.timeouts.add(cpu.id, wake_at, id);
     }
 }
 
@@ -440,7 +401,7 @@ pub(crate) fn sleep_until(deadline: Ticks) {
         if deadline != Ticks::NEVER
             && let Some(id) = thread.id.get()
         {
-            core.add_timeout(cpu.id, deadline, id);
+            core.timeouts.add(cpu.id, deadline, id);
         }
         core.policy.block(cpu.id, el2::cpu::counter());
         true
@@ -473,7 +434,7 @@ pub(crate) fn notify_at(thread: &Thread, when: Ticks) {
     with_core(|core| match thread.id.get() {
         Some(id) if thread.blocked.get() => {
             let cpu = cpu::this();
-            core.add_timeout(cpu.id, when, id);
+            core.timeouts.add(cpu.id, when, id);
             core.arm(cpu);
         }
         _ => thread.notified.store(true, Ordering::SeqCst),
@@ -495,41 +456,4 @@ pub(crate) fn take_notification(thread: &Thread) {
     if thread.notified.load(Ordering::Relaxed) {
         thread.notified.store(false, Ordering::SeqCst);
     }
-}
-
-/// The running thread wants EL2's timer at `deadline`, or not any more ([`Ticks::NEVER`]); it notices by itself.
-pub(crate) fn set_deadline(deadline: Ticks) {
-    let _masked = Masked::new();
-    if current().deadline.replace(deadline) != deadline {
-        with_core(|core| core.arm(cpu::this()));
-    }
-}
-
-/// EL2's timer has fired on this CPU.
-pub(crate) fn timer_fired() {
-    let cpu = cpu::this();
-    let now = el2::cpu::counter();
-    el2::state::set_hypervisor_timer(Ticks::NEVER);
-    cpu.armed.set(Ticks::NEVER);
-    if cpu.slice_end.get() <= now {
-        cpu.slice_end.set(Ticks::NEVER);
-        cpu.need_reschedule.set(true);
-    }
-    with_core(|core| {
-        core.expire(cpu.id, now);
-        // What the running thread itself waits for it sees on the way back; it arms the timer anew then.
-        // SAFETY: null, or the thread that runs here.
-        if let Some(thread) = unsafe { cpu.current.get().as_ref() }
-            && thread.deadline.get() <= now
-        {
-            thread.deadline.set(Ticks::NEVER);
-            thread.notified.store(true, Ordering::Relaxed);
-            if thread.blocked.get()
-                && let Some(id) = thread.id.get()
-            {
-                core.wake(id, now);
-            }
-        }
-        core.arm(cpu);
-    });
 }
