@@ -51,7 +51,6 @@ const BUDGETS: &[(&str, Budget)] = &[
     ("hypercall", Budget::AtMost(180.0)),
     ("unknown-hypercall", Budget::AtMost(180.0)),
     ("gicd-read", Budget::AtMost(220.0)),
-    ("gicr-read", Budget::AtMost(220.0)),
     ("vdev-read", Budget::AtMost(250.0)),
     ("ipi", Budget::AtMost(1000.0)),
     ("irq-ack-eoi", Budget::AsBare),

@@ -23,39 +23,51 @@ primary_entry:
     mov     x20, x0                     // the device tree's address survives in x20
     msr     daifset, #0xf
 
-    // Relocate: for each R_AARCH64_RELATIVE, *(slide + offset) = slide + addend.
     adrp    x21, _start
     add     x21, x21, :lo12:_start
     adrp    x22, __linked_at
     ldr     x22, [x22, :lo12:__linked_at]
-    sub     x21, x21, x22               // x21: the slide
-    adrp    x22, __rela_start
-    add     x22, x22, :lo12:__rela_start
-    adrp    x23, __rela_end
-    add     x23, x23, :lo12:__rela_end
+    sub     x21, x21, x22               // x21: the slide, to be added to each word that the linker lists
+
+    // SHT_RELR (ELF gABI, "Relative Relocation Table"): an even word is the address of a word to relocate; an odd one has
+    // a bit for each of the next 63 words, the lowest first, and goes on where the word before it ended.
+    adrp    x22, __relr_start
+    add     x22, x22, :lo12:__relr_start
+    adrp    x23, __relr_end
+    add     x23, x23, :lo12:__relr_end
 1:  cmp     x22, x23
-    b.hs    2f
-    ldp     x24, x25, [x22], #16        // r_offset, r_info
-    ldr     x26, [x22], #8              // r_addend
-    cmp     x25, #0x403                 // R_AARCH64_RELATIVE; the linker leaves no others in this image
-    b.ne    1b
+    b.hs    5f
+    ldr     x24, [x22], #8
+    tbnz    x24, #0, 2f
+    add     x25, x24, x21               // x25: the next word
+    ldr     x26, [x25]
     add     x26, x26, x21
-    str     x26, [x24, x21]
+    str     x26, [x25], #8
     b       1b
-2:
+2:  mov     x27, x25
+    add     x25, x25, #(63 * 8)
+3:  lsr     x24, x24, #1
+    cbz     x24, 1b
+    tbz     x24, #0, 4f
+    ldr     x26, [x27]
+    add     x26, x26, x21
+    str     x26, [x27]
+4:  add     x27, x27, #8
+    b       3b
+5:
     // Zero what the file does not carry.
     adrp    x22, __bss_start
     add     x22, x22, :lo12:__bss_start
     adrp    x23, __bss_end
     add     x23, x23, :lo12:__bss_end
-3:  cmp     x22, x23
-    b.hs    4f
+6:  cmp     x22, x23
+    b.hs    7f
     stp     xzr, xzr, [x22], #16
-    b       3b
-4:
+    b       6b
+7:
     mrs     x0, CurrentEL
     cmp     x0, #(2 << 2)
-    b.ne    5f
+    b.ne    8f
     hcr_of_host x1
     msr     hcr_el2, x1
     isb                                 // the layout of other registers depends on E2H
@@ -63,7 +75,7 @@ primary_entry:
     add     x1, x1, :lo12:el2_vectors
     msr     vbar_el2, x1
     msr     tpidr_el2, xzr
-5:  msr     spsel, #1
+8:  msr     spsel, #1
     adrp    x1, __boot_stack_end
     add     x1, x1, :lo12:__boot_stack_end
     mov     sp, x1
@@ -73,8 +85,8 @@ primary_entry:
     mov     x0, x20
     mov     x1, x21
     bl      kernel_boot                 // (device tree, slide) -> !
-6:  wfe
-    b       6b
+9:  wfe
+    b       9b
 
 // A secondary CPU, as PSCI CPU_ON or a spin table releases it: x0 = physical address of its `SecondaryBoot`, MMU off.
     .global el2_secondary_entry
@@ -82,7 +94,7 @@ el2_secondary_entry:
     msr     daifset, #0xf
     mrs     x1, CurrentEL
     cmp     x1, #(2 << 2)
-    b.ne    6b
+    b.ne    9b
     msr     spsel, #1
     hcr_of_host x1
     msr     hcr_el2, x1

@@ -140,12 +140,12 @@ fn registers(vcpu: &mut Vcpu, input: &mut Input<'_>) {
 }
 
 fn check(next: Next, pc: u64, is_smc: bool, vcpu: &Vcpu, effects: &Effects, vm: &Vm) {
-    assert!(effects.kick.without(VcpuSet::first(usize::from(VCPUS))).is_empty(), "{:?}", effects.kick);
+    assert!(effects.kicked().without(VcpuSet::first(usize::from(VCPUS))).is_empty(), "{:?}", effects.kicked());
     if next == Next::Stop {
-        assert!(effects.stop.is_some() && vm.lifecycle.end().is_some());
+        assert!(effects.stop().is_some() && vm.lifecycle.end().is_some());
         return;
     }
-    assert!(effects.stop.is_none());
+    assert!(effects.stop().is_none());
     let steps = vcpu.context.pc.wrapping_sub(pc);
     let vector = vcpu.context.pc & !0x600 == VECTORS;
     assert!(matches!(steps, 0 | 2 | 4) || vector, "{pc:#x} -> {:#x}", vcpu.context.pc);

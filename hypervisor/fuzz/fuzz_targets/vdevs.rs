@@ -51,7 +51,7 @@ fn drive(rig: &mut Rig, wire: &Wire, factory: &Factory, call: &[u8]) {
             _ => rig.wake(),
         },
     }
-    assert!(rig.effects.stop.is_none(), "no guest can make this device end its VM");
+    assert!(rig.effects.stop().is_none(), "no guest can make this device end its VM");
 }
 
 fn check_pl011(rig: &mut Rig) {

@@ -106,7 +106,7 @@ impl<'a> Archive<'a> {
                 Err(_) => return Err(ArchiveError::Gnu { block }),
             }
         }
-        found.files.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        types::sort_by(&mut found.files, |(a, _), (b, _)| a.cmp(b));
         let twice = found.files.windows(2).find_map(|pair| match pair {
             [(a, _), (b, _)] if a == b => Some(a.clone()),
             _ => None,

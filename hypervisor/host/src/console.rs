@@ -449,7 +449,7 @@ impl Multiplexer {
 
     fn list(&mut self) {
         let mut numbered: Vec<_> = self.channels.iter().map(|channel| (channel.number, &channel.name)).collect();
-        numbered.sort_unstable();
+        types::sort_by(&mut numbered, Ord::cmp);
         let mut text = String::from("console:");
         for (number, name) in numbered {
             let mark = if Some(number) == self.foreground { "*" } else { "" };

@@ -75,7 +75,7 @@ unsafe impl Sync for PerCpu {}
 static CPUS: [AtomicPtr<PerCpu>; MAX_CPUS] = [const { AtomicPtr::new(ptr::null_mut()) }; MAX_CPUS];
 
 /// This CPU's block. Interrupts are masked, or the caller does not mind to be told about the CPU it has just left.
-#[inline]
+#[inline(always)]
 pub(crate) fn this() -> &'static PerCpu {
     // SAFETY: set first thing on every CPU (`enter`), to a block that is never freed.
     unsafe { &*el2::cpu::per_cpu().cast::<PerCpu>() }

@@ -38,7 +38,7 @@ impl GuestRam {
                 pieces.push(Piece { guest, frames });
             }
         }
-        pieces.sort_by_key(|piece| piece.guest.start());
+        types::sort_by(&mut pieces, |a: &Piece, b: &Piece| a.guest.start().cmp(&b.guest.start()));
         Some(Self { pieces })
     }
 

@@ -97,18 +97,18 @@ impl Partition {
 
     /// Does what an exit, or a wake, asked for.
     pub(crate) fn apply(&self, effects: &Effects, from: Option<VcpuId>) {
-        let mut kick = effects.kick;
+        let mut kick = effects.kicked();
         if let Some(own) = from {
             kick.remove(own);
         }
         self.notify(kick);
-        if effects.clean_caches {
+        if effects.cleans_caches() {
             self.ram.clean_caches();
         }
-        if effects.output {
+        if effects.has_output() {
             console::answer_bell();
         }
-        if effects.stop.is_some() {
+        if effects.stop().is_some() {
             self.stop();
         }
     }

@@ -42,55 +42,55 @@ pub(crate) struct LoadedVcpu {
 struct Interface;
 
 impl ListRegisters for Interface {
-    #[inline]
+    #[inline(always)]
     fn read(&self, index: usize) -> u64 {
         interface::list_register(index)
     }
-    #[inline]
+    #[inline(always)]
     fn write(&mut self, index: usize, value: u64) {
         interface::set_list_register(index, value);
     }
-    #[inline]
+    #[inline(always)]
     fn empty_mask(&self) -> u64 {
         interface::elrsr()
     }
-    #[inline]
+    #[inline(always)]
     fn eoi_mask(&self) -> u64 {
         interface::eisr()
     }
-    #[inline]
+    #[inline(always)]
     fn hcr(&self) -> u64 {
         interface::hcr()
     }
-    #[inline]
+    #[inline(always)]
     fn set_hcr(&mut self, value: u64) {
         interface::set_hcr(value);
     }
-    #[inline]
+    #[inline(always)]
     fn vmcr(&self) -> u64 {
         interface::vmcr()
     }
-    #[inline]
+    #[inline(always)]
     fn set_vmcr(&mut self, value: u64) {
         interface::set_vmcr(value);
     }
-    #[inline]
+    #[inline(always)]
     fn ap0r(&self, index: usize) -> u64 {
         interface::active_priorities_0(index)
     }
-    #[inline]
+    #[inline(always)]
     fn set_ap0r(&mut self, index: usize, value: u64) {
         interface::set_active_priorities_0(index, value);
     }
-    #[inline]
+    #[inline(always)]
     fn ap1r(&self, index: usize) -> u64 {
         interface::active_priorities_1(index)
     }
-    #[inline]
+    #[inline(always)]
     fn set_ap1r(&mut self, index: usize, value: u64) {
         interface::set_active_priorities_1(index, value);
     }
-    #[inline]
+    #[inline(always)]
     fn deactivate(&mut self, physical: IntId) {
         interface::physical::deactivate(physical.0);
     }
@@ -110,12 +110,12 @@ impl Cpu for Resident {
         el2::state::write_el1(name(register), value);
     }
 
-    #[inline]
+    #[inline(always)]
     fn counter(&self) -> Ticks {
         el2::cpu::counter()
     }
 
-    #[inline]
+    #[inline(always)]
     fn list_registers(&mut self) -> &mut Interface {
         &mut self.0
     }
@@ -186,7 +186,7 @@ impl LoadedVcpu {
     }
 
     /// Puts the vCPU into this CPU, unless it is there. Interrupts are masked.
-    #[inline]
+    #[inline(always)]
     fn load(&mut self) {
         let cpu = cpu::this();
         if !core::ptr::eq(cpu.loaded.get(), self) {
@@ -314,7 +314,9 @@ fn unload(loaded: &mut LoadedVcpu) {
     }
 }
 
-/// The run loop. Returns when the vCPU is off or its VM ends.
+/// The run loop. Returns when the vCPU is off or its VM ends. A function of its own, so that nothing around it takes
+/// registers away from it.
+#[inline(never)]
 fn run_until_off(partition: &Arc<Partition>, vcpu: &mut Vcpu, loaded: &mut LoadedVcpu) {
     let vm = &partition.vm;
     loop {
@@ -332,11 +334,14 @@ fn run_until_off(partition: &Arc<Partition>, vcpu: &mut Vcpu, loaded: &mut Loade
         } else {
             vm::handle(vm, vcpu, &exit, &mut Resident(Interface), &mut effects)
         };
-        if effects.clean_caches || loaded.set_way_open {
-            loaded.trap_set_way(!effects.clean_caches);
+        if loaded.set_way_open {
+            loaded.trap_set_way(true);
         }
         if !effects.none() {
             partition.apply(&effects, Some(vcpu.id));
+            if effects.cleans_caches() {
+                loaded.trap_set_way(false);
+            }
         }
         match next {
             Next::Resume => {}

@@ -69,7 +69,7 @@ pub(crate) fn consoles(index: &Index<'_>, gic: &Found) -> Vec<Console> {
         let path = chosen.value("stdout-path").or_else(|| chosen.value("linux,stdout-path"))?;
         index.at_path_or_alias(without_options(node::string(path)?))
     });
-    let mut found: Vec<(bool, Console)> = index
+    let (chosen, others): (Vec<(bool, Console)>, Vec<_>) = index
         .all()
         .filter_map(|(id, node)| {
             let kind = ConsoleKind::of(&node)?;
@@ -77,10 +77,8 @@ pub(crate) fn consoles(index: &Index<'_>, gic: &Found) -> Vec<Console> {
             let registers = node::registers(&lineage, 0).ok()?;
             let enabled = lineage.iter().all(node::is_enabled);
             let console = Console { kind, registers, intid: gic.interrupt_of(index, id, 0) };
-            enabled.then_some((stdout != Some(id), console))
+            enabled.then_some((stdout == Some(id), console))
         })
-        .collect();
-    // A stable sort: the chosen one first, the others as they stand in the tree.
-    found.sort_by_key(|(other, _)| *other);
-    found.into_iter().map(|(_, console)| console).collect()
+        .partition(|(is_chosen, _)| *is_chosen);
+    chosen.into_iter().chain(others).map(|(_, console)| console).collect()
 }

@@ -51,7 +51,7 @@ fn all_registers(index: &Index<'_>, id: usize) -> Result<Vec<Range<Pa>>, Machine
 /// Sorted, without empty ones, touching and overlapping ones made one.
 fn join(mut ranges: Vec<Range<Pa>>) -> Vec<Range<Pa>> {
     ranges.retain(|range| !range.is_empty());
-    ranges.sort_unstable_by_key(Range::start);
+    types::sort_by(&mut ranges, |a, b| a.start().cmp(&b.start()));
     let mut joined: Vec<Range<Pa>> = Vec::with_capacity(ranges.len());
     for range in ranges {
         match joined.last_mut() {

@@ -126,10 +126,15 @@ impl Diagnostics {
 
     /// Puts them into the order of the text; what has no place comes last. Those at one place keep their order.
     pub fn sort(&mut self) {
-        self.list.sort_by_key(|diagnostic| match diagnostic.span {
+        let place = |diagnostic: &Diagnostic| match diagnostic.span {
             Some(span) => (0, span.source, span.start),
             None => (1, crate::SourceId::default(), 0),
-        });
+        };
+        // They are few, and mostly in order.
+        for diagnostic in core::mem::take(&mut self.list) {
+            let at = self.list.partition_point(|other| place(other) <= place(&diagnostic));
+            self.list.insert(at, diagnostic);
+        }
     }
 }
 

@@ -13,12 +13,14 @@ mod access;
 mod address;
 mod context;
 mod id;
+mod sort;
 mod time;
 
 pub use access::AccessSize;
 pub use address::{Address, Ipa, PAGE_SIZE, Pa, Range, Va};
 pub use context::{EL1_RESET_PSTATE, Pstate, RawExit, RawExitKind, VcpuContext};
 pub use id::{CpuId, CpuSet, IntId, MAX_CPUS, MAX_VCPUS, Mpidr, VcpuId, VcpuSet, VmId};
+pub use sort::sort_by;
 pub use time::{Frequency, Ticks};
 
 /// The lock of the portable crates: a spin lock without policy.

@@ -130,7 +130,9 @@ impl Bus {
             }
         }
         // Devices without registers come last; no two others share a start, or the next check finds them.
-        sorted.sort_by_key(|(region, id, _)| (region.is_empty(), region.start(), *id));
+        types::sort_by(&mut sorted, |(a, first, _), (b, second, _)| {
+            (a.is_empty(), a.start(), first).cmp(&(b.is_empty(), b.start(), second))
+        });
         for pair in sorted.windows(2) {
             if let [(lower, first, a), (upper, second, b)] = pair
                 && lower.overlaps(upper)
@@ -144,7 +146,7 @@ impl Bus {
         let starts = regions().map(|region| region.start().0).collect();
         let (first_page, pages) = page_table(regions()).unwrap_or_default();
         let mut places: Vec<(u16, u16)> = sorted.iter().zip(0_u16..).map(|((_, id, _), place)| (*id, place)).collect();
-        places.sort_unstable();
+        types::sort_by(&mut places, Ord::cmp);
         Ok(Self {
             pages: pages.into_boxed_slice(),
             first_page,

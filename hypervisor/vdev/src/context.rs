@@ -68,13 +68,13 @@ impl<'a> Context<'a> {
     pub fn set_line(&mut self, asserted: bool) {
         if let Some(line) = self.identity.line {
             let kicked = self.services.interrupts.set_level(line, asserted);
-            self.effects.kick = self.effects.kick.union(kicked);
+            self.effects.kick(kicked);
         }
     }
 
     /// Says that a back end was given output, so that its host thread looks at it.
     pub const fn output(&mut self) {
-        self.effects.output = true;
+        self.effects.output();
     }
 
     /// Ends the VM (`guest_terminate`), unless something else has ended it already. The call that says so completes

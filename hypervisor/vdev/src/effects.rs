@@ -68,31 +68,81 @@ impl fmt::Display for Cause {
 }
 
 /// What the kernel has to do after an exit (or a wake) has been handled. Portable code collects, the kernel applies:
-/// nothing here has happened yet. Small and free to create: it is on every exit.
+/// nothing here has happened yet. It is on every exit, and mostly empty: small, and empty by one look.
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use]
 pub struct Effects {
-    /// vCPUs that have something new to see: an interrupt to take, or to be switched on. Blocked ones are woken, running
-    /// ones are brought to their next exit.
-    pub kick: VcpuSet,
-    /// The VM ends. The first cause wins.
-    pub stop: Option<Cause>,
-    /// Clean and invalidate everything this VM has in the data caches (a set/way operation was trapped).
-    pub clean_caches: bool,
-    /// A back end was given output: let its host thread look.
-    pub output: bool,
+    /// One of the others says something.
+    any: bool,
+    clean_caches: bool,
+    output: bool,
+    stop: Option<Cause>,
+    kick: VcpuSet,
 }
 
 impl Effects {
     /// Nothing to do.
+    #[inline]
     #[must_use]
     pub const fn none(&self) -> bool {
-        self.kick.is_empty() && self.stop.is_none() && !self.clean_caches && !self.output
+        !self.any
     }
 
-    /// Ends the VM, unless something has already ended it.
+    /// vCPUs that have something new to see: an interrupt to take, or to be switched on. Blocked ones are woken, running
+    /// ones are brought to their next exit.
+    #[inline]
+    #[must_use]
+    pub const fn kicked(&self) -> VcpuSet {
+        self.kick
+    }
+
+    /// Why the VM ends, if it does.
+    #[inline]
+    #[must_use]
+    pub const fn stop(&self) -> Option<Cause> {
+        self.stop
+    }
+
+    /// Whether everything that this VM has in the data caches is to be cleaned and invalidated.
+    #[inline]
+    #[must_use]
+    pub const fn cleans_caches(&self) -> bool {
+        self.clean_caches
+    }
+
+    /// Whether a back end was given output: its host thread has to look.
+    #[inline]
+    #[must_use]
+    pub const fn has_output(&self) -> bool {
+        self.output
+    }
+
+    /// Adds vCPUs that have something new to see.
+    #[inline]
+    pub fn kick(&mut self, vcpus: VcpuSet) {
+        if !vcpus.is_empty() {
+            self.kick = self.kick.union(vcpus);
+            self.any = true;
+        }
+    }
+
+    /// Ends the VM, unless something has already ended it: the first cause wins.
     pub fn terminate(&mut self, cause: Cause) {
         self.stop.get_or_insert(cause);
+        self.any = true;
+    }
+
+    /// A set/way operation was trapped: the caches have to be cleaned.
+    pub const fn clean_caches(&mut self) {
+        self.clean_caches = true;
+        self.any = true;
+    }
+
+    /// A back end was given output.
+    #[inline]
+    pub const fn output(&mut self) {
+        self.output = true;
+        self.any = true;
     }
 }
 
@@ -123,11 +173,32 @@ mod tests {
     }
 
     #[test]
+    fn whatever_is_asked_for_shows() {
+        let after = |ask: fn(&mut Effects)| {
+            let mut effects = Effects::default();
+            assert!(effects.none());
+            ask(&mut effects);
+            effects
+        };
+        assert!(after(|effects| effects.kick(VcpuSet::EMPTY)).none());
+        let kick = after(|effects| {
+            effects.kick(VcpuSet(1));
+            effects.kick(VcpuSet(4));
+        });
+        assert!(!kick.none() && kick.kicked() == VcpuSet(5));
+        let clean = after(Effects::clean_caches);
+        assert!(!clean.none() && clean.cleans_caches());
+        let output = after(Effects::output);
+        assert!(!output.none() && output.has_output());
+    }
+
+    #[test]
     fn the_first_cause_wins() {
         let mut effects = Effects::default();
         assert!(effects.none());
         effects.terminate(Cause::Reset);
         effects.terminate(Cause::Vdev);
-        assert_eq!(effects.stop, Some(Cause::Reset));
+        assert_eq!(effects.stop(), Some(Cause::Reset));
+        assert!(!effects.none());
     }
 }

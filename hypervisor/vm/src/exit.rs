@@ -21,25 +21,25 @@ mod wfx;
 
 use crate::partition::Vm;
 use crate::vcpu::{Cpu, Next, Reason, Vcpu};
-use decode::Exit;
+use decode::{Exit, Rare};
 use types::RawExit;
 use vdev::Effects;
 
 /// Handles one exit of `vcpu`, which is loaded on `cpu`. What others have to do is added to `effects`.
-#[inline]
+#[inline(always)]
 pub fn handle<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, exit: &RawExit, cpu: &mut C, effects: &mut Effects) -> Next {
     match Exit::decode(exit) {
-        Exit::Irq => {
-            vcpu.count(Reason::Interrupt);
-            Next::HostInterrupt
+        Exit::Mmio(access) => {
+            vcpu.count(Reason::Mmio);
+            mmio::handle(vm, vcpu, exit, access, cpu, effects)
         }
         Exit::Call(call) => {
             vcpu.count(Reason::Call);
             call::handle(vm, vcpu, call, cpu, effects)
         }
-        Exit::Mmio(access) => {
-            vcpu.count(Reason::Mmio);
-            mmio::handle(vm, vcpu, exit, access, cpu, effects)
+        Exit::Irq => {
+            vcpu.count(Reason::Interrupt);
+            Next::HostInterrupt
         }
         Exit::Sysreg(access) => {
             vcpu.count(Reason::Sysreg);
@@ -49,30 +49,31 @@ pub fn handle<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, exit: &RawExit, cpu: &mut C, eff
             vcpu.count(Reason::Wait);
             wfx::handle(vm, vcpu, wfx)
         }
-        Exit::DataAbort(abort) => {
-            vcpu.count(Reason::Abort);
-            abort::data(vm, vcpu, exit, abort, cpu, effects)
-        }
-        Exit::InstructionAbort(syndrome) => {
-            vcpu.count(Reason::Abort);
-            abort::instruction(vm, vcpu, exit, syndrome, cpu, effects)
-        }
-        Exit::SystemError(syndrome) => {
-            vcpu.count(Reason::SystemError);
-            abort::system_error(vm, vcpu, syndrome, effects)
-        }
-        Exit::Debug(syndrome) => {
-            vcpu.count(Reason::Undefined);
-            inject::debug(vm, vcpu, cpu, syndrome, exit.far)
-        }
-        Exit::IllegalState => {
-            vcpu.count(Reason::Undefined);
-            inject::illegal_state(vm, vcpu, cpu)
-        }
-        Exit::Undefined => {
-            vcpu.count(Reason::Undefined);
-            inject::undefined(vm, vcpu, cpu)
-        }
+        Exit::Rare(rare) => handle_rare(vm, vcpu, exit, rare, cpu, effects),
+    }
+}
+
+#[inline(never)]
+fn handle_rare<C: Cpu>(
+    vm: &Vm,
+    vcpu: &mut Vcpu,
+    exit: &RawExit,
+    rare: Rare,
+    cpu: &mut C,
+    effects: &mut Effects,
+) -> Next {
+    vcpu.count(match rare {
+        Rare::DataAbort(_) | Rare::InstructionAbort(_) => Reason::Abort,
+        Rare::SystemError(_) => Reason::SystemError,
+        Rare::Debug(_) | Rare::IllegalState | Rare::Undefined => Reason::Undefined,
+    });
+    match rare {
+        Rare::DataAbort(abort) => abort::data(vm, vcpu, exit, abort, cpu, effects),
+        Rare::InstructionAbort(syndrome) => abort::instruction(vm, vcpu, exit, syndrome, cpu, effects),
+        Rare::SystemError(syndrome) => abort::system_error(vm, vcpu, syndrome, effects),
+        Rare::Debug(syndrome) => inject::debug(vm, vcpu, cpu, syndrome, exit.far),
+        Rare::IllegalState => inject::illegal_state(vm, vcpu, cpu),
+        Rare::Undefined => inject::undefined(vm, vcpu, cpu),
     }
 }
 

@@ -140,14 +140,14 @@ impl Vm {
     }
 
     /// What is taken off the physical count for this VM's counters (`CNTVOFF_EL2`). Known from [`Vm::start`] on.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn counter_offset(&self) -> u64 {
         self.counter_offset
     }
 
     /// The guest's count at the physical count `now`.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn guest_time(&self, now: Ticks) -> u64 {
         now.0.wrapping_sub(self.counter_offset)
@@ -160,7 +160,7 @@ impl Vm {
     }
 
     /// What devices may reach, at the time `now`.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn services(&self, now: Ticks) -> Services<'_> {
         Services { now, memory: &*self.memory, interrupts: &self.gic }
@@ -230,7 +230,7 @@ impl Vm {
     /// A device's back end has something for it.
     pub fn wake(&self, device: DeviceId, wake: Wake, now: Ticks, effects: &mut Effects) {
         self.bus.wake(device, wake, &self.services(now), effects);
-        if let Some(cause) = effects.stop {
+        if let Some(cause) = effects.stop() {
             let name = self.bus.name(device).unwrap_or_default();
             self.lifecycle.record_end(EndRecord::new(cause, None, None, format_args!("ended by vdev `{name}`")));
         }
@@ -268,14 +268,14 @@ impl Vm {
     }
 
     /// The offset of `at` in the distributor's window, if it is there.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn in_distributor(&self, at: Ipa) -> Option<u64> {
         let offset = at.0.wrapping_sub(self.distributor);
         (offset < Vgic::DISTRIBUTOR_SIZE).then_some(offset)
     }
 
     /// The offset of `at` in the redistributors' window, if it is there.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn in_redistributors(&self, at: Ipa) -> Option<u64> {
         let offset = at.0.wrapping_sub(self.redistributors);
         (offset < self.redistributors_size).then_some(offset)

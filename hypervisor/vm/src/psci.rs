@@ -16,7 +16,7 @@ use crate::partition::Vm;
 use crate::vcpu::{Next, Vcpu};
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use types::{Ipa, Mpidr, VcpuId};
+use types::{Ipa, Mpidr, VcpuId, VcpuSet};
 use vdev::{Cause, Effects};
 
 /// What PSCI_VERSION answers: 1.1, major in the upper half.
@@ -62,7 +62,7 @@ const MIGRATION_NOT_REQUIRED: i64 = 2;
 const CALL_64: u32 = 1 << 30;
 
 /// Whether `identifier` lies in the range of PSCI, of either width.
-#[inline]
+#[inline(always)]
 #[must_use]
 pub const fn is_psci(identifier: u32) -> bool {
     identifier & !(CALL_64 | 0x1f) == 0x8400_0000
@@ -70,7 +70,7 @@ pub const fn is_psci(identifier: u32) -> bool {
 
 /// Carries out the call of `vcpu`, whose identifier [`is_psci`] has accepted, and puts the answer in its X0. The PC stands
 /// behind the calling instruction already.
-#[inline]
+#[inline(always)]
 pub fn call(vm: &Vm, vcpu: &mut Vcpu, identifier: u32, effects: &mut Effects) -> Next {
     // The question that is asked most often, and has no arguments: no detour.
     if identifier == PSCI_VERSION {
@@ -96,7 +96,7 @@ fn carry_out(vm: &Vm, vcpu: &mut Vcpu, identifier: u32, effects: &mut Effects) -
         (function::CPU_OFF, false) => return cpu_off(vm, vcpu, effects),
         (function::CPU_ON, _) => match cpu_on(vm, argument(1), argument(2), argument(3)) {
             Ok(target) => {
-                effects.kick.insert(target);
+                effects.kick(VcpuSet::of(target));
                 code::SUCCESS
             }
             Err(code) => code,

@@ -68,7 +68,7 @@ pub enum Answer {
 }
 
 /// Answers an identifier that is not PSCI's.
-#[inline]
+#[inline(always)]
 #[must_use]
 pub fn call(mitigations: &Mitigations, identifier: u32, argument: u64) -> Answer {
     // Architecture calls have owner 0 and the fast bit; all others that end here are nobody's. The test keeps unknown

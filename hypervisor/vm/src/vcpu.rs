@@ -121,7 +121,7 @@ impl Vcpu {
 
     /// When the line of the physical timer rises by itself, as a physical count: the kernel sets an alarm and then calls
     /// [`Vcpu::update_timer`]. Changes only with [`Next::ArmTimer`] and in `update_timer`.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn timer_deadline(&self) -> Ticks {
         self.timer_deadline
@@ -134,7 +134,7 @@ impl Vcpu {
         if asserted != self.timer_line {
             self.timer_line = asserted;
             let kicked = vm.gic.set_private_level(self.id, IntId::PHYSICAL_TIMER, asserted);
-            effects.kick = effects.kick.union(kicked);
+            effects.kick(kicked);
         }
         self.timer_deadline = match self.physical_timer.deadline(guest_now) {
             Some(compare) => to_physical(compare, vm.counter_offset()),
@@ -151,12 +151,12 @@ impl Vcpu {
     }
 
     /// The answer of a firmware call.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn answer(&mut self, value: i64) {
         self.context.set_register(0, value.cast_unsigned());
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn count(&self, reason: Reason) {
         self.counters.count(reason);
     }
@@ -203,7 +203,7 @@ pub struct ExitCounters([AtomicU64; Reason::ALL.len()]);
 
 impl ExitCounters {
     /// One writer, so that a load and a store do; a read-modify-write would cost a retry loop on every exit.
-    #[inline]
+    #[inline(always)]
     fn count(&self, reason: Reason) {
         if let Some(counter) = self.0.get(reason as usize) {
             counter.store(counter.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);

@@ -236,7 +236,7 @@ fn a_guest_prints_types_and_powers_off() {
         world.store(0, UART, AccessSize::Byte, u64::from(*byte));
     }
     assert_eq!(world.output(), "hi\n");
-    assert!(world.effects.output, "the console's thread is told");
+    assert!(world.effects.has_output(), "the console's thread is told");
     // Somebody types: an interrupt, up to its end.
     world.set_up_interrupts(0);
     world.store(0, GICD + 0x84, AccessSize::Word, 1 << 5); // GICD_IGROUPR1: INTID 37
@@ -246,10 +246,10 @@ fn a_guest_prints_types_and_powers_off() {
     world.backends.wire("-").type_in(b"q");
     world.effects = Effects::default();
     world.vm.wake(DeviceId(0), Wake::Backend, STARTED, &mut world.effects);
-    assert_eq!(world.effects.kick, VcpuSet::of(VcpuId(0)));
+    assert_eq!(world.effects.kicked(), VcpuSet::of(VcpuId(0)));
     assert_eq!(world.load(0, UART, AccessSize::Word), u64::from(b'q'));
     assert_eq!(world.hvc(0, 0x8400_0008, [0; 3]).0, Next::Stop);
-    assert_eq!(world.effects.stop, Some(Cause::Shutdown));
+    assert_eq!(world.effects.stop(), Some(Cause::Shutdown));
 }
 
 #[test]
@@ -274,14 +274,14 @@ fn a_second_vcpu_is_switched_on_interrupted_and_switched_off() {
     let mut world = World::new(CONFIGURATION);
     world.boot(0);
     assert_eq!(world.hvc(0, 0xc400_0003, [1, 0x8000_0004, 42]), (Next::Resume, 0));
-    assert_eq!(world.effects.kick, VcpuSet::of(VcpuId(1)));
+    assert_eq!(world.effects.kicked(), VcpuSet::of(VcpuId(1)));
     assert!(world.boot(1));
     assert_eq!((world.vcpus[1].context.pc, world.vcpus[1].context.x[0]), (0x8000_0004, 42));
     world.set_up_interrupts(0);
     world.set_up_interrupts(1);
     world.effects = Effects::default();
     world.msr(0, sysreg(3, 0, 12, 11, 5), 3 << 24 | 1 << 1);
-    assert_eq!(world.effects.kick, VcpuSet::of(VcpuId(1)));
+    assert_eq!(world.effects.kicked(), VcpuSet::of(VcpuId(1)));
     assert_eq!((world.take_interrupt(0), world.take_interrupt(1)), (1023, 3));
     assert_eq!(world.hvc(1, 0x8400_0002, [0; 3]).0, Next::Off);
     assert_eq!(world.hvc(0, 0xc400_0004, [1, 0, 0]), (Next::Resume, 1));

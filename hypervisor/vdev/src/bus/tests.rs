@@ -185,7 +185,7 @@ fn raising_the_line_kicks_through_the_effects() {
     let mut effects = Effects::default();
     bus.write(Ipa(0), AccessSize::Word, 1, &world.services(), &mut effects).unwrap();
     assert!(world.lines.level(IntId(40)));
-    assert_eq!(effects.kick, VcpuSet(1));
+    assert_eq!(effects.kicked(), VcpuSet(1));
 }
 
 #[test]

@@ -61,9 +61,9 @@ impl Vgic {
             return 0;
         }
         match size {
-            AccessSize::Word => u64::from(self.read_word(offset)),
+            AccessSize::Word => self.read_word(offset).into(),
             AccessSize::Byte if matches!(offset, 0x400..0x800) => {
-                let word = self.read_word(offset & !3);
+                let word = priority_of(offset & !3).map_or(0, |intid| self.read_priorities(intid));
                 u64::from(word.wrapping_shr(low(offset & 3).wrapping_mul(8)) & 0xff)
             }
             AccessSize::Doubleword if matches!(offset, FIRST_ROUTER..END_ROUTER) => {
@@ -134,7 +134,7 @@ impl Vgic {
         signals.kick
     }
 
-    #[inline]
+    #[inline(always)]
     fn read_word(&self, offset: u64) -> u32 {
         match offset {
             0x0000 => CTLR_FIXED | self.groups.load(Ordering::Relaxed),

@@ -26,16 +26,18 @@ pub(super) struct Claim {
 /// Reports all that is in the way of something else.
 pub(super) fn check(reader: &mut Reader<'_>, mut claims: Vec<Claim>, reserved: &[(Range<Ipa>, Span)]) {
     claims.retain(|claim| !claim.range.is_empty());
-    claims.sort_by_key(|claim| claim.range.start());
+    // Two at one address stay in the order of the text.
+    let mut claims: Vec<(usize, Claim)> = claims.into_iter().enumerate().collect();
+    types::sort_by(&mut claims, |(first, a), (second, b)| (a.range.start(), first).cmp(&(b.range.start(), second)));
     // Of those so far, the one that reaches highest: whatever starts below its end is in its way.
     let mut highest: Option<&Claim> = None;
-    for claim in &claims {
+    for (_, claim) in &claims {
         if let Some(before) = highest.filter(|before| before.range.overlaps(&claim.range)) {
             conflict(reader, before, claim);
         }
         highest = highest.filter(|before| before.range.end() >= claim.range.end()).or(Some(claim));
     }
-    for claim in &claims {
+    for (_, claim) in &claims {
         let Some((range, reservation)) = reserved.iter().find(|(range, _)| range.overlaps(&claim.range)) else {
             continue;
         };

@@ -20,6 +20,13 @@ pub enum Exit {
     Sysreg(SysregAccess),
     /// WFI, WFE, WFIT, WFET.
     Wfx(Wfx),
+    /// Any other.
+    Rare(Rare),
+}
+
+/// What a guest seldom comes out for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rare {
     /// Any other abort of a load, store or cache maintenance instruction at stage 2.
     DataAbort(DataAbort),
     /// An abort of an instruction fetch at stage 2.
@@ -36,33 +43,35 @@ pub enum Exit {
 
 impl Exit {
     /// What `exit` means.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn decode(exit: &RawExit) -> Self {
         let syndrome = Syndrome(exit.esr);
         if exit.kind == RawExitKind::Synchronous {
             return Self::decode_synchronous(syndrome);
         }
-        if exit.kind == RawExitKind::SError { Self::SystemError(syndrome) } else { Self::Irq }
+        if exit.kind == RawExitKind::SError { Self::Rare(Rare::SystemError(syndrome)) } else { Self::Irq }
     }
 
-    #[inline]
+    #[inline(always)]
     fn decode_synchronous(syndrome: Syndrome) -> Self {
         // The frequent ones by comparison, which is shorter than a jump through a table.
         match syndrome.class() {
             class::DATA_ABORT_LOWER => {
                 let abort = DataAbort(syndrome);
-                if abort.can_be_emulated() { Self::Mmio(abort) } else { Self::DataAbort(abort) }
+                if abort.can_be_emulated() { Self::Mmio(abort) } else { Self::Rare(Rare::DataAbort(abort)) }
             }
             class::HVC | class::SMC => Self::Call(Call(syndrome)),
             class::SYSREG => Self::Sysreg(SysregAccess(syndrome)),
             class::WFX => Self::Wfx(Wfx(syndrome)),
-            _ => Self::decode_rare(syndrome),
+            _ => Self::Rare(Rare::decode(syndrome)),
         }
     }
+}
 
-    #[cold]
-    fn decode_rare(syndrome: Syndrome) -> Self {
+impl Rare {
+    #[inline(never)]
+    fn decode(syndrome: Syndrome) -> Self {
         match syndrome.class() {
             class::INSTRUCTION_ABORT_LOWER => Self::InstructionAbort(syndrome),
             class::ILLEGAL_STATE => Self::IllegalState,

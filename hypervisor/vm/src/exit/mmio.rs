@@ -8,9 +8,9 @@ use super::{inject, unsupported};
 use crate::partition::Vm;
 use crate::vcpu::{Cpu, Next, Vcpu};
 use types::{Ipa, RawExit, Ticks, VcpuSet};
-use vdev::{AccessFault, Cause, Effects, Target};
+use vdev::{AccessFault, Effects, Target};
 
-#[inline]
+#[inline(always)]
 pub(super) fn handle<C: Cpu>(
     vm: &Vm,
     vcpu: &mut Vcpu,
@@ -26,17 +26,17 @@ pub(super) fn handle<C: Cpu>(
         Err(AccessFault::Nothing) => interrupt_controller(vm, vcpu, at, access, cpu, effects),
         Err(fault) => Err(fault),
     };
-    match (result, effects.stop) {
-        (Ok(()), None) => Next::Resume,
-        (Ok(()), Some(cause)) => ended_by_device(vm, vcpu, cause, effects),
-        (Err(fault), _) => no_answer(vm, vcpu, exit, access, fault, cpu, effects),
+    match result {
+        Ok(()) if effects.none() => Next::Resume,
+        Ok(()) => after_device(vm, vcpu, effects),
+        Err(fault) => no_answer(vm, vcpu, exit, access, fault, cpu, effects),
     }
 }
 
 // What loads is inlined into the run loop, where no registers have to be saved for it; stores are not, most of them go on
 // to do more than that costs.
 
-#[inline]
+#[inline(always)]
 fn load(
     vm: &Vm,
     vcpu: &mut Vcpu,
@@ -64,14 +64,14 @@ fn store(
     Ok(())
 }
 
-#[inline]
+#[inline(always)]
 fn complete_load(vcpu: &mut Vcpu, access: DataAbort, value: u64) {
     vcpu.context.set_register(access.register(), access.loaded(value));
     vcpu.context.step(access.0.instruction_length());
 }
 
 /// The interrupt controller's registers, if that is what `at` is.
-#[inline]
+#[inline(always)]
 fn interrupt_controller<C: Cpu>(
     vm: &Vm,
     vcpu: &mut Vcpu,
@@ -100,9 +100,7 @@ fn interrupt_controller<C: Cpu>(
             }
         }
     };
-    if !kick.is_empty() {
-        effects.kick = effects.kick.union(kick);
-    }
+    effects.kick(kick);
     Ok(())
 }
 
@@ -120,7 +118,7 @@ fn redistributor_store(vm: &Vm, vcpu: &mut Vcpu, offset: u64, access: DataAbort)
     kick
 }
 
-#[inline]
+#[inline(always)]
 fn stored(vcpu: &Vcpu, access: DataAbort) -> u64 {
     vcpu.context.register(access.register()) & access.size().mask()
 }
@@ -142,7 +140,11 @@ fn no_answer<C: Cpu>(
     }
 }
 
-#[cold]
-fn ended_by_device(vm: &Vm, vcpu: &Vcpu, cause: Cause, effects: &mut Effects) -> Next {
-    vm.stop(vcpu, effects, cause, format_args!("a device ended the VM"))
+/// A device has asked for something, perhaps for the VM's end.
+#[inline(never)]
+fn after_device(vm: &Vm, vcpu: &Vcpu, effects: &mut Effects) -> Next {
+    match effects.stop() {
+        Some(cause) => vm.stop(vcpu, effects, cause, format_args!("a device ended the VM")),
+        None => Next::Resume,
+    }
 }

@@ -61,42 +61,42 @@ pub(crate) mod fault {
 
 impl Syndrome {
     /// `EC`.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn class(self) -> u64 {
         (self.0 >> 26) & 0x3f
     }
 
     /// Length of the instruction in bytes: `IL`.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn instruction_length(self) -> u64 {
         2_u64.wrapping_add((self.0 >> 24) & 2)
     }
 
     /// `ISS`.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn iss(self) -> u64 {
         self.0 & 0x1ff_ffff
     }
 
     /// `ISS.DFSC` or `ISS.IFSC`.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn fault_status(self) -> u64 {
         self.0 & 0x3f
     }
 
     /// Whether an abort's status is `code` (see [`fault`]) at any level.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn is_fault(self, code: u64) -> bool {
         self.0 & fault::WITHOUT_LEVEL == code
     }
 
     /// `ISS.S1PTW`: the access was that of a stage 1 table walk.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn on_stage_1_walk(self) -> bool {
         self.0 & (1 << 7) != 0
@@ -105,14 +105,14 @@ impl Syndrome {
 
 impl Call {
     /// Whether it was an SMC: its trap leaves the PC on the instruction, while after an HVC it stands behind it.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn is_smc(self) -> bool {
         self.0.class() == class::SMC
     }
 
     /// The immediate.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn immediate(self) -> u64 {
         self.0.0 & 0xffff
@@ -121,14 +121,14 @@ impl Call {
 
 impl Wfx {
     /// Whether it waits for an event (WFE, WFET), not for an interrupt (WFI, WFIT).
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn for_event(self) -> bool {
         self.0.0 & 1 != 0
     }
 
     /// The register with the `CNTVCT_EL0` value at which it gives up waiting (WFIT, WFET; FEAT_WFxT).
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn timeout_register(self) -> Option<u8> {
         if self.0.0 & 2 != 0 { Some(((self.0.0 >> 5) & 0x1f) as u8) } else { None }
@@ -145,7 +145,7 @@ impl DataAbort {
     const ISV: u64 = 1 << 24;
 
     /// Whether this is a translation fault of one register's load or store that the syndrome describes.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn can_be_emulated(self) -> bool {
         let all = Self::ISV | Self::S1PTW | Self::CM | Self::EA | fault::WITHOUT_LEVEL;
@@ -153,35 +153,35 @@ impl DataAbort {
     }
 
     /// `WnR`: a store.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn is_write(self) -> bool {
         self.0.0 & Self::WNR != 0
     }
 
     /// `CM`: a cache maintenance or address translation instruction.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn is_cache_maintenance(self) -> bool {
         self.0.0 & Self::CM != 0
     }
 
     /// `ISV`: the fields below are valid.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn is_described(self) -> bool {
         self.0.0 & Self::ISV != 0
     }
 
     /// `SAS`.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn size(self) -> AccessSize {
         AccessSize::from_sas(self.0.0 >> 22)
     }
 
     /// `SRT`: the register transferred; 31 is the zero register.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn register(self) -> u8 {
         ((self.0.0 >> 16) & 0x1f) as u8
@@ -189,7 +189,7 @@ impl DataAbort {
 
     /// What a load of `value` leaves in the register: `SSE` extends its sign, `SF` says whether to 64 or to 32 bits (a
     /// 32-bit destination clears the upper half).
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn loaded(self, value: u64) -> u64 {
         if self.0.0 & Self::SSE != 0 {
@@ -207,7 +207,7 @@ impl DataAbort {
     }
 
     /// The IPA accessed: `HPFAR_EL2.FIPA` has the page, `FAR_EL2` the place in it.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn ipa(self, exit: &RawExit) -> Ipa {
         fault_ipa(exit)
@@ -216,7 +216,7 @@ impl DataAbort {
 
 /// The IPA in `HPFAR_EL2` and `FAR_EL2`. Only valid for translation, address size and access flag faults, and for those on
 /// a stage 1 walk (then the place within the page is not the one accessed).
-#[inline]
+#[inline(always)]
 #[must_use]
 pub const fn fault_ipa(exit: &RawExit) -> Ipa {
     const FIPA: u64 = 0x0000_0fff_ffff_fff0;
@@ -228,21 +228,21 @@ impl SysregAccess {
     const NAME: u64 = 0x3f_fc1e;
 
     /// The name as [`sysreg`] makes it.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn name(self) -> u64 {
         self.0.0 & Self::NAME
     }
 
     /// `Direction`: MRS or SYSL.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn is_read(self) -> bool {
         self.0.0 & 1 != 0
     }
 
     /// `Rt`.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn register(self) -> u8 {
         ((self.0.0 >> 5) & 0x1f) as u8

@@ -111,14 +111,14 @@ fn write<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, access: SysregAccess, cpu: &mut C, ef
         // Traps only while more interrupts are active than there are list registers.
         ICC_DIR_EL1 => {
             let kick = vm.gic.deactivate(vcpu.id, intid(value), cpu.list_registers());
-            effects.kick = effects.kick.union(kick);
+            effects.kick(kick);
             Answer::Done(Next::Resume)
         }
         ACTLR_EL1 | ICC_SRE_EL1 => Answer::Done(Next::Resume),
         // By set and way a guest reaches the caches of the CPU that it happens to be on, and those of others not at all:
         // what it means is "everything of mine".
         DC_ISW | DC_CSW | DC_CISW => {
-            effects.clean_caches = true;
+            effects.clean_caches();
             Answer::Done(Next::Resume)
         }
         timers::CNTPCT_EL0 | timers::CNTPCTSS_EL0 => Answer::Undefined,
@@ -134,7 +134,7 @@ fn write<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, access: SysregAccess, cpu: &mut C, ef
 
 #[inline]
 fn send_sgi(vm: &Vm, vcpu: &Vcpu, register: SgiRegister, value: u64, effects: &mut Effects) -> Answer {
-    effects.kick = effects.kick.union(vm.gic.send_sgi(vcpu.id, register, value));
+    effects.kick(vm.gic.send_sgi(vcpu.id, register, value));
     Answer::Done(Next::Resume)
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Map {
 impl Map {
     pub(super) fn new(memory: impl Iterator<Item = Range<Ipa>>, avoided: Vec<Range<Ipa>>) -> Self {
         let mut memory: Vec<Range<Ipa>> = memory.collect();
-        memory.sort_unstable_by_key(Range::start);
+        types::sort_by(&mut memory, |a, b| a.start().cmp(&b.start()));
         memory.dedup_by(|next, last| {
             let touching = next.start() <= last.end();
             if touching {

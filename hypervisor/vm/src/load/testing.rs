@@ -15,7 +15,7 @@ pub(super) fn gzip(contents: &[u8]) -> Vec<u8> {
     let mut file = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
     // Finding matches takes Miri minutes.
     file.extend(if cfg!(miri) { stored(contents) } else { miniz_oxide::deflate::compress_to_vec(contents, 6) });
-    file.extend(crc32fast::hash(contents).to_le_bytes());
+    file.extend(super::gzip::CHECKSUM.checksum(contents).to_le_bytes());
     file.extend(u32::try_from(contents.len()).unwrap().to_le_bytes());
     file
 }

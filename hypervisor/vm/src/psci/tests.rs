@@ -110,7 +110,7 @@ fn features_tell_what_is_there() {
 fn a_cpu_is_switched_on_with_the_state_of_a_reset() {
     let mut world = four();
     assert_eq!(answer(&mut world, CPU_ON, [2, RAM.0 + 0x100, 0xc0ff_ee00_dead_beef]), 0);
-    assert!(world.effects.kick.contains(VcpuId(2)));
+    assert!(world.effects.kicked().contains(VcpuId(2)));
     assert_eq!(world.vm.power.state(VcpuId(2)), State::OnPending);
     world.vcpus[2].context.x[7] = 99; // left over from an earlier life
     assert!(world.boot(2));
@@ -204,7 +204,7 @@ fn the_system_functions_end_the_vm_with_code_0() {
     {
         let mut world = World::new();
         assert_eq!(world.hvc(0, identifier, [0; 3]).0, Next::Stop);
-        assert_eq!(world.effects.stop, Some(cause));
+        assert_eq!(world.effects.stop(), Some(cause));
         assert_eq!(world.vm.lifecycle.end().unwrap().cause.code(), 0);
     }
     let mut world = World::new();
@@ -225,7 +225,7 @@ fn the_last_cpu_off_is_the_end() {
     assert_eq!(world.hvc(0, CPU_OFF, [0; 3]).0, Next::Off, "one is on its way still");
     assert!(world.boot(1));
     assert_eq!(world.hvc(1, CPU_OFF, [0; 3]).0, Next::Stop);
-    assert_eq!(world.effects.stop, Some(Cause::Shutdown));
+    assert_eq!(world.effects.stop(), Some(Cause::Shutdown));
 }
 
 #[test]

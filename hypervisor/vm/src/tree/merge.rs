@@ -116,7 +116,7 @@ fn phandles(tree: &DeviceTree) -> Vec<&[u8]> {
 pub(super) fn check(tree: &DeviceTree) -> Result<(), TreeError> {
     let failed = |problem| Err(TreeError { user: None, problem });
     let mut phandles = phandles(tree);
-    phandles.sort_unstable();
+    types::sort_by(&mut phandles, Ord::cmp);
     if let Some([twice, _]) = phandles.array_windows().find(|[a, b]| a == b) {
         return failed(TreeProblem::Phandle(number(twice).unwrap_or_default()));
     }

@@ -17,7 +17,7 @@ fn interrupts_belong_to_the_host_whatever_the_stale_syndrome_says() {
         assert_eq!(Exit::decode(&RawExit { kind, esr: u64::MAX, far: 0, hpfar: 0 }), Exit::Irq);
     }
     let error = RawExit { kind: RawExitKind::SError, esr: 0xbe00_0000, far: 0, hpfar: 0 };
-    assert_eq!(Exit::decode(&error), Exit::SystemError(Syndrome(0xbe00_0000)));
+    assert_eq!(Exit::decode(&error), Exit::Rare(Rare::SystemError(Syndrome(0xbe00_0000))));
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn a_described_translation_fault_is_an_mmio_access() {
         (esr & !0x3f) | 0x21, // alignment
         (esr & !0x3f) | 0x24, // reserved: bit 5 and a level
     ] {
-        assert!(matches!(decode(not_emulated), Exit::DataAbort(_)), "{not_emulated:#x}");
+        assert!(matches!(decode(not_emulated), Exit::Rare(Rare::DataAbort(_))), "{not_emulated:#x}");
     }
 }
 
@@ -98,10 +98,10 @@ fn waits_tell_event_from_interrupt_and_know_their_timeout() {
 #[test]
 fn features_not_given_and_classes_unheard_of_are_undefined() {
     for class in [0x00, 0x02, 0x03, 0x05, 0x07, 0x09, 0x0a, 0x12, 0x13, 0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x27, 0x3f] {
-        assert_eq!(decode(class << 26), Exit::Undefined, "{class:#x}");
+        assert_eq!(decode(class << 26), Exit::Rare(Rare::Undefined), "{class:#x}");
     }
-    assert_eq!(decode(0x0e << 26), Exit::IllegalState);
-    assert!(matches!(decode(0x3c << 26), Exit::Debug(_)));
+    assert_eq!(decode(0x0e << 26), Exit::Rare(Rare::IllegalState));
+    assert!(matches!(decode(0x3c << 26), Exit::Rare(Rare::Debug(_))));
 }
 
 #[test]
@@ -114,7 +114,7 @@ proptest! {
     #[test]
     fn every_syndrome_decodes_to_something(esr: u64, far: u64, hpfar: u64) {
         let exit = RawExit { kind: RawExitKind::Synchronous, esr, far, hpfar };
-        if let Exit::Mmio(access) | Exit::DataAbort(access) = Exit::decode(&exit) {
+        if let Exit::Mmio(access) | Exit::Rare(Rare::DataAbort(access)) = Exit::decode(&exit) {
             prop_assert!(access.register() < 32);
             prop_assert!(access.ipa(&exit).0 < 1 << 52);
             // A doubleword has no sign to extend: that combination of fields does not occur.

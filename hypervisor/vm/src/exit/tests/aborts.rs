@@ -86,7 +86,7 @@ fn an_instruction_that_the_syndrome_does_not_describe_fails_with_an_abort() {
     let abort = Unsupported { instruction: Action::Abort, ..Unsupported::default() };
     let mut world = World::with_policy(abort);
     assert_eq!(world.exit(data_abort(DEVICE, TRANSLATION)), Next::Stop);
-    assert_eq!(world.effects.stop, Some(Cause::Unsupported));
+    assert_eq!(world.effects.stop(), Some(Cause::Unsupported));
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn a_devices_interrupt_travels_to_the_list_registers() {
     world.effects = Default::default();
     world.vcpus[0].context.x[0] = 1;
     assert_eq!(world.exit(store(probe(Probe::LINE), AccessSize::Word, 0)), Next::Resume);
-    assert!(world.effects.kick.contains(VcpuId(0)));
+    assert!(world.effects.kicked().contains(VcpuId(0)));
     assert_eq!(world.refill(0), [Probe::INTERRUPT.0]);
 }
 
@@ -141,7 +141,7 @@ fn abort_ends_the_vm_with_code_5_and_says_where() {
     let mut world = World::with_policy(reference(Action::Abort));
     let pc = world.pc();
     assert_eq!(world.exit(load(Ipa(NOWHERE.0 + 0x18), AccessSize::Halfword, 4)), Next::Stop);
-    assert_eq!(world.effects.stop, Some(Cause::Unsupported));
+    assert_eq!(world.effects.stop(), Some(Cause::Unsupported));
     let end = world.vm.lifecycle.end().unwrap();
     assert_eq!((end.cause.code(), end.vcpu, end.pc), (5, Some(VcpuId(0)), Some(pc)));
     assert_eq!(&*end.detail, "load of 2 bytes at 0x20000018: no device there");
@@ -153,7 +153,7 @@ fn a_devices_bus_error_is_an_abort_whatever_the_policy() {
         let mut world = World::with_policy(reference(action));
         assert_eq!(world.exit(store(probe(Probe::BUS_ERROR), AccessSize::Word, 0)), Next::Resume);
         assert_eq!(world.el1(El1Register::Esr) & 0x3f, 0x10);
-        assert_eq!(world.effects.stop, None);
+        assert_eq!(world.effects.stop(), None);
     }
 }
 
@@ -164,6 +164,6 @@ fn a_device_can_end_the_vm() {
     assert_eq!(world.vm.lifecycle.end().unwrap().cause, Cause::Custom(40));
     let mut world = World::new();
     world.vm.wake(vdev::DeviceId(0), vdev::Wake::Backend, STARTED, &mut world.effects);
-    assert_eq!(world.effects.stop, Some(Cause::Watchdog));
+    assert_eq!(world.effects.stop(), Some(Cause::Watchdog));
     assert_eq!(&*world.vm.lifecycle.end().unwrap().detail, "ended by vdev `probe`");
 }

@@ -95,7 +95,7 @@ fn the_physical_timers_line_follows_its_state() {
     let due = world.vcpus[0].timer_deadline();
     world.effects = Default::default();
     world.vcpus[0].update_timer(&world.vm, due, &mut world.effects);
-    assert!(world.effects.kick.contains(VcpuId(0)));
+    assert!(world.effects.kicked().contains(VcpuId(0)));
     assert_eq!(world.vcpus[0].timer_deadline(), Ticks::NEVER);
     assert_eq!(world.refill(0), [30]);
     // Masked before the guest has taken it: the line falls, the interrupt goes away.
@@ -119,11 +119,11 @@ fn an_sgi_kicks_its_targets() {
     world.effects = Default::default();
     // SGI 5 to vCPU 2.
     assert_eq!(world.msr(ICC_SGI1R_EL1, 5 << 24 | 1 << 2), Some(Next::Resume));
-    assert_eq!(world.effects.kick, types::VcpuSet::of(VcpuId(2)));
+    assert_eq!(world.effects.kicked(), types::VcpuSet::of(VcpuId(2)));
     // IRM: all but the sender.
     world.effects = Default::default();
     let _ = world.msr(ICC_SGI1R_EL1, 6 << 24 | 1 << 40);
-    assert!(!world.effects.kick.contains(VcpuId(0)) && world.effects.kick.contains(VcpuId(1)));
+    assert!(!world.effects.kicked().contains(VcpuId(0)) && world.effects.kicked().contains(VcpuId(1)));
     assert_eq!(world.mrs(ICC_SGI1R_EL1), None, "write-only");
     assert_eq!(world.msr(ICC_DIR_EL1, 5), Some(Next::Resume), "deactivating what is not active");
 }
@@ -132,9 +132,9 @@ fn an_sgi_kicks_its_targets() {
 fn set_and_way_operations_become_one_request() {
     for name in [sysreg(1, 0, 7, 6, 2), sysreg(1, 0, 7, 10, 2), sysreg(1, 0, 7, 14, 2)] {
         let mut world = World::new();
-        assert!(!world.effects.clean_caches);
+        assert!(!world.effects.cleans_caches());
         assert_eq!(world.msr(name, 0x1234), Some(Next::Resume));
-        assert!(world.effects.clean_caches);
+        assert!(world.effects.cleans_caches());
     }
 }
 
