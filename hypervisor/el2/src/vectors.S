@@ -17,8 +17,8 @@ el2_vectors:
     vector  fault_el2_t
     // From EL2 on SP_EL2.
     .balign 0x80
-    // Is the stack still a stack? The lower half of a stack's slot is a guard (kernel::stack), so bit 16 of a valid SP is
-    // set. The test must not use memory or a register: SP and x0 are swapped by arithmetic.
+    // Is the stack still a stack? Below every stack, that of boot included, is a guard in which bit 16 of SP is clear
+    // (kernel::address_space, hypervisor.ld). The test must not use memory or a register: SP and x0 are swapped by arithmetic.
     sub     sp, sp, #FAULT_FRAME
     add     sp, sp, x0
     sub     x0, sp, x0

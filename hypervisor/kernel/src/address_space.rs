@@ -17,7 +17,8 @@ const EARLY_TABLES: usize = 24;
 /// Where the stacks are: above every physical address that a machine with 47 bits of them could have.
 const STACK_WINDOW: u64 = 1 << 47;
 
-/// Distance of the stacks: `vectors.S` tells stack from guard by bit 16 of the address.
+/// Distance of the stacks: `vectors.S` tells stack from guard by bit 16 of the address. (The linker script places the boot
+/// CPU's first stack by the same rule.)
 const STACK_SLOT: u64 = 0x2_0000;
 
 /// Size of a stack: the upper half of its slot.
@@ -96,6 +97,8 @@ pub(crate) struct Image {
     pub(crate) text: Range<Pa>,
     pub(crate) rodata: Range<Pa>,
     pub(crate) data: Range<Pa>,
+    /// The boot CPU's first stack. Between the data and it there is a guard.
+    pub(crate) boot_stack: Range<Pa>,
 }
 
 unsafe extern "C" {
@@ -105,6 +108,8 @@ unsafe extern "C" {
     static __rodata_end: u8;
     static __data_start: u8;
     static __data_end: u8;
+    static __boot_stack_start: u8;
+    static __boot_stack_end: u8;
 }
 
 impl Image {
@@ -114,11 +119,12 @@ impl Image {
             text: between(&raw const __text_start, &raw const __text_end),
             rodata: between(&raw const __rodata_start, &raw const __rodata_end),
             data: between(&raw const __data_start, &raw const __data_end),
+            boot_stack: between(&raw const __boot_stack_start, &raw const __boot_stack_end),
         }
     }
 
     pub(crate) fn whole(&self) -> Range<Pa> {
-        Range::between(self.text.start(), self.data.end())
+        Range::between(self.text.start(), self.boot_stack.end())
     }
 }
 
@@ -146,6 +152,7 @@ impl FirstTables {
         first.map(Range::between(image.text.end(), image.rodata.start()), El2Attributes::ReadOnly)?;
         first.map(image.rodata, El2Attributes::ReadOnly)?;
         first.map(image.data, El2Attributes::Data)?;
+        first.map(image.boot_stack, El2Attributes::Data)?;
         first.map(Range::between(whole.end(), bank.end()), El2Attributes::Data)?;
         if !bank.contains_range(&tree) {
             let pages = Range::between(
@@ -271,7 +278,7 @@ pub(crate) fn same_stack(sp: u64, address: u64) -> bool {
     if sp >= STACK_WINDOW {
         sp / STACK_SLOT == address / STACK_SLOT && address & STACK_SIZE != 0
     } else {
-        let image = Image::here();
-        image.data.contains(Pa(sp)) && image.data.contains(Pa(address))
+        let stack = Image::here().boot_stack;
+        stack.contains(Pa(sp)) && stack.contains(Pa(address))
     }
 }

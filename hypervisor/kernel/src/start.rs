@@ -126,9 +126,10 @@ fn first_tables(image: &Image, bank: Range<Pa>, blob: &[u8], console: Option<Ran
         let _ = tables.map(registers, El2Attributes::Device);
     }
     // Everything written so far went past the caches: drop what they may still hold of it from before.
-    let data = image.data;
-    // SAFETY: our own data.
-    unsafe { el2::cache::clean_and_invalidate(data.start().0 as usize, data.length() as usize) };
+    for written in [image.data, image.boot_stack] {
+        // SAFETY: our own data.
+        unsafe { el2::cache::clean_and_invalidate(written.start().0 as usize, written.length() as usize) };
+    }
     // SAFETY: the tables map the image, its stack and the device tree where they are.
     unsafe { el2::mmu::enable(&tables.translation()) };
     tables
