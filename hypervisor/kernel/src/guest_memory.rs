@@ -13,6 +13,9 @@ use vdev::{GuestMemory, MemoryFault};
 /// Zeroing goes on in steps of so many bytes, with a chance to be preempted between them.
 const STEP: u64 = 256 * 1024;
 
+/// Cleaning, which is done with interrupts masked, goes on in steps of so many bytes.
+const CLEAN_STEP: u64 = 64 * 1024;
+
 #[derive(Debug)]
 struct Piece {
     guest: Range<Ipa>,
@@ -60,12 +63,19 @@ impl GuestRam {
         }
     }
 
-    /// Writes back and drops everything of this VM in the data caches: what a guest wants that cleans by set and way.
-    pub(crate) fn clean_caches(&self) {
+    /// Writes back and drops everything of this VM in the data caches: what a guest wants that cleans by set and way. Between
+    /// any two steps `go_on` says whether there is still a point in it.
+    pub(crate) fn clean_caches(&self, mut go_on: impl FnMut() -> bool) {
         for piece in &self.pieces {
-            // SAFETY: frames of ours; maintenance changes no contents.
-            unsafe {
-                el2::cache::clean_and_invalidate(piece.frames.start().0 as usize, piece.guest.length() as usize);
+            let start = piece.frames.start().0;
+            let length = piece.guest.length();
+            for offset in (0..length).step_by(CLEAN_STEP as usize) {
+                let step = CLEAN_STEP.min(length - offset);
+                // SAFETY: frames of ours; maintenance changes no contents.
+                unsafe { el2::cache::clean_and_invalidate((start + offset) as usize, step as usize) };
+                if !go_on() {
+                    return;
+                }
             }
         }
     }

@@ -95,16 +95,18 @@ impl Partition {
         vcpus.iter().filter_map(|vcpu| self.thread(vcpu)).for_each(thread::notify);
     }
 
-    /// Does what an exit, or a wake, asked for.
+    /// Cleans all of the VM's memory out of the caches, in steps, as long as `go_on` says so.
+    pub(crate) fn clean_caches(&self, go_on: impl FnMut() -> bool) {
+        self.ram.clean_caches(go_on);
+    }
+
+    /// Does what an exit, or a wake, asked for, but for [`Partition::clean_caches`], which takes its time.
     pub(crate) fn apply(&self, effects: &Effects, from: Option<VcpuId>) {
         let mut kick = effects.kicked();
         if let Some(own) = from {
             kick.remove(own);
         }
         self.notify(kick);
-        if effects.cleans_caches() {
-            self.ram.clean_caches();
-        }
         if effects.has_output() {
             console::answer_bell();
         }

@@ -340,7 +340,7 @@ fn run_until_off(partition: &Arc<Partition>, vcpu: &mut Vcpu, loaded: &mut Loade
         if !effects.none() {
             partition.apply(&effects, Some(vcpu.id));
             if effects.cleans_caches() {
-                loaded.trap_set_way(false);
+                clean_caches(partition, vcpu, loaded);
             }
         }
         match next {
@@ -364,6 +364,20 @@ fn run_until_off(partition: &Arc<Partition>, vcpu: &mut Vcpu, loaded: &mut Loade
 
 fn is_fp_trap(exit: &RawExit, loaded: &LoadedVcpu) -> bool {
     exit.kind == RawExitKind::Synchronous && exit.esr >> 26 == EC_FP && !loaded.fp_in_cpu
+}
+
+/// An operation by set and way: cleaning all of the VM's memory may take long, and exits run with interrupts masked. So
+/// between steps interrupts are taken and other threads run.
+#[cold]
+#[inline(never)]
+fn clean_caches(partition: &Partition, vcpu: &mut Vcpu, loaded: &mut LoadedVcpu) {
+    loaded.trap_set_way(false);
+    partition.clean_caches(|| {
+        interrupt::handle();
+        thread::preempt_if_needed();
+        !partition.is_stopping()
+    });
+    after_interrupt(partition, vcpu);
 }
 
 /// EL2's timer may have fired for the guest's physical timer.
