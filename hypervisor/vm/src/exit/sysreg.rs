@@ -75,21 +75,30 @@ fn read<C: Cpu>(vm: &Vm, vcpu: &Vcpu, access: SysregAccess, cpu: &C) -> Answer {
         | timers::CNTP_TVAL_EL0
         | timers::CNTP_CTL_EL0
         | timers::CNTP_CVAL_EL0 => Answer::Value(timers::read(vm, vcpu, cpu, name)),
-        // Implementation defined controls of the CPU: RAZ/WI, there is nothing for a guest to control. REVIDR and AIDR trap
-        // where SMIDR_EL1 is, on CPUs with SME: no more is known of the implementation than MIDR_EL1 tells.
-        ACTLR_EL1 | REVIDR_EL1 | AIDR_EL1 => Answer::Value(0),
-        // System registers are the only way to the interrupt controller: SRE, DFB and DIB are RAO/WI.
-        ICC_SRE_EL1 => Answer::Value(7),
+        // Implementation defined controls of the CPU: RAZ/WI, there is nothing for a guest to control.
+        ACTLR_EL1 => Answer::Value(0),
         ICC_DIR_EL1 | ICC_SGI1R_EL1 | ICC_ASGI1R_EL1 | ICC_SGI0R_EL1 | DC_ISW | DC_CSW | DC_CISW => Answer::Undefined,
         _ if name & IDENTIFICATION_MASK == IDENTIFICATION => {
             let (_, _, _, crm, op2) = access.encoding();
-            vm.id.get(crm, op2).map_or(Answer::Unknown, Answer::Value)
+            vm.id.get(crm, op2).map_or_else(|| read_rare(name), Answer::Value)
         }
         _ if name & OP0_MASK == OP0_DEBUG => match vcpu.debug.read(access) {
             Some(Some(value)) => Answer::Value(value),
             Some(None) => Answer::Undefined,
             None => Answer::Unknown,
         },
+        _ => read_rare(name),
+    }
+}
+
+/// What nobody reads often.
+#[cold]
+fn read_rare(name: u64) -> Answer {
+    match name {
+        // Trapped where SMIDR_EL1 is, on CPUs with SME: no more is known of the implementation than MIDR_EL1 tells.
+        REVIDR_EL1 | AIDR_EL1 => Answer::Value(0),
+        // System registers are the only way to the interrupt controller: SRE, DFB and DIB are RAO/WI.
+        ICC_SRE_EL1 => Answer::Value(7),
         _ => Answer::Unknown,
     }
 }
@@ -114,7 +123,7 @@ fn write<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, access: SysregAccess, cpu: &mut C, ef
             effects.kick(kick);
             Answer::Done(Next::Resume)
         }
-        ACTLR_EL1 | ICC_SRE_EL1 => Answer::Done(Next::Resume),
+        ACTLR_EL1 => Answer::Done(Next::Resume),
         // By set and way a guest reaches the caches of the CPU that it happens to be on, and those of others not at all:
         // what it means is "everything of mine".
         DC_ISW | DC_CSW | DC_CISW => {
@@ -128,6 +137,7 @@ fn write<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, access: SysregAccess, cpu: &mut C, ef
             Some(false) => Answer::Undefined,
             None => Answer::Unknown,
         },
+        _ if name == ICC_SRE_EL1 => Answer::Done(Next::Resume),
         _ => Answer::Unknown,
     }
 }
