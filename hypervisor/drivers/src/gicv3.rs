@@ -36,6 +36,7 @@ mod redistributor {
     pub(super) const ICACTIVER0: usize = SGI + 0x0380;
     pub(super) const IPRIORITYR: usize = SGI + 0x0400;
 
+    pub(super) const CTLR_ENABLE_LPIS: u32 = 1 << 0;
     pub(super) const CTLR_RWP: u32 = 1 << 3;
     pub(super) const TYPER_VLPIS: u64 = 1 << 1;
     pub(super) const TYPER_LAST: u64 = 1 << 4;
@@ -189,6 +190,15 @@ impl Redistributor {
             return Err(GicError::DoesNotWake);
         }
         let this = Self { registers };
+        // Message-based interrupts that a boot loader has left on come to nobody, and their tables are in RAM that is ours.
+        let control = registers.read_u32(redistributor::CTLR);
+        if control & redistributor::CTLR_ENABLE_LPIS != 0 {
+            registers.write_u32(redistributor::CTLR, control & !redistributor::CTLR_ENABLE_LPIS);
+            this.settle()?;
+            if registers.read_u32(redistributor::CTLR) & redistributor::CTLR_ENABLE_LPIS != 0 {
+                log::warn!("GICR_CTLR.EnableLPIs cannot be cleared: the boot loader's LPI tables stay in use");
+            }
+        }
         registers.write_u32(redistributor::ICENABLER0, u32::MAX);
         registers.write_u32(redistributor::ICPENDR0, u32::MAX);
         registers.write_u32(redistributor::ICACTIVER0, u32::MAX);

@@ -104,7 +104,18 @@ pub mod physical {
         barrier::isb(barrier::SY);
         write_register!("s3_4_c12_c9_5", SRE_DFB_DIB);
         barrier::isb(barrier::SY);
-        write_register!("s3_0_c12_c12_4", read_register!("s3_0_c12_c12_4") | 2); // ICC_CTLR_EL1.EOImode
+        let control = read_register!("s3_0_c12_c12_4"); // ICC_CTLR_EL1
+        write_register!("s3_0_c12_c12_4", control | 2); // EOImode
+        // An interrupt that firmware or a boot loader took and never ended would keep ours back.
+        let priority_bits = ((control >> 8) & 7) + 1;
+        write_register!("s3_0_c12_c9_0", 0); // ICC_AP1R0_EL1
+        if priority_bits >= 6 {
+            write_register!("s3_0_c12_c9_1", 0);
+        }
+        if priority_bits >= 7 {
+            write_register!("s3_0_c12_c9_2", 0);
+            write_register!("s3_0_c12_c9_3", 0);
+        }
         write_register!("s3_0_c4_c6_0", 0xff); // ICC_PMR_EL1
         write_register!("s3_0_c12_c12_3", 0); // ICC_BPR1_EL1
         write_register!("s3_0_c12_c12_7", 1); // ICC_IGRPEN1_EL1

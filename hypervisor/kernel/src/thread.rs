@@ -85,7 +85,8 @@ impl Core {
     }
 
     fn wake(&mut self, id: ThreadId, now: Ticks) {
-        let Some(thread) = self.thread(id) else { return };
+        // Whoever wakes has read the identifier without the lock: its place may be another thread's by now.
+        let Some(thread) = self.thread(id).filter(|thread| thread.id.get() == Some(id)) else { return };
         if !thread.blocked.replace(false) {
             return;
         }
