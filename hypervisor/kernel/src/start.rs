@@ -181,11 +181,14 @@ fn claim_memory(machine: &Machine, blob: &[u8], bank: Range<Pa>, image: &Image) 
     let mut reserved: Vec<Range<Pa>> = machine.reserved.clone();
     reserved.extend([image.whole(), tree]);
     reserved.extend(machine.initrd);
-    for memory in machine.memory.iter().filter(|memory| !memory.contains_range(&bank)) {
-        if let Some(pages) = whole_pages(memory).filter(|pages| !pages.overlaps(&bank))
-            && address_space::map(pages, El2Attributes::Data).is_err()
-        {
-            refuse(format_args!("no room in the early tables to map RAM at {memory}"));
+    for memory in machine.memory.iter().filter_map(whole_pages) {
+        // The bank that the image is in is mapped; banks that touch it are one range with it here.
+        let below = Range::between(memory.start(), memory.end().min(bank.start()));
+        let above = Range::between(memory.start().max(bank.end()), memory.end());
+        for pages in [below, above].into_iter().filter(|pages| !pages.is_empty()) {
+            if address_space::map(pages, El2Attributes::Data).is_err() {
+                refuse(format_args!("no room in the early tables to map RAM at {pages}"));
+            }
         }
     }
     // SAFETY: RAM by the device tree, mapped just now or with the first tables; what is in use is reserved.
