@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use qvmconf::words::Keyword;
 use qvmconf::{Diagnostic, Diagnostics, Document, Loader, SettingName, Sources, Span, Value};
-use types::Frequency;
+use types::{AccessSize, Frequency, Ipa};
 use vdevs::CATALOGUE;
 use vm::config::Limits;
 
@@ -22,8 +22,6 @@ use crate::{failure, lexical};
 const HOST_DEVICE: &str = "hostdev";
 /// Any will do.
 const COUNTER: Frequency = Frequency::new(62_500_000).unwrap();
-/// What the VM is called if not even its file has a name.
-const NAMELESS: &str = "vm";
 
 /// A VM to run.
 #[derive(Debug)]
@@ -62,9 +60,7 @@ impl Configuration {
             Ok((meaning, warnings)) => (Some(meaning), warnings),
             Err(diagnostics) => (None, diagnostics),
         };
-        // What could not be understood is reported under the name of its file.
-        let name = meaning.as_ref().map(|meaning| meaning.description.name.clone());
-        let name = name.or_else(|| document.stem.clone()).unwrap_or_else(|| NAMELESS.to_string());
+        let name = vm::config::name_of(&document);
         let mut configuration = Configuration {
             path,
             name,
@@ -99,9 +95,28 @@ impl Configuration {
         let Some(meaning) = &self.meaning else { return Ok(()) };
         let files = HostFiles::read(&self.wanted)?;
         let assembled = vm::assemble(&meaning.description, &files, &host(), &mut HostDevices);
+        // What is packed is seen to be whole only when it is unpacked.
+        let loaded = assembled.and_then(|vm::Assembled { load, tree, .. }| {
+            load.execute(&files, &tree, &Nowhere, &mut |_| {}).map_err(|error| vec![error.into()])
+        });
         let mut diagnostics = Diagnostics::new();
-        diagnostics.extend(assembled.err().iter().flatten().map(|error| meaning.spans.diagnostic(error)));
+        for mut diagnostic in loaded.err().iter().flatten().map(|error| meaning.spans.diagnostic(error)) {
+            diagnostic.message = self.with_shown_names(diagnostic.message)?;
+            diagnostics.push(diagnostic);
+        }
         self.report(&diagnostics)
+    }
+
+    /// A message in which files are called as the user would, not as an archive would.
+    fn with_shown_names(&self, message: String) -> Result<String> {
+        let mut names = self.wanted.iter().map(|wanted| archive_name(&wanted.path)).collect::<Result<Vec<_>>>()?;
+        // No name in front of a longer one that begins with it.
+        names.sort_by_key(|name| std::cmp::Reverse(name.len()));
+        let found = names.iter().find(|name| message.contains(name.as_str()));
+        let Some(found) = found else { return Ok(message) };
+        let parts: Result<Vec<_>> =
+            message.split(found.as_str()).map(|part| self.with_shown_names(part.into())).collect();
+        Ok(parts?.join(&shown_name(found)))
     }
 
     /// Prints warnings; with errors among them, fails.
@@ -205,12 +220,33 @@ impl vm::Files for HostFiles {
 /// CPUs of no particular kind: whether a VM can be put together does not depend on them.
 fn host() -> vm::Host<'static> {
     vm::Host {
-        id: vm::id_registers::IdRegisters::new([0; vm::id_registers::IdRegisters::COUNT]),
+        id: vm::id_registers::IdRegisters::plain(),
         frequency: COUNTER,
         list_registers: 4,
         priority_bits: 5,
         mitigations: vm::smccc::Mitigations::default(),
         seed: &[],
+    }
+}
+
+/// Memory that takes whatever is loaded into it.
+struct Nowhere;
+
+impl vdev::GuestMemory for Nowhere {
+    fn read(&self, from: Ipa, _: &mut [u8]) -> Result<(), vdev::MemoryFault> {
+        Err(vdev::MemoryFault { at: from })
+    }
+
+    fn write(&self, _: Ipa, _: &[u8]) -> Result<(), vdev::MemoryFault> {
+        Ok(())
+    }
+
+    fn load(&self, from: Ipa, _: AccessSize) -> Result<u64, vdev::MemoryFault> {
+        Err(vdev::MemoryFault { at: from })
+    }
+
+    fn store(&self, _: Ipa, _: AccessSize, _: u64) -> Result<(), vdev::MemoryFault> {
+        Ok(())
     }
 }
 
@@ -326,6 +362,25 @@ mod tests {
         let configuration = Configuration::read(&folder.path().join("a.qvmconf"), "", None).unwrap();
         let text = configuration.check().unwrap_err().to_string();
         assert!(text.contains("a.qvmconf:4:") && text.contains("a.qvmconf:3:"), "{text}");
+    }
+
+    #[test]
+    fn a_file_that_turns_out_to_be_damaged_is_found_without_booting() {
+        // `gzip` of nothing, with another checksum.
+        let packed = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x01\x02\0\xfd\xffhi\x01\x02\x03\x04\x02\0\0\0";
+        let folder = folder(&[("a.qvmconf", "system a\nram 0x80000000,16M\nguest load 0x80000000,a.gz\n")]);
+        fs::write(folder.path().join("a.gz"), packed).unwrap();
+        let configuration = Configuration::read(&folder.path().join("a.qvmconf"), "", None).unwrap();
+        let text = configuration.check().unwrap_err().to_string();
+        let file = folder.path().join("a.gz");
+        assert!(text.contains(&format!("a.qvmconf:3:12: error: {}: the gzip checksum", file.display())), "{text}");
+    }
+
+    #[test]
+    fn what_depends_on_the_machine_is_left_to_the_machine() {
+        let text = "system a\nram 0x80000000,64G\nload 0x80000000,a\ncpu runmask 7\n";
+        let folder = folder(&[("a.qvmconf", text), ("a", "1234")]);
+        Configuration::read(&folder.path().join("a.qvmconf"), "", None).unwrap().check().unwrap();
     }
 
     #[test]

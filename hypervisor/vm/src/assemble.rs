@@ -102,6 +102,8 @@ pub enum Subject {
     Rom(usize),
     /// One of [`Description::loads`].
     Load(usize),
+    /// [`Description::entry`].
+    Entry,
     /// One of [`Description::vdevs`].
     Vdev(usize),
     /// The interrupt controller.
@@ -322,7 +324,11 @@ fn make_tree(
 
 impl From<LoadError> for AssembleError {
     fn from(error: LoadError) -> Self {
-        let subject = error.load.map_or(Subject::Vm, Subject::Load);
+        let subject = match (error.load, &error.problem) {
+            (Some(load), _) => Subject::Load(load),
+            (None, load::Problem::BadEntry(_)) => Subject::Entry,
+            (None, _) => Subject::Vm,
+        };
         let hint = error.problem.hint();
         Self { other: error.other.map(Subject::Load), hint, ..Self::new(subject, error) }
     }

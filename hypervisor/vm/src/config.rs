@@ -68,6 +68,7 @@ pub struct Spans {
     ram: Vec<Span>,
     rom: Vec<Span>,
     loads: Vec<Span>,
+    entry: Option<Span>,
     vdevs: Vec<Span>,
     gic: Option<Span>,
 }
@@ -79,6 +80,7 @@ impl Spans {
             Subject::Ram(index) => self.ram.get(index).copied(),
             Subject::Rom(index) => self.rom.get(index).copied(),
             Subject::Load(index) => self.loads.get(index).copied(),
+            Subject::Entry => self.entry,
             Subject::Vdev(index) => self.vdevs.get(index).copied(),
             Subject::InterruptController => self.gic,
         }
@@ -180,8 +182,14 @@ pub fn build(
     if reader.diagnostics.has_errors() {
         return Err(reader.diagnostics);
     }
-    let spans =
-        Spans { ram: memory.ram_spans, rom: memory.rom_spans, loads: load_spans, vdevs: vdevs.spans, gic: vdevs.gic };
+    let spans = Spans {
+        ram: memory.ram_spans,
+        rom: memory.rom_spans,
+        loads: load_spans,
+        entry: reader.last(Keyword::Entry).map(Statement::value_span),
+        vdevs: vdevs.spans,
+        gic: vdevs.gic,
+    };
     Ok((Configuration { description, cpus, exit_on_halt, loggers, spans }, reader.diagnostics))
 }
 
@@ -231,18 +239,14 @@ impl<'a> Reader<'a> {
     }
 
     fn name(&mut self) -> String {
-        let Some(statement) = self.last(Keyword::System) else {
-            let stem = self.document.stem.as_deref().unwrap_or_default();
-            let name: String = stem.chars().filter(|c| is_name_character(*c)).take(MAX_NAME).collect();
-            return if name.is_empty() { NAMELESS.to_string() } else { name };
-        };
-        let name = text(statement.value()).unwrap_or_default();
-        if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(is_name_character) {
+        if let Some(statement) = self.last(Keyword::System)
+            && let Some(name) = text(statement.value()).filter(|name| !is_name(name))
+        {
             let message = format!("`{name}` cannot name a VM");
             let hint = format!("up to {MAX_NAME} letters, digits, `-`, `_` and `.`");
             self.error(statement.value_span(), message, &hint);
         }
-        name
+        name_of(self.document)
     }
 
     /// Sees that no two things are at one address.
@@ -326,6 +330,23 @@ impl<'a> Reader<'a> {
         };
         self.all(Keyword::Logger).filter_map(logger).collect()
     }
+}
+
+/// What a VM is called, even if nothing else can be made of its configuration: what `system` says, or what its file is
+/// called.
+#[must_use]
+pub fn name_of(document: &Document) -> String {
+    let mut systems = document.statements.iter().filter(|statement| statement.keyword == Keyword::System);
+    if let Some(name) = systems.next_back().and_then(|statement| text(statement.value())).filter(|name| is_name(name)) {
+        return name;
+    }
+    let stem = document.stem.as_deref().unwrap_or_default();
+    let name: String = stem.chars().filter(|c| is_name_character(*c)).take(MAX_NAME).collect();
+    if name.is_empty() { NAMELESS.to_string() } else { name }
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= MAX_NAME && name.chars().all(is_name_character)
 }
 
 /// What names consist of: they stand in front of lines, in paths and in messages.

@@ -42,6 +42,16 @@ impl IdRegisters {
         Self(values)
     }
 
+    /// Those of a CPU of which nothing is known, for looking at configurations where they do not run: nothing that is
+    /// optional, and as many address bits as there can be.
+    #[must_use]
+    pub const fn plain() -> Self {
+        let mut values = [0; Self::COUNT];
+        // ID_AA64MMFR0_EL1, PARange: 48 bits.
+        values[48] = 5;
+        Self(values)
+    }
+
     /// The register `S3_0_C0_C<crm>_<op2>`; `None` if `crm` is not 1 to 7 or `op2` not 0 to 7.
     #[inline]
     #[must_use]
@@ -440,6 +450,7 @@ mod tests {
         for (range, bits) in [(0, 32), (1, 36), (2, 40), (3, 42), (4, 44), (5, 48), (6, 48), (7, 48)] {
             assert_eq!(host(&[(ID_AA64MMFR0, range)]).address_bits(), bits);
         }
+        assert_eq!(IdRegisters::plain(), host(&[(ID_AA64MMFR0, 5)]));
     }
 
     proptest! {

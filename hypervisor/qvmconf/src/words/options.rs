@@ -61,7 +61,7 @@ pub static ROWS: &[Row] = &[
     row(Keyword::Cluster,     "cluster",     NAME,     Cpu,   Neither, LastWins, NotYet, "Runs only on the physical CPUs of a named cluster."),
     row(Keyword::Partition,   "partition",   NAME,     Cpu,   Neither, LastWins, NotYet, "The adaptive partition whose budget it uses."),
     row(Keyword::Load,        "load",        FILE,     Guest, Neither, Accumulates, Supported, "Copies a file of the boot archive into memory that was given before. The format is detected."),
-    row(Keyword::Guest,       "guest",       NONE,     Guest, Prefix, Accumulates, Supported, "`guest load FILE`: an operating system's image; another format is an error."),
+    row(Keyword::Guest,       "guest",       NONE,     Guest, Prefix, Accumulates, Supported, "`guest load [ADDRESS,]FILE`: what the guest runs, in any of the formats; it is started even if others could be."),
     row(Keyword::Data,        "data",        NONE,     Guest, Prefix, Accumulates, Supported, "`data load [ADDRESS,]FILE`: plain bytes, whatever they look like."),
     row(Keyword::Initrd,      "initrd",      NONE,     Guest, Prefix, Accumulates, Supported, "`initrd load FILE`: a RAM disk, announced to the guest in its device tree."),
     row(Keyword::Fdt,         "fdt",         NONE,     Guest, Prefix, Accumulates, Supported, "`fdt load FILE`: a device tree, merged over the generated one."),

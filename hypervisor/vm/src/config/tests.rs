@@ -440,7 +440,7 @@ fn options_of_a_command_line_go_on_where_the_file_ends() {
 
 #[test]
 fn errors_of_assembly_are_shown_where_their_subject_stands() {
-    let text = "ram 0x80000000,1M\nload a\nvdev pl011 loc 0x1c090000\nvdev gic version 3";
+    let text = "ram 0x80000000,1M\nload a\nvdev pl011 loc 0x1c090000\nvdev gic version 3\nentry 0x1000";
     let spans = good(text).spans;
     let mut sources = Sources::new();
     sources.add_file("g", text.as_bytes());
@@ -451,6 +451,7 @@ fn errors_of_assembly_are_shown_where_their_subject_stands() {
     assert!(shown(Subject::Ram(0), None, None).starts_with("g:1:5: error: wrong\n"));
     assert!(shown(Subject::Vdev(0), None, None).starts_with("g:3:1: error: wrong\n"));
     assert!(shown(Subject::InterruptController, None, None).starts_with("g:4:1: error: wrong\n"));
+    assert!(shown(Subject::Entry, None, None).starts_with("g:5:7: error: wrong\n"));
     assert!(shown(Subject::Load(0), Some(Subject::Ram(0)), None).contains("g:1:5: note: the other one\n"));
     assert!(shown(Subject::Vm, None, None).starts_with("g: error: wrong\n    hint: right\n"));
     let place = vdev::Place { source: 0, start: 18, end: 22 };

@@ -22,6 +22,8 @@ pub(super) const STEP: usize = 64 * 1024;
 pub(super) const CHECKSUM: Crc<u32> = Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
 
 const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
+/// DEFLATE packs no better: 258 bytes into two bits (RFC 1951, section 3.2.5).
+const BEST_RATIO: u64 = 1032;
 const FIXED_HEADER: usize = 10;
 const TRAILER: usize = 8;
 const FHCRC: u8 = 1 << 1;
@@ -79,6 +81,11 @@ impl<'a> Gzip<'a> {
         let compressed = skip_header(body).ok_or(GzipError::Header)?;
         let (checksum, size) = trailer.split_first_chunk::<4>().ok_or(GzipError::Header)?;
         let size = u32::from_le_bytes(*size.first_chunk().ok_or(GzipError::Header)?);
+        let most = u64::try_from(compressed.len()).unwrap_or(u64::MAX).saturating_mul(BEST_RATIO);
+        if u64::from(size) > most {
+            // What stands where the size should is in all likelihood compressed data.
+            return Err(GzipError::Truncated);
+        }
         Ok(Self { compressed, checksum: u32::from_le_bytes(*checksum), size })
     }
 

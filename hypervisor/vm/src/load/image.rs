@@ -45,8 +45,12 @@ pub(super) struct Image {
 
 /// Reads the header at the start of a file of `length` bytes, of which `head` is the beginning. `None` if there is none.
 pub(super) fn parse(head: &[u8], length: u64) -> Option<Result<Image, FormatError>> {
-    let (header, _) = Header::ref_from_prefix(head).ok()?;
-    (header.magic == MAGIC).then(|| check(header, head, length))
+    match Header::ref_from_prefix(head) {
+        Ok((header, _)) => (header.magic == MAGIC).then(|| check(header, head, length)),
+        Err(_) => {
+            head.get(core::mem::offset_of!(Header, magic)..)?.starts_with(&MAGIC).then_some(Err(FormatError::Truncated))
+        }
+    }
 }
 
 fn check(header: &Header, head: &[u8], length: u64) -> Result<Image, FormatError> {
@@ -58,7 +62,7 @@ fn check(header: &Header, head: &[u8], length: u64) -> Result<Image, FormatError
         0 => (OLD_TEXT_OFFSET, length),
         size => (header.text_offset.get(), size.max(length)),
     };
-    if text_offset >= 1 << 32 || memory >= 1 << 40 {
+    if text_offset >= 1 << 32 {
         return Err(FormatError::Header);
     }
     if head.starts_with(b"MZ") && section_end(head).is_some_and(|end| end > length) {
@@ -104,18 +108,20 @@ mod tests {
     }
 
     #[test]
-    fn big_endian_kernels_and_absurd_sizes_are_refused() {
+    fn big_endian_kernels_and_absurd_offsets_are_refused() {
         let mut file = image(0, 4096, 4096);
         file[24] = 1;
         assert_eq!(parsed(&file), Some(Err(FormatError::BigEndian)));
         assert_eq!(parsed(&image(1 << 32, 4096, 4096)), Some(Err(FormatError::Header)));
-        assert_eq!(parsed(&image(0, 1 << 40, 4096)), Some(Err(FormatError::Header)));
+        let endless = Image { text_offset: 0, memory: u64::MAX };
+        assert_eq!(parsed(&image(0, u64::MAX, 4096)), Some(Ok(endless)), "no RAM is large enough, and that is said");
     }
 
     #[test]
     fn without_the_magic_or_too_short_it_is_no_image() {
         let mut file = image(0, 4096, 4096);
-        assert_eq!(parsed(&file[..63]), None);
+        assert_eq!(parsed(&file[..63]), Some(Err(FormatError::Truncated)));
+        assert_eq!(parsed(&file[..59]), None);
         file[56] = 0;
         assert_eq!(parsed(&file), None);
     }

@@ -51,6 +51,8 @@ pub(super) struct Planner<'a> {
     blobs: Vec<Option<Blob>>,
     /// Where each has been put.
     places: Vec<Option<Range<Ipa>>>,
+    /// The load that says where the device tree goes.
+    tree: Option<usize>,
     errors: Vec<LoadError>,
 }
 
@@ -61,6 +63,7 @@ impl<'a> Planner<'a> {
             map: Map::new(input.ram.iter().chain(input.rom).copied(), input.reserved.to_vec()),
             blobs: Vec::new(),
             places: vec![None; input.loads.len()],
+            tree: None,
             errors: Vec::new(),
         }
     }
@@ -140,7 +143,7 @@ impl<'a> Planner<'a> {
             Owner::Load(index) => {
                 (Some(index), self.input.loads.get(index).map(|load| load.path.clone()).unwrap_or_default())
             }
-            Owner::DeviceTree => (None, "the device tree".into()),
+            Owner::DeviceTree => (self.tree, "the device tree".into()),
         }
     }
 
@@ -267,6 +270,7 @@ impl<'a> Planner<'a> {
     }
 
     fn place_tree_at(&mut self, load: usize, address: Ipa, space: u64) -> Option<Range<Ipa>> {
+        self.tree = Some(load);
         if !address.is_aligned(8) {
             self.fail(Some(load), Problem::TreeAddress(address));
             return None;
@@ -277,11 +281,15 @@ impl<'a> Planner<'a> {
         self.claim(range, Owner::DeviceTree).then_some(range)
     }
 
-    /// The first recognised guest image's entry, else the first unrecognised file's first byte; `entry` before both.
+    /// `entry` before all; else the entry of the first `guest load`, of the first recognised image, or the first
+    /// unrecognised file's first byte.
     fn entry(&mut self) -> Option<Ipa> {
         let given = self.input.entry;
-        let recognised = self.of_role(|role| matches!(role, Role::Kernel(_) | Role::Executable(_))).next();
-        let chosen = recognised.or_else(|| self.of_role(|role| matches!(role, Role::Raw)).next());
+        let guest = self
+            .of_role(|role| matches!(role, Role::Kernel(_) | Role::Executable(_) | Role::Raw))
+            .find(|(_, load, _)| load.kind == BlobKind::Guest);
+        let recognised = || self.of_role(|role| matches!(role, Role::Kernel(_) | Role::Executable(_))).next();
+        let chosen = guest.or_else(recognised).or_else(|| self.of_role(|role| matches!(role, Role::Raw)).next());
         let load = chosen.as_ref().map(|(index, _, _)| *index);
         let entry = match (given, chosen) {
             (Some(entry), _) => entry,

@@ -130,6 +130,21 @@ fn a_recognised_image_is_started_before_one_that_is_not_and_entry_before_both() 
 }
 
 #[test]
+fn a_file_that_is_said_to_be_the_guest_is_started_before_others() {
+    let files = Archive::default().with("raw", b"....").with("Image", image(0, MIB, 4096));
+    let loads = [detect("Image"), load(BlobKind::Guest, Some(RAM + 64 * MIB), "raw")];
+    assert_eq!(planned(&loads, &files).unwrap().entry, Ipa(RAM + 64 * MIB));
+}
+
+#[test]
+fn who_is_in_the_way_of_the_device_tree_is_told_with_the_load_that_put_it_there() {
+    let files = Archive::default().with("raw", b"....").with("t", b"\xd0\x0d\xfe\xed");
+    let loads = [load(BlobKind::Detect, Some(RAM + MIB), "raw"), load(BlobKind::Fdt, Some(RAM + MIB), "t")];
+    let (load_of, message) = refused(&loads, &files);
+    assert!(load_of == Some(1) && message.contains("the device tree at"), "{message}");
+}
+
+#[test]
 fn data_are_never_started() {
     let files = Archive::default().with("Image", image(0, MIB, 4096));
     for kind in [BlobKind::Data, BlobKind::Initrd] {
