@@ -45,7 +45,6 @@ pub enum ArchiveError {
 
 impl fmt::Display for ArchiveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("boot archive: ")?;
         match self {
             Self::Damaged { block, what } => write!(f, "block {block}: {what}"),
             Self::Gnu { block } => write!(

@@ -246,6 +246,12 @@ impl Multiplexer {
         self.bell.ring(Urgency::Now);
     }
 
+    /// A VM that never came has ended. This line is never dropped: scripts count on one for each VM.
+    pub fn refused(&mut self, name: &str, cause: Cause, detail: &str) {
+        self.notices.push_back(end_line(name, cause, detail));
+        self.bell.ring(Urgency::Now);
+    }
+
     /// The host says something: each line of `text` on a line of its own.
     pub fn print(&mut self, text: &str) {
         for line in text.lines() {

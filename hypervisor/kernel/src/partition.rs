@@ -184,7 +184,7 @@ pub(crate) struct Plan {
 }
 
 /// Puts the images into the memory, and says where the guest starts and with what in X0.
-pub(crate) type Load<'a> = &'a mut dyn FnMut(&dyn GuestMemory) -> Result<(Ipa, Ipa), String>;
+pub(crate) type Load<'a> = &'a mut dyn FnMut(&dyn GuestMemory) -> Result<(Ipa, Ipa), Failure>;
 
 /// A VM that did not come to life: the code it counts with, and why.
 pub(crate) type Failure = (Cause, String);
@@ -203,7 +203,7 @@ pub(crate) fn live(plan: Plan, load: Load<'_>) -> Result<(Cause, String), Failur
     }
     let refused = |error: vm::DeviceError| (Cause::Fatal, format!("{error}"));
     masked(|| vm.configure(Box::new(Shared(Arc::clone(&ram))), el2::cpu::counter())).map_err(refused)?;
-    let (entry, argument) = load(&Loading(&ram)).map_err(|error| (Cause::Fatal, error))?;
+    let (entry, argument) = load(&Loading(&ram))?;
     el2::cache::invalidate_instructions();
     masked(|| vm.start(entry, argument.0, el2::cpu::counter())).map_err(refused)?;
     let partition = Arc::new(Partition {

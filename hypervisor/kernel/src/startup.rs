@@ -8,19 +8,19 @@ use crate::partition::{self, Failure, Number, Plan};
 use crate::{board, console, frames, heap, start, thread};
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use host::archive::Archive;
 use host::console::{Stream, VmNumber};
-use host::startup::{self as script, Command, Part, Qvm};
+use host::startup::{self as script, Command, Part, Qvm, Word};
 use qvmconf::Sources;
 use sched::{Parameters, Policy, Priority};
 use spin::Once;
 use types::{CpuSet, Ipa, MAX_CPUS, Range};
 use vdev::{BackendError, Backends, Cause, CharDevice, DeviceId, GuestMemory, HostDevice};
 use vm::Files;
-use vm::assemble::{Assembled, Host};
+use vm::assemble::{AssembleError, Assembled, Host};
 use vm::config::{self, Configuration, CpuConfig, CpuPolicy, Includes, Limits};
 use vm::id_registers::IdRegisters;
 use vm::smccc::{Mitigation, Mitigations, SMCCC_ARCH_WORKAROUND_1, SMCCC_ARCH_WORKAROUND_2, SMCCC_ARCH_WORKAROUND_3};
@@ -54,7 +54,7 @@ pub(crate) fn run() {
     match steps() {
         Ok(steps) => steps.into_iter().for_each(|step| carry_out(step, &mut background)),
         Err(message) => {
-            print(&message);
+            print(&format!("bulkhead: {message}"));
             // Whoever runs a batch learns of it by the machine's end.
             console::with(host::console::Multiplexer::set_batch);
         }
@@ -75,16 +75,19 @@ fn report_memory() {
 fn steps() -> Result<Vec<script::Step<'static>>, String> {
     let initrd = start::MACHINE.get().and_then(|machine| machine.initrd);
     let Some(initrd) = initrd else {
-        return Err("bulkhead: there is no boot archive: pass one as initrd (`cargo xtask qemu` does)".into());
+        return Err("cannot run here: there is no boot archive: pass one as initrd (`cargo xtask qemu` does)".into());
     };
     // SAFETY: where the boot loader put the initrd; the frame allocator leaves it alone, and nobody writes there.
     let data = unsafe { core::slice::from_raw_parts(initrd.start().0 as *const u8, initrd.length() as usize) };
-    let archive = Archive::new(data).map_err(|error| format!("bulkhead: boot archive: {error}"))?;
+    let archive = Archive::new(data).map_err(|error| format!("cannot run here: boot archive: {error}"))?;
     let archive = ARCHIVE.call_once(|| archive);
     let Some(script) = archive.get(script::FILE) else {
-        return Err(format!("bulkhead: the boot archive has no `{}`", script::FILE));
+        return Err(format!("cannot run here: the boot archive has no `{}`", script::FILE));
     };
-    script::parse(script).map_err(|errors| errors.iter().map(|error| format!("{error}\n")).collect())
+    script::parse(script).map_err(|errors| {
+        errors.iter().for_each(|error| print(&format!("{error}")));
+        format!("cannot run here: the boot archive's `{}` is wrong", script::FILE)
+    })
 }
 
 fn carry_out(step: script::Step<'static>, background: &mut Vec<Arc<thread::Thread>>) {
@@ -107,15 +110,15 @@ fn start_vm(qvm: &Qvm<'static>, background: &mut Vec<Arc<thread::Thread>>) {
     let mut sources = Sources::new();
     let configuration = match read(archive, &qvm.parts, &mut sources) {
         Ok(configuration) => configuration,
-        Err((name, diagnostics)) => {
-            print(&format!("{}", sources.render_all(&diagnostics)));
-            return report_unborn(&name, Cause::Configuration, "");
+        Err((name, complaint)) => {
+            print(&complaint);
+            return refuse(&name, Cause::Configuration, "");
         }
     };
     let name = configuration.description.name.clone();
-    let Some(id) = Number::new() else { return report_unborn(&name, Cause::Fatal, "there are too many VMs") };
+    let Some(id) = Number::new() else { return refuse(&name, Cause::Fatal, "too many VMs") };
     let Some((number, stream)) = console::with(|multiplexer| multiplexer.attach(&name)).flatten() else {
-        return print(&format!("qvm: {name}: too many VMs on the console"));
+        return refuse(&name, Cause::Fatal, "too many VMs on the console");
     };
     let main = move || {
         let (cause, detail) = match build(archive, id, configuration, &sources, number, stream) {
@@ -134,13 +137,12 @@ fn start_vm(qvm: &Qvm<'static>, background: &mut Vec<Arc<thread::Thread>>) {
 }
 
 /// The end of a VM that never was on the console.
-fn report_unborn(name: &str, cause: Cause, detail: &str) {
-    if let Some((number, _)) = console::with(|multiplexer| multiplexer.attach(name)).flatten() {
-        console::with(|multiplexer| multiplexer.ended(number, cause, detail));
-    }
+fn refuse(name: &str, cause: Cause, detail: &str) {
+    console::with(|multiplexer| multiplexer.refused(name, cause, detail));
 }
 
-type Unreadable = (String, qvmconf::Diagnostics);
+/// What a VM is called whose configuration is of no use, and why that is so.
+type Unreadable = (String, String);
 
 fn read(
     archive: &Archive<'static>,
@@ -148,23 +150,25 @@ fn read(
     sources: &mut Sources,
 ) -> Result<Configuration, Unreadable> {
     let mut roots = Vec::new();
-    let mut missing = qvmconf::Diagnostics::new();
+    let mut missing = String::new();
     for part in parts {
         match part {
-            Part::File(word) => match archive.get(word.text) {
-                Some(contents) => roots.push(sources.add_file(word.text, contents)),
-                None => {
-                    let message = format!("{}:{}: there is no file `{}`", script::FILE, word.line, word.text);
-                    missing.push(qvmconf::Diagnostic::error_nowhere(message));
+            Part::File(word) => {
+                let contents = archive.get(word.text);
+                if contents.is_none() {
+                    let Word { text, line, column } = *word;
+                    let message = format!("there is no file `{text}` in the boot archive");
+                    missing.push_str(&format!("{}\n", script::ScriptError { line, column, message }));
                 }
-            },
+                roots.push(sources.add_file(word.text, contents.unwrap_or_default()));
+            }
             Part::Inline(word) => roots.push(sources.add_text("command line", "", word.text)),
         }
     }
     let vocabulary = config::vocabulary(board::factories());
     let document = qvmconf::parse(sources, &roots, &mut Includes(archive), &vocabulary);
-    let name = document.stem.clone().unwrap_or_else(|| "vm".to_string());
-    if missing.has_errors() {
+    let name = config::name_of(&document);
+    if !missing.is_empty() {
         return Err((name, missing));
     }
     let limits = Limits { cpus: start::MACHINE.get().map(|machine| machine.cpus.len()) };
@@ -175,7 +179,7 @@ fn read(
             }
             Ok(configuration)
         }
-        Err(diagnostics) => Err((name, diagnostics)),
+        Err(diagnostics) => Err((name, format!("{}", sources.render_all(&diagnostics)))),
     }
 }
 
@@ -205,17 +209,19 @@ fn build(
     let memory: Vec<(Range<Ipa>, bool)> = writable.chain(description.rom.iter().map(|range| (*range, true))).collect();
     let host = host().ok_or_else(|| (Cause::Fatal, String::from("the counter's frequency is unknown")))?;
     let mut backends = HostDevices(Arc::clone(&stream));
+    let wrong = |errors: Vec<AssembleError>| {
+        let mut diagnostics = qvmconf::Diagnostics::new();
+        diagnostics.extend(errors.iter().map(|error| spans.diagnostic(error)));
+        print(&format!("{}", sources.render_all(&diagnostics)));
+        (Cause::Configuration, String::new())
+    };
     let Assembled { vm, load, tree } =
-        vm::assemble::assemble(&description, archive, &host, &mut backends).map_err(|errors| {
-            let mut diagnostics = qvmconf::Diagnostics::new();
-            diagnostics.extend(errors.iter().map(|error| spans.diagnostic(error)));
-            print(&format!("{}", sources.render_all(&diagnostics)));
-            (Cause::Configuration, String::new())
-        })?;
+        vm::assemble::assemble(&description, archive, &host, &mut backends).map_err(wrong)?;
     let vcpus = cpus.iter().map(parameters).collect();
     let plan = Plan { vm, id, memory, vcpus, exit_on_halt, number, stream };
     partition::live(plan, &mut |memory: &dyn GuestMemory| {
-        load.execute(archive as &dyn Files, &tree, memory, &mut |_| {}).map_err(|error| error.to_string())?;
+        let loaded = load.execute(archive as &dyn Files, &tree, memory, &mut |_| {});
+        loaded.map_err(|error| wrong(alloc::vec![error.into()]))?;
         Ok((load.entry, load.device_tree_at))
     })
 }

@@ -85,15 +85,20 @@ impl<'a> Case<'a> {
 
     /// Runs VMs to their end or that of the time.
     pub(super) fn batch_with(&self, machine: &Machine, vms: &[Configuration], limit: Duration) -> Result<Ran> {
-        let board = self.board()?;
         let archive = pack(vms, Mode::Batch, &[])?;
-        let mut command = machine.boot(&board.image, archive.path());
+        let names: Vec<&str> = vms.iter().map(|vm| vm.name.as_str()).collect();
+        self.boot(machine, archive.path(), &names, limit)
+    }
+
+    /// Boots with this archive, whatever is in it, in which a batch of VMs with these names is to be started.
+    pub(super) fn boot(&self, machine: &Machine, archive: &Path, names: &[&str], limit: Duration) -> Result<Ran> {
+        let board = self.board()?;
+        let mut command = machine.boot(&board.image, archive);
         let log = self.log(&mut command)?;
         let mut output = Tee { log, copy: Vec::new() };
         let outcome = batch::run(command, Some(limit), &mut output)?;
-        let names: Vec<&str> = vms.iter().map(|vm| vm.name.as_str()).collect();
         output.log.write_all(outcome.epitaph_with_names(&board.elf).as_bytes())?;
-        Ok(Ran { status: outcome.status(&names), text: String::from_utf8_lossy(&output.copy).into_owned() })
+        Ok(Ran { status: outcome.status(names), text: String::from_utf8_lossy(&output.copy).into_owned() })
     }
 
     /// Runs a guest without any hypervisor until the machine powers off.

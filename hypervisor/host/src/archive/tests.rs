@@ -77,23 +77,20 @@ fn long_names_come_from_the_prefix_or_from_an_extended_header() {
 #[test]
 fn a_damaged_archive_is_refused_with_the_block() {
     let data = archive(&[entry("a", "", b'0', &[1; 600]), entry("b", "", b'0', &[2; 5])]);
-    assert_eq!(error(&[]), "boot archive: block 0: too short to be an archive");
-    assert_eq!(error(&[b'x'; 4096]), "boot archive: block 0: this is not a tar archive");
+    assert_eq!(error(&[]), "block 0: too short to be an archive");
+    assert_eq!(error(&[b'x'; 4096]), "block 0: this is not a tar archive");
     let mut wrong = data.clone();
     wrong[3 * BLOCK] ^= 1;
-    assert_eq!(error(&wrong), "boot archive: block 3: a header's checksum is wrong");
-    assert_eq!(
-        error(&data[..5 * BLOCK]),
-        "boot archive: block 5: it ends too early: the two empty blocks of its end are missing"
-    );
-    assert_eq!(error(&data[..2 * BLOCK]), "boot archive: block 0: too short to be an archive");
+    assert_eq!(error(&wrong), "block 3: a header's checksum is wrong");
+    assert_eq!(error(&data[..5 * BLOCK]), "block 5: it ends too early: the two empty blocks of its end are missing");
+    assert_eq!(error(&data[..2 * BLOCK]), "block 0: too short to be an archive");
     for record in ["11 path=b\n", "0 path=b\n", "path=b\n", "8 path=b", "8 path=b\n7"] {
         let data = archive(&[entry("x", "", b'x', record.as_bytes()), entry("a", "", b'0', b"")]);
-        assert_eq!(error(&data), "boot archive: block 0: an extended header is malformed", "{record:?}");
+        assert_eq!(error(&data), "block 0: an extended header is malformed", "{record:?}");
     }
     let mut cut = entry("a", "", b'0', &[1; 6000]);
     cut.truncate(8 * BLOCK);
-    assert_eq!(error(&cut), "boot archive: block 0: a file runs over the end; was the archive cut off?");
+    assert_eq!(error(&cut), "block 0: a file runs over the end; was the archive cut off?");
 }
 
 #[test]
@@ -129,13 +126,10 @@ fn what_is_behind_the_end_does_not_matter() {
 #[test]
 fn names_that_cannot_be_are_refused() {
     let refused = |entries: &[Vec<u8>]| error(&archive(entries));
-    assert_eq!(
-        refused(&[entry("../secret", "", b'0', b"")]),
-        "boot archive: block 0: `../secret` cannot be a file's name"
-    );
-    assert_eq!(refused(&[entry("./", "", b'0', b"")]), "boot archive: block 0: `./` cannot be a file's name");
+    assert_eq!(refused(&[entry("../secret", "", b'0', b"")]), "block 0: `../secret` cannot be a file's name");
+    assert_eq!(refused(&[entry("./", "", b'0', b"")]), "block 0: `./` cannot be a file's name");
     let twice = [entry("a", "", b'0', b"1"), entry("./a", "", b'0', b"2")];
-    assert_eq!(refused(&twice), "boot archive: `a` is there twice");
+    assert_eq!(refused(&twice), "`a` is there twice");
     let gnu = refused(&[entry("././@LongLink", "", b'L', b"long")]);
-    assert!(gnu.starts_with("boot archive: block 0: a long name in GNU tar's own format"), "{gnu}");
+    assert!(gnu.starts_with("block 0: a long name in GNU tar's own format"), "{gnu}");
 }

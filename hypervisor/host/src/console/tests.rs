@@ -311,3 +311,16 @@ fn the_hosts_own_lines_are_bounded() {
     }
     assert_eq!(console.show().lines().count(), NOTICES);
 }
+
+#[test]
+fn the_end_of_a_vm_that_never_came_is_told_however_much_else_there_is_to_say() {
+    let mut console = Console::batch();
+    console.multiplexer.print(&"complaint\n".repeat(2 * NOTICES));
+    console.multiplexer.refused("guest", Cause::Configuration, "");
+    console.multiplexer.set_complete();
+    let shown = console.show();
+    assert!(
+        shown.ends_with("qvm: guest ended: code 65 (configuration error)\nbulkhead: all VMs have ended\n"),
+        "{shown}"
+    );
+}
