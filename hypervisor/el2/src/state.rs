@@ -133,6 +133,8 @@ el1_by_name! {
     Esr = "esr_el1",
     /// FAR_EL1
     Far = "far_el1",
+    /// CNTV_CTL_EL0
+    CntvCtl = "cntv_ctl_el0",
 }
 
 macro_rules! pointer_authentication {

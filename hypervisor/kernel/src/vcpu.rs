@@ -137,6 +137,7 @@ fn name(register: El1Register) -> el2::state::El1 {
         El1Register::Spsr => El1::Spsr,
         El1Register::Esr => El1::Esr,
         El1Register::Far => El1::Far,
+        El1Register::CntvCtl => El1::CntvCtl,
     }
 }
 

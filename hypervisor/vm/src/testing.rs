@@ -101,6 +101,8 @@ pub(crate) struct FakeInterface {
     active: [u64; 2],
     hcr: u64,
     vmcr: u64,
+    /// The host's interrupts that were deactivated.
+    pub(crate) deactivated: Vec<u32>,
 }
 
 impl FakeInterface {
@@ -148,7 +150,9 @@ impl ListRegisters for FakeInterface {
     fn set_ap1r(&mut self, _: usize, value: u64) {
         self.active[1] = value;
     }
-    fn deactivate(&mut self, _: IntId) {}
+    fn deactivate(&mut self, physical: IntId) {
+        self.deactivated.push(physical.0);
+    }
 }
 
 impl Cpu for FakeCpu {

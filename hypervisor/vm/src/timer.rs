@@ -80,6 +80,12 @@ impl PhysicalTimer {
     }
 }
 
+/// Whether the virtual timer asserts its interrupt: enabled, not masked, its time come.
+#[must_use]
+pub const fn virtual_timer_asserted(cntv_ctl: u64) -> bool {
+    cntv_ctl & (control::ENABLE | control::IMASK | control::ISTATUS) == control::ENABLE | control::ISTATUS
+}
+
 /// The physical count at which the virtual timer with these registers has something to say: [`Ticks::NEVER`] if it is
 /// disabled or masked, a time in the past if its interrupt is asserted already. For vCPUs that are not loaded.
 #[must_use]

@@ -51,6 +51,8 @@ pub enum El1Register {
     Esr,
     /// `FAR_EL1`.
     Far,
+    /// `CNTV_CTL_EL0`.
+    CntvCtl,
 }
 
 /// What the run loop does next with this vCPU.

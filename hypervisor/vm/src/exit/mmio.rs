@@ -6,9 +6,11 @@
 use super::syndrome::DataAbort;
 use super::{inject, unsupported};
 use crate::partition::Vm;
-use crate::vcpu::{Cpu, Next, Vcpu};
-use types::{Ipa, RawExit, Ticks, VcpuSet};
+use crate::timer::virtual_timer_asserted;
+use crate::vcpu::{Cpu, El1Register, Next, Vcpu};
+use types::{IntId, Ipa, RawExit, Ticks, VcpuSet};
 use vdev::{AccessFault, Effects, Target};
+use vgic::Vgic;
 
 #[inline(always)]
 pub(super) fn handle<C: Cpu>(
@@ -90,6 +92,9 @@ fn interrupt_controller<C: Cpu>(
         }
         (None, is_write) => {
             let offset = vm.in_redistributors(at).ok_or(AccessFault::Nothing)?;
+            if shows_or_enables(offset) {
+                take_back_timer(vm, vcpu, cpu);
+            }
             if is_write {
                 redistributor_store(vm, vcpu, offset, access)
             } else {
@@ -102,6 +107,21 @@ fn interrupt_controller<C: Cpu>(
     };
     effects.kick(kick);
     Ok(())
+}
+
+/// Whether a redistributor has its enable, pending or active registers at `offset`: GICR_ISENABLER0 to GICR_ICACTIVER0.
+const fn shows_or_enables(offset: u64) -> bool {
+    matches!(offset & (Vgic::REDISTRIBUTOR_SIZE - 1), 0x1_0100..0x1_0400)
+}
+
+/// A level-sensitive interrupt is pending as long as its source asserts it (IHI 0069, "Interrupt handling state machine").
+/// The virtual timer says only that it has risen: if the guest has lowered it since, which it can without an exit, its
+/// interrupt is not pending any more by the time the guest looks, or enables it.
+#[inline(never)]
+fn take_back_timer<C: Cpu>(vm: &Vm, vcpu: &Vcpu, cpu: &mut C) {
+    if !virtual_timer_asserted(cpu.system_register(El1Register::CntvCtl)) {
+        vm.gic.retract_hardware(vcpu.id, IntId::VIRTUAL_TIMER, cpu.list_registers());
+    }
 }
 
 #[inline(never)]

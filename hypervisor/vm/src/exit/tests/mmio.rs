@@ -2,8 +2,8 @@
 
 use crate::policy::{Action, Unsupported};
 use crate::testing::{DEVICE, DISTRIBUTOR, NOWHERE, Probe, REDISTRIBUTORS, STARTED, Wishes, World, load, store};
-use crate::vcpu::{El1Register, Next, Reason};
-use types::{AccessSize, Ipa, RawExit, VcpuId};
+use crate::vcpu::{Cpu, El1Register, Next, Reason};
+use types::{AccessSize, IntId, Ipa, RawExit, VcpuId};
 use vdev::Cause;
 
 const SIZES: [AccessSize; 4] = [AccessSize::Byte, AccessSize::Halfword, AccessSize::Word, AccessSize::Doubleword];
@@ -96,6 +96,24 @@ fn a_devices_interrupt_travels_to_the_list_registers() {
     assert_eq!(world.exit(store(probe(Probe::LINE), AccessSize::Word, 0)), Next::Resume);
     assert!(world.effects.kicked().contains(VcpuId(0)));
     assert_eq!(world.refill(0), [Probe::INTERRUPT.0]);
+}
+
+#[test]
+fn the_virtual_timers_interrupt_is_pending_as_long_as_the_timer_asserts_it() {
+    const ENABLED_AND_MET: u64 = 0b101;
+    const ISPENDR0: Ipa = Ipa(REDISTRIBUTORS.0 + 0x1_0200);
+    let mut world = World::new();
+    world.vm.gic.inject_hardware(VcpuId(0), IntId::VIRTUAL_TIMER, IntId(27));
+    let mut pending = |control| {
+        world.cpus[0].set_system_register(El1Register::CntvCtl, control);
+        let _ = world.exit(load(ISPENDR0, AccessSize::Word, 0));
+        world.x(0) & 1 << 27 != 0
+    };
+    assert!(pending(ENABLED_AND_MET));
+    assert!(!pending(0), "the guest has disabled the timer");
+    assert!(!pending(ENABLED_AND_MET), "nothing is left; if the timer asserts it again, that is another interrupt");
+    let deactivated = world.cpus[0].interface.deactivated.clone();
+    assert_eq!(deactivated, [27], "so that the host hears of the next");
 }
 
 #[test]
