@@ -50,7 +50,8 @@ pub(super) fn handle<C: Cpu>(
     cpu: &mut C,
     effects: &mut Effects,
 ) -> Next {
-    let answer = if access.is_read() { read(vm, vcpu, access, cpu) } else { write(vm, vcpu, access, cpu, effects) };
+    let answer =
+        if access.is_read() { read(vm, vcpu, access, cpu, effects) } else { write(vm, vcpu, access, cpu, effects) };
     match answer {
         Answer::Value(value) => {
             vcpu.context.set_register(access.register(), value);
@@ -67,14 +68,14 @@ pub(super) fn handle<C: Cpu>(
 }
 
 #[inline]
-fn read<C: Cpu>(vm: &Vm, vcpu: &Vcpu, access: SysregAccess, cpu: &C) -> Answer {
+fn read<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, access: SysregAccess, cpu: &C, effects: &mut Effects) -> Answer {
     let name = access.name();
     match name {
         timers::CNTPCT_EL0
         | timers::CNTPCTSS_EL0
         | timers::CNTP_TVAL_EL0
         | timers::CNTP_CTL_EL0
-        | timers::CNTP_CVAL_EL0 => Answer::Value(timers::read(vm, vcpu, cpu, name)),
+        | timers::CNTP_CVAL_EL0 => Answer::Value(timers::read(vm, vcpu, cpu, name, effects)),
         // Implementation defined controls of the CPU: RAZ/WI, there is nothing for a guest to control.
         ACTLR_EL1 => Answer::Value(0),
         ICC_DIR_EL1 | ICC_SGI1R_EL1 | ICC_ASGI1R_EL1 | ICC_SGI0R_EL1 | DC_ISW | DC_CSW | DC_CISW => Answer::Undefined,

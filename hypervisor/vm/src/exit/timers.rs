@@ -13,11 +13,16 @@ pub(super) const CNTP_CVAL_EL0: u64 = sysreg(3, 3, 14, 2, 2);
 
 /// Reads one of the above.
 #[inline]
-pub(super) fn read<C: Cpu>(vm: &Vm, vcpu: &Vcpu, cpu: &C, name: u64) -> u64 {
-    let now = vm.guest_time(cpu.counter());
+pub(super) fn read<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, cpu: &C, name: u64, effects: &mut Effects) -> u64 {
+    let counter = cpu.counter();
+    let now = vm.guest_time(counter);
     match name {
         CNTP_TVAL_EL0 => vcpu.physical_timer.value(now),
-        CNTP_CTL_EL0 => vcpu.physical_timer.control(now),
+        CNTP_CTL_EL0 => {
+            // Who sees that the condition is met has its interrupt pending, even if the host's own timer is late.
+            vcpu.update_timer(vm, counter, effects);
+            vcpu.physical_timer.control(now)
+        }
         CNTP_CVAL_EL0 => vcpu.physical_timer.compare(),
         _ => now,
     }

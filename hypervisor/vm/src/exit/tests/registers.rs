@@ -76,6 +76,16 @@ fn the_physical_timer_tells_the_kernel_when_to_wake_it() {
 }
 
 #[test]
+fn who_sees_the_physical_timers_condition_has_its_interrupt_pending() {
+    let mut world = World::new();
+    let _ = (world.msr(CNTP_CVAL_EL0, 100), world.msr(CNTP_CTL_EL0, control::ENABLE));
+    world.cpus[0].now = Ticks(STARTED.0 + 100);
+    assert_eq!(world.mrs(CNTP_CTL_EL0), Some(control::ENABLE | control::ISTATUS));
+    let _ = world.exit(crate::testing::load(Ipa(REDISTRIBUTORS.0 + 0x1_0200), AccessSize::Word, 0));
+    assert_eq!(world.x(0), 1 << 30, "GICR_ISPENDR0");
+}
+
+#[test]
 fn the_physical_timers_line_follows_its_state() {
     let mut world = World::new();
     // GICR_WAKER awake; PPI 30 in group 1, enabled; both groups on; then the timer.
