@@ -19,7 +19,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use host::console::{Stream, VmNumber};
 use sched::Parameters;
 use spin::Once;
-use types::{AccessSize, Ipa, Range, Ticks, VcpuId, VcpuSet, VmId};
+use types::{AccessSize, Ipa, PAGE_SIZE, Range, Ticks, VcpuId, VcpuSet, VmId};
 use vdev::{Cause, Effects, GuestMemory, MemoryFault, Wake};
 use vm::Vm;
 
@@ -193,6 +193,11 @@ pub(crate) type Failure = (Cause, String);
 pub(crate) fn live(plan: Plan, load: Load<'_>) -> Result<(Cause, String), Failure> {
     let Plan { mut vm, id, memory, vcpus, exit_on_halt, number, stream } = plan;
     let no_memory = || (Cause::Fatal, format!("not enough memory for {}", Megabytes(&memory)));
+    // What cannot be had is not even begun: meanwhile it would be missing elsewhere.
+    let wanted = memory.iter().fold(0_u64, |sum, (range, _)| sum.saturating_add(range.length()));
+    if wanted > crate::frames::statistics().0 as u64 * PAGE_SIZE {
+        return Err(no_memory());
+    }
     let regions: Vec<Range<Ipa>> = memory.iter().map(|(range, _)| *range).collect();
     let ram = Arc::new(GuestRam::allocate(id.0, &regions).ok_or_else(no_memory)?);
     let mut space = GuestSpace::new(id.0).ok_or_else(no_memory)?;
