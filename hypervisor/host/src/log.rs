@@ -5,15 +5,19 @@
 //! are shown ([`crate::console`]). Messages that do not fit are counted, and the count is a message itself.
 //!
 //! A message's target says whose it is. Targets that begin with `vm:` belong to a VM and are limited each for itself (see
-//! [`limit`]); all others are the host's own.
+//! [`limit`]), and are logged or not as its configuration says (`logger`); all others are the host's own.
 
+mod choice;
 mod limit;
 
 use crate::console::{Bell, Urgency};
 use ::log::{Level, LevelFilter, Metadata, Record};
 use alloc::{sync::Arc, vec::Vec};
+use choice::Choices;
 use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use limit::Limits;
+use qvmconf::LogFilters;
 use spin::Once;
 use types::Lock;
 
@@ -21,6 +25,15 @@ use types::Lock;
 const SIZE: usize = 16 * 1024;
 /// Longest message, in bytes; what is behind is cut off.
 const LINE: usize = 240;
+/// What the original calls messages of these levels. Those that it calls fatal and internal pass in any case: what becomes
+/// of a VM is told on the console, by its last line if by no other.
+const LEVELS: [(Level, &str); 5] = [
+    (Level::Error, "error"),
+    (Level::Warn, "warn"),
+    (Level::Info, "info"),
+    (Level::Debug, "debug"),
+    (Level::Trace, "verbose"),
+];
 /// What targets of VMs begin with.
 const VM: &str = "vm:";
 
@@ -46,6 +59,9 @@ impl fmt::Debug for Surroundings {
 pub struct Log {
     surroundings: Once<Surroundings>,
     queue: Lock<Queue>,
+    /// The [`LevelFilter`] for everything that has none of its own, and one more; zero for all, so that it costs no space
+    /// in the image.
+    level: AtomicUsize,
 }
 
 impl fmt::Debug for Log {
@@ -64,13 +80,54 @@ impl Log {
     /// Empty. Messages are kept from now on, with time stamps from [`Log::start`] on.
     #[must_use]
     pub const fn new() -> Self {
-        Self { surroundings: Once::new(), queue: Lock::new(Queue::new()) }
+        Self { surroundings: Once::new(), queue: Lock::new(Queue::new()), level: AtomicUsize::new(0) }
     }
 
     /// Gives the log its surroundings, once. Until then there are no time stamps, and the caller sees to it that nothing
     /// interrupts a message.
     pub fn start(&self, surroundings: Surroundings) {
         self.surroundings.call_once(|| surroundings);
+    }
+
+    /// Logs this and what is worse, but for VMs that have chosen for themselves.
+    pub fn set_level(&self, level: LevelFilter) {
+        self.level.store((level as usize).saturating_add(1), Ordering::Relaxed);
+        self.set_max_level();
+    }
+
+    /// From now on `vm` has these messages logged, whatever the level; `None` takes such a choice back.
+    pub fn choose(&self, vm: &str, messages: Option<LogFilters>) {
+        self.masked(&mut || self.queue.lock().choices.set(vm, messages));
+        self.set_max_level();
+    }
+
+    /// The `log` package asks nobody about messages above this level.
+    fn set_max_level(&self) {
+        let mut levels = LEVELS;
+        self.masked(&mut || {
+            let queue = self.queue.lock();
+            levels = levels.map(|(level, name)| (level, if queue.choices.any(name) { name } else { "" }));
+        });
+        let chosen = levels.iter().filter(|(_, name)| !name.is_empty()).map(|(level, _)| level.to_level_filter()).max();
+        ::log::set_max_level(chosen.map_or(self.level(), |chosen| chosen.max(self.level())));
+    }
+
+    /// What is logged of everything that has made no choice.
+    fn level(&self) -> LevelFilter {
+        let level = self.level.load(Ordering::Relaxed).checked_sub(1);
+        LevelFilter::iter().find(|known| Some(*known as usize) == level).unwrap_or(LevelFilter::Trace)
+    }
+
+    /// Whether a message of this level may pass, of a VM or of the host.
+    fn wants(&self, vm: Option<&str>, level: Level) -> bool {
+        let mut choice = None;
+        if let Some(vm) = vm {
+            self.masked(&mut || choice = self.queue.lock().choices.get(vm));
+        }
+        match choice {
+            Some(choice) => LEVELS.iter().any(|(named, name)| *named == level && choice.contains(name)),
+            None => level <= self.level(),
+        }
     }
 
     /// Appends the oldest message to `into`, without line end. `false` if there is none.
@@ -121,13 +178,17 @@ impl ::log::Log for Log {
         if !self.enabled(record.metadata()) {
             return;
         }
+        let origin = record.target().strip_prefix(VM);
+        let vm = origin.map(|origin| origin.split('/').next().unwrap_or(origin));
+        if !self.wants(vm, record.level()) {
+            return;
+        }
         let now = self.surroundings.get().map_or(0, |surroundings| (surroundings.nanoseconds)());
         let mut line = Line::new(now);
         // Nothing below fails: a line takes what fits.
-        let _infallible = match record.target().strip_prefix(VM) {
+        let _infallible = match origin.zip(vm) {
             None => write!(line, "{}{}", label(record.level()), record.args()),
-            Some(origin) => {
-                let vm = origin.split('/').next().unwrap_or(origin);
+            Some((origin, vm)) => {
                 let Some(suppressed) = self.admit(vm, now) else { return };
                 if suppressed > 0 {
                     let mut notice = Line::new(now);
@@ -218,12 +279,13 @@ struct Queue {
     put: usize,
     lost: u32,
     limits: Limits,
+    choices: Choices,
 }
 
 impl Queue {
     /// All zero, so that it costs no space in the image.
     const fn new() -> Self {
-        Self { bytes: [0; SIZE], taken: 0, put: 0, lost: 0, limits: Limits::new() }
+        Self { bytes: [0; SIZE], taken: 0, put: 0, lost: 0, limits: Limits::new(), choices: Choices::new() }
     }
 
     fn append(&mut self, line: &[u8]) {

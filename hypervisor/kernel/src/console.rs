@@ -93,6 +93,11 @@ fn send_now(device: &mut Pl011, byte: u8) {
     device.send(byte);
 }
 
+/// The host's log, to which the `log` package's words lead.
+pub(crate) fn log() -> &'static Log {
+    &LOG
+}
+
 struct Now;
 
 impl Write for Now {
@@ -125,7 +130,7 @@ fn nanoseconds() -> u64 {
 /// Takes over the machine's console and starts logging to it. Threads do not run yet.
 pub(crate) fn initialise(machine: &Machine) {
     let _ = log::set_logger(&LOG);
-    log::set_max_level(log::LevelFilter::Info);
+    LOG.set_level(log::LevelFilter::Info);
     let multiplexer = Multiplexer::new(&LOG);
     let bell = Arc::clone(BELL.call_once(|| multiplexer.bell()));
     LOG.start(Surroundings { nanoseconds, masked: |work| masked(work), bell });

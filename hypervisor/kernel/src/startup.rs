@@ -98,7 +98,7 @@ fn carry_out(step: script::Step<'static>, background: &mut Vec<Arc<thread::Threa
         Command::Console(name) => {
             console::with(|multiplexer| multiplexer.set_foreground(name));
         }
-        Command::Log(level) => log::set_max_level(level),
+        Command::Log(level) => console::log().set_level(level),
         Command::Qvm(qvm) => start_vm(&qvm, background),
     }
 }
@@ -121,9 +121,12 @@ fn start_vm(qvm: &Qvm<'static>, background: &mut Vec<Arc<thread::Thread>>) {
         return refuse(&name, Cause::Fatal, "too many VMs on the console");
     };
     let main = move || {
+        let name = configuration.description.name.clone();
+        console::log().choose(&name, configuration.messages);
         let (cause, detail) = match build(archive, id, configuration, &sources, number, stream) {
             Ok(end) | Err(end) => end,
         };
+        console::log().choose(&name, None);
         console::with(|multiplexer| multiplexer.ended(number, cause, &detail));
     };
     match thread::spawn(format!("qvm {name}"), host_parameters(PRIORITY), main) {

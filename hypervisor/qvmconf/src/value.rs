@@ -116,6 +116,12 @@ impl LogFilters {
         Self(self.0 | other.0)
     }
 
+    /// Those that are not in `other`.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     fn bit(name: &str) -> Option<u8> {
         let index = Self::NAMES.iter().position(|known| *known == name)?;
         1_u8.checked_shl(u32::try_from(index).ok()?)

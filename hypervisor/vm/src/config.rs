@@ -56,8 +56,8 @@ pub struct Configuration {
     pub cpus: Vec<CpuConfig>,
     /// `set exit-on-halt`: WFI leaves the guest.
     pub exit_on_halt: bool,
-    /// Message types and where they go, if the configuration says so.
-    pub loggers: Vec<(LogFilters, &'static str)>,
+    /// `logger`: which of the VM's messages are logged; `None` if the configuration leaves that to the host.
+    pub messages: Option<LogFilters>,
     /// Where it all stands.
     pub spans: Spans,
 }
@@ -177,7 +177,7 @@ pub fn build(
         counter_offset: reader.variable("counter-offset").and_then(number).filter(|offset| *offset != u64::MAX),
     };
     let exit_on_halt = !matches!(reader.variable("exit-on-halt"), Some(Value::Boolean(false)));
-    let loggers = reader.loggers();
+    let messages = reader.messages();
     reader.diagnostics.sort();
     if reader.diagnostics.has_errors() {
         return Err(reader.diagnostics);
@@ -190,7 +190,7 @@ pub fn build(
         vdevs: vdevs.spans,
         gic: vdevs.gic,
     };
-    Ok((Configuration { description, cpus, exit_on_halt, loggers, spans }, reader.diagnostics))
+    Ok((Configuration { description, cpus, exit_on_halt, messages, spans }, reader.diagnostics))
 }
 
 fn text(value: &Value) -> Option<String> {
@@ -319,16 +319,22 @@ impl<'a> Reader<'a> {
         policy
     }
 
-    fn loggers(&self) -> Vec<(LogFilters, &'static str)> {
-        let logger = |statement: &Statement| {
-            let filters = statement.arguments.first().map(|argument| &argument.value);
-            let destination = statement.arguments.get(1).map(|argument| &argument.value);
-            match (filters, destination) {
-                (Some(Value::Filters(filters)), Some(Value::Choice(destination))) => Some((*filters, *destination)),
-                _ => None,
-            }
-        };
-        self.all(Keyword::Logger).filter_map(logger).collect()
+    /// QNX: `stdout`, `stderr` and `slog` are one here, the host's log. Any of them replaces the default; `none` takes away
+    /// from what there is (facts 1.10).
+    fn messages(&self) -> Option<LogFilters> {
+        let mut shown: Option<LogFilters> = None;
+        let mut silenced: Option<LogFilters> = None;
+        for statement in self.all(Keyword::Logger) {
+            let argument = |index: usize| statement.arguments.get(index).map(|argument| &argument.value);
+            let (Some(Value::Filters(filters)), Some(Value::Choice(to))) = (argument(0), argument(1)) else { continue };
+            let into = if *to == "none" { &mut silenced } else { &mut shown };
+            *into = Some(into.map_or(*filters, |before| before.union(*filters)));
+        }
+        if shown.is_none() && silenced.is_none() {
+            return None;
+        }
+        let shown = shown.unwrap_or(LogFilters::DEFAULT);
+        Some(silenced.map_or(shown, |silenced| shown.without(silenced)))
     }
 }
 

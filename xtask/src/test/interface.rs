@@ -21,6 +21,7 @@ pub(super) fn tests() -> Vec<Test> {
         ),
         Test::hypervisor("interface/timeout", "124 when the time is over, and no QEMU stays behind", timeout),
         Test::hypervisor("interface/missing", "65 and a caret for a file that is not there", missing),
+        Test::hypervisor("interface/logger", "a VM's messages are shown as its configuration says", logger),
         Test::hypervisor("interface/alone", "65 for a VM whose files are wrong, and others run", alone),
         Test::hypervisor(
             "interface/archives",
@@ -95,6 +96,21 @@ fn archive(vms: &[(&str, String)], files: &[(&str, &[u8])]) -> Result<Vec<u8>> {
         add(name, content)?;
     }
     Ok(builder.into_inner()?)
+}
+
+/// The end of `hello` is worth an `info`: shown unless the configuration does not want it.
+fn logger(case: &Case) -> Result<()> {
+    let vm = |name: &str, logger: &str| {
+        let text = configuration(name, "hello", 1, "").replace("128M", "16M");
+        case.file(&format!("{name}.qvmconf"), format!("{text}{logger}\n"))
+    };
+    let vms = [vm("plain", "")?, vm("quiet", "logger error,warn slog")?, vm("loud", "logger info,debug stderr")?];
+    let ran = case.batch(&Machine::default(), &vms)?;
+    ran.expect_status(0)?.expect("plain: PSCI SYSTEM_OFF")?.expect("loud: PSCI SYSTEM_OFF")?;
+    if ran.expect("quiet: PSCI SYSTEM_OFF").is_ok() {
+        bail!("`logger` has no effect");
+    }
+    Ok(())
 }
 
 /// Files that only the hypervisor itself can find missing or damaged: this tool would not pack them.

@@ -123,6 +123,36 @@ fn before_it_is_started_it_keeps_what_it_is_told() {
 }
 
 #[test]
+fn a_vm_may_choose_its_messages_and_the_host_keeps_its_level() {
+    let messages = |text: &str| {
+        let mut sources = qvmconf::Sources::new();
+        let root = sources.add_text("command line", "", text);
+        let vocabulary = qvmconf::Vocabulary::default();
+        let document = qvmconf::parse(&mut sources, &[root], &mut qvmconf::NoFiles, &vocabulary);
+        match document.statements[0].value() {
+            qvmconf::Value::Filters(filters) => *filters,
+            other => panic!("{other:?}"),
+        }
+    };
+    let lines = at_level(LevelFilter::Info, || {
+        let (log, _) = started();
+        log.set_level(LevelFilter::Info);
+        log.choose("a", Some(messages("logger error,debug slog")));
+        for level in [Level::Error, Level::Info, Level::Debug, Level::Trace] {
+            say(log, level, "vm:a/uart", "x");
+            say(log, level, "vm:b", "y");
+            say(log, level, "kernel", "z");
+        }
+        log.choose("a", None);
+        say(log, Level::Debug, "vm:a", "not any more");
+        assert_eq!(::log::max_level(), LevelFilter::Info);
+        lines(log)
+    });
+    let said: Vec<_> = lines.iter().map(|line| line.split_once("] ").unwrap().1).collect();
+    assert_eq!(said, ["error: a/uart: x", "error: b: y", "error: z", "b: y", "z", "debug: a/uart: x"]);
+}
+
+#[test]
 fn levels_have_the_names_of_the_log_crate() {
     assert_eq!(level("warn"), Some(LevelFilter::Warn));
     assert_eq!(level("off"), Some(LevelFilter::Off));

@@ -60,7 +60,7 @@ const RAM: &str = "ram 0x80000000,16M\n";
 
 #[test]
 fn the_least_there_can_be_gets_the_defaults() {
-    let Configuration { description, cpus, exit_on_halt, loggers, .. } = good("ram 16M");
+    let Configuration { description, cpus, exit_on_halt, messages, .. } = good("ram 16M");
     assert_eq!(description.name, "guest", "the file's name");
     assert_eq!(description.ram, [range(0x8000_0000, 16 << 20)]);
     assert_eq!((description.vcpus, cpus.len()), (1, 1), "no `cpu` is one");
@@ -68,7 +68,7 @@ fn the_least_there_can_be_gets_the_defaults() {
     assert_eq!((description.distributor, description.redistributors), (Ipa(0x0800_0000), Ipa(0x080a_0000)));
     assert_eq!(description.policy, Unsupported::default());
     assert_eq!((description.entry, description.counter_offset), (None, None));
-    assert!(exit_on_halt && loggers.is_empty() && description.cmdline.is_none());
+    assert!(exit_on_halt && messages.is_none() && description.cmdline.is_none());
     assert!(description.vdevs.is_empty() && description.loads.is_empty() && description.rom.is_empty());
 }
 
@@ -86,7 +86,7 @@ fn every_option_arrives() {
          vdev gic loc 0x30000000 gicr 0x30100000 name pic
          vdev pl011 loc 0x1c090000 intr pic:37 hostdev >- name uart",
     );
-    let Configuration { description, cpus, exit_on_halt, loggers, .. } = &configuration;
+    let Configuration { description, cpus, exit_on_halt, messages, .. } = &configuration;
     assert_eq!(description.name, "full");
     assert_eq!(description.rom, [range(0, 4096)]);
     assert_eq!(description.reserved, [range(0x2000_0000, 65536)]);
@@ -114,8 +114,7 @@ fn every_option_arrives() {
     let Unsupported { instruction, reference, register } = description.policy;
     assert_eq!((instruction, reference, register), (Action::Ignore, Action::Fail, Action::Abort));
     assert!(!exit_on_halt);
-    assert_eq!(loggers.iter().map(|(_, destination)| *destination).collect::<Vec<_>>(), ["slog", "none"]);
-    assert!(loggers[0].0.contains("debug") && !loggers[0].0.contains("info"));
+    assert!(messages.is_some_and(|messages| messages.contains("debug") && !messages.contains("info")));
     assert_eq!((description.distributor, description.redistributors), (Ipa(0x3000_0000), Ipa(0x3010_0000)));
     let uart = &description.vdevs[0];
     assert_eq!((uart.name.as_str(), uart.location, uart.interrupt), ("uart", Some(Ipa(0x1c09_0000)), Some(IntId(37))));
@@ -298,6 +297,18 @@ fn an_interrupt_is_a_shared_line_of_the_controller_there_is() {
     bad(&uart("gci:37"), &["there is no interrupt controller `gci`", "did you mean `gic:37`?"]);
     bad(&uart("ioapic:37"), &["there is no interrupt controller `ioapic`", "is called `gic`"]);
     bad(&format!("{}\nvdev pl011 loc 0x1c0a0000 intr gic:32", uart("gic:32")), &["interrupt 32 is used twice", "note"]);
+}
+
+#[test]
+fn loggers_add_up_and_none_takes_away() {
+    let shown = |loggers: &str| {
+        let messages = good(&format!("{RAM}{loggers}")).messages.unwrap();
+        let names = qvmconf::LogFilters::NAMES.into_iter().filter(|name| messages.contains(name));
+        names.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(shown("logger error stderr logger debug,info slog"), "error info debug");
+    assert_eq!(shown("logger error,warn stdout logger warn none"), "error");
+    assert_eq!(shown("logger info none"), "fatal internal error warn", "of what there is without any");
 }
 
 #[test]
