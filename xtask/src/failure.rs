@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+/// A build or a tool failed; so says every error that asks for nothing else.
+pub(crate) const TOOL: u8 = 1;
 /// The request itself is wrong, or asks for what is not supported yet.
 pub(crate) const USAGE: u8 = 64;
 /// A configuration, or a file that it names, is wrong.

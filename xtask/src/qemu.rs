@@ -94,6 +94,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     let machine = arguments.machine();
     let replacements = arguments.replacements()?;
     let configurations = arguments.configurations()?;
+    refuse_unused(&replacements, &configurations)?;
     let profile = if arguments.debug { Profile::Debug } else { Profile::Release };
     let replaced: Vec<PathBuf> = replacements.iter().map(|(replaced, _)| replaced.clone()).collect();
     let board = artifacts::provide(&configurations, &replaced, Some(machine::PACKAGE), profile)?;
@@ -115,6 +116,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
             interactive::run(command, limit, &board.elf)
         }
     }
+}
+
+/// A file in place of one that nobody asks for would be left out without a word.
+fn refuse_unused(replacements: &[(PathBuf, PathBuf)], configurations: &[Configuration]) -> Result<()> {
+    for (replaced, by) in replacements {
+        let wanted = configurations.iter().flat_map(|configuration| &configuration.wanted);
+        if !wanted.into_iter().any(|wanted| wanted.path == *replaced) {
+            return Err(failure::usage(format!(
+                "{} would take the place of {}, which none of the configurations loads",
+                by.display(),
+                replaced.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Who reads the console.

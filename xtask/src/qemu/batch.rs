@@ -2,12 +2,12 @@
 //!
 //! Answers for: reading the hypervisor's words on the serial line, and the exit status that follows from them: the first
 //! code that is not zero in the order of the configurations, else 0; 124 when the time is over; 70 when the hypervisor
-//! failed. The words are: `qvm: NAME ended: code N (WORDS)`, `bulkhead: all VMs have ended`, `bulkhead: panic ...`. A line
+//! failed; 1 when QEMU did. The words are: `qvm: NAME ended: code N (WORDS)`, `bulkhead: all VMs have ended`, `bulkhead: panic ...`. A line
 //! of a VM begins with `NAME| ` and is never mistaken for one of them.
 
 use std::io::Write;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -29,6 +29,8 @@ pub(crate) struct Outcome {
     pub(crate) all_ended: bool,
     /// Whether the time was over.
     pub(crate) late: bool,
+    /// How QEMU ended, if it was not content.
+    failed: Option<ExitStatus>,
     /// What the hypervisor said when it failed.
     epitaph: Epitaph,
 }
@@ -41,6 +43,9 @@ impl Outcome {
         }
         if self.late {
             return failure::TIMEOUT;
+        }
+        if self.failed.is_some() {
+            return failure::TOOL;
         }
         if !self.all_ended {
             return failure::HYPERVISOR;
@@ -64,6 +69,8 @@ impl Outcome {
             eprint!("{}", self.epitaph_with_names(elf));
         } else if self.late {
             eprintln!("error: the time given by --timeout is over");
+        } else if let Some(status) = self.failed {
+            eprintln!("error: QEMU failed ({status})");
         } else if !self.all_ended {
             eprintln!("error: the machine stopped before all VMs had ended");
         } else if let Some(name) = names.iter().find(|name| self.ends.iter().all(|(ended, _)| ended != *name)) {
@@ -139,7 +146,9 @@ pub(crate) fn run(command: Command, limit: Option<Duration>, sink: &mut dyn Writ
     // A last line without its end: a machine that was cut off.
     outcome.line(&String::from_utf8_lossy(&line));
     // Dead already, unless it is late.
-    child.finish(if outcome.late { Duration::ZERO } else { Duration::from_secs(1) })?;
+    let status = child.finish(if outcome.late { Duration::ZERO } else { Duration::from_secs(1) })?;
+    // One that was killed has no code: here, or by somebody who had a reason.
+    outcome.failed = Some(status).filter(|status| status.code().is_some_and(|code| code != 0));
     Ok(outcome)
 }
 
@@ -186,6 +195,13 @@ mod tests {
         let mut command = crate::child::guarded("sh");
         command.args(["-c", "echo 'bulkhead: cannot run here: no GICv3'; exec sleep 600"]);
         assert_eq!(run(command, None, &mut Vec::new()).unwrap().status(&[]), 70);
+    }
+
+    #[test]
+    fn a_qemu_that_fails_is_1() {
+        let mut command = crate::child::guarded("sh");
+        command.args(["-c", "echo 'unable to find CPU model' >&2; exit 1"]);
+        assert_eq!(run(command, None, &mut Vec::new()).unwrap().status(&["a"]), 1);
     }
 
     #[test]

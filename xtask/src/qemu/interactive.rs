@@ -55,7 +55,7 @@ pub(crate) fn run(command: Command, limit: Option<Duration>, elf: &Path) -> Resu
         eprintln!("\nerror: the time given by --timeout is over");
         return Ok(failure::TIMEOUT);
     }
-    Ok(if status.success() { 0 } else { 1 })
+    Ok(if status.success() { 0 } else { failure::TOOL })
 }
 
 /// The terminal's settings, restored when dropped: a QEMU that is killed leaves its own.
