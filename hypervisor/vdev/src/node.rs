@@ -45,12 +45,6 @@ impl Node {
         Self::new(format!("{kind}@{:x}", start.0))
     }
 
-    /// Wraps a node of the tree model.
-    #[must_use]
-    pub const fn from_model(node: DeviceTreeNode) -> Self {
-        Self { node }
-    }
-
     /// The node as the tree model has it.
     #[must_use]
     pub fn into_model(self) -> DeviceTreeNode {

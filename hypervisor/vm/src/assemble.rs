@@ -295,11 +295,13 @@ fn make_tree(
         let missing = || AssembleError::new(Subject::Load(tree.load), format!("{}: no such file", tree.path));
         user.push(files.file(&tree.path).ok_or_else(missing)?);
     }
+    let no_room =
+        || AssembleError::new(Subject::InterruptController, "no room for the interrupt controller's registers");
     let input = TreeInput {
         name: &description.name,
         ram: &description.ram,
         vcpus: description.vcpus,
-        gic: description.gic_frames(),
+        gic: description.gic_frames().ok_or_else(no_room)?,
         devices,
         cmdline: description.cmdline.as_deref(),
         initrd: load.initrd,

@@ -27,8 +27,8 @@ pub struct TreeInput<'a> {
     pub ram: &'a [Range<Ipa>],
     /// Number of vCPUs.
     pub vcpus: usize,
-    /// The interrupt controller's frames; `None` if its node is among [`TreeInput::devices`].
-    pub gic: Option<GicFrames>,
+    /// The interrupt controller's frames.
+    pub gic: GicFrames,
     /// A node whose children are those of the vdevs, in the order of the configuration.
     pub devices: Node,
     /// The guest's command line. It wins over one in a user's tree.
@@ -134,9 +134,7 @@ pub fn generate(input: &TreeInput<'_>) -> Result<Vec<u8>, TreeError> {
     root.add_child(psci());
     root.add_child(timer());
     root.add_child(clock());
-    if let Some(frames) = input.gic {
-        root.add_child(gic(frames));
-    }
+    root.add_child(gic(input.gic));
     for device in devices.children() {
         root.add_child(device.clone());
     }

@@ -30,7 +30,7 @@ fn generated(user: &[&[u8]]) -> Result<DeviceTree, TreeError> {
         name: "linux",
         ram: &ram,
         vcpus: 2,
-        gic: Some(gic),
+        gic,
         devices: devices(),
         cmdline: Some("console=ttyAMA0"),
         initrd: Some(range(0x87f0_0000, 0x1234)),
@@ -100,7 +100,7 @@ fn vcpus_beyond_the_sixteenth_have_another_affinity_1() {
         name: "wide",
         ram: &[],
         vcpus: 18,
-        gic: Some(gic),
+        gic,
         devices: Node::new(""),
         cmdline: None,
         initrd: None,
@@ -113,22 +113,6 @@ fn vcpus_beyond_the_sixteenth_have_another_affinity_1() {
     assert_eq!(value(&tree, "/cpus/cpu@101", "reg"), Some(cells(&[0x101])));
     let chosen = tree.find_node("/chosen").unwrap();
     assert_eq!(chosen.properties().count(), 0, "nothing to say, nothing said");
-}
-
-#[test]
-fn a_controller_among_the_devices_is_enough_and_none_is_an_error() {
-    let controller = || gic(GicFrames { distributor: range(0x2000, 1), redistributors: range(0x3000, 1) });
-    let run = |with: bool| {
-        let mut devices = devices();
-        if with {
-            devices.add(Node::from_model(controller()));
-        }
-        let (gic, user) = (None, &[][..]);
-        let (cmdline, initrd, seed) = (None, None, &[][..]);
-        generate(&TreeInput { name: "", ram: &[], vcpus: 1, gic, devices, cmdline, initrd, seed, user })
-    };
-    assert!(run(true).is_ok());
-    assert_eq!(run(false), Err(TreeError { user: None, problem: TreeProblem::NoInterruptController }));
 }
 
 #[test]
