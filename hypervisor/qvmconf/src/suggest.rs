@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 const LONGEST: usize = 32;
 
 /// The candidate nearest to `word`, if it is near enough to be a slip: at most a third of the letters, at least one; upper
-/// and lower case count as the same. Of equally near ones the first.
+/// and lower case count as the same. Of equally near ones that in which only letters are missing, then the first.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let letters = word.chars().count();
     if letters > LONGEST {
@@ -21,8 +21,14 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .filter(|candidate| candidate.chars().count() <= LONGEST)
         .map(|candidate| (distance(word, candidate), candidate))
         .filter(|&(distance, candidate)| distance <= limit && distance < candidate.chars().count())
-        .min_by_key(|&(distance, _)| distance)
+        .min_by_key(|&(distance, candidate)| (distance, !only_misses_letters(word, candidate)))
         .map(|(_, candidate)| candidate)
+}
+
+/// Whether `word` becomes `candidate` by letters put in alone.
+fn only_misses_letters(word: &str, candidate: &str) -> bool {
+    let mut rest = candidate.chars();
+    word.chars().all(|letter| rest.any(|other| other.eq_ignore_ascii_case(&letter)))
 }
 
 fn distance(a: &str, b: &str) -> usize {
@@ -55,6 +61,12 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_letter_left_out_is_likelier_than_a_wrong_one() {
+        assert_eq!(nearest("lod", ["loc", "load"]), Some("load"));
+        assert_eq!(nearest("lox", ["loc", "load"]), Some("loc"));
+    }
 
     #[test]
     fn slips_are_recognised() {
