@@ -29,6 +29,11 @@ pub(super) fn tests() -> Vec<Test> {
             ran.expect_status(0)?.expect("hello| hello: good-bye")?.expect("qvm: hello ended: code 0 (")?;
             Ok(())
         }),
+        Test::hypervisor(
+            "hello/raw",
+            "plain bytes at an address of their own, with RAM elsewhere, find it all in the tree",
+            raw,
+        ),
         Test::hypervisor("abuser/nowhere", "a guest that jumps to nowhere ends alone, with its code", nowhere),
     ];
     for (cpus, model, vcpus) in MACHINES {
@@ -83,6 +88,16 @@ fn judge<'a>(lines: impl Iterator<Item = &'a str>) -> Result<()> {
         Some(planned) if planned == passed && planned > 0 => Ok(()),
         planned => bail!("{passed} results, planned: {planned:?}"),
     }
+}
+
+/// What third-party guests expect: to start at their first byte, wherever that is, with the device tree in X0.
+fn raw(case: &Case) -> Result<()> {
+    let text = "system raw\nram 0x40000000,64M\nentry 0x40345000\ndata load 0x40345000,../../guests/hello.bin\n\
+                cmdline \"two words\"\nvdev pl011 loc 0x09000000 intr gic:33\n";
+    let file = case.file("raw.qvmconf", text)?;
+    let ran = case.batch(&Machine::default(), &[file])?;
+    ran.expect_status(0)?.expect("memory   0x40000000..0x44000000 (65536 KiB)")?.expect("told     two words")?;
+    Ok(())
 }
 
 /// `hello` beside it must not notice.
