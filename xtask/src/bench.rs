@@ -62,7 +62,9 @@ const BOOT: (&str, Budget) = ("boot", Budget::AtMost(4_000_000.0));
 /// The hypervisor's share of a Linux boot from the kernel's entry to `/init`, by vCPUs and CPUs.
 const LINUX: [(&str, u32, Budget); 2] =
     [("linux-boot-1", 1, Budget::AtMost(0.08)), ("linux-boot-2", 2, Budget::AtMost(0.25))];
-/// The same by size.
+/// RAM that nobody has any more while that VM runs on two CPUs, beside the VM's own.
+const MEMORY: (&str, Budget) = ("memory", Budget::AtMost(3072.0));
+/// The size of the file.
 const IMAGE: (&str, Budget) = ("image", Budget::AtMost(384.0));
 
 /// The plainest exit, whose cost is taken apart.
@@ -122,6 +124,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
             rows.push(bench.linux(name, cpus, budget)?);
         }
     }
+    if bench.wants(MEMORY.0) {
+        rows.push(bench.memory()?);
+    }
     if bench.wants(IMAGE.0) {
         let kibibytes = std::fs::metadata(&bench.board.image)?.len().div_ceil(1024) as f64;
         rows.push(Row { name: IMAGE.0.into(), unit: "KiB", bare: None, ours: Some(kibibytes), budget: IMAGE.1 });
@@ -148,7 +153,7 @@ impl Bench<'_> {
 
     /// What the bench guest measures itself.
     fn guest(&self) -> Result<Vec<Row>> {
-        let elsewhere = [BOOT.0, IMAGE.0, LINUX[0].0, LINUX[1].0];
+        let elsewhere = [BOOT.0, IMAGE.0, MEMORY.0, LINUX[0].0, LINUX[1].0];
         let names: Vec<&str> = self.names.iter().map(String::as_str).filter(|name| !elsewhere.contains(name)).collect();
         if names.is_empty() && !self.names.is_empty() {
             return Ok(Vec::new());
@@ -190,6 +195,18 @@ impl Bench<'_> {
             self.explain(name, &counts.of_boot())?;
         }
         Ok(Row { name: name.into(), unit: INSTRUCTIONS, bare: None, ours, budget })
+    }
+
+    fn memory(&self) -> Result<Row> {
+        eprintln!("bench: memory gone with one VM ...");
+        let vm = Configuration::read(&scratch("memory", "load ../../guests/hello.elf", 1, 128, "")?, "", None)?;
+        let archive = pack(&[vm], Mode::Debugged, &[])?;
+        let mut text = Vec::new();
+        batch::run(counting(2).boot(&self.board.image, archive.path()), Some(LIMIT), &mut text)?;
+        let text = String::from_utf8_lossy(&text);
+        let gone = text.lines().find_map(memory_gone).with_context(|| format!("nothing is said of memory:\n{text}"))?;
+        let (name, budget) = MEMORY;
+        Ok(Row { name: name.into(), unit: "KiB", bare: None, ours: Some(gone - f64::from(128 << 10)), budget })
     }
 
     fn linux(&self, name: &str, cpus: u32, budget: Budget) -> Result<Row> {
@@ -272,6 +289,15 @@ fn measurement(line: &str) -> Option<(String, f64)> {
     Some((name.to_string(), words.next()?.parse().ok()?))
 }
 
+/// KiB that are not free, from the line that says so when a VM starts.
+fn memory_gone(line: &str) -> Option<f64> {
+    let words: Vec<&str> = line.split_once(" runs: ")?.1.split(' ').collect();
+    match words.as_slice() {
+        [free, "of", total, "KiB", "RAM", "free,", ..] => Some(total.parse::<f64>().ok()? - free.parse::<f64>().ok()?),
+        _ => None,
+    }
+}
+
 /// The budgeted rows first, in the design's order, then what else was measured. `names`: the only ones asked for.
 fn rows(bare: &BTreeMap<String, f64>, ours: &BTreeMap<String, f64>, names: &[&str]) -> Vec<Row> {
     let row = |name: &str, budget| Row {
@@ -334,6 +360,14 @@ mod tests {
         assert_eq!(measurement("bench: ipi 998.5 instructions"), Some(("ipi".into(), 998.5)));
         assert_eq!(measurement("bench: # timer-late: worst of 20: 700 instructions"), None);
         assert_eq!(measurement("hello: tick 1"), None);
+    }
+
+    #[test]
+    fn what_is_not_free_is_gone() {
+        let line =
+            "[   0.093] debug: memory runs: 1900 of 2000 KiB RAM free, 50 KiB the hypervisor's, of them 1 KiB heap";
+        assert_eq!(memory_gone(line), Some(100.0));
+        assert_eq!(memory_gone("hello: runs: on and on"), None);
     }
 
     #[test]

@@ -104,7 +104,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     let command = machine.boot(&board.image, archive.path());
     let limit = arguments.timeout.map(Duration::from_secs);
     match mode {
-        Mode::Batch => {
+        Mode::Batch | Mode::Debugged => {
             let names: Vec<&str> = configurations.iter().map(|configuration| configuration.name.as_str()).collect();
             let outcome = batch::run(command, limit, &mut std::io::stdout())?;
             Ok(outcome.explain(&names, &board.elf))
@@ -138,6 +138,8 @@ fn refuse_unused(replacements: &[(PathBuf, PathBuf)], configurations: &[Configur
 pub(crate) enum Mode {
     /// A script.
     Batch,
+    /// A script that wants to know more.
+    Debugged,
     /// A person.
     Interactive,
 }
@@ -166,6 +168,7 @@ fn startup(configurations: &[Configuration], mode: Mode, layout: &Layout) -> Res
     let mut commands = String::new();
     match (mode, configurations.first()) {
         (Mode::Batch, _) => commands.push_str("batch\n"),
+        (Mode::Debugged, _) => commands.push_str("batch\nlog debug\n"),
         (Mode::Interactive, Some(first)) => commands.push_str(&format!("console {}\n", first.name)),
         (Mode::Interactive, None) => {}
     }

@@ -3,6 +3,8 @@
 //! Answers for: finding out what is missing, quickly, and getting it: the Rust target, QEMU, the debugger, the Linux
 //! guest. Does not answer for: a C compiler and the Rust toolchain, without which this tool would not run at all.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use anyhow::{Result, bail};
 
 use crate::workspace::{BARE_METAL, find_program, output, run as run_command, shown};
@@ -55,8 +57,16 @@ pub(crate) fn rust_target() -> Result<()> {
     run_command(rustup.args(["target", "add", BARE_METAL]).current_dir(crate::workspace::root()))
 }
 
+/// Held by whoever looks for something and installs it: tests that run side by side need the same things.
+static INSTALLING: Mutex<()> = Mutex::new(());
+
+fn installing() -> MutexGuard<'static, ()> {
+    INSTALLING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Makes sure that there is a nightly toolchain: fuzzing needs its sanitizer.
 pub(crate) fn nightly() -> Result<()> {
+    let _installing = installing();
     if toolchain_folder("nightly").is_some() {
         return Ok(());
     }
@@ -66,6 +76,7 @@ pub(crate) fn nightly() -> Result<()> {
 /// Makes sure that there is Miri.
 pub(crate) fn miri() -> Result<()> {
     nightly()?;
+    let _installing = installing();
     if toolchain_folder("nightly").is_some_and(|folder| folder.join("bin/miri").exists()) {
         return Ok(());
     }
@@ -75,6 +86,7 @@ pub(crate) fn miri() -> Result<()> {
 
 /// Makes sure that there is a C++ compiler: the fuzzer's run time is in that language.
 pub(crate) fn cxx_compiler() -> Result<()> {
+    let _installing = installing();
     match find_program("c++") {
         Some(_) => Ok(()),
         None => distribution::install("g++", distribution::Wanted::Any),

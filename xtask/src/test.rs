@@ -26,8 +26,8 @@ pub(crate) mod machine;
 
 use machine::Case;
 
-/// How many emulated machines run at once: each has threads of its own.
-const MACHINES_AT_ONCE: usize = 2;
+/// How many tests run at once, on the PC or on emulated machines, which have threads of their own.
+const AT_ONCE: usize = 2;
 
 /// Options of `cargo xtask test`.
 #[derive(Args, Debug)]
@@ -54,7 +54,7 @@ type OnMachines = Box<dyn Fn(&Case) -> Result<()> + Sync + Send>;
 
 /// What a test does, and what it needs for that.
 enum Action {
-    /// Runs tools on the PC; one at a time, because they use all of its CPUs. Gets a file for their output.
+    /// Runs tools on the PC. Gets a file for their output.
     Host(OnThePc),
     /// Boots machines that run guests with no hypervisor.
     Bare(OnMachines),
@@ -120,7 +120,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     let start = Instant::now();
     let (host, machines): (Vec<Test>, Vec<Test>) =
         tests.into_iter().partition(|test| matches!(test.action, Action::Host(_)));
-    let mut finished = run_on_the_pc(host);
+    let mut finished = run_on_the_pc(host)?;
     if !machines.is_empty() {
         finished.extend(run_on_machines(machines, if arguments.debug { Profile::Debug } else { Profile::Release })?);
     }
@@ -132,18 +132,14 @@ fn log(name: &str) -> PathBuf {
     target().join("test").join(format!("{}.log", name.replace('/', "-")))
 }
 
-fn run_on_the_pc(tests: Vec<Test>) -> Vec<Finished> {
-    let mut finished = Vec::new();
-    for test in tests {
-        let Action::Host(action) = test.action else { continue };
-        finished.push(timed(test.name, |name| {
-            let log = log(name);
-            std::fs::create_dir_all(target().join("test"))?;
-            let mut file = std::fs::File::create(&log)?;
-            action(&mut file).map_err(|error| machine::with_tail(error, &log))
-        }));
-    }
-    finished
+fn run_on_the_pc(tests: Vec<Test>) -> Result<Vec<Finished>> {
+    std::fs::create_dir_all(target().join("test"))?;
+    Ok(side_by_side(tests, |name, action| {
+        let Action::Host(action) = action else { return Ok(()) };
+        let log = log(name);
+        let mut file = std::fs::File::create(&log)?;
+        action(&mut file).map_err(|error| machine::with_tail(error, &log))
+    }))
 }
 
 fn run_on_machines(tests: Vec<Test>, profile: Profile) -> Result<Vec<Finished>> {
@@ -151,13 +147,18 @@ fn run_on_machines(tests: Vec<Test>, profile: Profile) -> Result<Vec<Finished>> 
     setup::qemu()?;
     let hypervisor = tests.iter().any(|test| matches!(test.action, Action::Hypervisor(_)));
     let board = artifacts::build(hypervisor.then_some(PACKAGE), &artifacts::guests()?, profile)?;
+    Ok(side_by_side(tests, |name, action| run_on_a_machine(name, action, board.as_ref())))
+}
+
+/// Runs tests, a few at a time.
+fn side_by_side(tests: Vec<Test>, run: impl Fn(&str, &Action) -> Result<()> + Sync) -> Vec<Finished> {
     let queue = Mutex::new(VecDeque::from(tests));
     let finished = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..MACHINES_AT_ONCE {
+        for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while let Some(test) = take(&queue) {
-                    let result = timed(test.name, |name| run_on_a_machine(name, &test.action, board.as_ref()));
+                    let result = timed(test.name, |name| run(name, &test.action));
                     if let Ok(mut finished) = finished.lock() {
                         finished.push(result);
                     }
@@ -165,7 +166,7 @@ fn run_on_machines(tests: Vec<Test>, profile: Profile) -> Result<Vec<Finished>> 
             });
         }
     });
-    Ok(finished.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+    finished.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 fn take(queue: &Mutex<VecDeque<Test>>) -> Option<Test> {

@@ -233,6 +233,25 @@ pub(crate) fn live(plan: Plan, load: Load<'_>) -> Result<(Cause, String), Failur
     end
 }
 
+/// What there is left of the machine, for people, for `cargo xtask bench`, and for the test that it all comes back.
+fn report_memory(vm: &str, does: &str) {
+    let (free, total) = crate::frames::statistics();
+    let kernel = crate::frames::Owner::Kernel.pages();
+    let (used, size) = crate::heap::statistics();
+    log::debug!(
+        "{vm} {does}: {} of {} KiB RAM free, {} KiB the hypervisor's, of them {} KiB heap, {} KiB in use",
+        kibibytes(free),
+        kibibytes(total),
+        kibibytes(kernel),
+        size >> 10,
+        used >> 10
+    );
+}
+
+const fn kibibytes(pages: usize) -> u64 {
+    pages as u64 * (PAGE_SIZE >> 10)
+}
+
 /// From the first vCPU's start until the last one has stopped and the devices are quiet.
 fn run(partition: &Arc<Partition>, vcpus: &[Parameters]) -> Result<(Cause, String), Failure> {
     if let Some(main) = thread::current_shared() {
@@ -255,6 +274,7 @@ fn run(partition: &Arc<Partition>, vcpus: &[Parameters]) -> Result<(Cause, Strin
         }
     }
     let threads = partition.threads.call_once(|| threads);
+    report_memory(partition.vm.name(), "runs");
     partition.notify(VcpuSet::first(vcpus.len()));
     while !partition.is_stopping() {
         thread::sleep_until(Ticks::NEVER);
@@ -278,6 +298,6 @@ impl core::fmt::Display for Megabytes<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let bytes: u64 = self.0.iter().map(|(range, _)| range.length()).sum();
         let (free, _) = crate::frames::statistics();
-        write!(f, "{} KiB of RAM ({} KiB are free)", bytes >> 10, free * 4)
+        write!(f, "{} KiB of RAM ({} KiB are free)", bytes >> 10, kibibytes(free))
     }
 }

@@ -5,7 +5,7 @@
 //! (`partition`).
 
 use crate::partition::{self, Failure, Number, Plan};
-use crate::{board, console, frames, heap, start, thread};
+use crate::{board, console, start, thread};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -60,16 +60,7 @@ pub(crate) fn run() {
         }
     }
     console::with(host::console::Multiplexer::set_complete);
-    report_memory();
     background.iter().for_each(thread::join);
-}
-
-/// What the hypervisor itself takes, for people and for `cargo xtask bench`.
-fn report_memory() {
-    let (free, total) = frames::statistics();
-    let (used, size) = heap::statistics();
-    let kernel = frames::Owner::Kernel.pages();
-    log::debug!("memory: {free} of {total} pages free, {kernel} the hypervisor's; heap {used} of {size} bytes");
 }
 
 fn steps() -> Result<Vec<script::Step<'static>>, String> {

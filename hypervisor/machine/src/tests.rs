@@ -289,6 +289,7 @@ fn the_total_size_needs_eight_bytes_and_the_magic() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of trees take Miri minutes")]
 fn bytes_behind_the_tree_do_not_matter() {
     let mut padded = GICV3_2.to_vec();
     padded.resize(padded.len() + 1000, 0xa5);
@@ -330,6 +331,7 @@ fn a_tree_of_towers_is_too_large() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of trees take Miri minutes")]
 fn an_error_names_node_and_property() {
     let cases = [
         ("/memory@0", "reg", Some(cells(&[0, 0])), "/memory@0: `reg` has the wrong length"),
@@ -393,6 +395,7 @@ fn interrupts_extended_name_their_controller_each() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "hundreds of trees take Miri minutes")]
 fn damaged_trees_are_refused_or_read_but_never_panic() {
     // Every byte of a tree in turn gets some other values: what dtoolkit lets through must not upset the reader.
     for original in [GICV2_1.to_vec(), blob(pi())] {

@@ -19,6 +19,7 @@ pub(super) fn tests() -> Vec<Test> {
             "the status is the first code that is not zero, in the configurations' order",
             status,
         ),
+        Test::hypervisor("interface/memory", "all of the memory of a VM that has ended is back", memory),
         Test::hypervisor("interface/timeout", "124 when the time is over, and no QEMU stays behind", timeout),
         Test::hypervisor("interface/missing", "65 and a caret for a file that is not there", missing),
         Test::hypervisor("interface/logger", "a VM's messages are shown as its configuration says", logger),
@@ -81,14 +82,19 @@ fn missing(case: &Case) -> Result<()> {
 
 /// An archive with a batch of all these VMs, by the names and texts of their configurations, and these files.
 fn archive(vms: &[(&str, String)], files: &[(&str, &[u8])]) -> Result<Vec<u8>> {
+    let startup: String = vms.iter().map(|(name, _)| format!("qvm @/{name}.qvmconf &\n")).collect();
+    archive_with(&format!("batch\n{startup}"), vms, files)
+}
+
+/// The same with another start-up script.
+fn archive_with(startup: &str, vms: &[(&str, String)], files: &[(&str, &[u8])]) -> Result<Vec<u8>> {
     let mut builder = tar::Builder::new(Vec::new());
     let mut add = |name: &str, content: &[u8]| {
         let mut header = tar::Header::new_ustar();
         header.set_size(content.len() as u64);
         builder.append_data(&mut header, name, content)
     };
-    let startup: String = vms.iter().map(|(name, _)| format!("qvm @/{name}.qvmconf &\n")).collect();
-    add("startup", format!("batch\n{startup}").as_bytes())?;
+    add("startup", startup.as_bytes())?;
     for (name, text) in vms {
         add(&format!("{name}.qvmconf"), text.as_bytes())?;
     }
@@ -143,6 +149,24 @@ fn alone(case: &Case) -> Result<()> {
         ran.expect(message)?.expect(&format!("qvm: {name} ended: code 65 ("))?;
     }
     Ok(())
+}
+
+/// The same VM once more and once more: each time as much is free as the time before.
+fn memory(case: &Case) -> Result<()> {
+    let hello = fs::read(target().join("guests/hello.elf"))?;
+    let text = "system hello\nram 0x80000000,128M\ncpu\ncpu\nload hello.elf\nvdev pl011 loc 0x1c090000 intr gic:37\n";
+    let startup = format!("batch\nlog debug\n{}", "qvm @/hello.qvmconf\n".repeat(4));
+    let content = archive_with(&startup, &[("hello", text.into())], &[("hello.elf", &hello)])?;
+    let file = case.file("boot.tar", content)?;
+    let ran = case.boot(&Machine::default(), &file, &["hello"], PATIENCE)?;
+    ran.expect_status(0)?;
+    let free: Vec<&str> =
+        ran.text.lines().filter_map(|line| line.split_once("hello runs: ")?.1.split(',').next()).collect();
+    // The first time the hypervisor itself takes what it keeps for the next.
+    match free.as_slice() {
+        [_, second, rest @ ..] if rest.len() == 2 && rest.iter().all(|free| free == second) => Ok(()),
+        free => bail!("not all of a VM's memory came back: {free:?}"),
+    }
 }
 
 fn archives(case: &Case) -> Result<()> {

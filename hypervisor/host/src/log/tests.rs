@@ -77,6 +77,7 @@ fn a_vm_that_talks_too_much_is_cut_off_and_others_are_not() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "filling the whole log takes Miri a minute")]
 fn what_does_not_fit_is_counted() {
     const TOO_MANY: usize = 2 * SIZE / 200;
     let lines = at_level(LevelFilter::Info, || {
@@ -97,6 +98,7 @@ fn what_does_not_fit_is_counted() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "filling the whole log takes Miri a minute")]
 fn an_epitaph_gets_everything_that_waits_and_how_much_was_lost() {
     let rescued = at_level(LevelFilter::Info, || {
         let (log, _) = started();

@@ -91,6 +91,7 @@ fn text_in_another_encoding_is_refused_where_it_starts() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "megabytes of text take Miri a minute")]
 fn sizes_are_bounded() {
     let (tokens, diagnostics, _) = lexed("a ".repeat(MAX_WORDS + 5).as_bytes());
     assert_eq!(tokens.len(), MAX_WORDS);

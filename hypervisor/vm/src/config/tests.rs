@@ -369,6 +369,7 @@ fn devices_are_told_apart() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of words take Miri minutes")]
 fn there_are_limits_to_devices_and_vcpus() {
     let uarts =
         |count: u64| (0..count).map(|n| format!("vdev pl011 loc {:#x} ", 0x1000_0000 + (n << 12))).collect::<String>();
