@@ -1,10 +1,11 @@
 //! The hypervisor control interface of a GICv3: list registers and their company (IHI 0069, "GIC virtualization").
 
+// Out of line: a register's number is a part of the instruction, so each place would have a jump over all of them.
 macro_rules! by_index {
     ($read:ident, $write:ident, $what:literal, $($index:literal => $name:literal),*) => {
         #[doc = concat!("Reads ", $what, "; an index beyond the last reads zero.")]
         #[must_use]
-        #[inline]
+        #[inline(never)]
         pub fn $read(index: usize) -> u64 {
             match index {
                 $($index => read_register!($name),)*
@@ -13,7 +14,7 @@ macro_rules! by_index {
         }
 
         #[doc = concat!("Writes ", $what, "; an index beyond the last writes nothing.")]
-        #[inline]
+        #[inline(never)]
         pub fn $write(index: usize, value: u64) {
             match index {
                 $($index => write_register!($name, value),)*

@@ -129,7 +129,6 @@ impl<T> Lock<T> {
         Self { rank, inner: TicketMutex::new(value) }
     }
 
-    #[inline]
     pub(crate) fn lock(&self) -> Guard<'_, T> {
         let masked = Masked::new();
         cpu::this().locks.enter(self.rank);
@@ -166,7 +165,6 @@ impl<T> DerefMut for Guard<'_, T> {
 }
 
 impl<T> Drop for Guard<'_, T> {
-    #[inline]
     fn drop(&mut self) {
         self.inner = None;
         cpu::this().locks.leave(self.rank);
