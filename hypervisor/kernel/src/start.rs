@@ -13,7 +13,7 @@ use core::fmt;
 use core::sync::atomic::Ordering;
 use el2::mmu::Translation;
 use el2::thread::SecondaryBoot;
-use machine::{Console, ConsoleKind, EnableMethod, Machine};
+use machine::{Console, ConsoleKind, Early, EnableMethod, Machine};
 use pagetable::El2Attributes;
 use spin::Once;
 use types::{CpuId, MAX_CPUS, Mpidr, PAGE_SIZE, Pa, Range, Ticks};
@@ -66,14 +66,15 @@ pub fn start(board: &'static Board, tree: u64, _slide: u64) -> ! {
     el2::traps::initialise();
 
     let blob = first_look(tree);
-    let console = early_console(board, blob);
-    let Some(blob) = blob else {
+    let early = blob.and_then(Early::of);
+    let console = early_console(board, early);
+    let Some((blob, early)) = blob.zip(early) else {
         refuse(format_args!(
-            "X0 was {tree:#x}, which is not the address of a device tree; the boot loader has to pass one, as to Linux"
+            "X0 was {tree:#x}, which is not the address of a sound device tree; the boot loader has to pass one, as to Linux"
         ))
     };
     let image = Image::here();
-    let Some(bank) = machine::memory_at(blob, image.whole().start()) else {
+    let Some(bank) = early.memory_at(image.whole().start()) else {
         refuse(format_args!("the device tree names no RAM at {}, where this image is", image.whole().start()))
     };
     let translation = first_tables(&image, bank, blob, console.map(|console| console.registers));
@@ -99,16 +100,16 @@ fn first_look(tree: u64) -> Option<&'static [u8]> {
 
 /// Before anything of ours is set up.
 fn refuse_this_cpu(board: &Board, tree: u64, why: &str) -> ! {
-    early_console(board, first_look(tree));
+    early_console(board, first_look(tree).and_then(Early::of));
     console::print_now(format_args!("\r\nbulkhead: cannot run here: {why}.\r\n"));
     el2::cpu::park()
 }
 
 /// Finds something to print on: what the device tree says, or without one what the board says.
-fn early_console(board: &Board, blob: Option<&[u8]>) -> Option<Console> {
-    let console = blob.and_then(machine::early_console);
+fn early_console(board: &Board, tree: Option<Early<'_>>) -> Option<Console> {
+    let console = tree.and_then(Early::console);
     let pl011 = console.as_ref().filter(|console| console.kind == ConsoleKind::Pl011);
-    if let Some(base) = pl011.map(|console| console.registers.start()).or(board.console.filter(|_| blob.is_none())) {
+    if let Some(base) = pl011.map(|console| console.registers.start()).or(board.console.filter(|_| tree.is_none())) {
         console::set_early(base);
     }
     console

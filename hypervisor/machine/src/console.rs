@@ -18,7 +18,7 @@ pub struct Console {
     pub kind: ConsoleKind,
     /// Its registers.
     pub registers: Range<Pa>,
-    /// Its interrupt, if it has one at the GIC; never known to [`crate::early_console`].
+    /// Its interrupt, if it has one at the GIC; never known to [`crate::Early`].
     pub intid: Option<IntId>,
 }
 

@@ -39,12 +39,6 @@ impl<'a> Early<'a> {
         Some(Console { kind, registers: node::registers(&lineage, 0).ok()?, intid: None })
     }
 
-    /// The first bank of RAM in the tree's order that is not empty.
-    #[must_use]
-    pub fn first_memory(self) -> Option<Range<Pa>> {
-        self.banks().find(|bank| !bank.is_empty())
-    }
-
     /// The bank of RAM that `address` is in, the running image's for instance.
     #[must_use]
     pub fn memory_at(self, address: Pa) -> Option<Range<Pa>> {
@@ -58,24 +52,6 @@ impl<'a> Early<'a> {
             registers.into_iter().flatten().filter_map(|(address, size)| Range::new(Pa(address), size))
         })
     }
-}
-
-/// [`Early::console`] of the tree in `blob`.
-#[must_use]
-pub fn early_console(blob: &[u8]) -> Option<Console> {
-    Early::of(blob)?.console()
-}
-
-/// [`Early::first_memory`] of the tree in `blob`.
-#[must_use]
-pub fn first_memory(blob: &[u8]) -> Option<Range<Pa>> {
-    Early::of(blob)?.first_memory()
-}
-
-/// [`Early::memory_at`] of the tree in `blob`.
-#[must_use]
-pub fn memory_at(blob: &[u8], address: Pa) -> Option<Range<Pa>> {
-    Early::of(blob)?.memory_at(address)
 }
 
 fn text<'a>(node: &FdtNode<'a>, property: &str) -> Option<&'a str> {

@@ -42,7 +42,7 @@ mod node;
 pub use blob::{MAX_DEPTH, total_size, validate};
 pub use console::{Console, ConsoleKind};
 pub use cpus::{Conduit, Cpu, EnableMethod};
-pub use early::{Early, early_console, first_memory, memory_at};
+pub use early::Early;
 pub use error::{Flaw, MachineError};
 pub use interrupts::{Gic, Timer};
 

@@ -155,6 +155,11 @@ fn pi_with(path: &str, property: &str, value: Option<Vec<u8>>) -> DeviceTreeNode
     tree.root
 }
 
+/// Where early boot would print.
+fn console_of(blob: &[u8]) -> Option<Console> {
+    Early::of(blob)?.console()
+}
+
 #[test]
 fn qemu_with_gicv3_is_read_completely() {
     let machine = Machine::from_device_tree(GICV3_2).unwrap();
@@ -245,28 +250,29 @@ fn stdout_path_goes_through_an_alias_and_comes_first() {
     let mini = Console { kind: ConsoleKind::MiniUart, registers: range(0xfe21_5040, 0x40), intid: Some(IntId(125)) };
     let pl011 = Console { kind: ConsoleKind::Pl011, registers: range(0xfe20_1000, 0x40), intid: Some(IntId(153)) };
     assert_eq!(read(pi()).unwrap().consoles, [mini, pl011]);
-    assert_eq!(early_console(&blob(pi())), Some(Console { intid: None, ..mini }));
+    assert_eq!(console_of(&blob(pi())), Some(Console { intid: None, ..mini }));
     let by_path = pi_with("/chosen", "stdout-path", Some(text("/soc/serial@7e201000:115200")));
     assert_eq!(read(by_path.clone()).unwrap().consoles, [pl011, mini]);
-    assert_eq!(early_console(&blob(by_path)), Some(Console { intid: None, ..pl011 }));
+    assert_eq!(console_of(&blob(by_path)), Some(Console { intid: None, ..pl011 }));
 }
 
 #[test]
 fn an_alias_of_itself_ends_nowhere() {
     let tree = pi_with("/aliases", "serial0", Some(text("serial0")));
-    assert_eq!(early_console(&blob(tree.clone())), None);
+    assert_eq!(console_of(&blob(tree.clone())), None);
     assert_eq!(read(tree).unwrap().consoles.len(), 2, "the ports are there, none of them chosen");
 }
 
 #[test]
 fn early_boot_finds_console_and_memory() {
-    let console = early_console(GICV3_2).unwrap();
+    let console = console_of(GICV3_2).unwrap();
     assert_eq!((console.kind, console.registers), (ConsoleKind::Pl011, range(0x900_0000, 0x1000)));
-    assert_eq!(first_memory(GICV3_2), Some(range(0x4000_0000, 0x8000_0000)));
+    assert_eq!(Early::of(GICV3_2).unwrap().memory_at(Pa(0x4020_0000)), Some(range(0x4000_0000, 0x8000_0000)));
     let pi = blob(pi());
-    assert_eq!(first_memory(&pi), Some(range(0, 0x3b40_0000)));
-    assert_eq!(memory_at(&pi, Pa(0x1_0000_0000)), Some(range(0x1_0000_0000, 0x8000_0000)));
-    assert_eq!(memory_at(&pi, Pa(0x3b40_0000)), None);
+    let pi = Early::of(&pi).unwrap();
+    assert_eq!(pi.memory_at(Pa(0x8_0000)), Some(range(0, 0x3b40_0000)));
+    assert_eq!(pi.memory_at(Pa(0x1_0000_0000)), Some(range(0x1_0000_0000, 0x8000_0000)));
+    assert_eq!(pi.memory_at(Pa(0x3b40_0000)), None);
 }
 
 #[test]
@@ -301,7 +307,7 @@ fn a_tree_that_is_cut_off_is_refused() {
     for length in [0, 8, 39, 400, GICV3_2.len() - 1] {
         let error = Machine::from_device_tree(&GICV3_2[..length]).unwrap_err();
         assert!(matches!(error, MachineError::Malformed(_)), "{length}: {error}");
-        assert_eq!(early_console(&GICV3_2[..length]), None);
+        assert_eq!(console_of(&GICV3_2[..length]), None);
     }
 }
 
@@ -404,7 +410,7 @@ fn damaged_trees_are_refused_or_read_but_never_panic() {
                 let mut damaged = original.clone();
                 damaged[offset] ^= flip;
                 let _ = Machine::from_device_tree(&damaged);
-                let _ = early_console(&damaged);
+                let _ = console_of(&damaged);
             }
         }
     }
