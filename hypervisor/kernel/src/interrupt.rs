@@ -127,6 +127,7 @@ pub(crate) fn set_guest_timer_active(cpu: &PerCpu, active: bool) {
 }
 
 /// Takes all pending interrupts. Interrupts are masked.
+#[unsafe(link_section = ".text.exits")]
 pub(crate) fn handle() {
     loop {
         let intid = physical::acknowledge();

@@ -367,7 +367,7 @@ pub(crate) fn idle_loop() -> ! {
 }
 
 /// Gives way if something more important has become ready. Called with interrupts masked where a thread may be switched.
-#[inline]
+#[inline(always)]
 pub(crate) fn preempt_if_needed() {
     if cpu::this().need_reschedule.get() && !cpu::this().current.get().is_null() {
         reschedule();

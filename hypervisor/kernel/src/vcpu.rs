@@ -10,6 +10,7 @@ use crate::sync::Masked;
 use crate::{interrupt, thread};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::ops::ControlFlow;
 use el2::state::{Controls, El1State, ExtensionState, FpState, VirtualTimer, hcr};
 use el2::{guest, interface};
 use types::{IntId, Mpidr, RawExit, RawExitKind, Ticks, VcpuId, VcpuSet};
@@ -256,6 +257,7 @@ pub(crate) fn put<'a>(this: &'a mut LoadedVcpu, cpu: &PerCpu) -> Put<'a> {
 }
 
 /// The virtual timer of the loaded vCPU has fired. Says whether the guest was given the interrupt, and will deactivate it.
+#[unsafe(link_section = ".text.exits")]
 pub(crate) fn guest_timer_fired() -> bool {
     let cpu = cpu::this();
     // SAFETY: null, or the vCPU of the thread on whose stack this CPU is; that thread does not touch it during an interrupt.
@@ -316,8 +318,10 @@ fn unload(loaded: &mut LoadedVcpu) {
 }
 
 /// The run loop. Returns when the vCPU is off or its VM ends. A function of its own, so that nothing around it takes
-/// registers away from it.
+/// registers away from it, and in a section of its own, because from there the compiler takes nothing out to share it with
+/// other functions (what exits pass is fast first, docs/design/010-small-image.md).
 #[inline(never)]
+#[unsafe(link_section = ".text.exits")]
 fn run_until_off(partition: &Arc<Partition>, vcpu: &mut Vcpu, loaded: &mut LoadedVcpu) {
     let vm = &partition.vm;
     loop {
@@ -344,16 +348,8 @@ fn run_until_off(partition: &Arc<Partition>, vcpu: &mut Vcpu, loaded: &mut Loade
                 clean_caches(partition, vcpu, loaded);
             }
         }
-        match next {
-            Next::Resume => {}
-            Next::HostInterrupt => {
-                interrupt::handle();
-                after_interrupt(partition, vcpu);
-            }
-            Next::ArmTimer => thread::set_deadline(vcpu.timer_deadline()),
-            Next::Yield => thread::yield_now(),
-            Next::WaitForInterrupt => wait_for_interrupt(partition, vcpu, loaded),
-            Next::Off | Next::Stop => return,
+        if !matches!(next, Next::Resume) && obey(next, partition, vcpu, loaded).is_break() {
+            return;
         }
         thread::preempt_if_needed();
         // Last: while others ran, another vCPU may have ended the VM, and nothing would bring this one back from its guest.
@@ -361,6 +357,24 @@ fn run_until_off(partition: &Arc<Partition>, vcpu: &mut Vcpu, loaded: &mut Loade
             return;
         }
     }
+}
+
+/// Does what is to be done before the guest is entered again, if it is.
+#[inline(never)]
+#[unsafe(link_section = ".text.exits")]
+fn obey(next: Next, partition: &Partition, vcpu: &mut Vcpu, loaded: &mut LoadedVcpu) -> ControlFlow<()> {
+    match next {
+        Next::Resume => {}
+        Next::HostInterrupt => {
+            interrupt::handle();
+            after_interrupt(partition, vcpu);
+        }
+        Next::ArmTimer => thread::set_deadline(vcpu.timer_deadline()),
+        Next::Yield => thread::yield_now(),
+        Next::WaitForInterrupt => wait_for_interrupt(partition, vcpu, loaded),
+        Next::Off | Next::Stop => return ControlFlow::Break(()),
+    }
+    ControlFlow::Continue(())
 }
 
 fn is_fp_trap(exit: &RawExit, loaded: &LoadedVcpu) -> bool {

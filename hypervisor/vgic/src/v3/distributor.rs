@@ -55,18 +55,24 @@ fn routed(offset: u64) -> u32 {
 impl Vgic {
     /// A read in the distributor's window, at `offset` below [`Vgic::DISTRIBUTOR_SIZE`]. States of interrupts in list
     /// registers are as of the last synchronisation: an exit uses [`Vgic::observe_distributor`].
+    #[inline]
     #[must_use]
     pub fn read_distributor(&self, offset: u64, size: AccessSize) -> u64 {
-        if !size.is_aligned(offset) {
-            return 0;
-        }
         match size {
-            AccessSize::Word => self.read_word(offset).into(),
+            AccessSize::Word if offset & 3 == 0 => self.read_word(offset),
+            _ => self.read_part(offset, size),
+        }
+    }
+
+    /// What is not read by words, or not only.
+    #[inline(never)]
+    fn read_part(&self, offset: u64, size: AccessSize) -> u64 {
+        match size {
             AccessSize::Byte if matches!(offset, 0x400..0x800) => {
                 let word = priority_of(offset & !3).map_or(0, |intid| self.read_priorities(intid));
                 u64::from(word.wrapping_shr(low(offset & 3).wrapping_mul(8)) & 0xff)
             }
-            AccessSize::Doubleword if matches!(offset, FIRST_ROUTER..END_ROUTER) => {
+            AccessSize::Doubleword if offset & 7 == 0 && matches!(offset, FIRST_ROUTER..END_ROUTER) => {
                 self.shared.lock().router(routed(offset))
             }
             _ => 0,
@@ -134,12 +140,20 @@ impl Vgic {
         signals.kick
     }
 
-    #[inline(always)]
-    fn read_word(&self, offset: u64) -> u32 {
+    /// What needs no lock here, the rest by a function of its own: this one saves no registers.
+    #[inline(never)]
+    fn read_word(&self, offset: u64) -> u64 {
         match offset {
-            0x0000 => CTLR_FIXED | self.groups.load(Ordering::Relaxed),
-            0x0004 => self.typer(),
-            0x0008 => IIDR,
+            0x0000 => (CTLR_FIXED | self.groups.load(Ordering::Relaxed)).into(),
+            0x0004 => self.typer().into(),
+            0x0008 => IIDR.into(),
+            _ => self.read_table(offset),
+        }
+    }
+
+    #[inline(never)]
+    fn read_table(&self, offset: u64) -> u64 {
+        let word = match offset {
             0x0080..0x0400 => match (BitRegister::at(offset), bank_of(offset)) {
                 (Some(register), Some(bank)) => self.shared.lock().read(bank, register, &self.signals(None)),
                 _ => 0,
@@ -158,7 +172,8 @@ impl Vgic {
             // GICD_SGIR, GICD_CPENDSGIR<n>, GICD_SPENDSGIR<n> (affinity routing); GICD_IGRPMODR<n>, GICD_NSACR<n> (one
             // security state); all that is reserved.
             _ => 0,
-        }
+        };
+        word.into()
     }
 
     /// `GICD_TYPER`: lines, 10 bits of INTID, 1-of-N. No security extension, no LPIs, no message-based SPIs, no affinity
