@@ -209,11 +209,12 @@ fn banner(machine: &Machine, frequency: types::Frequency) {
     let (free, total) = frames::statistics();
     let megabytes = |pages: usize| (pages as u64 * PAGE_SIZE) >> 20;
     log::info!(
-        "Bulkhead {} on {} ({}): {} CPUs, {} MiB RAM of which {} MiB free, counter {} Hz",
+        "Bulkhead {} on {} ({}): {} CPU{}, {} MiB RAM of which {} MiB free, counter {} Hz",
         env!("CARGO_PKG_VERSION"),
         machine.model.as_deref().unwrap_or("an unnamed machine"),
         board::name(),
         machine.cpus.len(),
+        if machine.cpus.len() == 1 { "" } else { "s" },
         megabytes(total),
         megabytes(free),
         frequency.hertz()
