@@ -1,5 +1,6 @@
 //! Ways to die: each leaves a guest that can never again execute an instruction, and is to end that VM, with its code.
 
+use guest_rt::mmio::Mmio;
 use guest_rt::mmu::{self, Kind};
 use guest_rt::registers::isb;
 use guest_rt::sandbox::{self, Mode};
@@ -29,5 +30,17 @@ pub(crate) fn nowhere_walk(abuse: &mut Abuse) -> u64 {
     guest_rt::instruction!("tlbi vmalle1");
     guest_rt::registers::dsb();
     isb();
+    0
+}
+
+/// Where the tests' configurations have `vdev faulty`.
+const FAULTY: u64 = 0x1c10_0000;
+
+/// Tells `vdev faulty` to fail, in the way of this number.
+pub(crate) fn faulty(abuse: &mut Abuse) -> u64 {
+    let way = abuse.machine.numeric_argument("how").unwrap_or(1);
+    let device = mmu::reach(FAULTY, Kind::Device);
+    // SAFETY: the configuration says that a device is there, and it is mapped just now.
+    unsafe { Mmio::new(device) }.write(0, way as u32);
     0
 }

@@ -75,9 +75,12 @@ const CASES: &[Case] = &[
     Case { name: "sleep-for-ever", run: processors::sleep_for_ever },
 ];
 
-/// Each ends the VM, if it does what it should: with code 5 and the registers.
-const ENDS: &[Case] =
-    &[Case { name: "nowhere", run: ends::nowhere }, Case { name: "nowhere-walk", run: ends::nowhere_walk }];
+/// Each ends the VM, if it does what it should: with code 5 and the registers, or with what becomes of `vdev faulty`.
+const ENDS: &[Case] = &[
+    Case { name: "nowhere", run: ends::nowhere },
+    Case { name: "nowhere-walk", run: ends::nowhere_walk },
+    Case { name: "faulty", run: ends::faulty },
+];
 
 fn main(machine: &'static Machine) {
     let seed = machine.numeric_argument("seed").unwrap_or(0x1bad_b002);

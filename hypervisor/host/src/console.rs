@@ -14,9 +14,10 @@ mod keys;
 mod ring;
 mod screen;
 mod stream;
+mod terminal;
 mod text;
 
-use crate::{end_line, log::Log};
+use crate::log::Log;
 use alloc::{
     collections::vec_deque::VecDeque,
     format,
@@ -28,9 +29,9 @@ use channel::{Channel, Line};
 use core::fmt;
 use keys::{Key, Keys};
 use screen::Screen;
-use vdev::Cause;
 
 pub use stream::{Bell, Stream, Urgency};
+pub use terminal::Terminal;
 
 /// Most VMs that can be on the console at once.
 pub const MAX_VMS: u8 = 64;
@@ -149,6 +150,8 @@ pub struct Multiplexer {
     /// It has been said that all VMs have ended.
     announced: bool,
     channels: Vec<Channel>,
+    /// Streams whose channels are gone.
+    streams: Vec<&'static Stream>,
     foreground: Option<VmNumber>,
     /// The VM that is to be in the foreground as soon as it is there.
     wanted: Option<String>,
@@ -183,6 +186,7 @@ impl Multiplexer {
             complete: false,
             announced: false,
             channels: Vec::new(),
+            streams: Vec::new(),
             foreground: None,
             wanted: None,
             notices: VecDeque::new(),
@@ -222,11 +226,11 @@ impl Multiplexer {
     }
 
     /// A VM comes. `None` if there are [`MAX_VMS`] already.
-    pub fn attach(&mut self, name: &str) -> Option<(VmNumber, Arc<Stream>)> {
+    pub fn attach(&mut self, name: &str) -> Option<(VmNumber, &'static Stream)> {
         let taken = |number: &VmNumber| self.channels.iter().any(|channel| channel.number == *number);
         let number = (1..=MAX_VMS).map(VmNumber).find(|number| !taken(number))?;
-        let stream = Stream::new(self.bell.clone());
-        self.channels.push(Channel::new(number, name, stream.clone()));
+        let stream = self.stream();
+        self.channels.push(Channel::new(number, name, stream));
         self.announced = false;
         let wanted = self.wanted.as_deref() == Some(name);
         if wanted {
@@ -238,17 +242,35 @@ impl Multiplexer {
         Some((number, stream))
     }
 
-    /// A VM has ended. Its last output is still shown, then the report, then it is gone.
-    pub fn ended(&mut self, number: VmNumber, cause: Cause, detail: &str) {
-        if let Some(channel) = self.channels.iter_mut().find(|channel| channel.number == number) {
-            channel.end.get_or_insert_with(|| end_line(&channel.name, cause, detail));
-        }
-        self.bell.ring(Urgency::Now);
+    /// A VM has ended and comes again. What it has printed is still shown, then `report`, then what it prints from now on.
+    /// Nothing of the VM may use its stream any more when this is called. The stream is the same, but what was typed and
+    /// not read is gone.
+    pub fn restarted(&mut self, number: VmNumber, report: &str) -> &'static Stream {
+        self.tell_end(number, report, false).unwrap_or_else(|| self.stream())
+    }
+
+    /// A VM has ended. Its last output is still shown, then `report`, then it is gone. Nothing of the VM may use its stream
+    /// any more when this is called: another VM will.
+    pub fn ended(&mut self, number: VmNumber, report: &str) {
+        self.tell_end(number, report, true);
+    }
+
+    fn tell_end(&mut self, number: VmNumber, report: &str, last: bool) -> Option<&'static Stream> {
+        self.bell.insist();
+        let channel = self.channels.iter_mut().find(|channel| channel.number == number)?;
+        channel.ended(report, last);
+        channel.stream.hand_over();
+        Some(channel.stream)
+    }
+
+    /// A stream that nobody has.
+    fn stream(&mut self) -> &'static Stream {
+        self.streams.pop().unwrap_or_else(|| Stream::leaked(self.bell.clone()))
     }
 
     /// A VM that never came has ended. This line is never dropped: scripts count on one for each VM.
-    pub fn refused(&mut self, name: &str, cause: Cause, detail: &str) {
-        self.notices.push_back(end_line(name, cause, detail));
+    pub fn refused(&mut self, report: &str) {
+        self.notices.push_back(report.to_string());
         self.bell.ring(Urgency::Now);
     }
 
@@ -260,12 +282,6 @@ impl Multiplexer {
             }
         }
         self.bell.ring(Urgency::Now);
-    }
-
-    /// A VM's stream, for waking those behind it.
-    #[must_use]
-    pub fn stream(&self, number: VmNumber) -> Option<&Arc<Stream>> {
-        self.channels.iter().find(|channel| channel.number == number).map(|channel| &channel.stream)
     }
 
     /// A byte was typed.
@@ -318,7 +334,7 @@ impl Multiplexer {
             self.patience = if self.screen.line_is_open() { self.patience.saturating_sub(1) } else { 0 };
             return true;
         }
-        if self.host_line() || self.end_of_foreground() || self.background_line() {
+        if self.host_line() || self.report_of_foreground() || self.background_line() {
             self.patience = PATIENCE;
             return true;
         }
@@ -352,14 +368,15 @@ impl Multiplexer {
         channel.chunk(relieved, |bytes| screen.pass(bytes))
     }
 
-    /// The foreground's report, if it has ended and all its output is out. Then the next VM takes its place.
-    fn end_of_foreground(&mut self) -> bool {
-        let ended = |channel: &Channel| Some(channel.number) == self.foreground && channel.is_finished();
-        let Some(place) = self.channels.iter().position(ended) else { return false };
+    /// The foreground's report, if it is time for one. If it was the last, the next VM takes its place.
+    fn report_of_foreground(&mut self) -> bool {
+        let due = |channel: &Channel| Some(channel.number) == self.foreground && channel.is_due();
+        let Some(place) = self.channels.iter().position(due) else { return false };
         self.screen.forget();
-        self.report(place);
-        self.foreground = None;
-        self.select_next();
+        if self.report(place) {
+            self.foreground = None;
+            self.select_next();
+        }
         true
     }
 
@@ -383,7 +400,7 @@ impl Multiplexer {
                 }
                 Line::Incomplete => {}
                 Line::Unknown => self.unfinished = true,
-                Line::Finished => {
+                Line::Report => {
                     self.report(place);
                     self.turn = place;
                     return true;
@@ -393,15 +410,19 @@ impl Multiplexer {
         false
     }
 
-    fn report(&mut self, place: usize) {
-        if place >= self.channels.len() {
-            return;
-        }
-        let channel = self.channels.remove(place);
+    /// Shows a report; `true` if it was the VM's last.
+    fn report(&mut self, place: usize) -> bool {
+        let Some(report) = self.channels.get_mut(place).and_then(Channel::report) else { return false };
         self.screen.line_if(|line| {
-            line.extend_from_slice(channel.end.unwrap_or_default().as_bytes());
+            line.extend_from_slice(report.line.as_bytes());
             true
         });
+        if report.last {
+            let stream = self.channels.remove(place).stream;
+            stream.clear();
+            self.streams.push(stream);
+        }
+        report.last
     }
 
     fn announce(&mut self) -> bool {
@@ -420,12 +441,11 @@ impl Multiplexer {
     // ---- keys
 
     fn deliver(&mut self, byte: u8) -> Action {
-        let Some(number) = self.foreground else { return Action::None };
-        match self.stream(number) {
-            Some(stream) => {
+        match self.channels.iter().find(|channel| Some(channel.number) == self.foreground) {
+            Some(channel) => {
                 // A guest that does not read its input does not get it: the key sequence must go on working.
-                stream.type_in(byte);
-                Action::Wake(number)
+                channel.stream.type_in(byte);
+                Action::Wake(channel.number)
             }
             None => Action::None,
         }

@@ -30,24 +30,33 @@ static mut EARLY: Early = Early([[0; 512]; EARLY_TABLES]);
 
 /// The tables' memory: first from the image, later from frames.
 struct Pool {
-    early: usize,
+    /// A bit for each table of the image that is in use.
+    early: u32,
 }
+
+const _: () = assert!(EARLY_TABLES <= 32);
 
 impl TablePool for Pool {
     fn allocate(&mut self, pages: usize) -> Option<Pa> {
-        if pages == 1 && self.early < EARLY_TABLES {
-            let at = &raw mut EARLY as u64 + self.early as u64 * PAGE_SIZE;
-            self.early += 1;
-            return Some(Pa(at));
-        }
-        let table = frames::allocate(pages, pages, Owner::Kernel)?.leak();
-        // SAFETY: fresh frames, ours, mapped at their own address.
+        let early = self.early.trailing_ones() as usize;
+        let table = if pages == 1 && early < EARLY_TABLES {
+            self.early |= 1 << early;
+            Range::new(Pa(&raw mut EARLY as u64 + early as u64 * PAGE_SIZE), PAGE_SIZE)?
+        } else {
+            frames::allocate(pages, pages, Owner::Kernel)?.leak()
+        };
+        // SAFETY: a free table of the image or fresh frames: ours, mapped at their own address.
         unsafe { ptr::write_bytes(table.start().0 as *mut u8, 0, table.length() as usize) };
         Some(table.start())
     }
 
-    fn free(&mut self, _table: Pa, _pages: usize) {
-        // The address space is never taken apart; a table that a later unmapping leaves empty is not worth the accounting.
+    fn free(&mut self, table: Pa, pages: usize) {
+        let early = table.0.wrapping_sub(&raw mut EARLY as u64) / PAGE_SIZE;
+        if early < EARLY_TABLES as u64 {
+            self.early &= !(1 << early);
+        } else if let Some(frames) = Range::new(table, pages as u64 * PAGE_SIZE) {
+            frames::release(frames, Owner::Kernel);
+        }
     }
 
     fn read(&self, table: Pa, index: usize) -> u64 {
@@ -208,6 +217,26 @@ pub(crate) fn map(range: Range<Pa>, attributes: El2Attributes) -> Result<(), Map
     let mut space = SPACE.lock();
     let Space { tables, pool, .. } = &mut *space;
     map_identity(tables.as_mut().ok_or(MapFailed(range))?, pool, range, attributes)
+}
+
+/// Maps `range`, whole pages outside of every identity mapping, to RAM from `to` on.
+///
+/// # Errors
+/// If part of it is mapped already, or there is no memory for tables.
+pub(crate) fn map_at(range: Range<Va>, to: Pa, attributes: El2Attributes) -> Result<(), MapFailed> {
+    let failed = || MapFailed(Range::between(to, to));
+    let mut space = SPACE.lock();
+    let Space { tables, pool, .. } = &mut *space;
+    let tables = tables.as_mut().ok_or_else(failed)?;
+    tables.map(range, to, attributes, usize::MAX, pool, &mut Live).map(drop).map_err(|_| failed())
+}
+
+/// Takes back what [`map_at`] has mapped. Says whether nothing can reach it there any more.
+pub(crate) fn unmap(range: Range<Va>) -> bool {
+    let mut space = SPACE.lock();
+    let Space { tables, pool, .. } = &mut *space;
+    let unmapped = tables.as_mut().map(|tables| tables.unmap(range, usize::MAX, pool, &mut Live));
+    matches!(unmapped, Some(Ok(_)))
 }
 
 /// The parameters with which another CPU turns its MMU on.

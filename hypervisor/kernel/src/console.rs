@@ -3,8 +3,9 @@
 //! Answers for: the UART, feeding it from the multiplexer (`host`), taking what is typed, and printing when nothing else
 //! works any more. Does not answer for: what is shown when (`host::console`).
 
-use crate::partition;
-use crate::sync::{Lock, Rank, masked};
+use crate::compartment::Requests;
+use crate::qvm;
+use crate::sync::{Lock, Rank, logging, masked};
 use crate::{board, interrupt, start, startup, thread};
 use alloc::sync::Arc;
 use core::fmt::{self, Write};
@@ -133,7 +134,7 @@ pub(crate) fn initialise(machine: &Machine) {
     LOG.set_level(log::LevelFilter::Info);
     let multiplexer = Multiplexer::new(&LOG);
     let bell = Arc::clone(BELL.call_once(|| multiplexer.bell()));
-    LOG.start(Surroundings { nanoseconds, masked: |work| masked(work), bell });
+    LOG.start(Surroundings { nanoseconds, masked: |work| logging(work), bell });
     let chosen = machine.consoles.iter().find(|console| console.kind == ConsoleKind::Pl011);
     let device = chosen.map(|console| {
         if EARLY.swap(console.registers.start().0, Ordering::Relaxed) == 0 {
@@ -183,7 +184,7 @@ fn pause() -> Ticks {
 fn run() -> ! {
     loop {
         let Some(progress) = step() else { el2::cpu::park() };
-        progress.relieved.iter().for_each(partition::wake_writers);
+        progress.relieved.iter().for_each(|number| qvm::request(number, Requests::ROOM));
         if progress.finished {
             board::power_off();
         }
@@ -228,6 +229,6 @@ pub(crate) fn input_ready() {
     if power_off {
         board::power_off();
     }
-    to_wake.into_iter().for_each(partition::wake_reader);
+    to_wake.into_iter().for_each(|number| qvm::request(number, Requests::INPUT));
     answer_bell();
 }

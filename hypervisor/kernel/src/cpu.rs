@@ -22,6 +22,8 @@ pub(crate) struct PerCpu {
     pub(crate) mpidr: Mpidr,
     /// Kernel locks held by what runs here.
     pub(crate) locks: Ranks,
+    /// It takes an interrupt: what happens now is not the current thread's doing.
+    pub(crate) in_interrupt: Cell<bool>,
     /// Something more important than the current thread may be ready.
     pub(crate) need_reschedule: Cell<bool>,
     /// The thread that runs here, or that waits for this CPU on its stack.
@@ -51,6 +53,7 @@ impl PerCpu {
             id,
             mpidr,
             locks: Ranks::none(),
+            in_interrupt: Cell::new(false),
             need_reschedule: Cell::new(false),
             current: Cell::new(ptr::null()),
             previous: Cell::new(ptr::null()),

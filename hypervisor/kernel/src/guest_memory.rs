@@ -51,12 +51,16 @@ impl GuestRam {
     }
 
     /// Overwrites everything with zeroes, down to the point of coherency: before a guest gets it (with its caches off, it
-    /// would see what is in memory, not what is in our caches), and after the last guest had it.
-    pub(crate) fn scrub(&self) {
+    /// would see what is in memory, not what is in our caches), and after the last guest had it. Between any two steps
+    /// `go_on` says whether there is still a point in it.
+    pub(crate) fn scrub(&self, go_on: impl Fn() -> bool) {
         for piece in &self.pieces {
             let start = piece.frames.start().0;
             let length = piece.guest.length();
             for offset in (0..length).step_by(STEP as usize) {
+                if !go_on() {
+                    return;
+                }
                 // SAFETY: frames of ours, whole pages; the guest does not run.
                 unsafe { el2::cache::zero_and_clean((start + offset) as usize, STEP.min(length - offset) as usize) };
             }

@@ -147,6 +147,13 @@ pub(crate) fn handle() {
 }
 
 fn take(intid: u32) {
+    let cpu = cpu::this();
+    cpu.in_interrupt.set(true);
+    serve(intid);
+    cpu.in_interrupt.set(false);
+}
+
+fn serve(intid: u32) {
     match intid {
         SGI_RESCHEDULE => cpu::this().need_reschedule.set(true),
         SGI_KICK => {}

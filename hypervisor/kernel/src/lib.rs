@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod address_space;
 mod board;
+mod compartment;
 mod console;
 mod cpu;
 mod frames;
@@ -18,12 +19,16 @@ mod heap;
 mod interrupt;
 mod panic;
 mod partition;
+mod qvm;
+mod shell;
 mod stage2;
 mod start;
 mod startup;
 mod sync;
 mod thread;
 mod vcpu;
+
+pub mod provoke;
 
 pub use board::Board;
 pub use start::start;

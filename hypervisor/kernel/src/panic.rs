@@ -1,10 +1,11 @@
-//! The global safe state: what happens when the hypervisor itself has failed.
+//! What happens when code of ours has failed: in a thread of a VM that VM ends (`compartment`), anywhere else the hypervisor
+//! itself has failed, and there is nothing but the global safe state.
 //!
-//! Answers for: stopping the other CPUs, an epitaph that tells what, where and on whose behalf, and the board's reset hook,
+//! Answers for: telling the two apart; stopping the other CPUs, an epitaph that tells what, where and on whose behalf, and the board's reset hook,
 //! which must always succeed. Nothing here allocates, takes a lock that could be held, or returns.
 
 use crate::address_space::{self, Image};
-use crate::cpu;
+use crate::{compartment, cpu};
 use crate::{board, console, interrupt};
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
@@ -12,6 +13,11 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use el2::thread::FaultFrame;
 
 static FAILED: AtomicBool = AtomicBool::new(false);
+
+/// ESR_EL2.EC (DDI 0487, ESR_ELx) of exceptions taken from EL2 itself, and of an SError.
+const EC_INSTRUCTION_ABORT: u64 = 0x21;
+const EC_DATA_ABORT: u64 = 0x25;
+const EC_SERROR: u64 = 0x2f;
 
 /// Frames of a backtrace that are printed.
 const DEPTH: usize = 24;
@@ -82,6 +88,11 @@ fn backtrace(epitaph: &mut Epitaph, pc: Option<u64>, sp: u64, mut frame: u64) {
 
 #[panic_handler]
 fn on_panic(info: &PanicInfo<'_>) -> ! {
+    el2::cpu::mask_interrupts();
+    match info.location() {
+        Some(location) => compartment::confine(format_args!("{} ({location})", info.message())),
+        None => compartment::confine(format_args!("{}", info.message())),
+    }
     if is_first() {
         let epitaph = &mut Epitaph;
         header(epitaph);
@@ -98,17 +109,21 @@ fn on_panic(info: &PanicInfo<'_>) -> ! {
 /// An exception at EL2 that no code of ours expects.
 #[unsafe(no_mangle)]
 extern "C" fn kernel_fault(frame: &FaultFrame, overflow: u64) -> ! {
+    let what = match (frame.esr >> 26, overflow) {
+        (EC_DATA_ABORT, 1) => "stack overflow",
+        (EC_INSTRUCTION_ABORT, _) => "instruction abort",
+        (EC_DATA_ABORT, _) => "data abort",
+        (EC_SERROR, _) => "SError",
+        (0x26, _) => "misaligned stack pointer",
+        _ => "unexpected exception",
+    };
+    // An SError says nothing about whose access it was.
+    if frame.esr >> 26 != EC_SERROR {
+        compartment::confine(format_args!("{what} in EL2 at {:#x}, address {:#x}", frame.pc, frame.far));
+    }
     if is_first() {
         let epitaph = &mut Epitaph;
         header(epitaph);
-        let what = match (frame.esr >> 26, overflow) {
-            (0x25, 1) => "stack overflow",
-            (0x21, _) => "instruction abort",
-            (0x25, _) => "data abort",
-            (0x26, _) => "misaligned stack pointer",
-            (0x2f, _) => "SError",
-            _ => "unexpected exception",
-        };
         let _ = writeln!(
             epitaph,
             "  {what}: ESR_EL2 {:#x} FAR_EL2 {:#x} ELR_EL2 {:#x} SPSR_EL2 {:#x} SP {:#x}\r",

@@ -1,74 +1,65 @@
-//! The life of a VM, from the outside.
+//! What a VM's own threads do besides running vCPUs.
 //!
-//! Answers for: taking memory, loading, starting the vCPUs' threads, and at the end, whatever ended it, the fixed order:
-//! stop the vCPUs, quiet the devices, take stage 2 down, scrub, give everything back, report. All of it runs in a thread of
-//! the VM's own (the original's `qvm` main thread), so a slow end delays nobody else. Does not answer for: what a VM is
-//! (`vm`), where its configuration comes from (`startup`).
+//! Answers for: putting the VM together (memory, images, devices, tree), what its vCPUs share, and afterwards what comes from
+//! outside: something was typed, the power button, a question for its status, the end. Does not answer for: what a VM is
+//! (`vm`), when it ends and what is done about it (`compartment`, `qvm`), its vCPUs' exits (`vcpu`).
+//!
+//! All of it runs in threads of the VM: what they allocate is the VM's and is never dropped, but taken back with the VM's heap.
 
-use crate::frames::MAX_VMS;
+use crate::compartment::{Compartment, Memory, Phase, Requests, kernel_work};
 use crate::guest_memory::{GuestRam, Loading};
 use crate::stage2::GuestSpace;
-use crate::sync::{Lock, Masked, Rank, masked};
-use crate::{console, thread, vcpu};
+use crate::sync::{Masked, masked};
+use crate::thread::Thread;
+use crate::{console, startup, thread, vcpu};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering};
-use host::console::{Stream, VmNumber};
-use sched::Parameters;
+use core::fmt;
+use core::mem::ManuallyDrop;
+use core::sync::atomic::{AtomicU8, Ordering};
+use host::console::Terminal;
 use spin::Once;
-use types::{AccessSize, Ipa, PAGE_SIZE, Range, Ticks, VcpuId, VcpuSet, VmId};
-use vdev::{Cause, Effects, GuestMemory, MemoryFault, Wake};
+use types::{AccessSize, Ipa, PAGE_SIZE, Range, Ticks, VcpuId, VcpuSet};
+use vdev::{Cause, DeviceId, Effects, GuestMemory, MemoryFault, Wake};
 use vm::Vm;
+use vm::assemble::Assembled;
+use vm::lifecycle::{EndRecord, State};
 
-/// A VM that exists.
+/// The VM ends: its vCPUs leave their guests for good.
+const STOPPING: u8 = 1 << 0;
+/// The VM is paused: its vCPUs stay out of their guests.
+const PAUSED: u8 = 1 << 1;
+
+/// What the vCPUs of a VM share.
 pub(crate) struct Partition {
-    pub(crate) vm: Vm,
+    /// Never dropped: it is in the VM's heap.
+    pub(crate) vm: ManuallyDrop<Vm>,
     pub(crate) vttbr: u64,
     pub(crate) vtcr: u64,
     pub(crate) exit_on_halt: bool,
-    number: VmNumber,
-    stream: Arc<Stream>,
-    ram: Arc<GuestRam>,
-    stopping: AtomicBool,
-    threads: Once<Vec<Arc<thread::Thread>>>,
-    main: Once<Arc<thread::Thread>>,
-}
-
-static PARTITIONS: Lock<Vec<Arc<Partition>>> = Lock::new(Rank::Partitions, Vec::new());
-
-/// Numbers of VMs in use.
-static NUMBERS: Lock<u128> = Lock::new(Rank::Numbers, 0);
-
-/// The number of a VM, its own until dropped.
-pub(crate) struct Number(pub(crate) VmId);
-
-impl Number {
-    /// `None` if there are too many VMs.
-    pub(crate) fn new() -> Option<Self> {
-        let mut used = NUMBERS.lock();
-        let free = used.trailing_ones();
-        if free as usize >= MAX_VMS {
-            return None;
-        }
-        *used |= 1 << free;
-        Some(Self(VmId(free as u16)))
-    }
-}
-
-impl Drop for Number {
-    fn drop(&mut self) {
-        *NUMBERS.lock() &= !(1 << self.0.0);
-    }
+    ram: &'static GuestRam,
+    terminal: ManuallyDrop<Arc<Terminal>>,
+    /// [`STOPPING`], [`PAUSED`]: why vCPUs do not enter their guests.
+    hold: AtomicU8,
+    threads: Once<Vec<Arc<Thread>>>,
+    /// The host's thread that looks after the VM.
+    keeper: Option<Arc<Thread>>,
 }
 
 impl Partition {
+    /// Whether there is a reason for vCPUs to stay out of their guests.
+    #[inline]
+    pub(crate) fn is_held(&self) -> bool {
+        self.hold.load(Ordering::Relaxed) != 0
+    }
+
     /// Whether the VM is to end: its vCPUs leave their guests for good.
     #[inline]
     pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
+        self.hold.load(Ordering::Relaxed) & STOPPING != 0
     }
 
     /// Whether all vCPUs have their threads: none starts before it could wake every other.
@@ -76,8 +67,18 @@ impl Partition {
         self.threads.is_completed()
     }
 
+    /// From now on the vCPUs can run.
+    pub(crate) fn set_threads(&self, threads: Vec<Arc<Thread>>) {
+        let count = self.threads.call_once(|| threads).len();
+        self.notify(VcpuSet::first(count));
+    }
+
+    pub(crate) fn threads(&self) -> &[Arc<Thread>] {
+        self.threads.get().map_or(&[], |threads| threads)
+    }
+
     /// The thread of a vCPU.
-    pub(crate) fn thread(&self, vcpu: VcpuId) -> Option<&thread::Thread> {
+    pub(crate) fn thread(&self, vcpu: VcpuId) -> Option<&Thread> {
         self.threads.get()?.get(vcpu.index()).map(|thread| &**thread)
     }
 
@@ -115,45 +116,44 @@ impl Partition {
         }
     }
 
-    /// Asks the VM to end; its main thread sees to the rest.
-    fn stop(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
+    /// Has the vCPUs end; the host's thread sees to the rest.
+    pub(crate) fn stop(&self) {
+        self.hold.fetch_or(STOPPING, Ordering::SeqCst);
         self.notify(VcpuSet::first(self.vm.gic.vcpus()));
-        if let Some(main) = self.main.get() {
-            thread::notify(main);
+        if let Some(keeper) = &self.keeper {
+            thread::notify(keeper);
         }
     }
 
-    fn wake(&self, device: vdev::DeviceId) {
+    /// Keeps the vCPUs out of their guests, or lets them in again. Says whether that was the case already.
+    pub(crate) fn pause(&self, pause: bool) -> bool {
+        let before = if pause {
+            let _ = self.vm.lifecycle.advance(State::Paused);
+            self.hold.fetch_or(PAUSED, Ordering::SeqCst)
+        } else {
+            let _ = self.vm.lifecycle.advance(State::Running);
+            self.hold.fetch_and(!PAUSED, Ordering::SeqCst)
+        };
+        self.notify(VcpuSet::first(self.vm.gic.vcpus()));
+        (before & PAUSED != 0) == pause
+    }
+
+    /// Does something with the VM's devices in this host thread of the VM, and then what that asked for.
+    fn with_effects<R>(&self, work: impl FnOnce(&Vm, Ticks, &mut Effects) -> R) -> R {
         let _masked = Masked::new();
         let mut effects = Effects::default();
-        masked(|| self.vm.wake(device, Wake::Backend, el2::cpu::counter(), &mut effects));
+        let result = masked(|| work(&self.vm, el2::cpu::counter(), &mut effects));
         self.apply(&effects, None);
+        result
     }
-}
 
-fn by_number(number: VmNumber) -> Option<Arc<Partition>> {
-    PARTITIONS.lock().iter().find(|partition| partition.number == number).cloned()
-}
-
-/// Something was typed for this VM.
-pub(crate) fn wake_reader(number: VmNumber) {
-    if let Some(partition) = by_number(number)
-        && let Some(device) = partition.stream.reader()
-    {
-        partition.wake(device);
-    }
-}
-
-/// There is room again for this VM's output.
-pub(crate) fn wake_writers(number: VmNumber) {
-    if let Some(partition) = by_number(number) {
-        masked(|| partition.stream.writers()).into_iter().for_each(|device| partition.wake(device));
+    fn wake(&self, device: DeviceId) {
+        self.with_effects(|vm, now, effects| vm.wake(device, Wake::Backend, now, effects));
     }
 }
 
 /// The VM's memory as its devices have it.
-struct Shared(Arc<GuestRam>);
+struct Shared(&'static GuestRam);
 
 impl GuestMemory for Shared {
     fn read(&self, from: Ipa, into: &mut [u8]) -> Result<(), MemoryFault> {
@@ -170,134 +170,164 @@ impl GuestMemory for Shared {
     }
 }
 
-/// Everything that has been decided about a VM, before anything has been taken for it.
-pub(crate) struct Plan {
-    pub(crate) vm: Vm,
-    pub(crate) id: Number,
-    /// RAM and ROM; `true` is read-only.
-    pub(crate) memory: Vec<(Range<Ipa>, bool)>,
-    /// How each vCPU's thread is scheduled.
-    pub(crate) vcpus: Vec<Parameters>,
-    pub(crate) exit_on_halt: bool,
-    pub(crate) number: VmNumber,
-    pub(crate) stream: Arc<Stream>,
+/// A VM that does not come to life: the code it counts with, and why.
+type Failure = (Cause, String);
+
+fn fatal(why: impl fmt::Display) -> Failure {
+    (Cause::Fatal, format!("{why}"))
 }
 
-/// Puts the images into the memory, and says where the guest starts and with what in X0.
-pub(crate) type Load<'a> = &'a mut dyn FnMut(&dyn GuestMemory) -> Result<(Ipa, Ipa), Failure>;
+/// The life of the VM's own thread.
+pub(crate) fn work(compartment: &'static Compartment, _: usize) {
+    match build(compartment) {
+        Ok(partition) => {
+            compartment.set_partition(partition);
+            compartment.set_phase(Phase::Ready);
+            serve(compartment);
+        }
+        Err((cause, why)) => {
+            compartment.record(EndRecord::new(cause, None, None, format_args!("{why}")));
+            compartment.set_phase(Phase::Refused);
+        }
+    }
+}
 
-/// A VM that did not come to life: the code it counts with, and why.
-pub(crate) type Failure = (Cause, String);
+/// The life of a thread that takes over from one that hangs in a device, or has died there.
+pub(crate) fn quiet(compartment: &'static Compartment, _: usize) {
+    if let Some(partition) = compartment.partition() {
+        compartment.quiet_devices(&partition.vm);
+    }
+}
 
-/// The whole life of a VM. Returns when nothing is left of it but how it ended.
-pub(crate) fn live(plan: Plan, load: Load<'_>) -> Result<(Cause, String), Failure> {
-    let Plan { mut vm, id, memory, vcpus, exit_on_halt, number, stream } = plan;
-    let no_memory = || (Cause::Fatal, format!("not enough memory for {}", Megabytes(&memory)));
+/// The life of a vCPU's thread.
+pub(crate) fn run_vcpu(compartment: &'static Compartment, number: usize) {
+    let Some(partition) = compartment.partition() else { return };
+    if let Some(vcpu) = partition.vm.vcpu(VcpuId(number as u16)) {
+        vcpu::run(partition, vcpu);
+    }
+}
+
+/// From the configuration to a VM that can run.
+fn build(compartment: &'static Compartment) -> Result<Partition, Failure> {
+    let qvm = &compartment.qvm;
+    let description = &qvm.configuration.description;
+    let archive = startup::archive().ok_or_else(|| fatal("there is no boot archive"))?;
+    let host = startup::host().ok_or_else(|| fatal("the counter's frequency is unknown"))?;
+    let terminal = Terminal::new(qvm.stream());
+    let mut backends = startup::HostDevices(Arc::clone(&terminal));
+    let assembled = vm::assemble::assemble(description, archive, &host, &mut backends);
+    let Assembled { mut vm, load, tree } = assembled.map_err(|errors| qvm.complain(&errors))?;
+    let go_on = || !compartment.is_ending();
+
+    let (ram, vttbr) = take_memory(compartment)?;
+    ram.scrub(go_on);
+    masked(|| vm.configure(Box::new(Shared(ram)), el2::cpu::counter())).map_err(fatal)?;
+    let ready = match load.execute(archive as &dyn vm::Files, &tree, &Loading(ram), &mut |_| {}) {
+        _ if !go_on() => Err((Cause::PowerCut, String::new())),
+        Err(error) => Err(qvm.complain(&[error.into()])),
+        Ok(()) if false => Err((Cause::Shutdown, String::from("dryrun completed"))),
+        Ok(()) => {
+            el2::cache::invalidate_instructions();
+            let started = masked(|| vm.start(load.entry, load.device_tree_at.0, el2::cpu::counter()));
+            started.map_err(fatal)
+        }
+    };
+    if let Err(failure) = ready {
+        compartment.record(EndRecord::new(failure.0, None, None, format_args!("{}", failure.1)));
+        compartment.quiet_devices(&vm);
+        return Err(failure);
+    }
+    Ok(Partition {
+        vm: ManuallyDrop::new(vm),
+        vttbr,
+        vtcr: GuestSpace::vtcr(),
+        exit_on_halt: qvm.configuration.exit_on_halt,
+        ram,
+        terminal: ManuallyDrop::new(terminal),
+        hold: AtomicU8::new(0),
+        threads: Once::new(),
+        keeper: qvm.keeper(),
+    })
+}
+
+/// Takes RAM and ROM and maps them for the guest. Returns them, and VTTBR_EL2.
+fn take_memory(compartment: &'static Compartment) -> Result<(&'static GuestRam, u64), Failure> {
+    let description = &compartment.qvm.configuration.description;
+    let memory = || {
+        let writable = description.ram.iter().map(|range| (*range, false));
+        writable.chain(description.rom.iter().map(|range| (*range, true)))
+    };
+    let wanted = memory().fold(0_u64, |sum, (range, _)| sum.saturating_add(range.length()));
+    let no_memory = || {
+        let free = crate::frames::statistics().0 as u64 * PAGE_SIZE;
+        fatal(format_args!("not enough memory for {} KiB of RAM ({} KiB are free)", wanted >> 10, free >> 10))
+    };
     // What cannot be had is not even begun: meanwhile it would be missing elsewhere.
-    let wanted = memory.iter().fold(0_u64, |sum, (range, _)| sum.saturating_add(range.length()));
     if wanted > crate::frames::statistics().0 as u64 * PAGE_SIZE {
         return Err(no_memory());
     }
-    let regions: Vec<Range<Ipa>> = memory.iter().map(|(range, _)| *range).collect();
-    let ram = Arc::new(GuestRam::allocate(id.0, &regions).ok_or_else(no_memory)?);
-    let mut space = GuestSpace::new(id.0).ok_or_else(no_memory)?;
-    ram.scrub();
-    for (guest, host) in ram.pieces() {
-        let read_only = memory.iter().any(|(range, read_only)| *read_only && range.contains(guest.start()));
-        space.map_memory(guest, host, read_only).map_err(|error| (Cause::Fatal, format!("stage 2: {error}")))?;
-    }
-    let refused = |error: vm::DeviceError| (Cause::Fatal, format!("{error}"));
-    masked(|| vm.configure(Box::new(Shared(Arc::clone(&ram))), el2::cpu::counter())).map_err(refused)?;
-    let (entry, argument) = load(&Loading(&ram))?;
-    el2::cache::invalidate_instructions();
-    masked(|| vm.start(entry, argument.0, el2::cpu::counter())).map_err(refused)?;
-    let partition = Arc::new(Partition {
-        vm,
-        vttbr: space.vttbr(),
-        vtcr: GuestSpace::vtcr(),
-        exit_on_halt,
-        number,
-        stream,
-        ram,
-        stopping: AtomicBool::new(false),
-        threads: Once::new(),
-        main: Once::new(),
-    });
-    PARTITIONS.lock().push(Arc::clone(&partition));
-    let end = run(&partition, &vcpus);
-    PARTITIONS.lock().retain(|other| !Arc::ptr_eq(other, &partition));
-    // Stage 2 goes first, and with it what CPUs have cached of it; then the memory is nobody's and can be overwritten.
-    drop(space);
-    partition.ram.scrub();
-    partition.vm.ended();
-    end
+    let regions: Vec<Range<Ipa>> = memory().map(|(range, _)| range).collect();
+    kernel_work(|| {
+        let ram = Box::new(GuestRam::allocate(compartment.id, &regions).ok_or_else(no_memory)?);
+        let mut space = GuestSpace::new(compartment.id).ok_or_else(no_memory)?;
+        for (guest, host) in ram.pieces() {
+            let read_only = memory().any(|(range, read_only)| read_only && range.contains(guest.start()));
+            space.map_memory(guest, host, read_only).map_err(|error| fatal(format_args!("stage 2: {error}")))?;
+        }
+        let vttbr = space.vttbr();
+        // SAFETY: boxed, so it stays where it is; the compartment keeps it until the VM's last thread is gone.
+        let shared: &'static GuestRam = unsafe { &*core::ptr::from_ref(&*ram) };
+        *compartment.memory.lock() = Memory { space: Some(space), ram: Some(ram) };
+        Ok((shared, vttbr))
+    })
 }
 
-/// What there is left of the machine, for people, for `cargo xtask bench`, and for the test that it all comes back.
-fn report_memory(vm: &str, does: &str) {
-    let (free, total) = crate::frames::statistics();
-    let kernel = crate::frames::Owner::Kernel.pages();
-    let (used, size) = crate::heap::statistics();
-    log::debug!(
-        "{vm} {does}: {} of {} KiB RAM free, {} KiB the hypervisor's, of them {} KiB heap, {} KiB in use",
-        kibibytes(free),
-        kibibytes(total),
-        kibibytes(kernel),
-        size >> 10,
-        used >> 10
-    );
-}
-
-const fn kibibytes(pages: usize) -> u64 {
-    pages as u64 * (PAGE_SIZE >> 10)
-}
-
-/// From the first vCPU's start until the last one has stopped and the devices are quiet.
-fn run(partition: &Arc<Partition>, vcpus: &[Parameters]) -> Result<(Cause, String), Failure> {
-    if let Some(main) = thread::current_shared() {
-        partition.main.call_once(|| main);
-    }
-    let mut threads = Vec::new();
-    let mut failure = None;
-    for (index, parameters) in vcpus.iter().enumerate() {
-        let id = VcpuId(index as u16);
-        let Some(vcpu) = partition.vm.vcpu(id) else { break };
-        let of = Arc::clone(partition);
-        let name = format!("{}/{id}", partition.vm.name());
-        match thread::spawn(name, *parameters, move || vcpu::run(&of, vcpu)) {
-            Ok(thread) => threads.push(thread),
-            Err(error) => {
-                failure = Some((Cause::Fatal, format!("{id}: no thread: {error:?}")));
-                partition.stopping.store(true, Ordering::SeqCst);
-                break;
-            }
+/// Does what is wanted of the VM from outside, until it is wanted no more.
+fn serve(compartment: &'static Compartment) {
+    let Some(partition) = compartment.partition() else { return };
+    loop {
+        let requests = compartment.take_requests();
+        if requests.contains(Requests::TERMINATE) {
+            return compartment.quiet_devices(&partition.vm);
+        }
+        if requests.contains(Requests::INPUT)
+            && let Some(device) = partition.terminal.reader()
+        {
+            partition.wake(device);
+        }
+        if requests.contains(Requests::ROOM) {
+            partition.terminal.writers().into_iter().for_each(|device| partition.wake(device));
+        }
+        if requests.contains(Requests::BUTTON) && !partition.with_effects(Vm::press_button) {
+            compartment.record(EndRecord::new(Cause::Terminated, None, None, format_args!("")));
+        }
+        if requests.contains(Requests::STATUS) {
+            report_status(compartment, partition);
+        }
+        if requests.is_empty() {
+            thread::sleep_until(Ticks::NEVER);
         }
     }
-    let threads = partition.threads.call_once(|| threads);
-    report_memory(partition.vm.name(), "runs");
-    partition.notify(VcpuSet::first(vcpus.len()));
-    while !partition.is_stopping() {
-        thread::sleep_until(Ticks::NEVER);
-    }
-    partition.stop();
-    threads.iter().for_each(thread::join);
-    masked(|| partition.vm.terminate(el2::cpu::counter()));
-    match (failure, partition.vm.lifecycle.end()) {
-        (Some(failure), _) => Err(failure),
-        (None, Some(record)) => {
-            let detail = if record.cause.code() == 0 { String::new() } else { format!("{record}") };
-            Ok((record.cause, detail))
-        }
-        (None, None) => Ok((Cause::Unexpected, String::new())),
-    }
 }
 
-struct Megabytes<'a>(&'a [(Range<Ipa>, bool)]);
-
-impl core::fmt::Display for Megabytes<'_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let bytes: u64 = self.0.iter().map(|(range, _)| range.length()).sum();
-        let (free, _) = crate::frames::statistics();
-        write!(f, "{} KiB of RAM ({} KiB are free)", bytes >> 10, kibibytes(free))
+/// The status of the VM and of every device, in the log.
+fn report_status(compartment: &Compartment, partition: &Partition) {
+    let vm = &*partition.vm;
+    let (used, size) = compartment.heap_statistics();
+    let info = |text: fmt::Arguments<'_>| log::info!(target: vm.origin(), "{text}");
+    info(format_args!("{}; heap {} of {} KiB in use", vm.lifecycle.state(), used >> 10, size >> 10));
+    for number in 0..vm.gic.vcpus() {
+        let id = VcpuId(number as u16);
+        let mut line = format!("{id}: exits");
+        for reason in vm::Reason::ALL {
+            let count = vm.exits(id).map_or(0, |exits| exits.get(reason));
+            line.push_str(&format!(" {}={count}", reason.name()));
+        }
+        info(format_args!("{line}"));
+    }
+    for device in vm.bus.devices() {
+        let mut text = String::new();
+        masked(|| vm.status(device, el2::cpu::counter(), &mut text));
+        text.lines().for_each(|line| info(format_args!("{line}")));
     }
 }

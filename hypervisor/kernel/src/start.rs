@@ -6,7 +6,7 @@
 use crate::address_space::{self, FirstTables, Image};
 use crate::board::{self, Board};
 use crate::cpu::{self, PerCpu};
-use crate::{console, frames, heap, interrupt, startup, thread};
+use crate::{compartment, console, frames, heap, interrupt, shell, startup, thread};
 use alloc::format;
 use alloc::vec::Vec;
 use core::fmt;
@@ -81,6 +81,7 @@ pub fn start(board: &'static Board, tree: u64, _slide: u64) -> ! {
     STARTED_AT.call_once(|| started);
     heap::initialise();
     translation.adopt();
+    types::Waiting::set(compartment::wait);
     // SAFETY: the vectors are installed (boot.S).
     unsafe { el2::cpu::unmask_serror() };
     with_heap(blob, bank, &image)
@@ -170,7 +171,7 @@ fn with_heap(blob: &'static [u8], bank: Range<Pa>, image: &Image) -> ! {
     banner(machine, frequency);
     start_others(machine, this, frequency);
     let parameters = startup::host_parameters(startup::PRIORITY);
-    if let Err(error) = thread::spawn("startup".into(), parameters, startup::run) {
+    if let Err(error) = thread::spawn("shell".into(), parameters, shell::run) {
         refuse(format_args!("no memory for the first thread ({error:?})"));
     }
     thread::idle_loop()

@@ -35,20 +35,26 @@ pub(crate) enum Rank {
     Console,
     /// The physical distributor.
     Distributor,
-    /// The list of partitions.
-    Partitions,
-    /// The numbers of partitions.
+    /// The list of VMs.
+    Qvms,
+    /// Which life a VM is in.
+    Life,
+    /// What one VM has in one life.
+    Compartment,
+    /// The numbers of VMs.
     Numbers,
     /// The VMIDs.
     Vmids,
-    /// EL2's address space.
-    AddressSpace,
     /// Threads, ready queues, timeouts.
     Scheduler,
     /// Any lock of a portable crate.
     Portable,
-    /// The small heap.
+    /// The log's, which threads of VMs take as well.
+    Log,
+    /// The small heaps.
     Heap,
+    /// EL2's address space.
+    AddressSpace,
     /// Page frames.
     Frames,
 }
@@ -59,6 +65,17 @@ pub(crate) struct Ranks(Cell<u32>);
 impl Ranks {
     pub(crate) const fn none() -> Self {
         Self(Cell::new(0))
+    }
+
+    /// Whether a lock of the kernel is held, one that is not a VM's own.
+    #[inline]
+    pub(crate) fn are_kernel(&self) -> bool {
+        self.0.get() & !(1 << Rank::Portable as u8) != 0
+    }
+
+    /// Forgets the VM's own locks: whoever held them is abandoned.
+    pub(crate) fn clear(&self) {
+        self.0.set(0);
     }
 
     fn enter(&self, rank: Rank) {
@@ -115,6 +132,16 @@ pub(crate) fn masked<R>(work: impl FnOnce() -> R) -> R {
     if is_outermost {
         locks.leave(Rank::Portable);
     }
+    result
+}
+
+/// Runs `work`, which takes the log's lock, with interrupts masked.
+pub(crate) fn logging<R>(work: impl FnOnce() -> R) -> R {
+    let _masked = Masked::new();
+    let locks = &cpu::this().locks;
+    locks.enter(Rank::Log);
+    let result = work();
+    locks.leave(Rank::Log);
     result
 }
 

@@ -12,6 +12,7 @@ mod timer;
 pub(crate) use timer::{set_deadline, timer_fired};
 
 use crate::address_space::Stack;
+use crate::compartment::Compartment;
 use crate::cpu::{self, PerCpu};
 use crate::sync::{HandoverLock, Masked, Rank};
 use crate::vcpu;
@@ -52,8 +53,26 @@ pub(crate) struct Thread {
     /// Who waits for the end (guarded by the scheduler's lock).
     joiner: Cell<Option<ThreadId>>,
     stack: UnsafeCell<Option<Stack>>,
-    entry: Cell<Option<Box<dyn FnOnce() + Send>>>,
+    entry: Cell<Option<Entry>>,
+    /// The VM whose thread it is, or null. It outlives the thread.
+    compartment: *const Compartment,
+    /// How deep it is in work that is the kernel's, not its VM's.
+    pub(crate) kernel_work: Cell<u32>,
+    /// How often it has failed: it is about to be abandoned.
+    pub(crate) deaths: Cell<u8>,
+    /// It has been given up: it ends where it would be resumed.
+    doomed: AtomicBool,
 }
+
+/// What a thread does.
+enum Entry {
+    Host(Box<dyn FnOnce() + Send>),
+    /// In here is nothing to be dropped: the thread may never come to it.
+    Contained(Contained, usize),
+}
+
+/// What a VM's thread does, with a number that it gets along.
+pub(crate) type Contained = fn(&'static Compartment, usize);
 
 // SAFETY: the cells are used by the thread itself, or under the scheduler's lock; the stack only before the start and after
 // the end.
@@ -106,6 +125,15 @@ impl Core {
     }
 }
 
+impl Thread {
+    /// The VM whose thread it is, for that thread itself.
+    #[inline]
+    pub(crate) fn compartment(&self) -> Option<&'static Compartment> {
+        // SAFETY: null, or what outlives the thread (`spawn_contained`).
+        unsafe { self.compartment.as_ref() }
+    }
+}
+
 fn with_core<R>(work: impl FnOnce(&mut Core) -> R) -> Option<R> {
     CORE.with(|core| core.as_mut().map(work))
 }
@@ -146,6 +174,32 @@ pub(crate) fn spawn(
     parameters: Parameters,
     entry: impl FnOnce() + Send + 'static,
 ) -> Result<Arc<Thread>, SpawnError> {
+    start(name, parameters, ptr::null(), Entry::Host(Box::new(entry)))
+}
+
+/// Makes a thread of a VM: what it allocates is the VM's, and should it fail, the VM ends and nothing else.
+///
+/// # Errors
+/// As [`spawn`].
+///
+/// # Safety
+/// The compartment lives until the thread has been joined.
+pub(crate) unsafe fn spawn_contained(
+    name: String,
+    parameters: Parameters,
+    compartment: &Compartment,
+    run: Contained,
+    argument: usize,
+) -> Result<Arc<Thread>, SpawnError> {
+    start(name, parameters, ptr::from_ref(compartment), Entry::Contained(run, argument))
+}
+
+fn start(
+    name: String,
+    parameters: Parameters,
+    compartment: *const Compartment,
+    entry: Entry,
+) -> Result<Arc<Thread>, SpawnError> {
     let stack = Stack::new().ok_or(SpawnError::NoMemory)?;
     let end = stack.end();
     let thread = Arc::new(Thread {
@@ -160,7 +214,11 @@ pub(crate) fn spawn(
         ending: Cell::new(false),
         joiner: Cell::new(None),
         stack: UnsafeCell::new(Some(stack)),
-        entry: Cell::new(Some(Box::new(entry))),
+        entry: Cell::new(Some(entry)),
+        compartment,
+        kernel_work: Cell::new(0),
+        deaths: Cell::new(0),
+        doomed: AtomicBool::new(false),
     });
     // SAFETY: the stack is the new thread's, which does not run yet.
     thread.sp.set(unsafe { el2::thread::prepare_stack(end, Arc::as_ptr(&thread) as usize) });
@@ -192,7 +250,11 @@ extern "C" fn kernel_thread_main(thread: *const Thread) -> ! {
     if let Some(entry) = thread.entry.take() {
         // SAFETY: no lock is held, and a thread may be preempted.
         unsafe { el2::cpu::unmask_interrupts() };
-        entry();
+        match (entry, thread.compartment()) {
+            (Entry::Host(run), _) => run(),
+            (Entry::Contained(run, argument), Some(compartment)) => run(compartment, argument),
+            (Entry::Contained(..), None) => {}
+        }
     }
     el2::cpu::mask_interrupts();
     exit(thread)
@@ -212,18 +274,51 @@ fn exit(thread: &Thread) -> ! {
     unreachable!("a thread that has ended was resumed")
 }
 
+/// Ends the calling thread where it is, for good. What it has is left as it is. Interrupts are masked, no kernel lock is held.
+pub(crate) fn abandon() -> ! {
+    let cpu = cpu::this();
+    vcpu::discard(cpu);
+    cpu.locks.clear();
+    exit(current())
+}
+
+/// Gives another thread up: it ends where it next would be resumed, holding no lock of the kernel's. One that runs with
+/// interrupts masked is not reached before it unmasks them.
+pub(crate) fn give_up(thread: &Thread) {
+    thread.doomed.store(true, Ordering::SeqCst);
+    let _masked = Masked::new();
+    with_core(|core| match (thread.place.load(Ordering::SeqCst), thread.id.get()) {
+        (0, Some(id)) => core.wake(id, el2::cpu::counter()),
+        (0, None) => {}
+        (place, _) => interrupt::request_reschedule(CpuId((place - 1) as u16)),
+    });
+}
+
+/// The calling thread is notified when `thread` has ended.
+pub(crate) fn watch(thread: &Thread) {
+    let me = current().id.get();
+    with_core(|_| thread.joiner.set(me));
+}
+
+/// Whether its CPU has left its stack for good.
+pub(crate) fn has_ended(thread: &Thread) -> bool {
+    thread.ended.load(Ordering::Acquire)
+}
+
 /// Waits until a thread has ended, and frees what it had. The waiting thread is another one.
 pub(crate) fn join(thread: &Arc<Thread>) {
-    let me = current().id.get();
-    loop {
-        let ended = with_core(|_| {
-            thread.joiner.set(me);
-            thread.ended.load(Ordering::Acquire)
-        });
-        if ended != Some(false) {
-            break;
+    let _ended = join_until(thread, Ticks::NEVER);
+}
+
+/// As [`join`], but waits until `deadline` at most. Says whether the thread has ended.
+#[must_use]
+pub(crate) fn join_until(thread: &Arc<Thread>, deadline: Ticks) -> bool {
+    watch(thread);
+    while !has_ended(thread) {
+        if el2::cpu::counter() >= deadline {
+            return false;
         }
-        sleep_until(Ticks::NEVER);
+        sleep_until(deadline);
     }
     with_core(|core| {
         if let Some(id) = thread.id.take() {
@@ -237,6 +332,7 @@ pub(crate) fn join(thread: &Arc<Thread>) {
     });
     // SAFETY: its CPU has left the stack for good (`ended`), and nobody else looks at it.
     drop(unsafe { (*thread.stack.get()).take() });
+    true
 }
 
 /// Completes a switch on the side of the thread that comes: from here the one we came from may be resumed elsewhere.
@@ -345,9 +441,21 @@ pub(crate) fn reschedule() {
         let from = unsafe { cpu.current.get().as_ref() }.map_or(cpu.idle_sp.as_ptr(), |thread| thread.sp.as_ptr());
         let Some(core) = CORE.acquire() else { return CORE.release() };
         match run_next(core, cpu, from) {
-            Turn::Stay | Turn::Resumed => return,
+            Turn::Stay | Turn::Resumed => return end_if_given_up(),
             Turn::Idle => wait_for_work(cpu),
         }
+    }
+}
+
+/// Whoever comes back here and has been given up comes no further.
+#[inline]
+fn end_if_given_up() {
+    // SAFETY: null on the CPU's first stack, or the calling thread.
+    if let Some(thread) = unsafe { cpu::this().current.get().as_ref() }
+        && thread.doomed.load(Ordering::Relaxed)
+        && thread.kernel_work.get() == 0
+    {
+        abandon();
     }
 }
 

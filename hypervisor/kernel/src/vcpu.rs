@@ -9,7 +9,6 @@ use crate::partition::Partition;
 use crate::sync::Masked;
 use crate::{interrupt, thread};
 use alloc::boxed::Box;
-use alloc::sync::Arc;
 use core::ops::ControlFlow;
 use el2::state::{Controls, El1State, ExtensionState, FpState, VirtualTimer, hcr};
 use el2::{guest, interface};
@@ -24,7 +23,8 @@ const EC_FP: u64 = 0x07;
 
 /// What is exchanged when another vCPU is loaded.
 pub(crate) struct LoadedVcpu {
-    partition: Arc<Partition>,
+    /// Of the compartment, which outlives the vCPU's thread.
+    partition: &'static Partition,
     id: VcpuId,
     controls: Controls,
     el1: El1State,
@@ -143,7 +143,7 @@ fn name(register: El1Register) -> el2::state::El1 {
 }
 
 impl LoadedVcpu {
-    fn new(partition: &Arc<Partition>, id: VcpuId) -> Self {
+    fn new(partition: &'static Partition, id: VcpuId) -> Self {
         const MPIDR_RES1: u64 = 1 << 31;
         let mut traps = hcr::VM | hcr::SWIO | hcr::PTW | hcr::FMO | hcr::IMO | hcr::AMO | hcr::FB | hcr::BSU_INNER;
         traps |= hcr::TID3 | hcr::TSC | hcr::TIDCP | hcr::TACR | hcr::TSW | hcr::RW | el2::traps::hcr_of_extensions();
@@ -154,7 +154,7 @@ impl LoadedVcpu {
             traps |= hcr::APK | hcr::API;
         }
         Self {
-            partition: Arc::clone(partition),
+            partition,
             id,
             controls: Controls {
                 hcr: traps,
@@ -253,7 +253,7 @@ pub(crate) fn put<'a>(this: &'a mut LoadedVcpu, cpu: &PerCpu) -> Put<'a> {
     }
     let offset = this.partition.vm.counter_offset();
     let wake_at = vm::timer::virtual_deadline(this.timer.control, this.timer.compare, offset);
-    Put { wake_at, kick, partition: &this.partition }
+    Put { wake_at, kick, partition: this.partition }
 }
 
 /// The virtual timer of the loaded vCPU has fired. Says whether the guest was given the interrupt, and will deactivate it.
@@ -279,14 +279,16 @@ pub(crate) fn maintenance() {
 }
 
 /// The life of a vCPU's thread.
-pub(crate) fn run(partition: &Arc<Partition>, mut vcpu: Vcpu) {
+pub(crate) fn run(partition: &'static Partition, mut vcpu: Vcpu) {
     let _masked = Masked::new();
     let mut loaded = Box::new(LoadedVcpu::new(partition, vcpu.id));
     while let Some((entry, argument)) = wait_for_power(partition, vcpu.id) {
         loaded.load();
         loaded.reset();
         vcpu.reset(&partition.vm, entry, argument);
-        run_until_off(partition, &mut vcpu, &mut loaded);
+        if !partition.is_held() || stay_out(partition, &mut loaded).is_continue() {
+            run_until_off(partition, &mut vcpu, &mut loaded);
+        }
         unload(&mut loaded);
     }
 }
@@ -306,6 +308,30 @@ fn wait_for_power(partition: &Partition, id: VcpuId) -> Option<(u64, u64)> {
     }
 }
 
+/// Takes the vCPU out of this CPU, with everything kept for when it goes on.
+fn unload_paused(loaded: &mut LoadedVcpu) {
+    let (cpu, id) = (cpu::this(), loaded.id);
+    if core::ptr::eq(cpu.loaded.get(), loaded) {
+        let Put { kick, partition, .. } = put(loaded, cpu);
+        partition.kick(kick, id);
+        cpu.loaded.set(core::ptr::null_mut());
+    }
+}
+
+/// Forgets the vCPU in this CPU without looking at it: its thread has failed.
+pub(crate) fn discard(cpu: &PerCpu) {
+    if cpu.loaded.replace(core::ptr::null_mut()).is_null() {
+        return;
+    }
+    interface::set_hcr(0);
+    for index in 0..(interface::vtr() & 0x1f) as usize + 1 {
+        interface::set_list_register(index, 0);
+    }
+    VirtualTimer::default().load();
+    interrupt::set_guest_timer_active(cpu, false);
+    el2::state::trap_fp(true);
+}
+
 /// Forgets what is in the CPU: nobody will go on with it.
 fn unload(loaded: &mut LoadedVcpu) {
     let (cpu, id) = (cpu::this(), loaded.id);
@@ -322,7 +348,7 @@ fn unload(loaded: &mut LoadedVcpu) {
 /// other functions (what exits pass is fast first, docs/design/010-small-image.md).
 #[inline(never)]
 #[unsafe(link_section = ".text.exits")]
-fn run_until_off(partition: &Arc<Partition>, vcpu: &mut Vcpu, loaded: &mut LoadedVcpu) {
+fn run_until_off(partition: &'static Partition, vcpu: &mut Vcpu, loaded: &mut LoadedVcpu) {
     let vm = &partition.vm;
     loop {
         loaded.load();
@@ -353,9 +379,26 @@ fn run_until_off(partition: &Arc<Partition>, vcpu: &mut Vcpu, loaded: &mut Loade
         }
         thread::preempt_if_needed();
         // Last: while others ran, another vCPU may have ended the VM, and nothing would bring this one back from its guest.
-        if partition.is_stopping() {
+        if partition.is_held() && stay_out(partition, loaded).is_break() {
             return;
         }
+    }
+}
+
+/// The VM is paused, or ends: waits until it goes on, if it does.
+#[cold]
+#[inline(never)]
+fn stay_out(partition: &Partition, loaded: &mut LoadedVcpu) -> ControlFlow<()> {
+    loop {
+        if partition.is_stopping() {
+            return ControlFlow::Break(());
+        }
+        if !partition.is_held() {
+            return ControlFlow::Continue(());
+        }
+        // Out of the CPU: what the guest's timer says meanwhile is for later.
+        unload_paused(loaded);
+        thread::sleep_until(Ticks::NEVER);
     }
 }
 

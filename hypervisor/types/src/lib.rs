@@ -31,4 +31,29 @@ pub use time::{Frequency, Ticks};
 /// The order in which portable locks may nest is: device (`vdev::Bus`) → interrupt controller (`vgic`: one vCPU's, then the
 /// shared one) → back end (`host::console`) → log (`host::log`). A kernel lock may be held around portable code (`kernel::sync`
 /// says where); while a portable lock is held, no kernel lock but the allocator's is taken.
-pub type Lock<T> = spin::mutex::SpinMutex<T>;
+pub type Lock<T> = spin::mutex::SpinMutex<T, Waiting>;
+
+/// What a CPU does while somebody else holds the [`Lock`] that it wants.
+#[derive(Debug)]
+pub struct Waiting;
+
+static WAIT: spin::Once<fn()> = spin::Once::new();
+
+impl Waiting {
+    /// From now on `wait` is called again and again by whoever waits. It may never return: then the lock is not waited for
+    /// any more. The kernel gives up a thread this way whose VM has failed with the lock held.
+    pub fn set(wait: fn()) {
+        WAIT.call_once(|| wait);
+    }
+}
+
+impl spin::RelaxStrategy for Waiting {
+    #[inline(never)]
+    #[cold]
+    fn relax() {
+        match WAIT.get() {
+            Some(wait) => wait(),
+            None => core::hint::spin_loop(),
+        }
+    }
+}

@@ -187,6 +187,13 @@ impl Bus {
         self.find(at, size)?.write(value, services, effects)
     }
 
+    /// The device whose call has not returned, if there is one: it had it when its thread died or was given up. For a VM
+    /// whose threads are all gone.
+    #[must_use]
+    pub fn busy(&self) -> Option<DeviceId> {
+        self.devices().find(|id| self.slot(*id).is_some_and(|slot| slot.vdev.try_lock().is_none()))
+    }
+
     /// Wakes a device. One that does not exist is not woken.
     pub fn wake(&self, id: DeviceId, wake: Wake, services: &Services<'_>, effects: &mut Effects) {
         if let Some(slot) = self.slot(id) {

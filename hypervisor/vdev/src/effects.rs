@@ -10,6 +10,8 @@ pub enum Cause {
     Shutdown,
     /// The guest asked for a reset (PSCI SYSTEM_RESET, SYSTEM_RESET2): code 0.
     Reset,
+    /// Ended on request (SIGTERM, SIGINT), because no vdev passes the request on or it came twice: code 0.
+    Terminated,
     /// Ended from outside like pulling the plug (SIGQUIT): code 3.
     PowerCut,
     /// A watchdog bit: code 4.
@@ -35,7 +37,7 @@ impl Cause {
     #[must_use]
     pub const fn code(self) -> u8 {
         match self {
-            Self::Shutdown | Self::Reset => 0,
+            Self::Shutdown | Self::Reset | Self::Terminated => 0,
             Self::PowerCut => 3,
             Self::Watchdog => 4,
             Self::Unsupported => 5,
@@ -54,6 +56,7 @@ impl fmt::Display for Cause {
         f.write_str(match self {
             Self::Shutdown => "shut down",
             Self::Reset => "reset by the guest",
+            Self::Terminated => "ended on request",
             Self::PowerCut => "power cut",
             Self::Watchdog => "watchdog",
             Self::Unsupported => "unsupported operation",
@@ -155,6 +158,7 @@ mod tests {
         let codes = [
             (Cause::Shutdown, 0),
             (Cause::Reset, 0),
+            (Cause::Terminated, 0),
             (Cause::PowerCut, 3),
             (Cause::Watchdog, 4),
             (Cause::Unsupported, 5),

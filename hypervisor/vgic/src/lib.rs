@@ -192,6 +192,13 @@ impl Vgic {
         self.cells.len()
     }
 
+    /// Whether none of its locks is held for good by a thread that has died: each is seen free within `looks` looks.
+    #[must_use]
+    pub fn can_be_entered(&self, looks: usize) -> bool {
+        let private = |cell: &Cell| (0..looks).any(|_| cell.private.try_lock().is_some());
+        (0..looks).any(|_| self.shared.try_lock().is_some()) && self.cells.iter().all(private)
+    }
+
     /// What a change of shared state has to know.
     #[inline]
     fn signals(&self, current: Option<VcpuId>) -> Signals<'_> {

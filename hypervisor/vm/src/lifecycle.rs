@@ -6,7 +6,8 @@
 use arrayvec::ArrayString;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU8, Ordering};
-use types::{Lock, VcpuId};
+use spin::Once;
+use types::VcpuId;
 use vdev::Cause;
 
 /// Where a VM stands.
@@ -85,6 +86,8 @@ pub struct EndRecord {
     pub vcpu: Option<VcpuId>,
     /// Where that vCPU stood.
     pub pc: Option<u64>,
+    /// What went wrong afterwards, while it was taken apart.
+    pub note: ArrayString<DETAIL_LENGTH>,
 }
 
 /// Most bytes of [`EndRecord::detail`]: a line with a few registers.
@@ -97,7 +100,16 @@ impl EndRecord {
         let mut text = Truncated(ArrayString::new());
         // Truncated never fails.
         let _ = text.write_fmt(detail);
-        Self { cause, detail: text.0, vcpu, pc }
+        Self { cause, detail: text.0, vcpu, pc, note: ArrayString::new() }
+    }
+
+    /// The same with a note on what went wrong afterwards.
+    #[must_use]
+    pub fn with(mut self, note: fmt::Arguments<'_>) -> Self {
+        let mut text = Truncated(self.note);
+        let _ = text.write_fmt(note);
+        self.note = text.0;
+        self
     }
 }
 
@@ -130,12 +142,13 @@ impl Write for Truncated {
 #[derive(Debug)]
 pub struct Lifecycle {
     state: AtomicU8,
-    end: Lock<Option<EndRecord>>,
+    /// Written once and read without a lock, whose holder could die.
+    end: Once<EndRecord>,
 }
 
 impl Default for Lifecycle {
     fn default() -> Self {
-        Self { state: AtomicU8::new(State::Described as u8), end: Lock::new(None) }
+        Self { state: AtomicU8::new(State::Described as u8), end: Once::new() }
     }
 }
 
@@ -156,13 +169,13 @@ impl Lifecycle {
 
     /// Keeps `record`, unless the VM has one: the first cause is the one that counts.
     pub fn record_end(&self, record: EndRecord) {
-        self.end.lock().get_or_insert(record);
+        self.end.call_once(|| record);
     }
 
     /// How it ended, or is about to.
     #[must_use]
     pub fn end(&self) -> Option<EndRecord> {
-        self.end.lock().clone()
+        self.end.get().cloned()
     }
 }
 

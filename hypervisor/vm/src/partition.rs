@@ -210,15 +210,37 @@ impl Vm {
         Ok(())
     }
 
-    /// The VM is being taken apart, and its vCPUs have stopped: devices go quiet. One that cannot is logged; the others
-    /// are told all the same.
-    pub fn terminate(&self, now: Ticks) {
+    /// The VM is being taken apart, and its vCPUs have stopped: the device goes quiet. If it says that it cannot, that is
+    /// logged.
+    pub fn terminate(&self, device: DeviceId, now: Ticks) {
         let _ = self.lifecycle.advance(State::Terminating);
         let (services, mut effects) = (self.services(now), Effects::default());
+        if let Err(error) = self.bus.control(device, Control::Terminate, &services, &mut effects) {
+            log::error!(target: &self.origin, "vdev `{}`: {error}", self.bus.name(device).unwrap_or_default());
+        }
+    }
+
+    /// The power button is pressed: every device is told, until one passes it on to the guest. Says whether one has.
+    pub fn press_button(&self, now: Ticks, effects: &mut Effects) -> bool {
+        let services = self.services(now);
+        let mut handled = false;
         for id in self.bus.devices() {
-            if let Err(error) = self.bus.control(id, Control::Terminate, &services, &mut effects) {
+            let event = Control::Button { handled: &mut handled };
+            if let Err(error) = self.bus.control(id, event, &services, effects) {
                 log::error!(target: &self.origin, "vdev `{}`: {error}", self.bus.name(id).unwrap_or_default());
             }
+            if handled {
+                break;
+            }
+        }
+        handled
+    }
+
+    /// What a device says of its state; empty if it has nothing to say.
+    pub fn status(&self, device: DeviceId, now: Ticks, into: &mut dyn fmt::Write) {
+        let (services, mut effects) = (self.services(now), Effects::default());
+        if let Err(error) = self.bus.control(device, Control::Status(into), &services, &mut effects) {
+            let _ = write!(into, "{error}");
         }
     }
 

@@ -197,6 +197,21 @@ impl Reason {
         Self::SystemError,
         Self::Undefined,
     ];
+
+    /// What it is called in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Interrupt => "irq",
+            Self::Call => "call",
+            Self::Mmio => "mmio",
+            Self::Sysreg => "sysreg",
+            Self::Wait => "wait",
+            Self::Abort => "abort",
+            Self::SystemError => "serror",
+            Self::Undefined => "other",
+        }
+    }
 }
 
 /// How often a vCPU came out, by reason. Written by its own thread only, read by anybody.

@@ -5,8 +5,8 @@ use super::{
     text::{Ending, Lines},
 };
 use alloc::{
+    collections::vec_deque::VecDeque,
     string::{String, ToString},
-    sync::Arc,
     vec::Vec,
 };
 
@@ -14,6 +14,8 @@ use alloc::{
 const CHUNK: usize = 128;
 /// Chunks looked at for one line: more than a line has, fewer than a VM that prints nothing but control sequences can make.
 const CHUNKS_FOR_A_LINE: usize = 16;
+/// Reports of a VM that can wait. A VM that comes and goes faster than the console can say so leaves the first and the last.
+const REPORTS: usize = 16;
 
 /// What has come of looking for a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,17 +26,26 @@ pub(super) enum Line {
     Incomplete,
     /// Not among as many bytes as are looked at in one go, and there are more.
     Unknown,
-    /// There will not be: the VM has ended and everything is out.
-    Finished,
+    /// Before there can be another, it is to be told how the VM ended: all output until then is out.
+    Report,
+}
+
+/// How a VM has ended.
+pub(super) struct Report {
+    /// Behind which of its output.
+    behind: usize,
+    pub(super) line: String,
+    /// It does not come again.
+    pub(super) last: bool,
 }
 
 /// A VM on the console.
 pub(super) struct Channel {
     pub(super) number: VmNumber,
     pub(super) name: String,
-    pub(super) stream: Arc<Stream>,
-    /// The report of its end, to be shown when all output is out.
-    pub(super) end: Option<String>,
+    pub(super) stream: &'static Stream,
+    /// To be shown in between its output; none behind one that is the last.
+    reports: VecDeque<Report>,
     lines: Lines,
     chunk: [u8; CHUNK],
     /// What of `chunk` is still to be looked at: from `at` up to `length`.
@@ -43,14 +54,31 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new(number: VmNumber, name: &str, stream: Arc<Stream>) -> Self {
-        let name = name.to_string();
-        Self { number, name, stream, end: None, lines: Lines::default(), chunk: [0; CHUNK], at: 0, length: 0 }
+    pub(super) fn new(number: VmNumber, name: &str, stream: &'static Stream) -> Self {
+        let (name, reports, lines) = (name.to_string(), VecDeque::new(), Lines::default());
+        Self { number, name, stream, reports, lines, chunk: [0; CHUNK], at: 0, length: 0 }
     }
 
-    /// Whether the VM has ended and nothing of it is still to be shown.
-    pub(super) fn is_finished(&self) -> bool {
-        self.end.is_some() && self.lines.is_empty() && self.at >= self.length && !self.stream.has_output()
+    /// The VM has ended, for good or to come again, and prints nothing more until it does.
+    pub(super) fn ended(&mut self, line: &str, last: bool) {
+        if self.reports.back().is_some_and(|report| report.last) {
+            return;
+        }
+        if self.reports.len() >= REPORTS {
+            self.reports.pop_back();
+        }
+        self.reports.push_back(Report { behind: self.stream.end(), line: line.to_string(), last });
+    }
+
+    /// The report that is to be shown before anything else of this VM.
+    pub(super) fn report(&mut self) -> Option<Report> {
+        self.is_due().then(|| self.reports.pop_front()).flatten()
+    }
+
+    /// Whether there is such a report.
+    pub(super) fn is_due(&self) -> bool {
+        let out = self.lines.is_empty() && self.at >= self.length;
+        out && self.reports.front().is_some_and(|report| !self.stream.has_output(report.behind))
     }
 
     /// The next bytes as they are. `false` if there are none.
@@ -87,10 +115,10 @@ impl Channel {
                 }
             }
             if !self.refill(relieved) {
-                return match (&self.end, self.lines.is_empty()) {
-                    (Some(_), true) => Line::Finished,
-                    (Some(_), false) => Line::Complete,
-                    (None, _) => Line::Incomplete,
+                return match (self.reports.is_empty(), self.lines.is_empty()) {
+                    (true, _) => Line::Incomplete,
+                    (false, true) => Line::Report,
+                    (false, false) => Line::Complete,
                 };
             }
         }
@@ -105,7 +133,8 @@ impl Channel {
     }
 
     fn refill(&mut self, relieved: &mut VmNumbers) -> bool {
-        let (count, relief) = self.stream.take_output(&mut self.chunk);
+        let end = self.reports.front().map_or_else(|| self.stream.end(), |report| report.behind);
+        let (count, relief) = self.stream.take_output(&mut self.chunk, end);
         if relief {
             relieved.insert(self.number);
         }

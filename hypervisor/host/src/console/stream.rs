@@ -1,24 +1,19 @@
-//! A VM's end of the console.
+//! What is between the console and somebody who prints.
 //!
-//! Answers for: the two queues between a VM's serial devices and the console's host thread, and for saying when that
-//! thread has something to do ([`Bell`]). Does not answer for: what happens to the bytes ([`super::Multiplexer`]).
-//!
-//! Several devices of a VM may have the console behind them, written from different CPUs: a queue is behind a lock, held
-//! for a few instructions.
+//! Answers for: the two queues, and for saying when the console's thread has something to do ([`Bell`]). Does not answer
+//! for: what happens to the bytes ([`super::Multiplexer`]), the devices of a VM ([`super::Terminal`]).
 
 use super::ring::Ring;
-use alloc::{boxed::Box, format, sync::Arc, vec::Vec};
+use alloc::{boxed::Box, sync::Arc};
 use core::{
     fmt,
-    sync::atomic::{AtomicU8, Ordering},
+    sync::atomic::{AtomicBool, AtomicU8, Ordering},
 };
-use types::Lock;
-use vdev::{BackendError, CharDevice, DeviceId, Direction, HostDevice};
 
 /// Bytes of output that wait for the console.
-const OUTPUT: usize = 4096;
+pub(super) const OUTPUT: usize = 4096;
 /// Bytes of input that wait for the guest: more than a line, so that a pasted one arrives whole.
-const INPUT: usize = 1024;
+pub(super) const INPUT: usize = 1024;
 
 /// When the console's thread should look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,26 +55,29 @@ impl Bell {
         }
     }
 
-    /// The thread is about to look.
+    /// Asks for the thread at once, whatever has been said before: whoever was told last may have died before it could do
+    /// what it was told.
+    pub(super) fn insist(&self) {
+        self.told.store(0, Ordering::Relaxed);
+        self.ring(Urgency::Now);
+    }
+
+    /// The thread is about to look, and sees everything that was rung for until now.
     pub(super) fn quiet(&self) {
         self.told.store(0, Ordering::Relaxed);
-        self.rung.store(0, Ordering::Release);
+        self.rung.swap(0, Ordering::AcqRel);
     }
 }
 
-/// What output waits, and whether somebody could not be served.
-struct Output {
-    ring: Ring<OUTPUT>,
-    /// A byte was refused since the queue was last drained.
-    starved: bool,
-}
-
-/// A VM's end of the console.
+/// The two queues between whoever prints and the console.
+///
+/// No lock: a VM's thread may die at any instruction, and the console goes on. One party prints and reads what was typed
+/// ([`Terminal`] makes one of a VM's devices), the other is the console, under its lock.
 pub struct Stream {
-    output: Lock<Output>,
-    input: Lock<Ring<INPUT>>,
-    /// The devices behind which this is; the first that reads is the one that gets the input.
-    users: Lock<Vec<(DeviceId, Direction)>>,
+    output: Ring<OUTPUT>,
+    input: Ring<INPUT>,
+    /// A byte was refused since the queue was last drained.
+    starved: AtomicBool,
     bell: Arc<Bell>,
 }
 
@@ -90,125 +88,101 @@ impl fmt::Debug for Stream {
 }
 
 impl Stream {
-    /// With empty queues.
-    #[must_use]
-    pub fn new(bell: Arc<Bell>) -> Arc<Self> {
-        let output = Lock::new(Output { ring: Ring::new(), starved: false });
-        Arc::new(Self { output, input: Lock::new(Ring::new()), users: Lock::new(Vec::new()), bell })
+    /// With empty queues. It is never given back: the multiplexer uses it again.
+    pub(super) fn leaked(bell: Arc<Bell>) -> &'static Self {
+        Box::leak(Box::new(Self { output: Ring::new(), input: Ring::new(), starved: AtomicBool::new(false), bell }))
     }
 
-    /// Puts the stream behind a device that names it in `hostdev`. Only one device can get what is typed: the first that
-    /// asked for input. Others that left the direction open are output only.
-    ///
-    /// # Errors
-    /// If a second device asks for input by `<`.
-    pub fn open(self: &Arc<Self>, id: DeviceId, device: &HostDevice) -> Result<Box<dyn CharDevice>, BackendError> {
-        let mut users = self.users.lock();
-        let taken = users.iter().any(|(_, direction)| direction.reads());
-        let direction = match device.direction {
-            Direction::Both if taken => Direction::Output,
-            Direction::Input if taken => {
-                let message = format!("`{device}`: another device of this VM has the console's input already");
-                return Err(BackendError(message));
+    /// How many bytes [`Stream::write`] takes. After 0, and after a write that was refused, the console says when there is
+    /// space again ([`super::Progress::relieved`]).
+    pub fn space(&self) -> usize {
+        match self.output.space() {
+            0 => {
+                self.starved.store(true, Ordering::SeqCst);
+                // The console may have drained the queue before it could know.
+                self.output.space()
             }
-            direction => direction,
-        };
-        users.push((id, direction));
-        Ok(Box::new(End { stream: self.clone(), direction }))
-    }
-
-    /// The device to wake when something has been typed.
-    #[must_use]
-    pub fn reader(&self) -> Option<DeviceId> {
-        self.users.lock().iter().find(|(_, direction)| direction.reads()).map(|(id, _)| *id)
-    }
-
-    /// The devices to wake when there is space again.
-    #[must_use]
-    pub fn writers(&self) -> Vec<DeviceId> {
-        self.users.lock().iter().filter(|(_, direction)| direction.writes()).map(|(id, _)| *id).collect()
-    }
-
-    /// Something is typed. `false` if the guest has left so much unread that it is dropped.
-    pub fn type_in(&self, byte: u8) -> bool {
-        self.input.lock().push(byte)
-    }
-
-    /// Whether output waits.
-    pub(super) fn has_output(&self) -> bool {
-        self.output.lock().ring.len() != 0
-    }
-
-    /// Takes output that waits. The second value is `true` when a device that was refused may go on.
-    pub(super) fn take_output(&self, into: &mut [u8]) -> (usize, bool) {
-        let mut output = self.output.lock();
-        let count = output.ring.take(into);
-        // Half a queue at a time: a wake for every byte of space would cost more than the byte.
-        let relieved = output.starved && output.ring.len() <= OUTPUT / 2;
-        if relieved {
-            output.starved = false;
+            space => space,
         }
-        (count, relieved)
-    }
-}
-
-/// The stream as a device has it.
-struct End {
-    stream: Arc<Stream>,
-    direction: Direction,
-}
-
-impl CharDevice for End {
-    fn space(&self) -> usize {
-        let mut output = self.stream.output.lock();
-        let space = output.ring.space();
-        if space == 0 {
-            output.starved = true;
-        }
-        space
     }
 
+    /// Prints a byte. `false` if there is no space.
     #[inline]
-    fn write(&mut self, byte: u8) -> bool {
-        let mut output = self.stream.output.lock();
-        if !output.ring.push(byte) {
-            output.starved = true;
-            return false;
-        }
-        match output.ring.len() {
-            1 => self.stream.bell.ring(Urgency::Soon),
-            length if length == OUTPUT / 2 => self.stream.bell.ring(Urgency::Now),
-            _ => {}
+    pub fn write(&self, byte: u8) -> bool {
+        match self.output.push(byte) {
+            Some(1) => self.bell.ring(Urgency::Soon),
+            Some(length) if length == OUTPUT / 2 => self.bell.ring(Urgency::Now),
+            Some(_) => {}
+            None => return self.space() != 0 && self.output.push(byte).is_some(),
         }
         true
     }
 
-    fn read(&mut self) -> Option<u8> {
-        if self.direction.reads() { self.stream.input.lock().pop() } else { None }
+    /// The next byte that was typed.
+    pub fn read(&self) -> Option<u8> {
+        self.input.pop()
+    }
+
+    /// Something is typed. What the guest has left unread and does not fit is dropped.
+    pub(super) fn type_in(&self, byte: u8) {
+        let _dropped = self.input.push(byte);
+    }
+
+    /// Behind which of all its output the stream is now.
+    pub(super) fn end(&self) -> usize {
+        self.output.end()
+    }
+
+    /// Whether output before `end` waits.
+    pub(super) fn has_output(&self, end: usize) -> bool {
+        self.output.before(end) != 0
+    }
+
+    /// Takes output that waits, up to `end`. The second value is `true` when somebody who was refused may go on.
+    pub(super) fn take_output(&self, into: &mut [u8], end: usize) -> (usize, bool) {
+        let count = self.output.take(into, end);
+        // Half a queue at a time: a wake for every byte of space would cost more than the byte.
+        let relieved = self.starved.load(Ordering::SeqCst) && self.output.space() >= OUTPUT / 2;
+        if relieved {
+            self.starved.store(false, Ordering::SeqCst);
+        }
+        (count, relieved)
+    }
+
+    /// Whoever printed is gone for good, and another may come: forgets what was typed for the first.
+    pub(super) fn hand_over(&self) {
+        self.input.clear();
+        self.starved.store(false, Ordering::SeqCst);
+    }
+
+    /// As new, for somebody else.
+    pub(super) fn clear(&self) {
+        self.hand_over();
+        self.output.clear();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vdev::HostDevice;
+    use alloc::vec::Vec;
 
-    fn stream() -> (Arc<Stream>, Arc<Bell>) {
+    fn stream() -> (&'static Stream, Arc<Bell>) {
         let bell = Arc::new(Bell::default());
-        (Stream::new(bell.clone()), bell)
+        (Stream::leaked(bell.clone()), bell)
     }
 
-    fn towards(direction: Direction) -> HostDevice {
-        HostDevice { direction, ..HostDevice::console() }
+    /// As much output as `into` takes.
+    fn take(stream: &Stream, into: &mut [u8]) -> (usize, bool) {
+        stream.take_output(into, stream.end())
     }
 
     #[test]
     fn the_bell_is_rung_for_the_first_byte_and_at_half_full_and_no_more() {
         let (stream, bell) = stream();
-        let mut end = stream.open(DeviceId(0), &HostDevice::console()).unwrap();
         let mut answers = Vec::new();
         for n in 1..=OUTPUT {
-            assert!(end.write(0));
+            assert!(stream.write(0));
             if let Some(urgency) = bell.answer() {
                 answers.push((n, urgency));
             }
@@ -216,44 +190,49 @@ mod tests {
         assert_eq!(answers, [(1, Urgency::Soon), (OUTPUT / 2, Urgency::Now)]);
         bell.quiet();
         assert_eq!(bell.answer(), None);
-        while stream.take_output(&mut [0; 64]).0 > 0 {}
-        assert!(end.write(0));
+        while take(stream, &mut [0; 64]).0 > 0 {}
+        assert!(stream.write(0));
         assert_eq!(bell.answer(), Some(Urgency::Soon));
+    }
+
+    #[test]
+    fn whoever_insists_is_heard_though_the_same_was_told_to_somebody_who_died() {
+        let (_, bell) = stream();
+        bell.ring(Urgency::Now);
+        assert_eq!(bell.answer(), Some(Urgency::Now));
+        bell.ring(Urgency::Now);
+        assert_eq!(bell.answer(), None);
+        bell.insist();
+        assert_eq!(bell.answer(), Some(Urgency::Now));
     }
 
     #[test]
     fn who_was_refused_hears_of_space_once_when_the_queue_is_half_empty() {
         let (stream, _) = stream();
-        let mut end = stream.open(DeviceId(3), &HostDevice::console()).unwrap();
-        while end.write(0) {}
-        assert_eq!(end.space(), 0);
+        while stream.write(0) {}
+        assert_eq!(stream.space(), 0);
         let mut relieved = Vec::new();
         for n in 0..OUTPUT / 64 {
-            if stream.take_output(&mut [0; 64]).1 {
+            if take(stream, &mut [0; 64]).1 {
                 relieved.push(n);
             }
         }
         assert_eq!(relieved, [OUTPUT / 64 / 2 - 1]);
-        assert_eq!(stream.writers(), [DeviceId(3)]);
-    }
-
-    #[test]
-    fn what_is_typed_goes_to_the_first_reader() {
-        let (stream, _) = stream();
-        let mut output = stream.open(DeviceId(0), &towards(Direction::Output)).unwrap();
-        let mut first = stream.open(DeviceId(1), &HostDevice::console()).unwrap();
-        let mut second = stream.open(DeviceId(2), &HostDevice::console()).unwrap();
-        assert!(stream.type_in(b'x'));
-        assert_eq!((output.read(), second.read(), first.read()), (None, None, Some(b'x')));
-        assert_eq!(stream.reader(), Some(DeviceId(1)));
-        let error = stream.open(DeviceId(3), &towards(Direction::Input)).err().unwrap();
-        assert_eq!(error.0, "`<-`: another device of this VM has the console's input already");
     }
 
     #[test]
     fn a_guest_that_does_not_read_makes_typing_vanish_not_wait() {
         let (stream, _) = stream();
-        let taken = (0..2 * INPUT).filter(|_| stream.type_in(0)).count();
-        assert_eq!(taken, INPUT);
+        (0..2 * INPUT).for_each(|_| stream.type_in(b'x'));
+        assert_eq!((0..2 * INPUT).filter_map(|_| stream.read()).count(), INPUT);
+    }
+
+    #[test]
+    fn nothing_of_one_who_had_it_before_is_left() {
+        let (stream, _) = stream();
+        while stream.write(b'a') {}
+        stream.type_in(b'b');
+        stream.clear();
+        assert_eq!((stream.space(), stream.read(), take(stream, &mut [0; 8])), (OUTPUT, None, (0, false)));
     }
 }

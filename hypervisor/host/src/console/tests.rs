@@ -4,12 +4,12 @@ use vdev::{CharDevice, DeviceId, HostDevice};
 
 /// A UART that takes what it is given, or so many bytes of it.
 #[derive(Default)]
-struct Terminal {
+struct Screenful {
     shown: Vec<u8>,
     room: Option<usize>,
 }
 
-impl Uart for Terminal {
+impl Uart for Screenful {
     fn ready(&self) -> bool {
         self.room.is_none_or(|room| self.shown.len() < room)
     }
@@ -19,7 +19,7 @@ impl Uart for Terminal {
     }
 }
 
-impl Terminal {
+impl Screenful {
     /// What has been shown since this was last asked, with plain line feeds.
     fn text(&mut self) -> String {
         String::from_utf8(core::mem::take(&mut self.shown)).unwrap().replace("\r\n", "\n")
@@ -28,13 +28,13 @@ impl Terminal {
 
 struct Console {
     multiplexer: Multiplexer,
-    terminal: Terminal,
+    terminal: Screenful,
 }
 
 impl Console {
     fn new() -> Self {
         let log: &'static Log = Box::leak(Box::new(Log::new()));
-        Self { multiplexer: Multiplexer::new(log), terminal: Terminal::default() }
+        Self { multiplexer: Multiplexer::new(log), terminal: Screenful::default() }
     }
 
     fn batch() -> Self {
@@ -45,7 +45,7 @@ impl Console {
 
     fn vm(&mut self, name: &str) -> (VmNumber, Box<dyn CharDevice>) {
         let (number, stream) = self.multiplexer.attach(name).unwrap();
-        (number, stream.open(DeviceId(0), &HostDevice::console()).unwrap())
+        (number, terminal(stream))
     }
 
     /// Shows all there is.
@@ -61,6 +61,10 @@ impl Console {
     fn press(&mut self, keys: &[u8]) -> Vec<Action> {
         keys.iter().map(|key| self.multiplexer.input(*key)).collect()
     }
+}
+
+fn terminal(stream: &'static Stream) -> Box<dyn CharDevice> {
+    Terminal::new(stream).open(DeviceId(0), &HostDevice::console()).unwrap()
 }
 
 fn write(device: &mut Box<dyn CharDevice>, text: &str) {
@@ -219,12 +223,12 @@ fn a_batch_ends_when_the_last_vm_has_and_says_so_last() {
     let (a, mut out_a) = console.vm("a");
     let (b, mut out_b) = console.vm("b");
     write(&mut out_a, "TAP version 13\nok 1");
-    console.multiplexer.ended(a, Cause::Shutdown, "");
-    console.multiplexer.ended(a, Cause::Vdev, "too late");
+    console.multiplexer.ended(a, "qvm: a ended: code 0 (shut down)");
+    console.multiplexer.ended(a, "too late");
     assert_eq!(console.show(), "a| TAP version 13\na| ok 1\nqvm: a ended: code 0 (shut down)\n");
     console.multiplexer.set_complete();
     write(&mut out_b, "bye\n");
-    console.multiplexer.ended(b, Cause::Unsupported, "at 0x40");
+    console.multiplexer.ended(b, "qvm: b ended: code 5");
     console.terminal.room = Some(10);
     let progress = console.multiplexer.step(&mut console.terminal, 1000);
     assert_eq!((progress.sent, progress.next, progress.finished), (10, Next::UartFull, false));
@@ -235,7 +239,7 @@ fn a_batch_ends_when_the_last_vm_has_and_says_so_last() {
         finished = progress.finished;
         assert!(!finished || progress.next == Next::Idle);
     }
-    let expected = "b| bye\nqvm: b ended: code 5 (unsupported operation: at 0x40)\nbulkhead: all VMs have ended\n";
+    let expected = "b| bye\nqvm: b ended: code 5\nbulkhead: all VMs have ended\n";
     assert_eq!(console.terminal.text(), expected);
 }
 
@@ -255,9 +259,9 @@ fn when_the_foreground_ends_its_last_words_and_report_are_shown_and_the_next_tak
     let (_, mut hello) = console.vm("hello");
     console.show();
     write(&mut linux, "reboot: Power down");
-    console.multiplexer.ended(first, Cause::Shutdown, "");
+    console.multiplexer.ended(first, "qvm: linux ended: code 0");
     let shown = console.show();
-    let expected = "reboot: Power down\nqvm: linux ended: code 0 (shut down)\nconsole: hello is in the foreground";
+    let expected = "reboot: Power down\nqvm: linux ended: code 0\nconsole: hello is in the foreground";
     assert!(shown.starts_with(expected), "{shown:?}");
     write(&mut hello, "$ ");
     assert_eq!(console.show(), "$ ");
@@ -316,11 +320,64 @@ fn the_hosts_own_lines_are_bounded() {
 fn the_end_of_a_vm_that_never_came_is_told_however_much_else_there_is_to_say() {
     let mut console = Console::batch();
     console.multiplexer.print(&"complaint\n".repeat(2 * NOTICES));
-    console.multiplexer.refused("guest", Cause::Configuration, "");
+    console.multiplexer.refused("qvm: guest ended: code 65");
     console.multiplexer.set_complete();
     let shown = console.show();
-    assert!(
-        shown.ends_with("qvm: guest ended: code 65 (configuration error)\nbulkhead: all VMs have ended\n"),
-        "{shown}"
+    assert!(shown.ends_with("qvm: guest ended: code 65\nbulkhead: all VMs have ended\n"), "{shown}");
+}
+
+#[test]
+fn a_vm_that_comes_again_keeps_its_place_and_is_reported_in_between() {
+    let mut console = Console::new();
+    let (number, mut linux) = console.vm("linux");
+    let (_, mut hello) = console.vm("hello");
+    console.show();
+    write(&mut linux, "oops");
+    console.press(b"typed");
+    let stream = console.multiplexer.restarted(number, "qvm: linux restarts (1)");
+    write(&mut terminal(stream), "hi\r\n# ");
+    assert_eq!(console.show(), "oops\nqvm: linux restarts (1)\nhi\n# ");
+    assert_eq!(stream.read(), None, "that was typed for the one before");
+    assert_eq!(console.press(b"x"), [Action::Wake(number)]);
+    assert_eq!(stream.read(), Some(b'x'));
+    // In the background as well, and when it ends before all of it is shown.
+    console.press(b"\x1d2");
+    console.show();
+    write(&mut terminal(stream), "one\ntwo");
+    console.multiplexer.restarted(number, "qvm: linux restarts (2)");
+    write(&mut terminal(stream), "three");
+    console.multiplexer.ended(number, "qvm: linux ended");
+    write(&mut hello, "$ ");
+    assert_eq!(
+        console.show(),
+        "$ \nlinux| one\nlinux| two\nqvm: linux restarts (2)\nlinux| three\nqvm: linux ended\n$ "
     );
+}
+
+#[test]
+fn a_vm_that_comes_and_goes_faster_than_can_be_said_takes_no_more_and_more_memory() {
+    let mut console = Console::batch();
+    let (number, _) = console.vm("a");
+    for n in 0..1000 {
+        console.multiplexer.restarted(number, &n.to_string());
+    }
+    console.multiplexer.ended(number, "last");
+    let shown = console.show();
+    assert_eq!((shown.lines().count(), shown.lines().next(), shown.lines().last()), (16, Some("0"), Some("last")));
+}
+
+#[test]
+fn streams_are_used_again_and_nothing_of_the_one_before_is_in_them() {
+    let mut console = Console::new();
+    let (first, stream) = console.multiplexer.attach("a").unwrap();
+    let (second, other) = console.multiplexer.attach("b").unwrap();
+    assert!(!core::ptr::eq(stream, other));
+    console.press(b"unread");
+    while stream.write(b'x') {}
+    console.multiplexer.ended(first, "a ended");
+    console.show();
+    let (third, again) = console.multiplexer.attach("c").unwrap();
+    assert!(core::ptr::eq(stream, again));
+    assert_eq!((third, again.read(), again.space()), (first, None, stream::OUTPUT));
+    assert_eq!(console.press(b"x"), [Action::Wake(second)]);
 }

@@ -1,0 +1,116 @@
+//! `vdev faulty`: does what no device should, when it is told to.
+//!
+//! Answers for: failing in every way that code can fail, in every call that a device gets, so that tests can see what is
+//! left of the machine. Does not answer for: anything useful.
+//!
+//! `when` says in which call, `how` says how; a guest's write that is not zero is one of the calls, and its value, if it is
+//! above 1, is the number of the way (2: `abort` and so on).
+
+use alloc::{boxed::Box, string::ToString, vec::Vec};
+use types::AccessSize;
+use vdev::{
+    ABI, AccessFault, AccessSizes, Cause, Context, Control, ControlError, Factory, FactoryFlags, Node, OptionError,
+    OptionKind, OptionSpec, Options, Safety, Setup, Vdev, Wake,
+};
+
+pub(crate) static FACTORY: Factory = Factory {
+    name: "faulty",
+    abi: ABI,
+    flags: FactoryFlags::LOC_MEM,
+    access_sizes: AccessSizes::WORD,
+    options: OPTIONS,
+    safety: Safety::Unqualified,
+    region_size: 0x1000,
+    help: "fails on command, for tests",
+    create,
+};
+
+static OPTIONS: &[OptionSpec] = &[
+    OptionSpec::new("when", OptionKind::Choice(WHENS), "the call in which it fails").default("write"),
+    OptionSpec::new("how", OptionKind::Choice(HOWS), "how it fails").default("panic"),
+];
+
+const WHENS: &[&str] = &["create", "configured", "starting", "write", "button", "status", "terminate"];
+const HOWS: &[&str] = &["panic", "abort", "overflow", "hang", "hypervisor", "terminate"];
+
+struct Faulty {
+    when: &'static str,
+    how: &'static str,
+    /// Something on the heap that is never given back.
+    kept: Vec<u8>,
+}
+
+fn word(options: &Options, name: &str, words: &'static [&'static str]) -> &'static str {
+    let given = options.text(name).unwrap_or_default();
+    words.iter().find(|word| **word == given).copied().unwrap_or_default()
+}
+
+fn create(options: &Options, _: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
+    let (when, how) = (word(options, "when", WHENS), word(options, "how", HOWS));
+    if when == "create" {
+        fail(how);
+    }
+    Ok(Box::new(Faulty { when, how, kept: Vec::new() }))
+}
+
+/// A frame of 256 bytes for each level.
+#[inline(never)]
+fn overflow(depth: u64) -> u64 {
+    let frame = core::hint::black_box([depth; 32]);
+    if frame[0] == u64::MAX { 0 } else { overflow(depth + 1) + core::hint::black_box(frame)[31] }
+}
+
+fn fail(how: &str) {
+    let left_behind = "left on the heap by a device that has failed".to_string();
+    match how {
+        "panic" => panic!("the device was told to"),
+        "abort" => kernel::provoke::data_abort(),
+        "overflow" => {
+            core::hint::black_box(overflow(0));
+        }
+        "hang" => loop {
+            core::hint::spin_loop();
+        },
+        "hypervisor" => kernel::provoke::failure(),
+        _ => {}
+    }
+    drop(left_behind);
+}
+
+impl Vdev for Faulty {
+    fn read(&mut self, _: u64, _: AccessSize, _: &mut Context<'_>) -> Result<u64, AccessFault> {
+        Ok(self.kept.len() as u64)
+    }
+
+    fn write(&mut self, _: u64, _: AccessSize, value: u64, context: &mut Context<'_>) -> Result<(), AccessFault> {
+        self.kept.extend_from_slice(&[0; 100]);
+        if self.when == "write" && value != 0 {
+            let how = (value as usize).checked_sub(1).filter(|way| *way > 0).and_then(|way| HOWS.get(way));
+            let how = how.copied().unwrap_or(self.how);
+            if how == "terminate" {
+                context.terminate(Cause::Custom(42));
+            }
+            fail(how);
+        }
+        Ok(())
+    }
+
+    fn control(&mut self, event: Control<'_>, _: &mut Context<'_>) -> Result<(), ControlError> {
+        let when = match event {
+            Control::GuestConfigured => "configured",
+            Control::GuestStarting => "starting",
+            Control::Button { .. } => "button",
+            Control::Status(_) => "status",
+            Control::Terminate => "terminate",
+            _ => "",
+        };
+        if self.when == when {
+            fail(self.how);
+        }
+        Ok(())
+    }
+
+    fn wake(&mut self, _: Wake, _: &mut Context<'_>) {}
+
+    fn describe(&self, _: &mut Node) {}
+}

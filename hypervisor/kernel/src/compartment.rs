@@ -1,0 +1,438 @@
+//! One life of a VM, as it looks from outside: what it has, what has become of it, and how it is taken apart.
+//!
+//! Answers for: the memory and the heap of a VM, telling its own thread what is wanted of it, confining a failure in any of
+//! its threads, and the order of the end: stop the vCPUs, quiet the devices, take stage 2 down, scrub, give back. All of it
+//! runs in a host thread that executes none of the VM's code and waits for none of its locks ([`crate::qvm`]), so it works
+//! whatever state the VM is in. Does not answer for: what the VM's threads do (`partition`, `vcpu`), when a VM is started
+//! again (`qvm`).
+//!
+//! # What is confined
+//!
+//! A thread of a VM that panics, faults or overflows its stack is abandoned: it stops where it is, with whatever it holds,
+//! and its VM ends. That is safe if nothing outside of the VM can wait for it, or miss what it has: it holds no lock of the
+//! kernel, it is not in an interrupt, it does no work of the kernel's ([`kernel_work`]), and the VM's interrupt controller,
+//! which the scheduler enters on the VM's behalf, is not locked. Everything else is a failure of the hypervisor
+//! (`panic`). See docs/design/011-compartments.md.
+
+use crate::guest_memory::GuestRam;
+use crate::heap::VmHeap;
+use crate::partition::{self, Partition};
+use crate::qvm::{self, Qvm};
+use crate::stage2::GuestSpace;
+use crate::sync::{Lock, Rank};
+use crate::thread::{self, Thread};
+use crate::{cpu, startup};
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use spin::Once;
+use types::{Ticks, VcpuId, VmId};
+use vdev::{Cause, DeviceId};
+use vm::lifecycle::EndRecord;
+
+/// How long a device may take to go quiet, a vCPU to stop, and a VM that is being built to notice that it is not wanted any
+/// more, in microseconds.
+const PATIENCE: u64 = 1_000_000;
+
+/// Looks at a lock of the interrupt controller before it is taken to be held for good.
+const LOOKS: usize = 10_000;
+
+/// How far the VM's own thread has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    /// It puts the VM together.
+    Building = 0,
+    /// The VM can run.
+    Ready = 1,
+    /// The VM cannot be built, or is not to run; the reason is recorded.
+    Refused = 2,
+}
+
+bitflags::bitflags! {
+    /// What is wanted of the VM's own thread.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct Requests: u32 {
+        /// Something was typed.
+        const INPUT = 1 << 0;
+        /// There is room for output again.
+        const ROOM = 1 << 1;
+        /// Somebody presses the power button.
+        const BUTTON = 1 << 2;
+        /// Somebody wants to know how the VM and its devices are.
+        const STATUS = 1 << 3;
+        /// The devices are to go quiet; the thread ends then.
+        const TERMINATE = 1 << 4;
+    }
+}
+
+/// What a VM has of the machine's memory, besides its heap.
+#[derive(Default)]
+pub(crate) struct Memory {
+    pub(crate) space: Option<GuestSpace>,
+    pub(crate) ram: Option<Box<GuestRam>>,
+}
+
+/// One life of a VM.
+pub(crate) struct Compartment {
+    pub(crate) id: VmId,
+    pub(crate) qvm: Arc<Qvm>,
+    heap: VmHeap,
+    pub(crate) memory: Lock<Memory>,
+    partition: Once<Partition>,
+    phase: AtomicU8,
+    requests: AtomicU32,
+    /// The VM's own thread.
+    worker: Lock<Option<Arc<Thread>>>,
+    /// One of its threads has failed: the others stop where they wait for it.
+    failed: AtomicBool,
+    /// Why it ends, if that is not the guest's doing.
+    end: Once<EndRecord>,
+    /// Twice the number of the device that is to go quiet now, in the order of the configuration, and one if it has been
+    /// told.
+    quieting: AtomicU32,
+    /// The first device that did not go quiet.
+    hung: Once<DeviceId>,
+}
+
+/// Whether the kernel's own memory is allocated here, and nothing is confined: see [`kernel_work`].
+struct KernelWork(&'static Thread);
+
+impl Drop for KernelWork {
+    fn drop(&mut self) {
+        self.0.kernel_work.set(self.0.kernel_work.get() - 1);
+    }
+}
+
+/// Does, in a thread of a VM, something that outlives the VM or changes what others have: what is allocated is the kernel's,
+/// and a failure is the hypervisor's.
+pub(crate) fn kernel_work<R>(work: impl FnOnce() -> R) -> R {
+    let thread = thread::current();
+    thread.kernel_work.set(thread.kernel_work.get() + 1);
+    let _working = KernelWork(thread);
+    work()
+}
+
+/// The compartment in which this CPU works right now, if it does nothing for the kernel.
+fn here() -> Option<&'static Compartment> {
+    let cpu = cpu::this();
+    // SAFETY: null, or the thread that runs here.
+    let thread = unsafe { cpu.current.get().as_ref() }?;
+    let confined = !cpu.in_interrupt.get() && !cpu.locks.are_kernel() && thread.kernel_work.get() == 0;
+    thread.compartment().filter(|_| confined)
+}
+
+/// Where this CPU allocates; `None`: the kernel's heap. Interrupts are masked.
+pub(crate) fn heap() -> Option<&'static VmHeap> {
+    here().map(|compartment| &compartment.heap)
+}
+
+/// Something on this CPU has failed, and `what` says what. If it can be confined to a VM, the VM ends, and this does not
+/// return.
+pub(crate) fn confine(what: fmt::Arguments<'_>) {
+    let Some(compartment) = here() else { return };
+    let controller = || compartment.partition.get().is_none_or(|partition| partition.vm.gic.can_be_entered(LOOKS));
+    if !controller() {
+        return;
+    }
+    // Printing what was to be said may fail in turn; what fails once more is not to be confined.
+    let again = match thread::current().deaths.replace(thread::current().deaths.get() + 1) {
+        0 => false,
+        1 => true,
+        _ => return,
+    };
+    // Locks of the VM's own: nobody but the VM's threads waits for them, and those give up.
+    cpu::this().locks.clear();
+    let cause = if compartment.phase() == Phase::Building { Cause::Fatal } else { Cause::Unexpected };
+    let record = match again {
+        false => EndRecord::new(cause, None, None, what),
+        true => EndRecord::new(cause, None, None, format_args!("failed, and failed to say why")),
+    };
+    compartment.end.call_once(|| record);
+    compartment.failed.store(true, Ordering::SeqCst);
+    compartment.qvm.notify();
+    thread::abandon()
+}
+
+/// What a CPU does while it waits for a portable lock. A thread of a VM that has failed may wait for ever: it is given up.
+pub(crate) fn wait() {
+    el2::cpu::relax();
+    if here().is_some_and(|compartment| compartment.failed.load(Ordering::Relaxed)) {
+        el2::cpu::mask_interrupts();
+        thread::abandon();
+    }
+}
+
+fn deadline() -> Ticks {
+    let ticks = el2::cpu::counter_frequency().map_or(Ticks(0), |frequency| frequency.microseconds(PATIENCE));
+    el2::cpu::counter().saturating_add(ticks)
+}
+
+// ---- for the VM's own threads
+
+impl Compartment {
+    /// What the vCPUs share; there from the moment the VM can run.
+    #[inline]
+    pub(crate) fn partition(&self) -> Option<&Partition> {
+        self.partition.get()
+    }
+
+    pub(crate) fn set_partition(&self, partition: Partition) {
+        self.partition.call_once(|| partition);
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Building,
+            1 => Phase::Ready,
+            _ => Phase::Refused,
+        }
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+        self.qvm.notify();
+    }
+
+    /// Keeps why the VM ends; the first reason counts.
+    pub(crate) fn record(&self, record: EndRecord) {
+        self.end.call_once(|| record);
+        self.qvm.notify();
+    }
+
+    /// Whether there is a reason for the VM's end: what takes long is given up then.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.end.is_completed()
+    }
+
+    pub(crate) fn take_requests(&self) -> Requests {
+        Requests::from_bits_retain(self.requests.swap(0, Ordering::SeqCst))
+    }
+
+    /// The devices are told to go quiet, from the one that is next. Each is noted before, for whoever waits.
+    pub(crate) fn quiet_devices(&self, vm: &vm::Vm) {
+        let (first, _) = progress(self.quieting.load(Ordering::SeqCst));
+        for id in vm.bus.devices().skip(first as usize) {
+            let device = u32::from(id.0);
+            self.quieting.store(2 * device + 1, Ordering::SeqCst);
+            vm.terminate(id, el2::cpu::counter());
+            self.quieting.store(2 * (device + 1), Ordering::SeqCst);
+        }
+    }
+
+    /// Its memory, in use and altogether: heap, and RAM with tables, in bytes.
+    pub(crate) fn heap_statistics(&self) -> (usize, usize) {
+        self.heap.statistics()
+    }
+}
+
+// ---- for the host's thread that looks after the VM
+
+impl Compartment {
+    pub(crate) fn new(id: VmId, qvm: &Arc<Qvm>) -> Arc<Self> {
+        let compartment = Arc::new(Self {
+            id,
+            qvm: Arc::clone(qvm),
+            heap: VmHeap::new(id),
+            memory: Lock::new(Rank::Compartment, Memory::default()),
+            partition: Once::new(),
+            phase: AtomicU8::new(Phase::Building as u8),
+            requests: AtomicU32::new(0),
+            worker: Lock::new(Rank::Compartment, None),
+            failed: AtomicBool::new(false),
+            end: Once::new(),
+            quieting: AtomicU32::new(0),
+            hung: Once::new(),
+        });
+        // SAFETY: in its `Arc` it stays where it is, and whoever drops that has called `take_down`.
+        unsafe { compartment.heap.register() };
+        compartment
+    }
+
+    /// Asks the VM's own thread for something.
+    pub(crate) fn request(&self, requests: Requests) {
+        self.requests.fetch_or(requests.bits(), Ordering::SeqCst);
+        if let Some(worker) = &*self.worker.lock() {
+            thread::notify(worker);
+        }
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
+    }
+
+    /// Starts a thread of the VM's own.
+    fn start(&self, run: thread::Contained) -> Option<Arc<Thread>> {
+        // SAFETY: `run` below joins it, or keeps the compartment for good.
+        let spawned = unsafe {
+            thread::spawn_contained(self.qvm.name.clone(), startup::host_parameters(startup::PRIORITY), self, run, 0)
+        };
+        match spawned {
+            Ok(thread) => {
+                thread::watch(&thread);
+                *self.worker.lock() = Some(Arc::clone(&thread));
+                Some(thread)
+            }
+            Err(error) => {
+                self.record(EndRecord::new(Cause::Fatal, None, None, format_args!("no thread: {error:?}")));
+                None
+            }
+        }
+    }
+
+    /// The whole life. Says whether all of its threads are gone: if not, nothing of it may be given to anybody else.
+    pub(crate) fn live(&self) -> bool {
+        let Some(worker) = self.start(partition::work) else { return true };
+        self.wait_until_built(&worker);
+        let mut all_gone = true;
+        if self.phase() == Phase::Ready && !self.has_failed() {
+            self.start_vcpus();
+            while !self.is_over() {
+                self.qvm.take_signals(self);
+                thread::sleep_until(Ticks::NEVER);
+            }
+            all_gone = self.stop_vcpus();
+        }
+        // A device must not go quiet, and become somebody else's, while a vCPU could still use it.
+        all_gone && self.stop_worker(worker)
+    }
+
+    fn is_over(&self) -> bool {
+        self.has_failed() || self.is_ending() || self.partition().is_some_and(Partition::is_stopping)
+    }
+
+    fn wait_until_built(&self, worker: &Arc<Thread>) {
+        let mut limit = Ticks::NEVER;
+        while self.phase() == Phase::Building && !thread::has_ended(worker) {
+            self.qvm.take_signals(self);
+            if self.is_ending() && limit == Ticks::NEVER {
+                limit = deadline();
+            }
+            if el2::cpu::counter() >= limit {
+                return;
+            }
+            thread::sleep_until(limit);
+        }
+    }
+
+    fn start_vcpus(&self) {
+        let (Some(partition), parameters) = (self.partition(), self.qvm.vcpu_parameters()) else { return };
+        let mut threads = Vec::new();
+        for (number, parameters) in parameters.into_iter().enumerate() {
+            let name = format!("{}/{}", self.qvm.name, VcpuId(number as u16));
+            // SAFETY: `stop_vcpus` joins it, or keeps the compartment for good.
+            match unsafe { thread::spawn_contained(name, parameters, self, partition::run_vcpu, number) } {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    self.record(EndRecord::new(Cause::Fatal, None, None, format_args!("no thread: {error:?}")));
+                    break;
+                }
+            }
+        }
+        qvm::report_memory(&self.qvm.name, "runs");
+        partition.set_threads(threads);
+    }
+
+    /// Says whether all vCPUs have stopped.
+    fn stop_vcpus(&self) -> bool {
+        let Some(partition) = self.partition() else { return true };
+        partition.stop();
+        let limit = deadline();
+        partition.threads().iter().all(|thread| {
+            let gone = thread::join_until(thread, limit);
+            if !gone {
+                log::error!("{} does not stop; what its VM has is lost", thread.name);
+            }
+            gone
+        })
+    }
+
+    /// Has the devices go quiet and waits for the end of the VM's own thread; if a device hangs, or takes the thread with
+    /// it, another thread goes on with the next device. Says whether the last thread is gone.
+    fn stop_worker(&self, mut worker: Arc<Thread>) -> bool {
+        let devices = self.partition().map_or(0, |partition| partition.vm.bus.devices().count() as u32);
+        loop {
+            self.request(Requests::TERMINATE);
+            let gone = self.wait_until_quiet(&worker);
+            *self.worker.lock() = None;
+            if !gone {
+                thread::give_up(&worker);
+                if !thread::join_until(&worker, deadline()) {
+                    log::error!("{} does not stop; what its VM has is lost", worker.name);
+                    return false;
+                }
+            }
+            let (device, was_told) = progress(self.quieting.load(Ordering::SeqCst));
+            if was_told && let Some(partition) = self.partition() {
+                let name = partition.vm.bus.name(DeviceId(device as u16)).unwrap_or_default();
+                log::error!(target: partition.vm.origin(), "vdev `{name}` did not go quiet");
+                self.hung.call_once(|| DeviceId(device as u16));
+                self.quieting.store(2 * (device + 1), Ordering::SeqCst);
+            }
+            if device + u32::from(was_told) >= devices {
+                return true;
+            }
+            match self.start(partition::quiet) {
+                Some(thread) => worker = thread,
+                None => return true,
+            }
+        }
+    }
+
+    /// Waits for the end of the VM's own thread for as long as one device after the other answers. Says whether it came.
+    fn wait_until_quiet(&self, worker: &Arc<Thread>) -> bool {
+        loop {
+            let before = self.quieting.load(Ordering::SeqCst);
+            if thread::join_until(worker, deadline()) {
+                return true;
+            }
+            if self.quieting.load(Ordering::SeqCst) == before {
+                return false;
+            }
+        }
+    }
+
+    /// How the VM has ended. All of its threads are gone.
+    pub(crate) fn end(&self) -> EndRecord {
+        let vm = self.partition().map(|partition| &*partition.vm);
+        let own = vm.and_then(|vm| vm.lifecycle.end());
+        let device = |id| vm.and_then(|vm| vm.bus.name(id));
+        let record = match (own, self.end.get()) {
+            (Some(record), _) => record,
+            (None, Some(record)) => match vm.and_then(|vm| vm.bus.busy()).and_then(device) {
+                Some(name) if self.has_failed() => {
+                    EndRecord::new(Cause::Vdev, None, None, format_args!("vdev `{name}`: {record}"))
+                }
+                _ => record.clone(),
+            },
+            (None, None) => EndRecord::new(Cause::Unexpected, None, None, format_args!("nobody said why")),
+        };
+        match self.hung.get().and_then(|id| device(*id)) {
+            Some(name) => record.with(format_args!("vdev `{name}` did not go quiet")),
+            None => record,
+        }
+    }
+
+    /// Gives back what the VM had. Stage 2 goes first, and with it what CPUs have cached of it; then the memory is nobody's
+    /// and is overwritten; its tables and the heap go last.
+    ///
+    /// # Safety
+    /// All of its threads are gone, and nobody else looks at what it has.
+    pub(crate) unsafe fn take_down(&self) {
+        let Memory { space, ram } = core::mem::take(&mut *self.memory.lock());
+        drop(space);
+        if let Some(ram) = ram {
+            ram.scrub(|| true);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.heap.destroy() };
+    }
+}
+
+/// Which device is next, and whether it has been told.
+const fn progress(quieting: u32) -> (u32, bool) {
+    (quieting / 2, quieting % 2 == 1)
+}

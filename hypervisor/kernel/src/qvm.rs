@@ -1,0 +1,315 @@
+//! The VMs there are, each with the host's thread that looks after it: what a `qvm` process and its parent are in the
+//! original.
+//!
+//! Answers for: the list of VMs and their names, signals, ending and starting again by the configuration's policy, the record
+//! of the last end. Does not answer for: one life of a VM (`compartment`), who sends signals (`shell`).
+
+use crate::compartment::{Compartment, Requests};
+use crate::sync::{Lock, Rank};
+use crate::thread::{self, Thread};
+use crate::{board, console, startup};
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use arrayvec::ArrayVec;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use host::console::{Stream, VmNumber};
+use qvmconf::Sources;
+use sched::Parameters;
+use spin::Once;
+use types::{PAGE_SIZE, VmId};
+use vdev::Cause;
+use vm::assemble::AssembleError;
+use vm::config::Configuration;
+use vm::lifecycle::EndRecord;
+
+/// Ends that are remembered for `wait` and `pidin`.
+const MEMORY: usize = 16;
+
+/// Most VMs: as many as the console can tell apart.
+const MAX_VMS: u32 = 64;
+
+bitflags::bitflags! {
+    /// Signals that wait, and what else the shell wants.
+    struct Wanted: u32 {
+        const TERM = 1 << 0;
+        const QUIT = 1 << 1;
+        const USR1 = 1 << 2;
+        const USR2 = 1 << 3;
+    }
+}
+
+/// tmp
+#[derive(Clone, Copy)]
+pub(crate) enum Signal { Term, Int, Quit, Usr1, Usr2 }
+
+/// A VM, from its first life to the end of its last.
+pub(crate) struct Qvm {
+    pub(crate) name: String,
+    pub(crate) number: VmNumber,
+    pub(crate) configuration: Configuration,
+    sources: Sources,
+    id: Number,
+    wanted: AtomicU32,
+    /// It has been asked to end by SIGTERM or SIGINT, in this life.
+    asked: AtomicBool,
+    /// How often it was started again.
+    restarts: AtomicU32,
+    stream: Lock<&'static Stream>,
+    life: Lock<Option<Arc<Compartment>>>,
+    keeper: Once<Arc<Thread>>,
+}
+
+static QVMS: Lock<Vec<Arc<Qvm>>> = Lock::new(Rank::Qvms, Vec::new());
+
+/// The last VMs that have ended, with how they did.
+static ENDED: Lock<ArrayVec<(String, EndRecord), MEMORY>> = Lock::new(Rank::Qvms, ArrayVec::new_const());
+
+/// Numbers of VMs in use.
+static NUMBERS: Lock<u128> = Lock::new(Rank::Numbers, 0);
+
+/// The number of a VM, its own until dropped.
+struct Number(VmId);
+
+impl Number {
+    /// `None` if there are too many VMs.
+    fn new() -> Option<Self> {
+        let mut used = NUMBERS.lock();
+        let free = used.trailing_ones();
+        if free >= MAX_VMS {
+            return None;
+        }
+        *used |= 1 << free;
+        Some(Self(VmId(free as u16)))
+    }
+}
+
+impl Drop for Number {
+    fn drop(&mut self) {
+        *NUMBERS.lock() &= !(1 << self.0.0);
+    }
+}
+
+/// Starts a VM: puts it on the console and gives it a thread that looks after it, which is returned.
+pub(crate) fn start(configuration: Configuration, sources: Sources) -> Option<Arc<Thread>> {
+    let name = configuration.description.name.clone();
+    if with_name(&name, |_| ()).is_some() {
+        refuse(&name, Cause::Fatal, "there is a VM of that name already");
+        return None;
+    }
+    let Some(id) = Number::new() else {
+        refuse(&name, Cause::Fatal, "too many VMs");
+        return None;
+    };
+    let Some((number, stream)) = console::with(|multiplexer| multiplexer.attach(&name)).flatten() else {
+        refuse(&name, Cause::Fatal, "too many VMs on the console");
+        return None;
+    };
+    console::log().choose(&name, configuration.messages);
+    let qvm = Arc::new(Qvm {
+        name,
+        number,
+        configuration,
+        sources,
+        id,
+        wanted: AtomicU32::new(0),
+        asked: AtomicBool::new(false),
+        restarts: AtomicU32::new(0),
+        stream: Lock::new(Rank::Compartment, stream),
+        life: Lock::new(Rank::Life, None),
+        keeper: Once::new(),
+    });
+    QVMS.lock().push(Arc::clone(&qvm));
+    let mine = Arc::clone(&qvm);
+    match thread::spawn(format!("qvm {}", qvm.name), startup::host_parameters(startup::PRIORITY), move || keep(&mine)) {
+        Ok(thread) => Some(thread),
+        Err(error) => {
+            qvm.leave(&EndRecord::new(Cause::Fatal, None, None, format_args!("no thread: {error:?}")));
+            None
+        }
+    }
+}
+
+/// The end of a VM that never was on the console.
+pub(crate) fn refuse(name: &str, cause: Cause, detail: &str) {
+    console::with(|multiplexer| multiplexer.refused(&host::end_line(name, cause, detail)));
+}
+
+/// The life of the host's thread that looks after a VM: one life of the VM after the other.
+fn keep(qvm: &Arc<Qvm>) {
+    if let Some(me) = thread::current_shared() {
+        qvm.keeper.call_once(|| me);
+    }
+    let end = qvm.live();
+    qvm.leave(&end);
+}
+
+fn seconds() -> u64 {
+    el2::cpu::counter_frequency().map_or(0, |frequency| frequency.to_nanoseconds(el2::cpu::counter()) / 1_000_000_000)
+}
+
+fn end_line(name: &str, end: &EndRecord) -> String {
+    // What the guest wanted needs no explanation.
+    let detail = if end.cause.code() == 0 && end.vcpu.is_some() { String::new() } else { format!("{end}") };
+    let separator = if detail.is_empty() || end.note.is_empty() { "" } else { "; " };
+    host::end_line(name, end.cause, &format!("{detail}{separator}{}", end.note))
+}
+
+/// What there is left of the machine, for people, for `cargo xtask bench`, and for the tests that it all comes back.
+pub(crate) fn report_memory(vm: &str, does: &str) {
+    let kibibytes = |pages: usize| pages as u64 * (PAGE_SIZE >> 10);
+    let (free, total) = crate::frames::statistics();
+    let kernel = crate::frames::Owner::Kernel.pages();
+    let (used, size) = crate::heap::statistics();
+    log::debug!(
+        "{vm} {does}: {} of {} KiB RAM free, {} KiB the hypervisor's, of them {} KiB heap, {used} bytes in use",
+        kibibytes(free),
+        kibibytes(total),
+        kibibytes(kernel),
+        size >> 10
+    );
+}
+
+/// Does something with the VM of that name.
+pub(crate) fn with_name<R>(name: &str, work: impl FnOnce(&Arc<Qvm>) -> R) -> Option<R> {
+    let qvm = QVMS.lock().iter().find(|qvm| qvm.name == name).cloned();
+    qvm.map(|qvm| work(&qvm))
+}
+
+/// All of them.
+pub(crate) fn all() -> Vec<Arc<Qvm>> {
+    QVMS.lock().clone()
+}
+
+/// How the last VM of that name ended.
+pub(crate) fn last_end(name: &str) -> Option<EndRecord> {
+    ENDED.lock().iter().rev().find(|(ended, _)| ended == name).map(|(_, end)| end.clone())
+}
+
+/// Asks something of the VM that has this number on the console. From an interrupt, too.
+pub(crate) fn request(number: VmNumber, requests: Requests) {
+    if let Some(qvm) = QVMS.lock().iter().find(|qvm| qvm.number == number)
+        && let Some(compartment) = &*qvm.life.lock()
+    {
+        compartment.request(requests);
+    }
+}
+
+impl Qvm {
+    /// One life.
+    fn live(self: &Arc<Self>) -> EndRecord {
+        let compartment = Compartment::new(self.id.0, self);
+        *self.life.lock() = Some(Arc::clone(&compartment));
+        let all_gone = compartment.live();
+        let end = compartment.end();
+        // From here on nobody finds it any more; whoever had found it has let go of it with the lock.
+        *self.life.lock() = None;
+        if all_gone {
+            // SAFETY: its threads are gone, and nobody else looks at it but under the lock above.
+            unsafe { compartment.take_down() };
+            drop(compartment);
+            report_memory(&self.name, "is gone");
+        } else {
+            // Somewhere a CPU may still use it.
+            core::mem::forget(compartment);
+        }
+        end
+    }
+
+    /// It has ended for good.
+    fn leave(&self, end: &EndRecord) {
+        console::log().choose(&self.name, None);
+        QVMS.lock().retain(|other| other.number != self.number);
+        {
+            let mut ended = ENDED.lock();
+            if ended.is_full() {
+                ended.remove(0);
+            }
+            ended.push((self.name.clone(), end.clone()));
+        }
+        let line = end_line(&self.name, end);
+        console::with(|multiplexer| multiplexer.ended(self.number, &line));
+        crate::shell::vm_ended();
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let wanted = match signal {
+            Signal::Term | Signal::Int => Wanted::TERM,
+            Signal::Quit => Wanted::QUIT,
+            Signal::Usr1 => Wanted::USR1,
+            Signal::Usr2 => Wanted::USR2,
+        };
+        self.wanted.fetch_or(wanted.bits(), Ordering::SeqCst);
+        self.notify();
+    }
+
+    /// Carries out the signals that have come.
+    pub(crate) fn take_signals(&self, compartment: &Compartment) {
+        let wanted = Wanted::from_bits_retain(self.wanted.swap(0, Ordering::SeqCst));
+        if wanted.contains(Wanted::USR1) {
+            compartment.request(Requests::STATUS);
+        }
+        if wanted.contains(Wanted::USR2) {
+            log::warn!("{}: no dump: its configuration has no `dump`", self.name);
+        }
+        if wanted.contains(Wanted::TERM) {
+            let again = self.asked.swap(true, Ordering::SeqCst);
+            if again || compartment.partition().is_none() {
+                compartment.record(EndRecord::new(Cause::Terminated, None, None, format_args!("")));
+            } else {
+                compartment.request(Requests::BUTTON);
+            }
+        }
+        if wanted.contains(Wanted::QUIT) {
+            compartment.record(EndRecord::new(Cause::PowerCut, None, None, format_args!("")));
+        }
+    }
+
+    /// Has the thread that looks after it look.
+    pub(crate) fn notify(&self) {
+        if let Some(keeper) = self.keeper.get() {
+            thread::notify(keeper);
+        }
+    }
+
+    pub(crate) fn keeper(&self) -> Option<Arc<Thread>> {
+        self.keeper.get().cloned()
+    }
+
+    pub(crate) fn stream(&self) -> &'static Stream {
+        *self.stream.lock()
+    }
+
+    /// How each vCPU's thread is scheduled.
+    pub(crate) fn vcpu_parameters(&self) -> Vec<Parameters> {
+        self.configuration.cpus.iter().map(startup::parameters).collect()
+    }
+
+    /// Shows what is wrong with the configuration.
+    pub(crate) fn complain(&self, errors: &[AssembleError]) -> (Cause, String) {
+        let mut diagnostics = qvmconf::Diagnostics::new();
+        diagnostics.extend(errors.iter().map(|error| self.configuration.spans.diagnostic(error)));
+        startup::print(&format!("{}", self.sources.render_all(&diagnostics)));
+        (Cause::Configuration, String::new())
+    }
+
+    /// Keeps its vCPUs out of their guests, or lets them in again. `None`: it does not run.
+    pub(crate) fn pause(&self, pause: bool) -> Option<bool> {
+        self.life.lock().as_ref()?.partition().map(|partition| partition.pause(pause))
+    }
+
+    /// Looks at its present life, if it lives.
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&Compartment) -> R) -> Option<R> {
+        self.life.lock().as_ref().map(|compartment| look(compartment))
+    }
+
+    pub(crate) fn restarts(&self) -> u32 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn id(&self) -> VmId {
+        self.id.0
+    }
+}
