@@ -164,6 +164,8 @@ pub struct Multiplexer {
     turn: usize,
     /// Nothing was found to print, but not everything was looked at.
     unfinished: bool,
+    /// The last step left nothing to print.
+    idle: bool,
     relieved: VmNumbers,
 }
 
@@ -195,6 +197,7 @@ impl Multiplexer {
             patience: 0,
             turn: 0,
             unfinished: false,
+            idle: false,
             relieved: VmNumbers::default(),
         }
     }
@@ -322,8 +325,15 @@ impl Multiplexer {
                 count => sent = sent.saturating_add(count),
             }
         };
-        let finished = next == Next::Idle && self.batch && self.announced;
+        self.idle = next == Next::Idle;
+        let finished = self.idle && self.batch && self.announced;
         Progress { sent, next, relieved: core::mem::take(&mut self.relieved), finished }
+    }
+
+    /// Whether nothing waits to be printed.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.idle && !self.bell.is_rung()
     }
 
     // ---- what comes next

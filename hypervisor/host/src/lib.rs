@@ -1,6 +1,6 @@
 //! Host services: what the original leaves to the operating system around it.
 //!
-//! Answers for: the boot archive ([`archive`]), the start-up script ([`startup`]), the console that VMs and host share
+//! Answers for: the boot archive ([`archive`]), the shell and its start-up script ([`shell`]), the console that VMs and host share
 //! ([`console`]), the log ([`log`]), and the line that reports a VM's end ([`end_line`]). Does not answer for: running
 //! anything. The kernel's host threads call in here, and do what is returned.
 
@@ -26,6 +26,6 @@ pub mod archive;
 pub mod console;
 mod end;
 pub mod log;
-pub mod startup;
+pub mod shell;
 
 pub use end::{ALL_ENDED, end_line};

@@ -33,6 +33,9 @@ const INPUT: usize = 256;
 /// How long output may wait for more to come, and how long a full transmitter is left alone, in microseconds.
 const PAUSE: u64 = 1000;
 
+/// Pauses for which [`flush`] waits: as many milliseconds.
+const FLUSH: u32 = 2000;
+
 static LOG: Log = Log::new();
 static EARLY: AtomicU64 = AtomicU64::new(0);
 /// The transmitter has been waited for in vain.
@@ -179,6 +182,16 @@ fn step() -> Option<Progress> {
 fn pause() -> Ticks {
     let ticks = el2::cpu::counter_frequency().map_or(Ticks(0), |frequency| frequency.microseconds(PAUSE));
     el2::cpu::counter().saturating_add(ticks)
+}
+
+/// Waits until everything that was said has been printed, for a while.
+pub(crate) fn flush() {
+    for _ in 0..FLUSH {
+        if with(|multiplexer| multiplexer.is_idle()) != Some(false) {
+            return;
+        }
+        thread::sleep_until(pause());
+    }
 }
 
 fn run() -> ! {

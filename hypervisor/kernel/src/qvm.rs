@@ -15,6 +15,7 @@ use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use host::console::{Stream, VmNumber};
+use host::shell::Signal;
 use qvmconf::Sources;
 use sched::Parameters;
 use spin::Once;
@@ -39,10 +40,6 @@ bitflags::bitflags! {
         const USR2 = 1 << 3;
     }
 }
-
-/// tmp
-#[derive(Clone, Copy)]
-pub(crate) enum Signal { Term, Int, Quit, Usr1, Usr2 }
 
 /// A VM, from its first life to the end of its last.
 pub(crate) struct Qvm {

@@ -12,7 +12,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use host::archive::Archive;
 use host::console::Terminal;
-use host::startup::{Part, Word};
+use host::shell::{Part, Word};
 use qvmconf::Sources;
 use sched::{Parameters, Policy, Priority};
 use spin::Once;

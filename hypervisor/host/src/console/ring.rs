@@ -63,8 +63,13 @@ impl<const SIZE: usize> Ring<SIZE> {
     /// Takes the oldest byte.
     #[inline]
     pub(super) fn pop(&self) -> Option<u8> {
-        let mut byte = [0];
-        (self.take(&mut byte, self.end()) != 0).then_some(byte[0])
+        let taken = self.taken.load(Relaxed);
+        if self.end() == taken {
+            return None;
+        }
+        let byte = self.bytes.get(taken & Self::MASK).map(|byte| byte.load(Relaxed));
+        self.taken.store(taken.wrapping_add(1), SeqCst);
+        byte
     }
 
     /// Takes as many of the oldest bytes as there are before the place `end` and fit, and says how many.
@@ -73,9 +78,9 @@ impl<const SIZE: usize> Ring<SIZE> {
         let count = end.wrapping_sub(taken).min(into.len());
         let first = taken & Self::MASK;
         let (late, early) = self.bytes.split_at_checked(first).unwrap_or_default();
-        for (into, byte) in into.iter_mut().zip(early.iter().chain(late)).take(count) {
-            *into = byte.load(Relaxed);
-        }
+        let (into_first, into_rest) = into.get_mut(..count).unwrap_or_default().split_at_mut(count.min(early.len()));
+        copy(early, into_first);
+        copy(late, into_rest);
         self.taken.store(taken.wrapping_add(count), SeqCst);
         count
     }
@@ -83,6 +88,13 @@ impl<const SIZE: usize> Ring<SIZE> {
     /// Forgets what is in it. Only the party that takes may, or anybody when there is no other.
     pub(super) fn clear(&self) {
         self.taken.store(self.end(), SeqCst);
+    }
+}
+
+/// Fills `into` from the start of `from`.
+fn copy(from: &[AtomicU8], into: &mut [u8]) {
+    for (into, byte) in into.iter_mut().zip(from) {
+        *into = byte.load(Relaxed);
     }
 }
 

@@ -62,6 +62,11 @@ impl Bell {
         self.ring(Urgency::Now);
     }
 
+    /// Whether the thread has been asked for and has not looked since.
+    pub(super) fn is_rung(&self) -> bool {
+        self.rung.load(Ordering::Acquire) != 0
+    }
+
     /// The thread is about to look, and sees everything that was rung for until now.
     pub(super) fn quiet(&self) {
         self.told.store(0, Ordering::Relaxed);
@@ -95,27 +100,35 @@ impl Stream {
 
     /// How many bytes [`Stream::write`] takes. After 0, and after a write that was refused, the console says when there is
     /// space again ([`super::Progress::relieved`]).
+    #[inline]
     pub fn space(&self) -> usize {
         match self.output.space() {
-            0 => {
-                self.starved.store(true, Ordering::SeqCst);
-                // The console may have drained the queue before it could know.
-                self.output.space()
-            }
+            0 => self.starve(),
             space => space,
         }
+    }
+
+    /// Says that there was no space, and how much there is now: the console may have drained the queue before it could know.
+    #[cold]
+    fn starve(&self) -> usize {
+        self.starved.store(true, Ordering::SeqCst);
+        self.output.space()
     }
 
     /// Prints a byte. `false` if there is no space.
     #[inline]
     pub fn write(&self, byte: u8) -> bool {
-        match self.output.push(byte) {
-            Some(1) => self.bell.ring(Urgency::Soon),
-            Some(length) if length == OUTPUT / 2 => self.bell.ring(Urgency::Now),
-            Some(_) => {}
-            None => return self.space() != 0 && self.output.push(byte).is_some(),
+        // Once, or twice if space has come in between.
+        loop {
+            match self.output.push(byte) {
+                Some(1) => self.bell.ring(Urgency::Soon),
+                Some(length) if length == OUTPUT / 2 => self.bell.ring(Urgency::Now),
+                Some(_) => {}
+                None if self.starve() == 0 => return false,
+                None => continue,
+            }
+            return true;
         }
-        true
     }
 
     /// The next byte that was typed.
