@@ -21,6 +21,9 @@ const STACK_WINDOW: u64 = 1 << 47;
 /// CPU's first stack by the same rule.)
 const STACK_SLOT: u64 = 0x2_0000;
 
+/// Stacks there can be: more than threads and CPUs.
+const MAX_STACKS: usize = 1024;
+
 /// Size of a stack: the upper half of its slot.
 pub(crate) const STACK_SIZE: u64 = 0x1_0000;
 
@@ -92,13 +95,13 @@ impl Maintenance<Va> for Live {
 struct Space {
     tables: Option<El2Stage1>,
     pool: Pool,
-    stacks: u64,
-    free_stacks: arrayvec::ArrayVec<u64, 256>,
+    /// A bit for each slot of the stack window that is taken.
+    stacks: [u64; MAX_STACKS / 64],
 }
 
 static SPACE: Lock<Space> = Lock::new(
     Rank::AddressSpace,
-    Space { tables: None, pool: Pool { early: 0 }, stacks: 0, free_stacks: arrayvec::ArrayVec::new_const() },
+    Space { tables: None, pool: Pool { early: 0 }, stacks: [0; MAX_STACKS / 64] },
 );
 
 /// The image's parts, from the linker script.
@@ -258,19 +261,15 @@ impl Stack {
     pub(crate) fn new() -> Option<Self> {
         let frames = frames::allocate((STACK_SIZE / PAGE_SIZE) as usize, 1, Owner::Kernel)?;
         let mut space = SPACE.lock();
-        let slot = space.free_stacks.pop().unwrap_or_else(|| {
-            space.stacks += 1;
-            space.stacks - 1
-        });
-        let stack = Self { slot, frames: None };
-        let Space { tables, pool, .. } = &mut *space;
-        tables
-            .as_mut()?
-            .map(stack.range(), frames.start(), El2Attributes::Data, usize::MAX, pool, &mut Live)
-            .ok()
-            .map(drop)?;
-        drop(space);
-        Some(Self { slot, frames: Some(frames) })
+        let Space { tables, pool, stacks } = &mut *space;
+        let (word, taken) = stacks.iter_mut().enumerate().find(|(_, taken)| **taken != u64::MAX)?;
+        let bit = taken.trailing_ones();
+        let mut stack = Self { slot: word as u64 * 64 + u64::from(bit), frames: None };
+        let tables = tables.as_mut()?;
+        tables.map(stack.range(), frames.start(), El2Attributes::Data, usize::MAX, pool, &mut Live).ok()?;
+        *taken |= 1 << bit;
+        stack.frames = Some(frames);
+        Some(stack)
     }
 
     fn range(&self) -> Range<Va> {
@@ -288,11 +287,12 @@ impl Drop for Stack {
     fn drop(&mut self) {
         let Some(frames) = self.frames.take() else { return };
         let mut space = SPACE.lock();
-        let Space { tables, pool, free_stacks, .. } = &mut *space;
+        let Space { tables, pool, stacks, .. } = &mut *space;
         let unmapped = tables.as_mut().map(|tables| tables.unmap(self.range(), usize::MAX, pool, &mut Live));
-        if matches!(unmapped, Some(Ok(_))) {
-            // A slot that does not fit into the list is not used again; its frames are free all the same.
-            let _ = free_stacks.try_push(self.slot);
+        if matches!(unmapped, Some(Ok(_)))
+            && let Some(taken) = stacks.get_mut((self.slot / 64) as usize)
+        {
+            *taken &= !(1 << (self.slot % 64));
             drop(space);
             drop(frames);
         } else {

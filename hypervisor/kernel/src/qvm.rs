@@ -12,7 +12,6 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use host::console::{Stream, VmNumber};
 use host::shell::Signal;
@@ -61,7 +60,7 @@ pub(crate) struct Qvm {
 static QVMS: Lock<Vec<Arc<Qvm>>> = Lock::new(Rank::Qvms, Vec::new());
 
 /// The last VMs that have ended, with how they did.
-static ENDED: Lock<ArrayVec<(String, EndRecord), MEMORY>> = Lock::new(Rank::Qvms, ArrayVec::new_const());
+static ENDED: Lock<Vec<(String, EndRecord)>> = Lock::new(Rank::Qvms, Vec::new());
 
 /// Numbers of VMs in use.
 static NUMBERS: Lock<u128> = Lock::new(Rank::Numbers, 0);
@@ -220,7 +219,9 @@ impl Qvm {
         QVMS.lock().retain(|other| other.number != self.number);
         {
             let mut ended = ENDED.lock();
-            if ended.is_full() {
+            let room = MEMORY.saturating_sub(ended.len());
+            ended.reserve_exact(room);
+            if ended.len() >= MEMORY {
                 ended.remove(0);
             }
             ended.push((self.name.clone(), end.clone()));

@@ -65,8 +65,8 @@ pub(crate) fn run() {
     let mut shell = Shell { keepers: Vec::new() };
     match script() {
         Ok(steps) => {
-            for step in steps {
-                shell.carry_out(step.command, &mut Lines(String::new()));
+            for step in &steps {
+                shell.carry_out(&step.command, &mut Lines(String::new()));
             }
         }
         Err(message) => {
@@ -93,11 +93,11 @@ fn script() -> Result<Vec<shell::Step<'static>>, String> {
 }
 
 impl Shell {
-    fn carry_out(&mut self, command: Command<'_>, out: Output<'_>) {
-        match command {
-            Command::Qvm(qvm) => self.start(&qvm),
-            Command::Slay(signal, names) => names.into_iter().for_each(|name| slay(name, signal, out)),
-            Command::Wait(names) => self.wait(&names, out),
+    fn carry_out(&mut self, command: &Command<'_>, out: Output<'_>) {
+        match *command {
+            Command::Qvm(ref qvm) => self.start(qvm),
+            Command::Slay(signal, ref names) => names.iter().for_each(|name| slay(name, signal, out)),
+            Command::Wait(ref names) => self.wait(names, out),
             Command::Status(name) => slay(name, Signal::Usr1, out),
             Command::Dump { name, .. } => slay(name, Signal::Usr2, out),
             Command::Pause(name) => pause(name, true, out),

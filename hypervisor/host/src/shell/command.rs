@@ -120,6 +120,7 @@ pub(super) enum Place {
 }
 
 /// A row of the table.
+#[derive(Clone, Copy)]
 pub(super) struct Row {
     pub(super) word: &'static str,
     /// What stands behind it, for people, and for completion: `NAME` is a VM's name, `@FILE` a file of the boot archive,
@@ -130,6 +131,13 @@ pub(super) struct Row {
     only: Option<Place>,
     /// `None`: the original has something like it, we do not yet.
     read: Option<Reader>,
+}
+
+impl Row {
+    /// Whether it works, and may stand there.
+    pub(super) fn may_be(&self, place: Place) -> bool {
+        self.read.is_some() && self.only.is_none_or(|only| only == place)
+    }
 }
 
 type Reader = for<'a> fn(&Call<'_, 'a>) -> Result<Command<'a>, CommandError>;

@@ -1,0 +1,86 @@
+//! A guest that notices when its neighbours disturb it.
+//!
+//! Answers for: a periodic timer, with every tick that came a whole period late or not at all; sums over memory that nobody
+//! else may touch; a line on both from time to time. Does not answer for: who the neighbours are.
+//!
+//! `period=MICROSECONDS` (1000), `report=TICKS` (1000) between two lines, `reports=NUMBER` after which it powers off; without
+//! that it stays.
+
+#![no_std]
+#![no_main]
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use guest_rt::gic::Gic;
+use guest_rt::machine::Machine;
+use guest_rt::registers::unmask_irq;
+use guest_rt::timer::{self, Timer};
+use guest_rt::{entry, exceptions, println};
+
+entry!(main);
+
+const PERIOD_MICROSECONDS: u64 = 1000;
+const REPORT_TICKS: u64 = 1000;
+
+/// Words of the memory that is watched: 64 KiB.
+const WORDS: usize = 8192;
+static WATCHED: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
+
+static PERIOD: AtomicU64 = AtomicU64::new(0);
+static TICKS: AtomicU64 = AtomicU64::new(0);
+static MISSED: AtomicU64 = AtomicU64::new(0);
+static LATEST: AtomicU64 = AtomicU64::new(0);
+
+fn main(machine: &'static Machine) {
+    let argument = |name, default| machine.numeric_argument(name).unwrap_or(default);
+    let report = argument("report", REPORT_TICKS).max(1);
+    let reports = argument("reports", u64::MAX);
+    PERIOD.store(timer::ticks(argument("period", PERIOD_MICROSECONDS)).max(1), Ordering::Relaxed);
+    let expected = fill();
+
+    // SAFETY: interrupts are still masked on this CPU, and no other runs.
+    unsafe { exceptions::on_interrupt(tick) };
+    Gic::of(machine).enable(Timer::Virtual.intid());
+    Timer::Virtual.arm(timer::now() + PERIOD.load(Ordering::Relaxed));
+    unmask_irq();
+
+    let (mut sums, mut wrong, mut told) = (0_u64, 0_u64, 0_u64);
+    while told < reports {
+        sums += 1;
+        wrong += u64::from(sum() != expected);
+        let ticks = TICKS.load(Ordering::Relaxed);
+        if ticks >= (told + 1) * report {
+            told += 1;
+            let late = LATEST.load(Ordering::Relaxed) * 1_000_000 / timer::frequency().max(1);
+            let missed = MISSED.load(Ordering::Relaxed);
+            println!("witness: {ticks} ticks, {missed} missed, late {late} us at most; {sums} sums, {wrong} wrong");
+        }
+    }
+    Timer::Virtual.stop();
+}
+
+/// Fills the memory with what nobody would write there, and says what its sum is.
+fn fill() -> u64 {
+    let mut value = 0x9e37_79b9_7f4a_7c15_u64;
+    for word in &WATCHED {
+        value = value.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        word.store(value, Ordering::Relaxed);
+    }
+    sum()
+}
+
+fn sum() -> u64 {
+    WATCHED.iter().fold(0, |sum, word| sum.rotate_left(1) ^ word.load(Ordering::Relaxed))
+}
+
+/// Every interrupt is the timer's. The next tick is a period after this one was due, unless that has passed as well.
+fn tick(_intid: u32) {
+    let period = PERIOD.load(Ordering::Relaxed);
+    let due = Timer::Virtual.compare();
+    let late = timer::now().saturating_sub(due);
+    let missed = late / period;
+    MISSED.fetch_add(missed, Ordering::Relaxed);
+    LATEST.fetch_max(late, Ordering::Relaxed);
+    TICKS.fetch_add(1 + missed, Ordering::Relaxed);
+    Timer::Virtual.set_compare(due + (1 + missed) * period);
+}
