@@ -34,7 +34,9 @@ pub use stream::{Bell, Stream, Urgency};
 pub use terminal::Terminal;
 
 /// Most VMs that can be on the console at once.
-pub const MAX_VMS: u8 = 64;
+pub const MAX_VMS: u8 = 63;
+/// What the shell is called.
+const SHELL: &str = "shell";
 
 /// Most lines of the host's own that wait; what comes on top is dropped. The log has a queue of its own.
 const NOTICES: usize = 256;
@@ -62,11 +64,14 @@ pub trait Uart {
     }
 }
 
-/// A VM on the console, from 1 on; free again when its end has been reported.
+/// A VM on the console, from 1 on; free again when its end has been reported. And the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct VmNumber(u8);
 
 impl VmNumber {
+    /// The shell's.
+    pub const SHELL: Self = Self(0);
+
     /// The number that is shown.
     #[must_use]
     pub const fn get(self) -> u8 {
@@ -80,7 +85,7 @@ impl fmt::Display for VmNumber {
     }
 }
 
-/// Some VMs on the console.
+/// Some VMs on the console, perhaps the shell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VmNumbers(u64);
 
@@ -93,7 +98,7 @@ impl VmNumbers {
 
     /// All of them, lowest first.
     pub fn iter(self) -> impl Iterator<Item = VmNumber> {
-        (1..=MAX_VMS).map(VmNumber).filter(move |number| self.contains(*number))
+        (0..=MAX_VMS).map(VmNumber).filter(move |number| self.contains(*number))
     }
 
     fn insert(&mut self, number: VmNumber) {
@@ -102,7 +107,7 @@ impl VmNumbers {
 }
 
 const fn bit(number: VmNumber) -> u64 {
-    1 << (number.0.wrapping_sub(1) & 63)
+    1 << (number.0 & 63)
 }
 
 /// What one [`Multiplexer::step`] has come to.
@@ -112,7 +117,7 @@ pub struct Progress {
     pub sent: usize,
     /// When to call again.
     pub next: Next,
-    /// VMs whose devices were refused space and have it now: wake the writers of their streams.
+    /// VMs whose devices were refused space and have it now: wake the writers of their streams. Or the shell was.
     pub relieved: VmNumbers,
     /// The batch is over and all is printed: power off.
     pub finished: bool,
@@ -134,7 +139,7 @@ pub enum Next {
 pub enum Action {
     /// Nothing, but perhaps there is something to show: call [`Multiplexer::step`].
     None,
-    /// This VM has input: wake the reader of its stream.
+    /// This VM, or the shell, has input: wake the reader of its stream.
     Wake(VmNumber),
     /// Power the machine off.
     PowerOff,
@@ -214,10 +219,24 @@ impl Multiplexer {
         self.foreground = None;
     }
 
-    /// Everything that is to be started has been: when the last VM has ended, the batch is over.
+    /// Everything that is to be started has been: when the last VM has ended, the batch is over. Without a VM, and not in a
+    /// batch, the shell is in the foreground from now on.
     pub fn set_complete(&mut self) {
         self.complete = true;
+        self.announce();
+        self.settle();
         self.bell.ring(Urgency::Now);
+    }
+
+    /// The shell's stream. There is no shell in a batch.
+    pub fn shell(&mut self) -> &'static Stream {
+        if let Some(shell) = self.channels.iter().find(|channel| channel.number == VmNumber::SHELL) {
+            return shell.stream;
+        }
+        let stream = self.stream();
+        self.channels.push(Channel::new(VmNumber::SHELL, SHELL, stream));
+        self.settle();
+        stream
     }
 
     /// Brings the VM `name` to the foreground, now or when it comes.
@@ -298,6 +317,7 @@ impl Multiplexer {
             Key::PowerOff => return Action::PowerOff,
             Key::Select(number) => match self.channels.iter().find(|channel| channel.number.0 == number) {
                 Some(channel) => self.select(channel.number),
+                None if number == 0 => self.print("console: there is no shell"),
                 None => self.print(&format!("console: there is no VM {number}")),
             },
             Key::Next => self.select_next(),
@@ -345,14 +365,15 @@ impl Multiplexer {
             return true;
         }
         if self.host_line() || self.report_of_foreground() || self.background_line() {
-            self.patience = PATIENCE;
+            // What the host says is said in one go: who comes to the foreground comes behind the notice of it.
+            self.patience = if self.notices.is_empty() { PATIENCE } else { 0 };
             return true;
         }
         if self.foreground_chunk() {
             self.patience = if self.screen.line_is_open() { PATIENCE } else { 0 };
             return true;
         }
-        self.screen.restore() || self.announce()
+        self.screen.restore()
     }
 
     /// What was logged, then what the host says.
@@ -385,7 +406,9 @@ impl Multiplexer {
         self.screen.forget();
         if self.report(place) {
             self.foreground = None;
-            self.select_next();
+            let first = self.channels.iter().map(|channel| channel.number).filter(|number| number.0 != 0).min();
+            first.into_iter().for_each(|number| self.select(number));
+            self.settle();
         }
         true
     }
@@ -431,21 +454,19 @@ impl Multiplexer {
             let stream = self.channels.remove(place).stream;
             stream.clear();
             self.streams.push(stream);
+            self.announce();
         }
         report.last
     }
 
-    fn announce(&mut self) -> bool {
-        if self.announced || !self.complete || !self.channels.is_empty() {
-            return false;
+    /// Says that all VMs have ended, if that is so.
+    fn announce(&mut self) {
+        let some = self.channels.iter().any(|channel| channel.number != VmNumber::SHELL);
+        if self.complete && !self.announced && !some {
+            self.announced = true;
+            let hint = if self.batch { "" } else { "; Ctrl-] q q powers off" };
+            self.notices.push_back([crate::ALL_ENDED, hint].concat());
         }
-        self.announced = true;
-        let hint = if self.batch { "" } else { "; Ctrl-] q q powers off" };
-        self.screen.line_if(|line| {
-            line.extend_from_slice(crate::ALL_ENDED.as_bytes());
-            line.extend_from_slice(hint.as_bytes());
-            true
-        })
     }
 
     // ---- keys
@@ -458,6 +479,13 @@ impl Multiplexer {
                 Action::Wake(channel.number)
             }
             None => Action::None,
+        }
+    }
+
+    /// Who is in the foreground if nobody else is.
+    fn settle(&mut self) {
+        if self.complete && self.foreground.is_none() {
+            self.select(VmNumber::SHELL);
         }
     }
 
@@ -475,9 +503,8 @@ impl Multiplexer {
     }
 
     fn select_next(&mut self) {
-        let after = self.foreground.map_or(0, VmNumber::get);
         let numbers = || self.channels.iter().map(|channel| channel.number);
-        let next = numbers().filter(|number| number.0 > after).min().or_else(|| numbers().min());
+        let next = numbers().filter(|number| Some(*number) > self.foreground).min().or_else(|| numbers().min());
         if let Some(number) = next {
             self.select(number);
         }
@@ -496,7 +523,8 @@ impl Multiplexer {
 }
 
 /// What `Ctrl-] h` says.
-const HELP: &str = "console: Ctrl-] and: 1-9 show that VM, n the next one, l list them, q q power off, Ctrl-] itself";
+const HELP: &str =
+    "console: Ctrl-] and: 1-9 that VM, 0 or s the shell, n the next, l list, q q power off, Ctrl-] itself";
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! What is typed: the console's own key sequence, and all the rest.
 //!
-//! `Ctrl-]` and a key: a digit is the VM of that number, `n` the next VM, `l` the list of VMs, `h` or `?` help, `q` twice
+//! `Ctrl-]` and a key: a digit is the VM of that number, 0 or `s` the shell, `n` the next VM, `l` the list of VMs, `h` or `?` help, `q` twice
 //! powers off, `Ctrl-]` again is the character itself.
 
 /// `Ctrl-]`.
@@ -13,7 +13,7 @@ pub(super) enum Key {
     Text(u8),
     /// Part of a sequence: nothing yet.
     Nothing,
-    /// Show VM number so-and-so.
+    /// Show VM number so-and-so; 0 is the shell.
     Select(u8),
     /// Show the next VM.
     Next,
@@ -53,6 +53,7 @@ impl Keys {
             }
             (Self::Text, _) | (Self::Escaped, ESCAPE) => Key::Text(byte),
             (Self::Escaped, b'0'..=b'9') => Key::Select(byte.wrapping_sub(b'0')),
+            (Self::Escaped, b's') => Key::Select(0),
             (Self::Escaped, b'n') => Key::Next,
             (Self::Escaped, b'l') => Key::List,
             (Self::Escaped, b'h' | b'?') => Key::Help,
@@ -84,8 +85,11 @@ mod tests {
 
     #[test]
     fn sequences_mean_what_the_help_says() {
-        let keys = press(b"\x1d3\x1dn\x1dl\x1dh\x1d?\x1dz");
-        assert_eq!(keys, [Key::Select(3), Key::Next, Key::List, Key::Help, Key::Help, Key::Unknown]);
+        let keys = press(b"\x1d3\x1d0\x1ds\x1dn\x1dl\x1dh\x1d?\x1dz");
+        assert_eq!(
+            keys,
+            [Key::Select(3), Key::Select(0), Key::Select(0), Key::Next, Key::List, Key::Help, Key::Help, Key::Unknown]
+        );
     }
 
     #[test]

@@ -300,10 +300,10 @@ fn a_device_that_was_refused_is_named_when_there_is_space() {
 }
 
 #[test]
-fn there_is_room_for_64_vms_and_no_more() {
+fn there_is_room_for_63_vms_and_no_more() {
     let mut console = Console::batch();
-    let numbers: Vec<u8> = (0..64).map(|n| console.vm(&n.to_string()).0.get()).collect();
-    assert!(numbers.iter().copied().eq(1..=64));
+    let numbers: Vec<u8> = (0..63).map(|n| console.vm(&n.to_string()).0.get()).collect();
+    assert!(numbers.iter().copied().eq(1..=63));
     assert!(console.multiplexer.attach("one too many").is_none());
 }
 
@@ -380,4 +380,72 @@ fn streams_are_used_again_and_nothing_of_the_one_before_is_in_them() {
     assert!(core::ptr::eq(stream, again));
     assert_eq!((third, again.read(), again.space()), (first, None, stream::OUTPUT));
     assert_eq!(console.press(b"x"), [Action::Wake(second)]);
+}
+
+fn print(stream: &Stream, text: &str) {
+    text.bytes().for_each(|byte| assert!(stream.write(byte)));
+}
+
+#[test]
+fn the_shell_is_in_the_foreground_when_nobody_else_is() {
+    let mut console = Console::new();
+    let shell = console.multiplexer.shell();
+    assert!(core::ptr::eq(shell, console.multiplexer.shell()));
+    print(shell, "early\r\nbulkhead# ");
+    let (number, mut linux) = console.vm("linux");
+    assert_eq!(console.show(), "console: linux is in the foreground (Ctrl-] h shows the keys)\nshell| early\n");
+    console.multiplexer.set_complete();
+    write(&mut linux, "bye");
+    console.multiplexer.ended(number, "qvm: linux ended");
+    let expected = "bye\nqvm: linux ended\nbulkhead: all VMs have ended; Ctrl-] q q powers off\n\
+        console: shell is in the foreground (Ctrl-] h shows the keys)\nbulkhead# ";
+    assert_eq!(console.show(), expected);
+    assert_eq!(console.press(b"x"), [Action::Wake(VmNumber::SHELL)]);
+    assert_eq!(shell.read(), Some(b'x'));
+    // Who comes now does not take the foreground from somebody who is typing.
+    let (_, mut hello) = console.vm("hello");
+    write(&mut hello, "hi\n");
+    assert_eq!(console.show(), "\nhello| hi\nbulkhead# ");
+}
+
+#[test]
+fn without_any_vm_the_script_ends_in_the_shell_and_a_batch_does_not() {
+    let mut console = Console::new();
+    console.multiplexer.set_complete();
+    let shell = console.multiplexer.shell();
+    print(shell, "bulkhead# ");
+    let shown = console.show();
+    assert!(shown.starts_with("bulkhead: all VMs have ended;"), "{shown}");
+    assert!(shown.ends_with("shell is in the foreground (Ctrl-] h shows the keys)\nbulkhead# "), "{shown}");
+    let mut console = Console::batch();
+    console.multiplexer.set_complete();
+    assert_eq!(console.show(), "bulkhead: all VMs have ended\n");
+    assert_eq!(console.press(b"\x1d0x"), [Action::None; 3]);
+}
+
+#[test]
+fn keys_go_between_the_vms_and_the_shell() {
+    let mut console = Console::new();
+    console.press(b"\x1ds");
+    assert_eq!(console.show(), "console: there is no shell\n");
+    let shell = console.multiplexer.shell();
+    let (linux, _) = console.vm("linux");
+    for (keys, number) in [(b"\x1d0x", VmNumber::SHELL), (b"\x1d1x", linux), (b"\x1dsx", VmNumber::SHELL)] {
+        assert_eq!(console.press(keys).last(), Some(&Action::Wake(number)));
+    }
+    assert_eq!(
+        console.press(b"\x1dnx\x1dnx")[2..],
+        [Action::Wake(linux), Action::None, Action::None, Action::Wake(VmNumber::SHELL)]
+    );
+    console.show();
+    console.press(b"\x1dl");
+    assert_eq!(console.show(), "console: 0* shell 1 linux\n");
+    // The shell is told of space as VMs are.
+    while shell.write(b'x') {}
+    let mut relieved = 0;
+    for _ in 0..100 {
+        let progress = console.multiplexer.step(&mut console.terminal, 256);
+        relieved += usize::from(progress.relieved.contains(VmNumber::SHELL));
+    }
+    assert_eq!((relieved, shell.space()), (1, stream::OUTPUT));
 }
