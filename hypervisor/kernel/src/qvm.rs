@@ -7,7 +7,7 @@
 use crate::compartment::{Compartment, Requests};
 use crate::sync::{Lock, Rank};
 use crate::thread::{self, Thread};
-use crate::{board, console, startup};
+use crate::{console, shell, startup};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -185,7 +185,9 @@ pub(crate) fn last_end(name: &str) -> Option<EndRecord> {
 
 /// Asks something of the VM that has this number on the console. From an interrupt, too.
 pub(crate) fn request(number: VmNumber, requests: Requests) {
-    if let Some(qvm) = QVMS.lock().iter().find(|qvm| qvm.number == number)
+    if number == VmNumber::SHELL {
+        shell::notify();
+    } else if let Some(qvm) = QVMS.lock().iter().find(|qvm| qvm.number == number)
         && let Some(compartment) = &*qvm.life.lock()
     {
         compartment.request(requests);
@@ -228,7 +230,7 @@ impl Qvm {
         }
         let line = end_line(&self.name, end);
         console::with(|multiplexer| multiplexer.ended(self.number, &line));
-        crate::shell::vm_ended();
+        shell::notify();
     }
 
     /// Sends it a signal.

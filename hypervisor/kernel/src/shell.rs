@@ -7,13 +7,14 @@ use crate::qvm::{self, Qvm};
 use crate::startup::{self, find_archive, print};
 use crate::thread::{self, Thread};
 use crate::{board, console};
+use alloc::collections::vec_deque::VecDeque;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt;
-use host::console::Multiplexer;
-use host::shell::{self, Command, CommandError, Signal};
+use core::fmt::{self, Write};
+use host::console::{Multiplexer, Stream};
+use host::shell::{self, Command, CommandError, Completions, Editor, Named, Signal};
 use qvmconf::Sources;
 use spin::Once;
 use types::Ticks;
@@ -22,13 +23,16 @@ use vdev::Cause;
 /// How long `shutdown` and `reset` wait for VMs that were asked to end, in microseconds.
 const PATIENCE: u64 = 10_000_000;
 
+/// Ctrl-C.
+const INTERRUPT: u8 = 0x03;
+
 static THREAD: Once<Arc<Thread>> = Once::new();
 
 /// Where a command's answer goes.
 type Output<'a> = &'a mut dyn fmt::Write;
 
-/// A VM has ended: whoever waits for it has a look.
-pub(crate) fn vm_ended() {
+/// A VM has ended, something was typed, or there is room for output again: the shell has a look.
+pub(crate) fn notify() {
     if let Some(thread) = THREAD.get() {
         thread::notify(thread);
     }
@@ -48,10 +52,75 @@ impl fmt::Write for Lines {
     }
 }
 
+/// The shell's end of the console, as long as somebody can type.
+struct Keyboard {
+    stream: &'static Stream,
+    /// What was typed while a command was carried out.
+    ahead: VecDeque<u8>,
+}
+
+impl Keyboard {
+    /// Fetches what has been typed. Says whether that is to end what goes on: Ctrl-C, which takes everything before along.
+    fn listen(&mut self) -> bool {
+        while let Some(byte) = self.stream.read() {
+            self.ahead.push_back(byte);
+        }
+        let interrupt = self.ahead.iter().rposition(|byte| *byte == INTERRUPT);
+        if let Some(end) = interrupt {
+            self.ahead.drain(..=end);
+        }
+        interrupt.is_some()
+    }
+
+    /// The next byte that was typed.
+    fn read(&mut self) -> Option<u8> {
+        self.ahead.pop_front().or_else(|| self.stream.read())
+    }
+
+    /// Sends bytes as they are, as fast as they are shown.
+    fn send(&self, bytes: &[u8]) {
+        for byte in bytes {
+            while !self.stream.write(*byte) {
+                console::answer_bell();
+                thread::sleep_until(Ticks::NEVER);
+            }
+        }
+        console::answer_bell();
+    }
+}
+
+impl fmt::Write for Keyboard {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for part in text.split_inclusive('\n') {
+            self.send(part.trim_end_matches('\n').as_bytes());
+            if part.ends_with('\n') {
+                self.send(b"\r\n");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What completion can choose from.
+struct Names;
+
+impl Completions for Names {
+    fn each(&self, named: Named, offer: &mut dyn FnMut(&str)) {
+        match named {
+            Named::Vm => qvm::all().iter().for_each(|qvm| offer(&qvm.name)),
+            Named::Vdev => board::factories().iter().for_each(|factory| offer(factory.name)),
+            Named::File => startup::archive().into_iter().for_each(|archive| archive.files().for_each(|(name, _)| offer(name))),
+        }
+    }
+}
+
 /// What the shell knows of the VMs that it has started.
 struct Shell {
     /// The threads that look after them.
     keepers: Vec<Arc<Thread>>,
+    batch: bool,
+    /// From when on somebody can type.
+    keyboard: Option<Keyboard>,
 }
 
 /// The first thread.
@@ -62,7 +131,7 @@ pub(crate) fn run() {
     if let Err(error) = console::start_thread() {
         log::error!("no memory for the console's thread ({error:?})");
     }
-    let mut shell = Shell { keepers: Vec::new() };
+    let mut shell = Shell { keepers: Vec::new(), batch: false, keyboard: None };
     match script() {
         Ok(steps) => {
             for step in &steps {
@@ -72,14 +141,14 @@ pub(crate) fn run() {
         Err(message) => {
             print(&format!("bulkhead: {message}"));
             // Whoever runs a batch learns of it by the machine's end.
-            console::with(Multiplexer::set_batch);
+            shell.carry_out(&Command::Batch, &mut Lines(String::new()));
         }
     }
     console::with(Multiplexer::set_complete);
-    loop {
-        shell.bury();
-        thread::sleep_until(Ticks::NEVER);
+    if !shell.batch && let Some(stream) = console::with(Multiplexer::shell) {
+        shell.keyboard = Some(Keyboard { stream, ahead: VecDeque::new() });
     }
+    shell.converse()
 }
 
 fn script() -> Result<Vec<shell::Step<'static>>, String> {
@@ -106,6 +175,7 @@ impl Shell {
                 console::with(|multiplexer| multiplexer.set_foreground(name));
             }
             Command::Batch => {
+                self.batch = true;
                 console::with(Multiplexer::set_batch);
             }
             Command::Log(level) => console::log().set_level(level),
@@ -115,6 +185,49 @@ impl Shell {
             Command::Help(word) => drop(shell::help(word, out)),
             _ => drop(writeln!(out, "shell: not yet")),
         }
+    }
+
+    /// Does what is typed, for ever.
+    fn converse(&mut self) -> ! {
+        let (mut editor, mut echo) = (Editor::default(), String::new());
+        editor.prompt(&mut echo);
+        loop {
+            if let Some(keyboard) = &self.keyboard {
+                keyboard.send(echo.as_bytes());
+                echo.clear();
+            }
+            match self.keyboard.as_mut().and_then(Keyboard::read) {
+                Some(byte) => {
+                    let line = editor.press(byte, &Names, &mut echo);
+                    if let Some(line) = line {
+                        self.obey(&echo, &line);
+                        echo.clear();
+                        editor.prompt(&mut echo);
+                    }
+                }
+                None => {
+                    self.bury();
+                    thread::sleep_until(Ticks::NEVER);
+                }
+            }
+        }
+    }
+
+    /// Does what a line says that was typed; `echo` comes first.
+    fn obey(&mut self, echo: &str, line: &str) {
+        let Some(keyboard) = &self.keyboard else { return };
+        let mut out = Keyboard { stream: keyboard.stream, ahead: VecDeque::new() };
+        out.send(echo.as_bytes());
+        match shell::read(line) {
+            Ok(Some(command)) => self.carry_out(&command, &mut out),
+            Ok(None) => {}
+            Err(error) => drop(writeln!(out, "{error}")),
+        }
+    }
+
+    /// Whether Ctrl-C was typed.
+    fn is_interrupted(&mut self) -> bool {
+        self.keyboard.as_mut().is_some_and(Keyboard::listen)
     }
 
     fn start(&mut self, qvm: &shell::Qvm<'_>) {
@@ -150,9 +263,9 @@ impl Shell {
         });
     }
 
-    /// Waits until `done` says so; looked at whenever a VM has ended.
+    /// Waits until `done` says so, which is looked at whenever a VM has ended, or until Ctrl-C.
     fn wait_until(&mut self, done: impl Fn() -> bool) {
-        while !done() {
+        while !done() && !self.is_interrupted() {
             thread::sleep_until(Ticks::NEVER);
         }
         self.bury();
@@ -162,7 +275,7 @@ impl Shell {
     fn sleep(&mut self, microseconds: u64, done: impl Fn() -> bool) {
         let ticks = el2::cpu::counter_frequency().map_or(Ticks(0), |frequency| frequency.microseconds(microseconds));
         let end = el2::cpu::counter().saturating_add(ticks);
-        while el2::cpu::counter() < end && !done() {
+        while el2::cpu::counter() < end && !done() && !self.is_interrupted() {
             thread::sleep_until(end);
         }
         self.bury();
