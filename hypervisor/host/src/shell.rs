@@ -1,11 +1,13 @@
 //! The shell: what the hypervisor is told to do, by its start-up script or by somebody at the console.
 //!
 //! Answers for: cutting lines into words ([`Word`]), the one table of commands with their arguments and help
-//! ([`Command`]), the script ([`parse`]), the line that is being typed ([`Editor`]). Does not answer for: carrying anything out, what a configuration says (`qvm` hands its words on as they
+//! ([`Command`]), the script ([`parse`]), the line that is being typed ([`Editor`]), and what reports look like
+//! ([`report`]). Does not answer for: carrying anything out, what a configuration says (`qvm` hands its words on as they
 //! are written), or whether there is a VM of some name: the kernel looks when a command's turn has come.
 
 mod command;
 mod editor;
+pub mod report;
 mod script;
 mod signal;
 mod words;

@@ -5,8 +5,8 @@
 //! which must always succeed. Nothing here allocates, takes a lock that could be held, or returns.
 
 use crate::address_space::{self, Image};
-use crate::{compartment, cpu};
 use crate::{board, console, interrupt};
+use crate::{compartment, cpu};
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, Ordering};

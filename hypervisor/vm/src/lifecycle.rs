@@ -63,7 +63,7 @@ impl State {
 
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::Described => "described",
             Self::Configured => "configured",
             Self::Starting => "starting",

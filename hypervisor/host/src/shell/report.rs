@@ -1,0 +1,292 @@
+//! What `pidin` and `top` show.
+//!
+//! Answers for: making lines of at most 80 characters out of what the kernel has counted. Does not answer for: counting.
+
+use alloc::{format, string::String};
+use core::fmt::{self, Write};
+use vm::lifecycle::State;
+
+/// Why guests are left, in the order of [`VmInfo::exits`].
+pub const REASONS: [&str; 6] = ["irq", "call", "mmio", "sysreg", "wfx", "other"];
+
+/// A VM, as it stands.
+#[derive(Clone, Copy, Debug)]
+pub struct VmInfo<'a> {
+    /// Its number on the console.
+    pub number: u8,
+    /// Its name.
+    pub name: &'a str,
+    /// Where it is in its life.
+    pub state: State,
+    /// How many vCPUs it has.
+    pub vcpus: usize,
+    /// Its RAM and ROM, in KiB.
+    pub memory: u64,
+    /// How often it has been restarted.
+    pub restarts: u32,
+    /// Since it was started last, in nanoseconds.
+    pub uptime: u64,
+    /// What its vCPUs have used of the CPUs since then, the hypervisor's work for them included, in nanoseconds.
+    pub cpu_time: u64,
+    /// How often its vCPUs have left the guest since then, by reason.
+    pub exits: [u64; REASONS.len()],
+}
+
+/// A thread, as it stands.
+#[derive(Clone, Copy, Debug)]
+pub struct ThreadInfo<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its VM's number on the console; `None` if it is the host's.
+    pub vm: Option<u8>,
+    /// Its priority.
+    pub priority: u8,
+    /// Its policy, by the letter that a configuration has for it: `r`, `f`, `s`.
+    pub policy: char,
+    /// What it does: `running`, `ready`, what it waits for.
+    pub state: &'a str,
+    /// The CPU where it runs or ran last.
+    pub cpu: u16,
+    /// What it has used of the CPUs, in nanoseconds.
+    pub cpu_time: u64,
+}
+
+/// Where the memory is, in KiB.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryInfo {
+    /// All RAM.
+    pub total: u64,
+    /// What nobody has.
+    pub free: u64,
+    /// What the hypervisor has for itself.
+    pub hypervisor: u64,
+    /// How much of that is its heap.
+    pub heap: u64,
+    /// How much of the heap is in use.
+    pub heap_used: u64,
+}
+
+/// `pidin`: a line for each VM, and one above.
+///
+/// # Errors
+/// If `out` fails.
+pub fn vms(vms: &[VmInfo<'_>], out: &mut dyn Write) -> fmt::Result {
+    out.write_str(" # STATE       VCPU   MEM RST   UPTIME CPU TIME NAME\n")?;
+    vms.iter().try_for_each(|vm| {
+        let VmInfo { number, name, state, vcpus, restarts, .. } = vm;
+        let (memory, uptime, used) = (memory(vm.memory), time(vm.uptime), time(vm.cpu_time));
+        writeln!(out, "{number:2} {state:11} {vcpus:4} {memory:>5} {restarts:3} {uptime:>8} {used:>8} {name}")
+    })
+}
+
+/// `pidin NAME`: the same for one VM, and how often it has left the guest.
+///
+/// # Errors
+/// If `out` fails.
+pub fn vm(vm: &VmInfo<'_>, out: &mut dyn Write) -> fmt::Result {
+    vms(core::slice::from_ref(vm), out)?;
+    out.write_str("exits:")?;
+    REASONS.iter().zip(vm.exits).try_for_each(|(reason, count)| write!(out, " {count} {reason}"))?;
+    out.write_str("\n")
+}
+
+/// `pidin threads`: a line for each thread, and one above.
+///
+/// # Errors
+/// If `out` fails.
+pub fn threads(threads: &[ThreadInfo<'_>], out: &mut dyn Write) -> fmt::Result {
+    out.write_str("VM PRIO STATE      CPU CPU TIME NAME\n")?;
+    threads.iter().try_for_each(|thread| {
+        let ThreadInfo { name, priority, policy, state, cpu, .. } = thread;
+        match thread.vm {
+            Some(number) => write!(out, "{number:2}")?,
+            None => out.write_str(" -")?,
+        }
+        writeln!(out, " {priority:3}{policy} {state:10} {cpu:3} {:>8} {name:.48}", time(thread.cpu_time))
+    })
+}
+
+/// `pidin memory`: where the memory is, the VMs' last.
+///
+/// # Errors
+/// If `out` fails.
+pub fn memory_map(memory: &MemoryInfo, vms: &[VmInfo<'_>], out: &mut dyn Write) -> fmt::Result {
+    let MemoryInfo { total, free, hypervisor, heap, heap_used } = memory;
+    writeln!(out, "       KiB\n{total:10} RAM\n{free:10} free")?;
+    writeln!(out, "{hypervisor:10} hypervisor ({heap} heap, {heap_used} of it in use)")?;
+    vms.iter().try_for_each(|vm| writeln!(out, "{:10} {}", vm.memory, vm.name))
+}
+
+/// `top`: what VMs have done between two looks at them, `nanoseconds` apart: per cent of a CPU, and exits a second. A VM
+/// that was not there before, or has been restarted, has begun with nothing.
+///
+/// # Errors
+/// If `out` fails.
+pub fn top(before: &[VmInfo<'_>], now: &[VmInfo<'_>], nanoseconds: u64, out: &mut dyn Write) -> fmt::Result {
+    out.write_str(" CPU%")?;
+    REASONS.iter().try_for_each(|reason| write!(out, " {reason:>6}"))?;
+    out.write_str(" NAME\n")?;
+    now.iter().try_for_each(|vm| {
+        let same =
+            |other: &&VmInfo<'_>| (other.number, other.name, other.restarts) == (vm.number, vm.name, vm.restarts);
+        let before = before.iter().find(same);
+        let permille = rate(vm.cpu_time, before.map_or(0, |before| before.cpu_time), 1000, nanoseconds);
+        match permille {
+            0..=9999 => write!(out, "{:3}.{}", permille / 10, permille % 10)?,
+            _ => write!(out, "{:5}", permille / 10)?,
+        }
+        let exits = before.map_or([0; REASONS.len()], |before| before.exits);
+        vm.exits.iter().zip(exits).try_for_each(|(now, before)| {
+            match rate(*now, before, 1_000_000_000, nanoseconds) {
+                rate @ 0..=999_999 => write!(out, " {rate:6}"),
+                rate => write!(out, " {:5}k", rate / 1000),
+            }
+        })?;
+        writeln!(out, " {}", vm.name)
+    })
+}
+
+/// How much came in `nanoseconds`, for each `unit` of them.
+fn rate(now: u64, before: u64, unit: u64, nanoseconds: u64) -> u64 {
+    let came = u128::from(now.saturating_sub(before)).saturating_mul(u128::from(unit));
+    let rate = came.checked_div(u128::from(nanoseconds)).unwrap_or(0);
+    u64::try_from(rate).unwrap_or(u64::MAX)
+}
+
+/// Five characters at most, up to 9999 GiB.
+fn memory(kibibytes: u64) -> String {
+    match kibibytes {
+        0..=9999 => format!("{kibibytes}K"),
+        0..=10_238_976 => format!("{}M", kibibytes >> 10),
+        _ => format!("{}G", kibibytes >> 20),
+    }
+}
+
+/// Eight characters at most, up to 99 hours: seconds as long as they are few, then hours, minutes and seconds.
+fn time(nanoseconds: u64) -> String {
+    let seconds = nanoseconds / 1_000_000_000;
+    if seconds < 1000 {
+        format!("{seconds}.{:03}", nanoseconds / 1_000_000 % 1000)
+    } else {
+        format!("{}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINUX: VmInfo<'static> = VmInfo {
+        number: 1,
+        name: "linux",
+        state: State::Running,
+        vcpus: 2,
+        memory: 128 << 10,
+        restarts: 0,
+        uptime: 12_345_678_900,
+        cpu_time: 3_210_000_000,
+        exits: [10, 20, 30, 40, 50, 6],
+    };
+    const LONG: VmInfo<'static> = VmInfo {
+        number: 63,
+        name: "a-name-of-32-characters-and-more",
+        state: State::Terminating,
+        vcpus: 16,
+        memory: 24 << 20,
+        restarts: 999,
+        uptime: 359_999_000_000_000,
+        cpu_time: 1_000_000_000_000,
+        exits: [u64::MAX; 6],
+    };
+
+    fn text(report: impl FnOnce(&mut dyn Write) -> fmt::Result) -> String {
+        let mut text = String::new();
+        report(&mut text).unwrap();
+        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
+        text
+    }
+
+    #[test]
+    fn pidin_shows_a_line_for_each_vm() {
+        let expected = "
+ # STATE       VCPU   MEM RST   UPTIME CPU TIME NAME
+ 1 running        2  128M   0   12.345    3.210 linux
+63 terminating   16   24G 999 99:59:59  0:16:40 a-name-of-32-characters-and-more
+";
+        assert_eq!(text(|out| vms(&[LINUX, LONG], out)), expected[1..]);
+        let expected = "
+ # STATE       VCPU   MEM RST   UPTIME CPU TIME NAME
+ 1 running        2  128M   0   12.345    3.210 linux
+exits: 10 irq 20 call 30 mmio 40 sysreg 50 wfx 6 other
+";
+        assert_eq!(text(|out| vm(&LINUX, out)), expected[1..]);
+    }
+
+    #[test]
+    fn pidin_threads_shows_whose_they_are_and_what_they_do() {
+        let host = ThreadInfo {
+            name: "console",
+            vm: None,
+            priority: 40,
+            policy: 'r',
+            state: "blocked",
+            cpu: 0,
+            cpu_time: 1_500_000,
+        };
+        let long = "a-name-of-32-characters-and-more/vcpu15";
+        let vcpu =
+            ThreadInfo { name: long, vm: Some(63), priority: 255, policy: 'f', state: "running", cpu: 15, ..host };
+        let expected = "
+VM PRIO STATE      CPU CPU TIME NAME
+ -  40r blocked      0    0.001 console
+63 255f running     15    0.001 a-name-of-32-characters-and-more/vcpu15
+";
+        assert_eq!(text(|out| threads(&[host, vcpu], out)), expected[1..]);
+    }
+
+    #[test]
+    fn pidin_memory_says_who_has_it() {
+        let memory = MemoryInfo { total: 1 << 20, free: 800_000, hypervisor: 2048, heap: 512, heap_used: 300 };
+        let expected = "
+       KiB
+   1048576 RAM
+    800000 free
+      2048 hypervisor (512 heap, 300 of it in use)
+    131072 linux
+";
+        assert_eq!(text(|out| memory_map(&memory, &[LINUX], out)), expected[1..]);
+    }
+
+    #[test]
+    fn top_shows_what_has_come_since() {
+        let now = VmInfo { cpu_time: LINUX.cpu_time + 1_999_000_000, exits: [10, 1020, 31, 4_000_040, 50, 6], ..LINUX };
+        let expected = "
+ CPU%    irq   call   mmio sysreg    wfx  other NAME
+ 99.9      0    500      0  2000k      0      0 linux
+";
+        assert_eq!(text(|out| top(&[LINUX], &[now], 2_000_000_000, out)), expected[1..]);
+        // It has been started anew in between, and what is counted begins with nothing.
+        let again = VmInfo { restarts: 1, cpu_time: 500_000_000, exits: [1, 0, 0, 0, 0, 2], ..LINUX };
+        let expected = "
+ CPU%    irq   call   mmio sysreg    wfx  other NAME
+ 50.0      1      0      0      0      0      2 linux
+";
+        assert_eq!(text(|out| top(&[LINUX], &[again], 1_000_000_000, out)), expected[1..]);
+        assert_eq!(text(|out| top(&[], &[again], 0, out)).lines().nth(1).unwrap().trim_start().get(..3), Some("0.0"));
+        text(|out| {
+            top(&[], &[VmInfo { exits: [99_999_999; 6], cpu_time: 15_999_000_000, ..LONG }], 1_000_000_000, out)
+        });
+    }
+
+    #[test]
+    fn sizes_and_times_keep_to_their_columns() {
+        for (kibibytes, shown) in
+            [(4, "4K"), (9999, "9999K"), (10_240, "10M"), (10_238_976, "9999M"), (10_485_760, "10G")]
+        {
+            assert_eq!(memory(kibibytes), shown);
+        }
+        for (seconds, shown) in [(0, "0.000"), (999, "999.000"), (1000, "0:16:40"), (360_000, "100:00:00")] {
+            assert_eq!(time(seconds * 1_000_000_000), shown);
+        }
+    }
+}
