@@ -23,6 +23,7 @@ mod layers;
 mod lexical;
 mod qemu;
 mod setup;
+mod soak;
 mod symbols;
 mod test;
 mod workspace;
@@ -46,6 +47,8 @@ enum Task {
     Layers,
     /// Run every test there is, or those with FILTER in their name
     Test(test::Arguments),
+    /// Start, kill and restart VMs for hours, and count what is lost
+    Soak(soak::Arguments),
     /// Measure the budgets of the design, beside the bare machine
     Bench(bench::Arguments),
     /// Install what is missing: Rust target, QEMU, debugger, Linux guest
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Task::Check(arguments) => check::run(&arguments),
         Task::Layers => layers::run(),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Soak(arguments) => soak::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Setup => setup::run(),
     };

@@ -23,6 +23,7 @@ mod host;
 mod interface;
 mod linux;
 pub(crate) mod machine;
+pub(crate) mod ordeals;
 
 use machine::Case;
 
@@ -100,6 +101,7 @@ fn all() -> Result<Vec<Test>> {
     let mut tests = host::tests()?;
     tests.extend(guests::tests());
     tests.extend(interface::tests());
+    tests.extend(ordeals::tests());
     tests.extend(linux::tests());
     Ok(tests)
 }

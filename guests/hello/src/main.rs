@@ -1,6 +1,7 @@
 //! The smallest guest: says who and where it is, counts a few timer interrupts, and powers off.
 //!
-//! With the word `forever` among its arguments it stays, with a line every ten seconds, as company for other VMs.
+//! With the word `forever` among its arguments it stays, with a line every ten seconds, as company for other VMs; with
+//! `ticks=NUMBER` it counts so many.
 
 #![no_std]
 #![no_main]
@@ -35,8 +36,9 @@ fn main(machine: &'static Machine) {
     Timer::Virtual.arm(timer::now() + PERIOD.load(Ordering::Relaxed));
     unmask_irq();
 
+    let ticks = machine.numeric_argument("ticks").unwrap_or(TICKS);
     let mut seen = 0;
-    while forever || seen < TICKS {
+    while forever || seen < ticks {
         wfi();
         let count = COUNT.load(Ordering::Relaxed);
         if count != seen {

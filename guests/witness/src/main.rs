@@ -1,10 +1,10 @@
 //! A guest that notices when its neighbours disturb it.
 //!
 //! Answers for: a periodic timer, with every tick that came a whole period late or not at all; sums over memory that nobody
-//! else may touch; a line on both from time to time. Does not answer for: who the neighbours are.
+//! else may touch, a part at each tick; a line on both from time to time. Does not answer for: who the neighbours are.
 //!
 //! `period=MICROSECONDS` (1000), `report=TICKS` (1000) between two lines, `reports=NUMBER` after which it powers off; without
-//! that it stays.
+//! that it stays. `busy`: it does not wait between two ticks, but goes on summing.
 
 #![no_std]
 #![no_main]
@@ -13,7 +13,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest_rt::gic::Gic;
 use guest_rt::machine::Machine;
-use guest_rt::registers::unmask_irq;
+use guest_rt::registers::{unmask_irq, wfi};
 use guest_rt::timer::{self, Timer};
 use guest_rt::{entry, exceptions, println};
 
@@ -22,8 +22,9 @@ entry!(main);
 const PERIOD_MICROSECONDS: u64 = 1000;
 const REPORT_TICKS: u64 = 1000;
 
-/// Words of the memory that is watched: 64 KiB.
+/// Words of the memory that is watched: 64 KiB, in parts that are summed one at a time.
 const WORDS: usize = 8192;
+const PART: usize = 256;
 static WATCHED: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
 
 static PERIOD: AtomicU64 = AtomicU64::new(0);
@@ -36,6 +37,7 @@ fn main(machine: &'static Machine) {
     let report = argument("report", REPORT_TICKS).max(1);
     let reports = argument("reports", u64::MAX);
     PERIOD.store(timer::ticks(argument("period", PERIOD_MICROSECONDS)).max(1), Ordering::Relaxed);
+    let busy = machine.has_argument("busy");
     let expected = fill();
 
     // SAFETY: interrupts are still masked on this CPU, and no other runs.
@@ -46,31 +48,36 @@ fn main(machine: &'static Machine) {
 
     let (mut sums, mut wrong, mut told) = (0_u64, 0_u64, 0_u64);
     while told < reports {
-        sums += 1;
-        wrong += u64::from(sum() != expected);
-        let ticks = TICKS.load(Ordering::Relaxed);
-        if ticks >= (told + 1) * report {
-            told += 1;
-            let late = LATEST.load(Ordering::Relaxed) * 1_000_000 / timer::frequency().max(1);
-            let missed = MISSED.load(Ordering::Relaxed);
-            println!("witness: {ticks} ticks, {missed} missed, late {late} us at most; {sums} sums, {wrong} wrong");
+        for (part, expected) in WATCHED.chunks(PART).zip(&expected) {
+            if !busy {
+                wfi();
+            }
+            sums += 1;
+            wrong += u64::from(sum(part) != *expected);
+            let ticks = TICKS.load(Ordering::Relaxed);
+            if ticks >= (told + 1) * report {
+                told += 1;
+                let late = LATEST.load(Ordering::Relaxed) * 1_000_000 / timer::frequency().max(1);
+                let missed = MISSED.load(Ordering::Relaxed);
+                println!("witness: {ticks} ticks, {missed} missed, late {late} us at most; {sums} sums, {wrong} wrong");
+            }
         }
     }
     Timer::Virtual.stop();
 }
 
-/// Fills the memory with what nobody would write there, and says what its sum is.
-fn fill() -> u64 {
+/// Fills the memory with what nobody would write there, and says what the sums of its parts are.
+fn fill() -> [u64; WORDS / PART] {
     let mut value = 0x9e37_79b9_7f4a_7c15_u64;
     for word in &WATCHED {
         value = value.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
         word.store(value, Ordering::Relaxed);
     }
-    sum()
+    core::array::from_fn(|part| WATCHED.chunks(PART).nth(part).map_or(0, sum))
 }
 
-fn sum() -> u64 {
-    WATCHED.iter().fold(0, |sum, word| sum.rotate_left(1) ^ word.load(Ordering::Relaxed))
+fn sum(part: &[AtomicU64]) -> u64 {
+    part.iter().fold(0, |sum, word| sum.rotate_left(1) ^ word.load(Ordering::Relaxed))
 }
 
 /// Every interrupt is the timer's. The next tick is a period after this one was due, unless that has passed as well.

@@ -12,6 +12,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use arrayvec::ArrayString;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use host::console::{Stream, VmNumber};
 use host::shell::Signal;
@@ -59,8 +60,11 @@ pub(crate) struct Qvm {
 
 static QVMS: Lock<Vec<Arc<Qvm>>> = Lock::new(Rank::Qvms, Vec::new());
 
+/// A VM's name (`vm::config` allows no longer ones).
+type Name = ArrayString<32>;
+
 /// The last VMs that have ended, with how they did.
-static ENDED: Lock<Vec<(String, EndRecord)>> = Lock::new(Rank::Qvms, Vec::new());
+static ENDED: Lock<Vec<(Name, EndRecord)>> = Lock::new(Rank::Qvms, Vec::new());
 
 /// Numbers of VMs in use.
 static NUMBERS: Lock<u128> = Lock::new(Rank::Numbers, 0);
@@ -88,12 +92,8 @@ impl Drop for Number {
 }
 
 /// Starts a VM: puts it on the console and gives it a thread that looks after it, which is returned.
-pub(crate) fn start(configuration: Configuration, sources: Sources) -> Option<Arc<Thread>> {
+pub(crate) fn start(configuration: Configuration, sources: Sources) -> Option<(Arc<Qvm>, Arc<Thread>)> {
     let name = configuration.description.name.clone();
-    if with_name(&name, |_| ()).is_some() {
-        refuse(&name, Cause::Fatal, "there is a VM of that name already");
-        return None;
-    }
     let Some(id) = Number::new() else {
         refuse(&name, Cause::Fatal, "too many VMs");
         return None;
@@ -119,7 +119,7 @@ pub(crate) fn start(configuration: Configuration, sources: Sources) -> Option<Ar
     QVMS.lock().push(Arc::clone(&qvm));
     let mine = Arc::clone(&qvm);
     match thread::spawn(format!("qvm {}", qvm.name), startup::host_parameters(startup::PRIORITY), move || keep(&mine)) {
-        Ok(thread) => Some(thread),
+        Ok(thread) => Some((qvm, thread)),
         Err(error) => {
             qvm.leave(&EndRecord::new(Cause::Fatal, None, None, format_args!("no thread: {error:?}")));
             None
@@ -167,10 +167,9 @@ pub(crate) fn report_memory(vm: &str, does: &str) {
     );
 }
 
-/// Does something with the VM of that name.
-pub(crate) fn with_name<R>(name: &str, work: impl FnOnce(&Arc<Qvm>) -> R) -> Option<R> {
-    let qvm = QVMS.lock().iter().find(|qvm| qvm.name == name).cloned();
-    qvm.map(|qvm| work(&qvm))
+/// Those of that name: nobody keeps two VMs from having the same.
+pub(crate) fn named(name: &str) -> Vec<Arc<Qvm>> {
+    all().into_iter().filter(|qvm| qvm.name == name).collect()
 }
 
 /// All of them.
@@ -180,7 +179,7 @@ pub(crate) fn all() -> Vec<Arc<Qvm>> {
 
 /// How the last VM of that name ended.
 pub(crate) fn last_end(name: &str) -> Option<EndRecord> {
-    ENDED.lock().iter().rev().find(|(ended, _)| ended == name).map(|(_, end)| end.clone())
+    ENDED.lock().iter().rev().find(|(ended, _)| &**ended == name).map(|(_, end)| end.clone())
 }
 
 /// Asks something of the VM that has this number on the console. From an interrupt, too.
@@ -226,11 +225,16 @@ impl Qvm {
             if ended.len() >= MEMORY {
                 ended.remove(0);
             }
-            ended.push((self.name.clone(), end.clone()));
+            ended.push((Name::from(&self.name).unwrap_or_default(), end.clone()));
         }
         let line = end_line(&self.name, end);
         console::with(|multiplexer| multiplexer.ended(self.number, &line));
         shell::notify();
+    }
+
+    /// Whether it has ended for good.
+    pub(crate) fn has_left(&self) -> bool {
+        !QVMS.lock().iter().any(|other| core::ptr::eq(&**other, self))
     }
 
     /// Sends it a signal.

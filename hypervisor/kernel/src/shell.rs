@@ -237,11 +237,10 @@ impl Shell {
         };
         match startup::read(&qvm.parts, &mut sources, missing) {
             Ok(configuration) => {
-                let name = configuration.description.name.clone();
-                if let Some(keeper) = qvm::start(configuration, sources) {
+                if let Some((vm, keeper)) = qvm::start(configuration, sources) {
                     self.keepers.push(keeper);
                     if !qvm.background {
-                        self.wait_until(|| qvm::with_name(&name, |_| ()).is_none());
+                        self.wait_until(|| vm.has_left());
                     }
                 }
             }
@@ -286,11 +285,11 @@ impl Shell {
             return self.wait_until(|| qvm::all().is_empty());
         }
         for name in names {
-            if qvm::with_name(name, |_| ()).is_some() {
-                self.wait_until(|| qvm::with_name(name, |_| ()).is_none());
-            } else if qvm::last_end(name).is_none() {
+            let vms = qvm::named(name);
+            if vms.is_empty() && qvm::last_end(name).is_none() {
                 unknown(name, out);
             }
+            self.wait_until(|| vms.iter().all(|vm| vm.has_left()));
         }
     }
 
@@ -313,20 +312,21 @@ fn unknown(name: &str, out: Output<'_>) {
     let _ = writeln!(out, "shell: there is no VM `{name}`");
 }
 
-/// Does something with the VM of that name, or says that there is none.
-fn with_vm(name: &str, out: Output<'_>, work: impl FnOnce(&Arc<Qvm>, Output<'_>)) {
-    match qvm::with_name(name, Arc::clone) {
-        Some(qvm) => work(&qvm, out),
-        None => unknown(name, out),
+/// Does something with the VMs of that name, or says that there is none.
+fn with_vms(name: &str, out: Output<'_>, mut work: impl FnMut(&Qvm, Output<'_>)) {
+    let vms = qvm::named(name);
+    if vms.is_empty() {
+        unknown(name, out);
     }
+    vms.iter().for_each(|vm| work(vm, out));
 }
 
 fn slay(name: &str, signal: Signal, out: Output<'_>) {
-    with_vm(name, out, |qvm, _| qvm.signal(signal));
+    with_vms(name, out, |qvm, _| qvm.signal(signal));
 }
 
 fn pause(name: &str, pause: bool, out: Output<'_>) {
-    with_vm(name, out, |qvm, out| {
+    with_vms(name, out, |qvm, out| {
         let complaint = match (qvm.pause(pause), pause) {
             (Some(false), _) => return,
             (Some(true), true) => "is paused already",

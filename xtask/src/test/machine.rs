@@ -24,14 +24,14 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(180);
 const TAIL: usize = 2500;
 
 /// One test on emulated machines.
-pub(super) struct Case<'a> {
+pub(crate) struct Case<'a> {
     folder: PathBuf,
     log: &'a Path,
     board: Option<&'a Board>,
 }
 
 /// How a machine that ran for a script has ended.
-pub(super) struct Ran {
+pub(crate) struct Ran {
     /// The exit status that `cargo xtask qemu --batch` would have.
     pub(super) status: u8,
     /// All that it printed.
@@ -63,7 +63,7 @@ impl Ran {
 }
 
 impl<'a> Case<'a> {
-    pub(super) fn new(name: &str, log: &'a Path, board: Option<&'a Board>) -> Result<Case<'a>> {
+    pub(crate) fn new(name: &str, log: &'a Path, board: Option<&'a Board>) -> Result<Case<'a>> {
         // One below `target/test`, so that `../../guests/hello.elf` is where the guests are.
         let folder = target().join("test").join(name.replace('/', "-"));
         fs::create_dir_all(&folder)?;
@@ -92,7 +92,19 @@ impl<'a> Case<'a> {
 
     /// Boots with this archive, whatever is in it, in which a batch of VMs with these names is to be started.
     pub(super) fn boot(&self, machine: &Machine, archive: &Path, names: &[&str], limit: Duration) -> Result<Ran> {
-        let board = self.board()?;
+        self.boot_on(None, machine, archive, names, limit)
+    }
+
+    /// The same with the image of another board.
+    pub(super) fn boot_on(
+        &self,
+        board: Option<&Board>,
+        machine: &Machine,
+        archive: &Path,
+        names: &[&str],
+        limit: Duration,
+    ) -> Result<Ran> {
+        let board = board.map_or_else(|| self.board(), Ok)?;
         let mut command = machine.boot(&board.image, archive);
         let log = self.log(&mut command)?;
         let mut output = Tee { log, copy: Vec::new() };
@@ -215,7 +227,7 @@ impl Session {
 }
 
 /// Adds the end of a log to an error.
-pub(super) fn with_tail(error: anyhow::Error, log: &Path) -> anyhow::Error {
+pub(crate) fn with_tail(error: anyhow::Error, log: &Path) -> anyhow::Error {
     let Ok(content) = fs::read(log) else { return error };
     let tail = content.get(content.len().saturating_sub(TAIL)..).unwrap_or_default();
     anyhow!("{error:#}\n... {}", String::from_utf8_lossy(tail).trim_end().replace('\n', "\n    "))

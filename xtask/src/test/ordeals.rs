@@ -1,0 +1,369 @@
+//! Lives and deaths of VMs, again and again: a few times in `cargo xtask test`, thousands of times in `cargo xtask soak`.
+//!
+//! Answers for: scripts that start, kill and restart VMs, beside a witness that must not notice; and for counting what is
+//! missing afterwards. The hypervisor says after each VM what it has of its memory (`log debug`): that must be the same
+//! after the last as after the first.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::Test;
+use super::machine::{Case, Ran};
+use crate::artifacts::{self, Board, Profile};
+use crate::qemu::machine::Machine;
+use crate::setup;
+use crate::workspace::{root, target};
+
+/// The board whose image has `vdev faulty`.
+const FAULTY: &str = "faulty";
+/// Ways in which `vdev faulty` fails, by the number that the guest writes.
+const WAYS: [&str; 3] = ["panic", "abort", "overflow"];
+/// What one life may take in all, in seconds, the machine's start included.
+const SECONDS_FOR_A_LIFE: u64 = 20;
+
+/// One kind of trouble.
+pub(crate) struct Ordeal {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    /// How often in a test, and how often in a soak.
+    short: usize,
+    pub(crate) full: usize,
+    run: fn(&Case, usize) -> Result<Figures>,
+}
+
+/// What came of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Figures {
+    /// VMs that have ended as they should.
+    pub(crate) ends: usize,
+    /// KiB of RAM, and bytes of the hypervisor's heap, that did not come back.
+    pub(crate) lost: (i64, i64),
+    /// Ticks that the witness counted, and how many of them were a period late.
+    pub(crate) ticks: u64,
+    pub(crate) missed: u64,
+}
+
+/// All of them, the shortest first.
+pub(crate) const ORDEALS: &[Ordeal] = &[
+    Ordeal {
+        name: "failures",
+        about: "a vdev panics, faults and overflows its stack; a neighbour does not notice",
+        short: 30,
+        full: 1000,
+        run: failures,
+    },
+    Ordeal { name: "together", about: "64 VMs at once on 2 CPUs", short: 64, full: 64, run: together },
+    Ordeal { name: "hello", about: "one short VM after the other", short: 100, full: 10_000, run: hello },
+    Ordeal { name: "kills", about: "power cuts at any moment of a VM's life", short: 24, full: 2000, run: kills },
+    Ordeal { name: "linux", about: "one Linux boot after the other", short: 3, full: 1000, run: linux },
+];
+
+impl Ordeal {
+    /// Goes through it so many times. Fails if anything is lost, or the witness has missed a tick.
+    pub(crate) fn endure(&self, case: &Case, times: usize) -> Result<Figures> {
+        let figures = (self.run)(case, times)?;
+        if figures.ends != times {
+            bail!("{} of {times} VMs ended as they should", figures.ends);
+        }
+        Ok(figures)
+    }
+
+    pub(crate) fn judge(figures: &Figures) -> Result<()> {
+        if figures.lost != (0, 0) {
+            bail!("{} KiB of RAM and {} bytes of the heap are lost", figures.lost.0, figures.lost.1);
+        }
+        if figures.missed != 0 {
+            bail!("the neighbour missed {} of {} ticks", figures.missed, figures.ticks);
+        }
+        Ok(())
+    }
+}
+
+/// The tests of this file.
+pub(super) fn tests() -> Vec<Test> {
+    let ordeal = |ordeal: &'static Ordeal| {
+        Test::hypervisor(format!("ordeal/{}", ordeal.name), ordeal.about, |case| {
+            Ordeal::judge(&ordeal.endure(case, ordeal.short)?)
+        })
+    };
+    ORDEALS.iter().map(ordeal).collect()
+}
+
+/// A boot archive in the making.
+struct Scene {
+    script: String,
+    files: Vec<(String, Vec<u8>)>,
+}
+
+impl Scene {
+    /// A batch that says what it has of its memory.
+    fn new() -> Scene {
+        Scene { script: "batch\nlog debug\n".into(), files: Vec::new() }
+    }
+
+    fn line(&mut self, line: impl AsRef<str>) -> &mut Scene {
+        self.script.push_str(line.as_ref());
+        self.script.push('\n');
+        self
+    }
+
+    fn guest(&mut self, name: &str) -> Result<&mut Scene> {
+        let path = target().join("guests").join(format!("{name}.elf"));
+        let content = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        self.files.push((format!("{name}.elf"), content));
+        Ok(self)
+    }
+
+    /// The configuration `NAME.qvmconf` of a bare-metal guest.
+    fn vm(&mut self, name: &str, guest: &str, memory: &str, more: &str) -> Result<&mut Scene> {
+        if !self.files.iter().any(|(file, _)| *file == format!("{guest}.elf")) {
+            self.guest(guest)?;
+        }
+        let text = format!(
+            "system {name}\nram 0x80000000,{memory}\nload {guest}.elf\nvdev pl011 loc 0x1c090000 intr gic:37\n{more}\n"
+        );
+        self.files.push((format!("{name}.qvmconf"), text.into_bytes()));
+        Ok(self)
+    }
+
+    /// The configuration of a Linux guest that runs `commands` and powers off.
+    fn linux(&mut self, vcpus: usize, commands: &str) -> Result<&mut Scene> {
+        setup::linux_guest()?;
+        for (name, path) in [("Image", setup::LINUX_IMAGE), ("initramfs", setup::LINUX_INITRAMFS)] {
+            self.files.push((name.into(), fs::read(root().join(path))?));
+        }
+        let text = format!(
+            "system linux\nram 0x80000000,256M\n{}load Image\ninitrd load initramfs\n\
+             cmdline \"console=ttyAMA0 quiet bulkhead.run=\\\"{commands}\\\"\"\nvdev pl011 loc 0x1c090000 intr gic:37\n",
+            "cpu\n".repeat(vcpus)
+        );
+        self.files.push(("linux.qvmconf".into(), text.into_bytes()));
+        Ok(self)
+    }
+
+    /// The witness, in the background from the beginning, at a higher priority than everybody else.
+    fn witness(&mut self) -> Result<&mut Scene> {
+        self.vm("witness", "witness", "2M", "cmdline \"report=100\"\ncpu sched 30")?.line("qvm @witness.qvmconf &");
+        Ok(self)
+    }
+
+    fn run(&self, case: &Case, machine: &Machine, board: Option<&Board>, lives: usize) -> Result<Ran> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let script = (String::from("startup"), self.script.clone().into_bytes());
+        for (name, content) in [&script].into_iter().chain(&self.files) {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(content.len() as u64);
+            builder.append_data(&mut header, name, content.as_slice())?;
+        }
+        let archive = case.file("boot.tar", builder.into_inner()?)?;
+        case.boot_on(board, machine, &archive, &[], Duration::from_secs(60 + SECONDS_FOR_A_LIFE * lives as u64))
+    }
+}
+
+/// The machine in whose time nothing but instructions counts.
+fn counting() -> Machine {
+    Machine { count_instructions: true, memory: "512M".into(), ..Machine::default() }
+}
+
+fn faulty() -> Result<&'static Board> {
+    static BUILT: OnceLock<Option<Board>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| artifacts::build(Some(FAULTY), &[], Profile::Release).ok().flatten());
+    built.as_ref().context("the board `faulty` cannot be built")
+}
+
+/// How many VMs of this name have ended with this code.
+fn ends(ran: &Ran, name: &str, code: u8) -> usize {
+    let start = format!("qvm: {name} ended: code {code} (");
+    ran.text.lines().filter(|line| line.starts_with(&start)).count()
+}
+
+/// What is free, in KiB, and what of the heap is in use, in bytes, each time that a VM of this name is gone.
+fn left(ran: &Ran, name: &str) -> Vec<(i64, i64)> {
+    let marker = format!("debug: {name} is gone: ");
+    let numbers = |line: &str| {
+        let rest = line.split_once(&marker)?.1;
+        let free = rest.split_once(" of ")?.0.parse().ok()?;
+        let used = rest.split_once(" KiB heap, ")?.1.split_once(" bytes")?.0.parse().ok()?;
+        Some((free, used))
+    };
+    ran.text.lines().filter_map(numbers).collect()
+}
+
+/// What is missing after the last VM of this name that was there after the second: the first still finds things to be made
+/// that stay.
+fn lost(ran: &Ran, name: &str) -> Result<(i64, i64)> {
+    let left = left(ran, name);
+    match (left.get(1), left.last()) {
+        (Some((free, used)), Some((last_free, last_used))) => Ok((free - last_free, last_used - used)),
+        _ => bail!("too little is said of memory"),
+    }
+}
+
+/// What the witness has counted: ticks, and those it missed.
+fn witnessed(ran: &Ran) -> Result<(u64, u64)> {
+    let last = ran.of("witness").filter(|line| line.starts_with("witness: ")).last().context("the witness is silent")?;
+    if !last.ends_with(" 0 wrong") {
+        bail!("somebody has written to the witness's memory: {last}");
+    }
+    let number = |word: &str| {
+        let before = last.split_once(word)?.0;
+        before.rsplit(' ').next()?.parse().ok()
+    };
+    number(" ticks").zip(number(" missed")).with_context(|| format!("not understood: {last}"))
+}
+
+fn failures(case: &Case, times: usize) -> Result<Figures> {
+    let mut scene = Scene::new();
+    scene.witness()?;
+    for (number, way) in WAYS.iter().enumerate() {
+        let more = format!("cmdline \"faulty how={}\"\nvdev faulty loc 0x1c100000", number + 1);
+        scene.vm(way, "abuser", "2M", &more)?;
+    }
+    for way in WAYS.iter().cycle().take(times) {
+        scene.line(format!("qvm @{way}.qvmconf"));
+    }
+    scene.line("sleep 0.2").line("slay -s QUIT witness");
+    let ran = scene.run(case, &counting(), Some(faulty()?), times)?;
+    let (ticks, missed) = witnessed(&ran)?;
+    let ends = WAYS.iter().map(|way| ends(&ran, way, 6)).sum();
+    Ok(Figures { ends, lost: lost(&ran, WAYS[0])?, ticks, missed })
+}
+
+fn hello(case: &Case, times: usize) -> Result<Figures> {
+    let mut scene = Scene::new();
+    scene.witness()?.vm("hello", "hello", "2M", "cmdline \"ticks=0\"")?;
+    for _ in 0..times {
+        scene.line("qvm @hello.qvmconf");
+    }
+    scene.line("sleep 0.2").line("slay -s QUIT witness");
+    let ran = scene.run(case, &counting(), None, times)?;
+    let (ticks, missed) = witnessed(&ran)?;
+    Ok(Figures { ends: ends(&ran, "hello", 0), lost: lost(&ran, "hello")?, ticks, missed })
+}
+
+/// All at once, twice: after the second time there must be as much as after the first.
+fn together(case: &Case, times: usize) -> Result<Figures> {
+    let mut scene = Scene::new();
+    scene.vm("hello", "hello", "2M", "")?;
+    for _ in 0..2 {
+        for number in 1..=times {
+            scene.line(format!("qvm @hello.qvmconf system hello{number} &"));
+        }
+        scene.line("wait").line("sleep 0.1").line("qvm @hello.qvmconf");
+    }
+    let ran = scene.run(case, &counting(), None, 2 * times)?;
+    let all = (1..=times).map(|number| ends(&ran, &format!("hello{number}"), 0)).sum::<usize>();
+    let left = left(&ran, "hello");
+    let [(free, used), (last_free, last_used)] = left.as_slice() else { bail!("too little is said of memory") };
+    Ok(Figures { ends: all / 2, lost: (free - last_free, last_used - used), ticks: 0, missed: 0 })
+}
+
+/// Numbers that look random and are the same each time (Vigna, "An experimental exploration of Marsaglia's xorshift
+/// generators").
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % limit
+    }
+}
+
+/// Linux while it boots, with four vCPUs to switch on, and a guest that does what it may not: each is cut off somewhere in
+/// its life.
+fn kills(case: &Case, times: usize) -> Result<Figures> {
+    let mut scene = Scene::new();
+    scene.witness()?.vm("abuser", "abuser", "4M", "cpu cpu")?.vm("hello", "hello", "2M", "")?;
+    scene.linux(4, "ls -lR /")?;
+    scene.line("qvm @hello.qvmconf").line("sleep 0.2").line("qvm @hello.qvmconf");
+    let mut random = Random(0x2b99_2ddf_a232_49d6);
+    for number in 0..times {
+        let (name, longest) = [("linux", 4000), ("abuser", 1500), ("hello", 400)][number % 3];
+        // Most of what can go wrong is at the beginning.
+        let milliseconds = if number % 2 == 0 { random.below(longest) } else { random.below(80) };
+        let (seconds, thousandths) = (milliseconds / 1000, milliseconds % 1000);
+        scene.line(format!("qvm @{name}.qvmconf &")).line(format!("sleep {seconds}.{thousandths:03}"));
+        scene.line(format!("slay -s SIGQUIT {name}")).line(format!("wait {name}"));
+        // One that had ended already is no harm.
+    }
+    scene.line("sleep 0.2").line("qvm @hello.qvmconf").line("slay -s QUIT witness");
+    let machine = Machine { memory: "1G".into(), ..Machine::default() };
+    let ran = scene.run(case, &machine, None, times)?;
+    let (ticks, _) = witnessed(&ran)?;
+    let names = ["linux", "abuser", "hello"];
+    let all = names.iter().map(|name| ends(&ran, name, 3) + ends(&ran, name, 0)).sum::<usize>();
+    // In this machine's time the PC's other work counts as well: what the witness missed says nothing.
+    Ok(Figures { ends: all.saturating_sub(3), lost: lost(&ran, "hello")?, ticks, missed: 0 })
+}
+
+fn linux(case: &Case, times: usize) -> Result<Figures> {
+    let mut scene = Scene::new();
+    scene.witness()?.linux(1, "true")?;
+    for _ in 0..times {
+        scene.line("qvm @linux.qvmconf");
+    }
+    scene.line("slay -s QUIT witness");
+    let machine = Machine { memory: "1G".into(), ..Machine::default() };
+    let ran = scene.run(case, &machine, None, times)?;
+    let (ticks, _) = witnessed(&ran)?;
+    Ok(Figures { ends: ends(&ran, "linux", 0), lost: lost(&ran, "linux")?, ticks, missed: 0 })
+}
+
+/// Where an ordeal of a soak keeps its output.
+pub(crate) fn log(ordeal: &Ordeal) -> PathBuf {
+    target().join("test").join(format!("soak-{}.log", ordeal.name))
+}
+
+/// A line of the soak's table.
+pub(crate) fn row(ordeal: &Ordeal, figures: &Figures, seconds: f32) -> String {
+    let Figures { ends, lost, ticks, missed } = figures;
+    let mut line = format!("{:12} {ends:>7} {:>9} {:>10} ", ordeal.name, lost.0, lost.1);
+    let _infallible = write!(line, "{ticks:>9} {missed:>7} {seconds:>8.0} s");
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ran(text: &str) -> Ran {
+        Ran { status: 0, text: text.into() }
+    }
+
+    #[test]
+    fn what_is_lost_is_seen() {
+        let line = |free, used| {
+            format!(
+                "[   0.1] debug: hello is gone: {free} of 524288 KiB RAM free, 256 KiB the hypervisor's, of them 192 KiB \
+                 heap, {used} bytes in use\n"
+            )
+        };
+        let text = line(1000, 50) + &line(900, 60) + &line(896, 61);
+        assert_eq!(left(&ran(&text), "hello"), [(1000, 50), (900, 60), (896, 61)]);
+        assert_eq!(lost(&ran(&text), "hello").unwrap(), (4, 1));
+        assert!(lost(&ran(&line(1000, 50)), "hello").is_err());
+        assert!(Ordeal::judge(&Figures { lost: (0, 1), ..Figures::default() }).is_err());
+    }
+
+    #[test]
+    fn the_witness_is_understood() {
+        let text = "witness| witness: 100 ticks, 0 missed, late 3 us at most; 99 sums, 0 wrong\n\
+                    witness| witness: 200 ticks, 7 missed, late 9 us at most; 199 sums, 0 wrong\n";
+        assert_eq!(witnessed(&ran(text)).unwrap(), (200, 7));
+        assert!(witnessed(&ran(&text.replace("0 wrong", "1 wrong"))).is_err());
+        assert!(witnessed(&ran("")).is_err());
+    }
+
+    #[test]
+    fn ends_are_counted_by_name_and_code() {
+        let text = "qvm: a ended: code 6 (x)\nqvm: a ended: code 0 (y)\nqvm: ab ended: code 6 (z)\na| qvm: a ended: code 6 (\n";
+        assert_eq!(ends(&ran(text), "a", 6), 1);
+    }
+}
