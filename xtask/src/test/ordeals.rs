@@ -194,12 +194,17 @@ fn left(ran: &Ran, name: &str) -> Vec<(i64, i64)> {
     ran.text.lines().filter_map(numbers).collect()
 }
 
-/// What is missing after the last VM of this name that was there after the second: the first still finds things to be made
-/// that stay.
+/// What is missing after the last VM of this name that was there at the worst moment of the first half: what is made once
+/// and kept (queues of the console, for as many VMs as there were at once) is made by then; what is lost with each VM is
+/// lost in the second half as well.
 fn lost(ran: &Ran, name: &str) -> Result<(i64, i64)> {
     let left = left(ran, name);
-    match (left.get(1), left.last()) {
-        (Some((free, used)), Some((last_free, last_used))) => Ok((free - last_free, last_used - used)),
+    let first = &left[..left.len().div_ceil(2)];
+    let (free, used) = (first.iter().map(|(free, _)| free).min(), first.iter().map(|(_, used)| used).max());
+    match (free, used, left.last()) {
+        (Some(free), Some(used), Some((last_free, last_used))) if left.len() > 1 => {
+            Ok(((free - last_free).max(0), (last_used - used).max(0)))
+        }
         _ => bail!("too little is said of memory"),
     }
 }
@@ -348,6 +353,7 @@ mod tests {
         let text = line(1000, 50) + &line(900, 60) + &line(896, 61);
         assert_eq!(left(&ran(&text), "hello"), [(1000, 50), (900, 60), (896, 61)]);
         assert_eq!(lost(&ran(&text), "hello").unwrap(), (4, 1));
+        assert_eq!(lost(&ran(&(line(900, 70) + &line(910, 60))), "hello").unwrap(), (0, 0));
         assert!(lost(&ran(&line(1000, 50)), "hello").is_err());
         assert!(Ordeal::judge(&Figures { lost: (0, 1), ..Figures::default() }).is_err());
     }
