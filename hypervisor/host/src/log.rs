@@ -1,28 +1,27 @@
 //! The host's log.
 //!
-//! Answers for: taking messages from anywhere, at any time, without allocating and without waiting for a device; keeping
-//! them until the console's thread fetches them; dropping what a guest provokes too fast. Does not answer for: where they
-//! are shown ([`crate::console`]). Messages that do not fit are counted, and the count is a message itself.
+//! Answers for: taking messages from anywhere, at any time, without allocating and without waiting for a device; giving
+//! them to the console's thread once, and to `slog2info` for as long as newer ones leave room for them; dropping what a
+//! guest provokes too fast. Does not answer for: where they are shown ([`crate::console`]). Messages that were overwritten
+//! before the console had them are counted, and the count is a message itself.
 //!
 //! A message's target says whose it is. Targets that begin with `vm:` belong to a VM and are limited each for itself (see
-//! [`limit`]), and are logged or not as its configuration says (`logger`); all others are the host's own.
+//! [`limit`]), and go where its configuration says (`logger`); all others are the host's own.
 
 mod choice;
 mod limit;
+mod queue;
 
 use crate::console::{Bell, Urgency};
 use ::log::{Level, LevelFilter, Metadata, Record};
 use alloc::{sync::Arc, vec::Vec};
-use choice::Choices;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicUsize, Ordering};
-use limit::Limits;
-use qvmconf::LogFilters;
+use queue::{Entry, Queue};
 use spin::Once;
 use types::Lock;
+use vm::config::Messages;
 
-/// Bytes of messages that can wait.
-const SIZE: usize = 16 * 1024;
 /// Longest message, in bytes; what is behind is cut off.
 const LINE: usize = 240;
 /// What the original calls messages of these levels. Those that it calls fatal and internal pass in any case: what becomes
@@ -95,8 +94,8 @@ impl Log {
         self.set_max_level();
     }
 
-    /// From now on `vm` has these messages logged, whatever the level; `None` takes such a choice back.
-    pub fn choose(&self, vm: &str, messages: Option<LogFilters>) {
+    /// From now on these messages of `vm` are logged, whatever the level; `None` takes such a choice back.
+    pub fn choose(&self, vm: &str, messages: Option<Messages>) {
         self.masked(&mut || self.queue.lock().choices.set(vm, messages));
         self.set_max_level();
     }
@@ -118,23 +117,42 @@ impl Log {
         LevelFilter::iter().find(|known| Some(*known as usize) == level).unwrap_or(LevelFilter::Trace)
     }
 
-    /// Whether a message of this level may pass, of a VM or of the host.
-    fn wants(&self, vm: Option<&str>, level: Level) -> bool {
+    /// Whether a message of this level is for the console, and whether for `slog2info` at least.
+    fn wants(&self, vm: Option<&str>, level: Level) -> (bool, bool) {
         let mut choice = None;
         if let Some(vm) = vm {
             self.masked(&mut || choice = self.queue.lock().choices.get(vm));
         }
-        match choice {
-            Some(choice) => LEVELS.iter().any(|(named, name)| *named == level && choice.contains(name)),
-            None => level <= self.level(),
+        match (choice, LEVELS.iter().find(|(named, _)| *named == level)) {
+            (Some(Messages { console, slog }), Some((_, name))) => {
+                let shown = console.contains(name);
+                (shown, shown || slog.contains(name))
+            }
+            _ => (level <= self.level(), level <= self.level()),
         }
     }
 
-    /// Appends the oldest message to `into`, without line end. `false` if there is none.
+    /// Appends the oldest message that the console has not had yet to `into`, without line end. `false` if there is none.
     pub fn take_line(&self, into: &mut Vec<u8>) -> bool {
         let mut found = false;
         self.masked(&mut || found = self.queue.lock().take(|byte| into.push(byte)));
         found
+    }
+
+    /// Appends the first message at or behind `place` to `into`, of all or of this VM, without line end, and moves `place`
+    /// behind it; 0 is the oldest that is left. `false` if there is none. Messages may come meanwhile.
+    pub fn kept_line(&self, vm: Option<&str>, place: &mut usize, into: &mut Vec<u8>) -> bool {
+        let start = into.len();
+        loop {
+            let mut entry = None;
+            self.masked(&mut || entry = self.queue.lock().kept(place, |byte| into.push(byte)));
+            let Some(entry) = entry else { return false };
+            let line = into.get(start..).unwrap_or_default();
+            if vm.is_none_or(|vm| entry.vm(line) == vm.as_bytes()) {
+                return true;
+            }
+            into.truncate(start);
+        }
     }
 
     /// Shows all messages that wait, byte by byte with line feeds, for an epitaph: without masking anything, without
@@ -162,8 +180,8 @@ impl Log {
     }
 
     fn append(&self, line: &Line) {
-        self.masked(&mut || self.queue.lock().append(line.text()));
-        if let Some(surroundings) = self.surroundings.get() {
+        self.masked(&mut || self.queue.lock().append(line.text(), line.entry));
+        if let Some(surroundings) = self.surroundings.get().filter(|_| line.entry.is_for_console()) {
             surroundings.bell.ring(Urgency::Soon);
         }
     }
@@ -180,22 +198,26 @@ impl ::log::Log for Log {
         }
         let origin = record.target().strip_prefix(VM);
         let vm = origin.map(|origin| origin.split('/').next().unwrap_or(origin));
-        if !self.wants(vm, record.level()) {
+        let (shown, kept) = self.wants(vm, record.level());
+        if !kept {
             return;
         }
         let now = self.surroundings.get().map_or(0, |surroundings| (surroundings.nanoseconds)());
-        let mut line = Line::new(now);
+        let mut line = Line::new(now, shown);
         // Nothing below fails: a line takes what fits.
+        let _infallible = line.write_str(label(record.level()));
         let _infallible = match origin.zip(vm) {
-            None => write!(line, "{}{}", label(record.level()), record.args()),
+            None => line.write_fmt(*record.args()),
             Some((origin, vm)) => {
                 let Some(suppressed) = self.admit(vm, now) else { return };
                 if suppressed > 0 {
-                    let mut notice = Line::new(now);
+                    let mut notice = Line::new(now, shown);
+                    notice.is_of(vm);
                     let _infallible = write!(notice, "{vm}: {suppressed} messages suppressed");
                     self.append(&notice);
                 }
-                write!(line, "{}{origin}: {}", label(record.level()), record.args())
+                line.is_of(vm);
+                write!(line, "{origin}: {}", record.args())
             }
         };
         self.append(&line);
@@ -224,14 +246,20 @@ const fn label(level: Level) -> &'static str {
 struct Line {
     bytes: [u8; LINE],
     length: usize,
+    entry: Entry,
 }
 
 impl Line {
-    fn new(nanoseconds: u64) -> Self {
-        let mut line = Self { bytes: [0; LINE], length: 0 };
+    fn new(nanoseconds: u64, for_console: bool) -> Self {
+        let mut line = Self { bytes: [0; LINE], length: 0, entry: Entry::new(for_console) };
         let microseconds = nanoseconds / 1000;
         let _infallible = write!(line, "[{:4}.{:06}] ", microseconds / 1_000_000, microseconds % 1_000_000);
         line
+    }
+
+    /// What is written next begins with this VM's name.
+    fn is_of(&mut self, vm: &str) {
+        self.entry.set_vm(self.length, vm.len());
     }
 
     fn text(&self) -> &[u8] {
@@ -259,68 +287,6 @@ impl Write for Line {
             self.length = end;
         }
         Ok(())
-    }
-}
-
-/// Text, byte by byte.
-struct Bytes<F>(F);
-
-impl<F: FnMut(u8)> Write for Bytes<F> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        text.bytes().for_each(&mut self.0);
-        Ok(())
-    }
-}
-
-/// Messages that wait, each with a line feed behind it.
-struct Queue {
-    bytes: [u8; SIZE],
-    taken: usize,
-    put: usize,
-    lost: u32,
-    limits: Limits,
-    choices: Choices,
-}
-
-impl Queue {
-    /// All zero, so that it costs no space in the image.
-    const fn new() -> Self {
-        Self { bytes: [0; SIZE], taken: 0, put: 0, lost: 0, limits: Limits::new(), choices: Choices::new() }
-    }
-
-    fn append(&mut self, line: &[u8]) {
-        let space = SIZE.wrapping_sub(self.put.wrapping_sub(self.taken));
-        if line.len() >= space {
-            self.lost = self.lost.saturating_add(1);
-            return;
-        }
-        for byte in line.iter().chain(b"\n") {
-            if let Some(place) = self.bytes.get_mut(self.put % SIZE) {
-                *place = *byte;
-            }
-            self.put = self.put.wrapping_add(1);
-        }
-    }
-
-    /// Passes the bytes of the oldest message on. `false` if there is none.
-    fn take(&mut self, mut show: impl FnMut(u8)) -> bool {
-        if self.taken == self.put {
-            if self.lost == 0 {
-                return false;
-            }
-            let _infallible = write!(Bytes(&mut show), "log: {} messages lost", self.lost);
-            self.lost = 0;
-            return true;
-        }
-        while self.taken != self.put {
-            let byte = self.bytes.get(self.taken % SIZE).copied().unwrap_or(b'\n');
-            self.taken = self.taken.wrapping_add(1);
-            if byte == b'\n' {
-                break;
-            }
-            show(byte);
-        }
-        true
     }
 }
 

@@ -57,9 +57,19 @@ pub struct Configuration {
     /// `set exit-on-halt`: WFI leaves the guest.
     pub exit_on_halt: bool,
     /// `logger`: which of the VM's messages are logged; `None` if the configuration leaves that to the host.
-    pub messages: Option<LogFilters>,
+    pub messages: Option<Messages>,
     /// Where it all stands.
     pub spans: Spans,
+}
+
+/// Where the messages about a VM go (facts 1.10). Those of type `fatal` and `internal` are no matter of choice: what becomes
+/// of a VM is told by the last line about it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Messages {
+    /// To the console, and kept.
+    pub console: LogFilters,
+    /// Kept for `slog2info`.
+    pub slog: LogFilters,
 }
 
 /// Where in the text the parts of a [`Description`] stand, by the same indices.
@@ -319,22 +329,26 @@ impl<'a> Reader<'a> {
         policy
     }
 
-    /// QNX: `stdout`, `stderr` and `slog` are one here, the host's log. Any of them replaces the default; `none` takes away
-    /// from what there is (facts 1.10).
-    fn messages(&self) -> Option<LogFilters> {
-        let mut shown: Option<LogFilters> = None;
-        let mut silenced: Option<LogFilters> = None;
+    /// QNX: `stdout` and `stderr` are one here, the console. Any destination but `none` replaces the default; `none` takes
+    /// away from what goes to the console (facts 1.10).
+    fn messages(&self) -> Option<Messages> {
+        let [mut console, mut slog, mut none] = [None::<LogFilters>; 3];
         for statement in self.all(Keyword::Logger) {
             let argument = |index: usize| statement.arguments.get(index).map(|argument| &argument.value);
             let (Some(Value::Filters(filters)), Some(Value::Choice(to))) = (argument(0), argument(1)) else { continue };
-            let into = if *to == "none" { &mut silenced } else { &mut shown };
+            let into = match *to {
+                "none" => &mut none,
+                "slog" => &mut slog,
+                _ => &mut console,
+            };
             *into = Some(into.map_or(*filters, |before| before.union(*filters)));
         }
-        if shown.is_none() && silenced.is_none() {
-            return None;
+        if console.is_none() && slog.is_none() {
+            none?;
+            console = Some(LogFilters::DEFAULT);
         }
-        let shown = shown.unwrap_or(LogFilters::DEFAULT);
-        Some(silenced.map_or(shown, |silenced| shown.without(silenced)))
+        let console = console.unwrap_or_default().without(none.unwrap_or_default());
+        Some(Messages { console, slog: slog.unwrap_or_default() })
     }
 }
 

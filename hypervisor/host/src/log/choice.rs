@@ -1,22 +1,22 @@
 //! Which messages VMs want logged.
 
 use super::limit::hash;
-use qvmconf::LogFilters;
+use vm::config::Messages;
 
 /// As many as there can be VMs on the console.
 const CHOICES: usize = crate::console::MAX_VMS as usize;
 
 /// The choices of those VMs that have made one, by the hash of the VM's name.
-pub(super) struct Choices([Option<(u64, LogFilters)>; CHOICES]);
+pub(super) struct Choices([Option<(u64, Messages)>; CHOICES]);
 
 impl Choices {
     pub(super) const fn new() -> Self {
         Self([None; CHOICES])
     }
 
-    pub(super) fn set(&mut self, vm: &str, messages: Option<LogFilters>) {
+    pub(super) fn set(&mut self, vm: &str, messages: Option<Messages>) {
         let hash = hash(vm);
-        let own = |place: &&mut Option<(u64, LogFilters)>| place.is_some_and(|(other, _)| other == hash);
+        let own = |place: &&mut Option<(u64, Messages)>| place.is_some_and(|(other, _)| other == hash);
         if let Some(place) = self.0.iter_mut().find(own) {
             *place = None;
         }
@@ -25,13 +25,13 @@ impl Choices {
         }
     }
 
-    pub(super) fn get(&self, vm: &str) -> Option<LogFilters> {
+    pub(super) fn get(&self, vm: &str) -> Option<Messages> {
         let hash = hash(vm);
         self.0.iter().flatten().find(|(other, _)| *other == hash).map(|(_, messages)| *messages)
     }
 
     /// Whether there is a VM that wants messages of this type.
     pub(super) fn any(&self, kind: &str) -> bool {
-        self.0.iter().flatten().any(|(_, messages)| messages.contains(kind))
+        self.0.iter().flatten().any(|(_, Messages { console, slog })| console.union(*slog).contains(kind))
     }
 }

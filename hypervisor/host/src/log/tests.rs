@@ -1,7 +1,7 @@
 use super::*;
 use ::log::Log as _;
 use alloc::{boxed::Box, string::String};
-use std::{sync::Mutex, vec};
+use std::sync::Mutex;
 
 /// Levels are one global of the `log` crate.
 static LEVEL: Mutex<()> = Mutex::new(());
@@ -76,25 +76,53 @@ fn a_vm_that_talks_too_much_is_cut_off_and_others_are_not() {
     assert_eq!(lines[16], "[  12.345678] quiet: y");
 }
 
+fn kept(log: &Log, vm: Option<&str>) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut place = 0;
+    loop {
+        let mut line = Vec::new();
+        if !log.kept_line(vm, &mut place, &mut line) {
+            assert!(line.is_empty());
+            return lines;
+        }
+        lines.push(String::from_utf8(line).unwrap());
+    }
+}
+
+/// Fills the log twice over with numbered messages, and says how many.
+fn fill(log: &Log) -> usize {
+    let messages = 2 * queue::SIZE / 200;
+    for n in 0..messages {
+        say(log, Level::Info, "kernel", &std::format!("{n:0>200}"));
+    }
+    messages
+}
+
 #[test]
 #[cfg_attr(miri, ignore = "filling the whole log takes Miri a minute")]
-fn what_does_not_fit_is_counted() {
-    const TOO_MANY: usize = 2 * SIZE / 200;
-    let lines = at_level(LevelFilter::Info, || {
+fn the_oldest_make_room_and_what_the_console_never_had_is_counted() {
+    at_level(LevelFilter::Info, || {
         let (log, _) = started();
-        for _ in 0..TOO_MANY {
-            say(log, Level::Info, "kernel", &"x".repeat(200));
-        }
+        let said = fill(log);
         let lines = lines(log);
+        let left = lines.len() - 1;
+        assert_eq!(lines[0], std::format!("log: {} messages lost", said - left));
+        assert!(left > 60);
+        for (line, n) in lines[1..].iter().zip(said - left..) {
+            assert!(line.ends_with(&std::format!("{n:0>200}")), "{line}");
+        }
+        // What has been shown is kept, and is not lost when it makes room.
+        assert_eq!(kept(log, None), lines[1..]);
         say(log, Level::Info, "kernel", "again");
+        say(log, Level::Info, "kernel", "and again");
         let mut rescued = Vec::new();
         log.rescue(|byte| rescued.push(byte));
-        assert_eq!(rescued, b"[  12.345678] again\n");
-        lines
+        assert_eq!(rescued, b"[  12.345678] again\n[  12.345678] and again\n");
+        say(log, Level::Info, "kernel", &"x".repeat(200));
+        let mut line = Vec::new();
+        assert!(log.take_line(&mut line) && line.ends_with(b"x"), "nothing was lost");
+        assert_eq!(kept(log, None)[0], lines[2]);
     });
-    let kept = lines.len() - 1;
-    assert_eq!(lines[kept], std::format!("log: {} messages lost", TOO_MANY - kept));
-    assert_eq!(vec![&lines[0]; kept], lines[..kept].iter().collect::<Vec<_>>());
 }
 
 #[test]
@@ -102,16 +130,52 @@ fn what_does_not_fit_is_counted() {
 fn an_epitaph_gets_everything_that_waits_and_how_much_was_lost() {
     let rescued = at_level(LevelFilter::Info, || {
         let (log, _) = started();
-        for _ in 0..2 * SIZE / 200 {
-            say(log, Level::Info, "kernel", &"x".repeat(200));
-        }
+        fill(log);
         let mut rescued = Vec::new();
         log.rescue(|byte| rescued.push(byte));
         log.rescue(|_| panic!("twice"));
         String::from_utf8(rescued).unwrap()
     });
     assert!(rescued.lines().count() > 50);
-    assert!(rescued.ends_with(" messages lost\n"), "{rescued}");
+    assert!(rescued.lines().next().unwrap().ends_with(" messages lost"), "{rescued}");
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "filling the whole log takes Miri a minute")]
+fn whoever_reads_what_is_kept_too_slowly_goes_on_with_the_oldest() {
+    at_level(LevelFilter::Info, || {
+        let (log, _) = started();
+        say(log, Level::Info, "kernel", "first");
+        say(log, Level::Info, "kernel", "second");
+        let (mut place, mut line) = (0, Vec::new());
+        assert!(log.kept_line(None, &mut place, &mut line));
+        assert_eq!(line, b"[  12.345678] first");
+        fill(log);
+        line.clear();
+        assert!(log.kept_line(None, &mut place, &mut line));
+        assert_eq!(String::from_utf8(line).unwrap(), kept(log, None)[0]);
+    });
+}
+
+#[test]
+fn what_is_kept_can_be_had_of_one_vm() {
+    at_level(LevelFilter::Info, || {
+        let (log, _) = started();
+        for (target, text) in [
+            ("vm:a", "one"),
+            ("vm:ab/uart", "two"),
+            ("kernel", "a: three"),
+            ("vm:error/x", "four"),
+            ("vm:a/uart", "five"),
+        ] {
+            say(log, if text == "two" { Level::Error } else { Level::Info }, target, text);
+        }
+        assert_eq!(kept(log, Some("a")), ["[  12.345678] a: one", "[  12.345678] a/uart: five"]);
+        assert_eq!(kept(log, Some("ab")), ["[  12.345678] error: ab/uart: two"]);
+        assert_eq!(kept(log, Some("error")), ["[  12.345678] error/x: four"]);
+        assert_eq!(kept(log, Some("b")), [""; 0]);
+        assert_eq!(kept(log, None).len(), 5);
+    });
 }
 
 #[test]
@@ -126,7 +190,7 @@ fn before_it_is_started_it_keeps_what_it_is_told() {
 
 #[test]
 fn a_vm_may_choose_its_messages_and_the_host_keeps_its_level() {
-    let messages = |text: &str| {
+    let filters = |text: &str| {
         let mut sources = qvmconf::Sources::new();
         let root = sources.add_text("command line", "", text);
         let vocabulary = qvmconf::Vocabulary::default();
@@ -139,7 +203,8 @@ fn a_vm_may_choose_its_messages_and_the_host_keeps_its_level() {
     let lines = at_level(LevelFilter::Info, || {
         let (log, _) = started();
         log.set_level(LevelFilter::Info);
-        log.choose("a", Some(messages("logger error,debug slog")));
+        let (console, slog) = (filters("logger error,debug stderr"), filters("logger info slog"));
+        log.choose("a", Some(Messages { console, slog }));
         for level in [Level::Error, Level::Info, Level::Debug, Level::Trace] {
             say(log, level, "vm:a/uart", "x");
             say(log, level, "vm:b", "y");
@@ -148,6 +213,9 @@ fn a_vm_may_choose_its_messages_and_the_host_keeps_its_level() {
         log.choose("a", None);
         say(log, Level::Debug, "vm:a", "not any more");
         assert_eq!(::log::max_level(), LevelFilter::Info);
+        let of_a =
+            ["error: a/uart: x", "a/uart: x", "debug: a/uart: x"].map(|line| std::format!("[  12.345678] {line}"));
+        assert_eq!(kept(log, Some("a")), of_a);
         lines(log)
     });
     let said: Vec<_> = lines.iter().map(|line| line.split_once("] ").unwrap().1).collect();

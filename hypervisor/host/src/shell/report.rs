@@ -157,7 +157,7 @@ fn rate(now: u64, before: u64, unit: u64, nanoseconds: u64) -> u64 {
 fn memory(kibibytes: u64) -> String {
     match kibibytes {
         0..=9999 => format!("{kibibytes}K"),
-        0..=10_238_976 => format!("{}M", kibibytes >> 10),
+        10_000..=10_238_976 => format!("{}M", kibibytes >> 10),
         _ => format!("{}G", kibibytes >> 20),
     }
 }

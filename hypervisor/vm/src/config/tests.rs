@@ -114,7 +114,7 @@ fn every_option_arrives() {
     let Unsupported { instruction, reference, register } = description.policy;
     assert_eq!((instruction, reference, register), (Action::Ignore, Action::Fail, Action::Abort));
     assert!(!exit_on_halt);
-    assert!(messages.is_some_and(|messages| messages.contains("debug") && !messages.contains("info")));
+    assert!(messages.is_some_and(|messages| messages.slog.contains("debug") && !messages.slog.contains("info")));
     assert_eq!((description.distributor, description.redistributors), (Ipa(0x3000_0000), Ipa(0x3010_0000)));
     let uart = &description.vdevs[0];
     assert_eq!((uart.name.as_str(), uart.location, uart.interrupt), ("uart", Some(Ipa(0x1c09_0000)), Some(IntId(37))));
@@ -300,15 +300,23 @@ fn an_interrupt_is_a_shared_line_of_the_controller_there_is() {
 }
 
 #[test]
-fn loggers_add_up_and_none_takes_away() {
-    let shown = |loggers: &str| {
-        let messages = good(&format!("{RAM}{loggers}")).messages.unwrap();
-        let names = qvmconf::LogFilters::NAMES.into_iter().filter(|name| messages.contains(name));
-        names.collect::<Vec<_>>().join(" ")
+fn loggers_add_up_and_none_takes_away_from_the_console() {
+    let messages = |loggers: &str| {
+        let messages = good(&format!("{RAM}{loggers}")).messages?;
+        let names = |set: qvmconf::LogFilters| {
+            let names = qvmconf::LogFilters::NAMES.into_iter().filter(|name| set.contains(name));
+            names.collect::<Vec<_>>().join(" ")
+        };
+        Some((names(messages.console), names(messages.slog)))
     };
-    assert_eq!(shown("logger error stderr logger debug,info slog"), "error info debug");
-    assert_eq!(shown("logger error,warn stdout logger warn none"), "error");
-    assert_eq!(shown("logger info none"), "fatal internal error warn", "of what there is without any");
+    let both = |console: &str, slog: &str| Some((console.to_string(), slog.to_string()));
+    assert_eq!(messages(""), None);
+    assert_eq!(messages("logger error stderr logger debug,info slog"), both("error", "info debug"));
+    assert_eq!(messages("logger error stderr logger info stdout"), both("error info", ""));
+    assert_eq!(messages("logger debug slog"), both("", "debug"), "any destination replaces the default");
+    assert_eq!(messages("logger error,warn stdout logger warn none"), both("error", ""));
+    assert_eq!(messages("logger error,warn slog logger warn none"), both("", "error warn"));
+    assert_eq!(messages("logger info none"), both("fatal internal error warn", ""), "of what there is without any");
 }
 
 #[test]
