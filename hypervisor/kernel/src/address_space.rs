@@ -99,10 +99,8 @@ struct Space {
     stacks: [u64; MAX_STACKS / 64],
 }
 
-static SPACE: Lock<Space> = Lock::new(
-    Rank::AddressSpace,
-    Space { tables: None, pool: Pool { early: 0 }, stacks: [0; MAX_STACKS / 64] },
-);
+static SPACE: Lock<Space> =
+    Lock::new(Rank::AddressSpace, Space { tables: None, pool: Pool { early: 0 }, stacks: [0; MAX_STACKS / 64] });
 
 /// The image's parts, from the linker script.
 pub(crate) struct Image {

@@ -109,7 +109,9 @@ impl Completions for Names {
         match named {
             Named::Vm => qvm::all().iter().for_each(|qvm| offer(&qvm.name)),
             Named::Vdev => board::factories().iter().for_each(|factory| offer(factory.name)),
-            Named::File => startup::archive().into_iter().for_each(|archive| archive.files().for_each(|(name, _)| offer(name))),
+            Named::File => {
+                startup::archive().into_iter().for_each(|archive| archive.files().for_each(|(name, _)| offer(name)))
+            }
         }
     }
 }
@@ -145,7 +147,9 @@ pub(crate) fn run() {
         }
     }
     console::with(Multiplexer::set_complete);
-    if !shell.batch && let Some(stream) = console::with(Multiplexer::shell) {
+    if !shell.batch
+        && let Some(stream) = console::with(Multiplexer::shell)
+    {
         shell.keyboard = Some(Keyboard { stream, ahead: VecDeque::new() });
     }
     shell.converse()

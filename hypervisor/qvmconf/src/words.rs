@@ -44,6 +44,7 @@ pub enum Keyword {
     Logger,
     Dump,
     Dryrun,
+    OnExit,
     Debug,
     Safety,
     Smmu,

@@ -10,6 +10,7 @@
 mod addresses;
 mod cpus;
 mod memory;
+mod on_exit;
 mod vdevs;
 
 use crate::Files;
@@ -33,6 +34,7 @@ use memory::Memory;
 use vdevs::Vdevs;
 
 pub use cpus::{CpuConfig, CpuPolicy};
+pub use on_exit::{OnExit, Then, When};
 
 /// Longest name of a VM: it stands in front of every line it prints.
 const MAX_NAME: usize = 32;
@@ -58,6 +60,12 @@ pub struct Configuration {
     pub exit_on_halt: bool,
     /// `logger`: which of the VM's messages are logged; `None` if the configuration leaves that to the host.
     pub messages: Option<Messages>,
+    /// `on-exit`: whether it is started again when it has ended.
+    pub on_exit: OnExit,
+    /// `dryrun`: everything is checked, and nothing runs.
+    pub dryrun: bool,
+    /// `dump`: where a dump of the guest goes.
+    pub dump: Option<String>,
     /// Where it all stands.
     pub spans: Spans,
 }
@@ -188,6 +196,9 @@ pub fn build(
     };
     let exit_on_halt = !matches!(reader.variable("exit-on-halt"), Some(Value::Boolean(false)));
     let messages = reader.messages();
+    let on_exit = reader.on_exit();
+    let dryrun = reader.last(Keyword::Dryrun).is_some();
+    let dump = reader.last(Keyword::Dump).map(Statement::value).and_then(text);
     reader.diagnostics.sort();
     if reader.diagnostics.has_errors() {
         return Err(reader.diagnostics);
@@ -200,7 +211,7 @@ pub fn build(
         vdevs: vdevs.spans,
         gic: vdevs.gic,
     };
-    Ok((Configuration { description, cpus, exit_on_halt, messages, spans }, reader.diagnostics))
+    Ok((Configuration { description, cpus, exit_on_halt, messages, on_exit, dryrun, dump, spans }, reader.diagnostics))
 }
 
 fn text(value: &Value) -> Option<String> {
@@ -327,6 +338,15 @@ impl<'a> Reader<'a> {
             }
         }
         policy
+    }
+
+    fn on_exit(&mut self) -> OnExit {
+        let Some(statement) = self.last(Keyword::OnExit) else { return OnExit::default() };
+        on_exit::read(&text(statement.value()).unwrap_or_default()).unwrap_or_else(|message| {
+            let hint = "as in never, on-failure, always,5/60 or on-failure,5/60,reset";
+            self.error(statement.value_span(), message, hint);
+            OnExit::default()
+        })
     }
 
     /// QNX: `stdout` and `stderr` are one here, the console. Any destination but `none` replaces the default; `none` takes

@@ -300,6 +300,16 @@ fn an_interrupt_is_a_shared_line_of_the_controller_there_is() {
 }
 
 #[test]
+fn what_becomes_of_a_vm_that_has_ended_is_a_policy() {
+    let Configuration { on_exit, dryrun, dump, .. } = good(RAM);
+    assert_eq!((on_exit, dryrun, dump), (OnExit::default(), false, None));
+    let on_exit = good(&format!("{RAM}on-exit never on-exit on-failure,3/10,reset")).on_exit;
+    assert_eq!(on_exit, OnExit { when: When::OnFailure, limit: (3, 10), then: Then::Reset });
+    bad(&format!("{RAM}on-exit always,3"), &["2:9: error: `3` is no number of times", "as in never, on-failure"]);
+    assert!(good(&format!("{RAM}dryrun")).dryrun);
+}
+
+#[test]
 fn loggers_add_up_and_none_takes_away_from_the_console() {
     let messages = |loggers: &str| {
         let messages = good(&format!("{RAM}{loggers}")).messages?;
