@@ -400,13 +400,19 @@ impl Compartment {
         let vm = self.partition().map(|partition| &*partition.vm);
         let own = vm.and_then(|vm| vm.lifecycle.end());
         let device = |id| vm.and_then(|vm| vm.bus.name(id));
+        let busy = vm.and_then(|vm| vm.bus.busy()).filter(|_| self.has_failed());
         let record = match (own, self.end.get()) {
             (Some(record), _) => record,
-            (None, Some(record)) => match vm.and_then(|vm| vm.bus.busy()).and_then(device) {
-                Some(name) if self.has_failed() => {
-                    EndRecord::new(Cause::Vdev, None, None, format_args!("vdev `{name}`: {record}"))
+            (None, Some(record)) => match busy.and_then(device) {
+                Some(name) => {
+                    let failed = EndRecord::new(Cause::Vdev, None, None, format_args!("vdev `{name}`: {record}"));
+                    // Nobody expects it to have gone quiet.
+                    if self.hung.get() == busy.as_ref() {
+                        return failed;
+                    }
+                    failed
                 }
-                _ => record.clone(),
+                None => record.clone(),
             },
             (None, None) => EndRecord::new(Cause::Unexpected, None, None, format_args!("nobody said why")),
         };

@@ -225,7 +225,7 @@ fn build(compartment: &'static Compartment) -> Result<Partition, Failure> {
     let ready = match load.execute(archive as &dyn vm::Files, &tree, &Loading(ram), &mut |_| {}) {
         _ if !go_on() => Err((Cause::PowerCut, String::new())),
         Err(error) => Err(qvm.complain(&[error.into()])),
-        Ok(()) if false => Err((Cause::Shutdown, String::from("dryrun completed"))),
+        Ok(()) if qvm.configuration.dryrun => Err((Cause::Shutdown, String::from("dryrun completed"))),
         Ok(()) => {
             el2::cache::invalidate_instructions();
             let started = masked(|| vm.start(load.entry, load.device_tree_at.0, el2::cpu::counter()));

@@ -7,7 +7,7 @@
 use crate::compartment::{Compartment, Requests};
 use crate::sync::{Lock, Rank};
 use crate::thread::{self, Thread};
-use crate::{console, shell, startup};
+use crate::{board, console, shell, startup};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -15,6 +15,7 @@ use alloc::vec::Vec;
 use arrayvec::ArrayString;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use host::console::{Stream, VmNumber};
+use host::restart::{Decision, Restarts};
 use host::shell::Signal;
 use qvmconf::Sources;
 use sched::Parameters;
@@ -137,8 +138,26 @@ fn keep(qvm: &Arc<Qvm>) {
     if let Some(me) = thread::current_shared() {
         qvm.keeper.call_once(|| me);
     }
-    let end = qvm.live();
-    qvm.leave(&end);
+    let mut restarts = Restarts::new(qvm.configuration.on_exit);
+    loop {
+        let end = qvm.live();
+        let asked = qvm.asked.swap(false, Ordering::SeqCst) || qvm.configuration.dryrun;
+        match restarts.after(end.cause, asked, seconds()) {
+            Decision::Again { number } => qvm.begin_again(&end, number),
+            Decision::Stay => {
+                if restarts.is_exhausted() {
+                    log::error!(target: &qvm.origin(), "started again too often, not once more");
+                }
+                return qvm.leave(&end);
+            }
+            Decision::ResetBoard => {
+                qvm.leave(&end);
+                log::error!(target: &qvm.origin(), "started again too often; the board is reset");
+                console::flush();
+                board::reset();
+            }
+        }
+    }
 }
 
 fn seconds() -> u64 {
@@ -212,6 +231,19 @@ impl Qvm {
             core::mem::forget(compartment);
         }
         end
+    }
+
+    /// Its next life begins: the end of the last one is reported, and what it prints comes behind that.
+    fn begin_again(&self, end: &EndRecord, number: u32) {
+        self.restarts.store(number, Ordering::Relaxed);
+        let report = format!("{}; starting it again ({number})", end_line(&self.name, end));
+        if let Some(stream) = console::with(|multiplexer| multiplexer.restarted(self.number, &report)) {
+            *self.stream.lock() = stream;
+        }
+    }
+
+    fn origin(&self) -> String {
+        format!("vm:{}", self.name)
     }
 
     /// It has ended for good.

@@ -185,6 +185,7 @@ impl Shell {
             Command::Log(level) => console::log().set_level(level),
             Command::Sleep { milliseconds } => self.sleep(milliseconds.saturating_mul(1000), || false),
             Command::End { reset, force } => self.end(reset, force),
+            Command::Slog2info(vm) => show_log(vm, out),
             Command::Use(vdev) => explain_vdev(vdev, out),
             Command::Help(word) => drop(shell::help(word, out)),
             _ => drop(writeln!(out, "shell: not yet")),
@@ -339,6 +340,15 @@ fn pause(name: &str, pause: bool, out: Output<'_>) {
         };
         let _ = writeln!(out, "shell: `{name}` {complaint}");
     });
+}
+
+/// What the log has kept, of one VM or of everything.
+fn show_log(vm: Option<&str>, out: Output<'_>) {
+    let (mut place, mut line) = (0, Vec::new());
+    while console::log().kept_line(vm, &mut place, &mut line) {
+        let _ = writeln!(out, "{}", String::from_utf8_lossy(&line));
+        line.clear();
+    }
 }
 
 fn explain_vdev(name: Option<&str>, out: Output<'_>) {

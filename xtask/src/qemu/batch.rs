@@ -103,10 +103,14 @@ pub(crate) fn epitaph_with_names(epitaph: &Epitaph, elf: &Path) -> String {
     }
 }
 
-/// Name and code of `qvm: NAME ended: code N (WORDS)`.
+/// Name and code of `qvm: NAME ended: code N (WORDS)`, if that was the end.
 fn end(line: &str) -> Option<(String, u8)> {
     let (name, rest) = line.strip_prefix("qvm: ")?.split_once(" ended: code ")?;
-    let (code, _words) = rest.split_once(' ')?;
+    let (code, words) = rest.split_once(' ')?;
+    // A VM that is started again has not ended for good (`on-exit`).
+    if words.contains("); starting it again (") {
+        return None;
+    }
     Some((name.to_string(), code.parse().ok()?))
 }
 
