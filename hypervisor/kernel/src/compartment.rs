@@ -66,6 +66,8 @@ bitflags::bitflags! {
         const STATUS = 1 << 3;
         /// The devices are to go quiet; the thread ends then.
         const TERMINATE = 1 << 4;
+        /// Another VM has come or gone.
+        const NEWS = 1 << 5;
     }
 }
 

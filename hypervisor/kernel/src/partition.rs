@@ -11,7 +11,8 @@ use crate::guest_memory::{GuestRam, Loading};
 use crate::stage2::GuestSpace;
 use crate::sync::{Masked, masked};
 use crate::thread::Thread;
-use crate::{console, startup, thread, vcpu};
+use crate::startup::{self, HostDevices};
+use crate::{console, qvm, thread, vcpu};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -42,6 +43,7 @@ pub(crate) struct Partition {
     pub(crate) exit_on_halt: bool,
     ram: &'static GuestRam,
     terminal: ManuallyDrop<Arc<Terminal>>,
+    watches: ManuallyDrop<Vec<(DeviceId, String)>>,
     /// [`STOPPING`], [`PAUSED`]: why vCPUs do not enter their guests.
     hold: AtomicU8,
     threads: Once<Vec<Arc<Thread>>>,
@@ -147,8 +149,24 @@ impl Partition {
         result
     }
 
-    fn wake(&self, device: DeviceId) {
-        self.with_effects(|vm, now, effects| vm.wake(device, Wake::Backend, now, effects));
+    fn wake(&self, device: DeviceId, wake: Wake) {
+        self.with_effects(|vm, now, effects| vm.wake(device, wake, now, effects));
+    }
+
+    /// Tells the devices that watch other VMs what has become of those since `seen`, and returns up to where they know.
+    fn report_ends(&self, seen: u64) -> u64 {
+        let mut last = seen;
+        for (device, vm) in &*self.watches {
+            let mut place = seen;
+            while let Some((at, code)) = qvm::next_end(vm, place) {
+                self.wake(*device, Wake::VmEnded { code });
+                (place, last) = (at, last.max(at));
+            }
+            if qvm::exists(vm) {
+                self.wake(*device, Wake::VmLives);
+            }
+        }
+        last
     }
 }
 
@@ -213,8 +231,7 @@ fn build(compartment: &'static Compartment) -> Result<Partition, Failure> {
     let description = &qvm.configuration.description;
     let archive = startup::archive().ok_or_else(|| fatal("there is no boot archive"))?;
     let host = startup::host().ok_or_else(|| fatal("the counter's frequency is unknown"))?;
-    let terminal = Terminal::new(qvm.stream());
-    let mut backends = startup::HostDevices(Arc::clone(&terminal));
+    let mut backends = HostDevices { terminal: Terminal::new(qvm.stream()), watches: Vec::new() };
     let assembled = vm::assemble::assemble(description, archive, &host, &mut backends);
     let Assembled { mut vm, load, tree } = assembled.map_err(|errors| qvm.complain(&errors))?;
     let go_on = || !compartment.is_ending();
@@ -243,7 +260,8 @@ fn build(compartment: &'static Compartment) -> Result<Partition, Failure> {
         vtcr: GuestSpace::vtcr(),
         exit_on_halt: qvm.configuration.exit_on_halt,
         ram,
-        terminal: ManuallyDrop::new(terminal),
+        terminal: ManuallyDrop::new(backends.terminal),
+        watches: ManuallyDrop::new(backends.watches),
         hold: AtomicU8::new(0),
         threads: Once::new(),
         keeper: qvm.keeper(),
@@ -285,6 +303,7 @@ fn take_memory(compartment: &'static Compartment) -> Result<(&'static GuestRam, 
 /// Does what is wanted of the VM from outside, until it is wanted no more.
 fn serve(compartment: &'static Compartment) {
     let Some(partition) = compartment.partition() else { return };
+    let mut seen = partition.report_ends(qvm::last_sequence());
     loop {
         let requests = compartment.take_requests();
         if requests.contains(Requests::TERMINATE) {
@@ -293,10 +312,14 @@ fn serve(compartment: &'static Compartment) {
         if requests.contains(Requests::INPUT)
             && let Some(device) = partition.terminal.reader()
         {
-            partition.wake(device);
+            partition.wake(device, Wake::Backend);
         }
         if requests.contains(Requests::ROOM) {
-            partition.terminal.writers().into_iter().for_each(|device| partition.wake(device));
+            let writers = partition.terminal.writers();
+            writers.into_iter().for_each(|device| partition.wake(device, Wake::Backend));
+        }
+        if requests.contains(Requests::NEWS) {
+            seen = partition.report_ends(seen);
         }
         if requests.contains(Requests::BUTTON) && !partition.with_effects(Vm::press_button) {
             compartment.record(EndRecord::new(Cause::Terminated, None, None, format_args!("")));

@@ -27,7 +27,7 @@ use vm::config::Configuration;
 use vm::lifecycle::EndRecord;
 
 /// Ends that are remembered for `wait` and `pidin`.
-const MEMORY: usize = 16;
+const MEMORY: usize = 64;
 
 /// Most VMs: as many as the console can tell apart.
 const MAX_VMS: u32 = 64;
@@ -64,8 +64,16 @@ static QVMS: Lock<Vec<Arc<Qvm>>> = Lock::new(Rank::Qvms, Vec::new());
 /// A VM's name (`vm::config` allows no longer ones).
 type Name = ArrayString<32>;
 
-/// The last VMs that have ended, with how they did.
-static ENDED: Lock<Vec<(Name, EndRecord)>> = Lock::new(Rank::Qvms, Vec::new());
+/// The end of a life of a VM.
+struct End {
+    name: Name,
+    code: u8,
+    /// The first was 1.
+    sequence: u64,
+}
+
+/// The last ones, the latest last.
+static ENDS: Lock<Vec<End>> = Lock::new(Rank::Qvms, Vec::new());
 
 /// Numbers of VMs in use.
 static NUMBERS: Lock<u128> = Lock::new(Rank::Numbers, 0);
@@ -118,6 +126,7 @@ pub(crate) fn start(configuration: Configuration, sources: Sources) -> Option<(A
         keeper: Once::new(),
     });
     QVMS.lock().push(Arc::clone(&qvm));
+    tell_watchers();
     let mine = Arc::clone(&qvm);
     match thread::spawn(format!("qvm {}", qvm.name), startup::host_parameters(startup::PRIORITY), move || keep(&mine)) {
         Ok(thread) => Some((qvm, thread)),
@@ -191,14 +200,48 @@ pub(crate) fn named(name: &str) -> Vec<Arc<Qvm>> {
     all().into_iter().filter(|qvm| qvm.name == name).collect()
 }
 
+/// Whether there is one of that name.
+pub(crate) fn exists(name: &str) -> bool {
+    QVMS.lock().iter().any(|qvm| qvm.name == name)
+}
+
 /// All of them.
 pub(crate) fn all() -> Vec<Arc<Qvm>> {
     QVMS.lock().clone()
 }
 
-/// How the last VM of that name ended.
-pub(crate) fn last_end(name: &str) -> Option<EndRecord> {
-    ENDED.lock().iter().rev().find(|(ended, _)| &**ended == name).map(|(_, end)| end.clone())
+/// The first end of a VM of that name behind the end number `sequence`, with its exit code, as far as they are remembered.
+pub(crate) fn next_end(name: &str, sequence: u64) -> Option<(u64, u8)> {
+    let ends = ENDS.lock();
+    let next = ends.iter().find(|end| end.sequence > sequence && &*end.name == name)?;
+    Some((next.sequence, next.code))
+}
+
+/// The number of the last end of any VM; 0 before the first.
+pub(crate) fn last_sequence() -> u64 {
+    ENDS.lock().last().map_or(0, |end| end.sequence)
+}
+
+/// Remembers an end, and tells those who watch.
+fn note_end(name: &str, end: &EndRecord) {
+    {
+        let mut ends = ENDS.lock();
+        let sequence = ends.last().map_or(0, |end| end.sequence) + 1;
+        let room = MEMORY.saturating_sub(ends.len());
+        ends.reserve_exact(room);
+        if ends.len() >= MEMORY {
+            ends.remove(0);
+        }
+        ends.push(End { name: Name::from(name).unwrap_or_default(), code: end.cause.code(), sequence });
+    }
+    tell_watchers();
+}
+
+/// Has every VM look what has become of those that it watches.
+fn tell_watchers() {
+    for qvm in all() {
+        qvm.look(|compartment| compartment.request(Requests::NEWS));
+    }
 }
 
 /// Asks something of the VM that has this number on the console. From an interrupt, too.
@@ -236,6 +279,7 @@ impl Qvm {
     /// Its next life begins: the end of the last one is reported, and what it prints comes behind that.
     fn begin_again(&self, end: &EndRecord, number: u32) {
         self.restarts.store(number, Ordering::Relaxed);
+        note_end(&self.name, end);
         let report = format!("{}; starting it again ({number})", end_line(&self.name, end));
         if let Some(stream) = console::with(|multiplexer| multiplexer.restarted(self.number, &report)) {
             *self.stream.lock() = stream;
@@ -250,15 +294,7 @@ impl Qvm {
     fn leave(&self, end: &EndRecord) {
         console::log().choose(&self.name, None);
         QVMS.lock().retain(|other| other.number != self.number);
-        {
-            let mut ended = ENDED.lock();
-            let room = MEMORY.saturating_sub(ended.len());
-            ended.reserve_exact(room);
-            if ended.len() >= MEMORY {
-                ended.remove(0);
-            }
-            ended.push((Name::from(&self.name).unwrap_or_default(), end.clone()));
-        }
+        note_end(&self.name, end);
         let line = end_line(&self.name, end);
         console::with(|multiplexer| multiplexer.ended(self.number, &line));
         shell::notify();

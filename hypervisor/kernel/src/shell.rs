@@ -291,7 +291,7 @@ impl Shell {
         }
         for name in names {
             let vms = qvm::named(name);
-            if vms.is_empty() && qvm::last_end(name).is_none() {
+            if vms.is_empty() && qvm::next_end(name, 0).is_none() {
                 unknown(name, out);
             }
             self.wait_until(|| vms.iter().all(|vm| vm.has_left()));

@@ -120,12 +120,21 @@ pub(crate) fn read(
 }
 
 /// The back ends that a VM's `hostdev`s name. So far there is one: its console.
-pub(crate) struct HostDevices(pub(crate) Arc<Terminal>);
+pub(crate) struct HostDevices {
+    pub(crate) terminal: Arc<Terminal>,
+    /// Which devices watch which VMs.
+    pub(crate) watches: Vec<(DeviceId, String)>,
+}
 
 impl Backends for HostDevices {
+    fn watch(&mut self, id: DeviceId, vm: &str) -> Result<(), BackendError> {
+        self.watches.push((id, vm.into()));
+        Ok(())
+    }
+
     fn character(&mut self, id: DeviceId, device: &HostDevice) -> Result<Box<dyn CharDevice>, BackendError> {
         if device.is_console() {
-            crate::sync::masked(|| self.0.open(id, device))
+            crate::sync::masked(|| self.terminal.open(id, device))
         } else {
             Err(BackendError(format!("there is no host device `{device}`; `-` is the VM's console")))
         }

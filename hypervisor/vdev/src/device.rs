@@ -131,4 +131,11 @@ impl fmt::Display for ControlError {
 pub enum Wake {
     /// A back end has space again, or has input.
     Backend,
+    /// The VM that the device watches ([`crate::Backends::watch`]) lives.
+    VmLives,
+    /// It has ended. Comes for each end, even if it has been started again meanwhile.
+    VmEnded {
+        /// Its exit code.
+        code: u8,
+    },
 }

@@ -140,6 +140,19 @@ impl Setup<'_> {
             message,
         })
     }
+
+    /// Has the device watch another VM; the error is about the option that `options` holds the name in.
+    ///
+    /// # Errors
+    /// If that VM cannot be watched.
+    pub fn watch(&mut self, option: &'static str, vm: &str) -> Result<(), OptionError> {
+        let place = None;
+        self.backends.watch(self.id, vm).map_err(|BackendError(message)| OptionError {
+            option: Some(option),
+            place,
+            message,
+        })
+    }
 }
 
 impl fmt::Debug for Setup<'_> {
@@ -156,6 +169,13 @@ pub trait Backends {
     /// # Errors
     /// If there is no such thing, or it cannot be used that way.
     fn character(&mut self, id: DeviceId, device: &HostDevice) -> Result<Box<dyn CharDevice>, BackendError>;
+
+    /// From the guest's start on the device `id` is woken when the VM `vm` lives ([`crate::Wake::VmLives`]) and when it has
+    /// ended ([`crate::Wake::VmEnded`]). There need not be such a VM yet.
+    ///
+    /// # Errors
+    /// If it cannot be watched.
+    fn watch(&mut self, id: DeviceId, vm: &str) -> Result<(), BackendError>;
 }
 
 /// Why a `hostdev` could not be opened: one sentence that names it.

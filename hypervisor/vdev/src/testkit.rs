@@ -191,6 +191,10 @@ impl Backends for Wires {
             None => Err(BackendError(format!("there is no back end `{}`", device.name))),
         }
     }
+
+    fn watch(&mut self, _id: DeviceId, _vm: &str) -> Result<(), BackendError> {
+        Ok(())
+    }
 }
 
 /// Decimal and `0x` hexadecimal numbers, without suffixes.
@@ -289,8 +293,13 @@ impl Rig {
 
     /// Wakes the device: its back end has space or input.
     pub fn wake(&mut self) {
+        self.wake_for(Wake::Backend);
+    }
+
+    /// Wakes the device for this reason.
+    pub fn wake_for(&mut self, wake: Wake) {
         let services = Services { now: self.now, memory: &self.ram, interrupts: &self.lines };
-        self.bus.wake(DeviceId(0), Wake::Backend, &services, &mut self.effects);
+        self.bus.wake(DeviceId(0), wake, &services, &mut self.effects);
     }
 
     /// Tells the device what happens to its VM.

@@ -24,5 +24,6 @@ mod catalogue;
 mod character;
 mod gic;
 mod pl011;
+mod watch;
 
 pub use catalogue::CATALOGUE;
