@@ -254,6 +254,10 @@ impl vdev::GuestMemory for Nowhere {
 struct HostDevices;
 
 impl vdev::Backends for HostDevices {
+    fn watch(&mut self, _: vdev::DeviceId, _: &str) -> Result<(), vdev::BackendError> {
+        Ok(())
+    }
+
     fn character(
         &mut self,
         _: vdev::DeviceId,

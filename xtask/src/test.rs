@@ -23,7 +23,9 @@ mod host;
 mod interface;
 mod linux;
 pub(crate) mod machine;
+mod lifecycle;
 pub(crate) mod ordeals;
+mod scene;
 
 use machine::Case;
 
@@ -101,6 +103,7 @@ fn all() -> Result<Vec<Test>> {
     let mut tests = host::tests()?;
     tests.extend(guests::tests());
     tests.extend(interface::tests());
+    tests.extend(lifecycle::tests());
     tests.extend(ordeals::tests());
     tests.extend(linux::tests());
     Ok(tests)

@@ -42,5 +42,11 @@ pub(crate) fn faulty(abuse: &mut Abuse) -> u64 {
     let device = mmu::reach(FAULTY, Kind::Device);
     // SAFETY: the configuration says that a device is there, and it is mapped just now.
     unsafe { Mmio::new(device) }.write(0, way as u32);
+    if abuse.machine.numeric_argument("wait").is_some() {
+        // Until somebody ends it.
+        loop {
+            guest_rt::registers::wfi();
+        }
+    }
     0
 }

@@ -135,11 +135,17 @@ impl<'a> Case<'a> {
     /// Boots VMs with a keyboard.
     pub(super) fn session(&self, machine: &Machine, configurations: &[Configuration]) -> Result<Session> {
         let archive = pack(configurations, Mode::Interactive, &[])?;
+        let session = self.session_with(machine, archive.path())?;
+        Ok(Session { _archive: Some(archive), ..session })
+    }
+
+    /// Boots with this archive and a keyboard.
+    pub(super) fn session_with(&self, machine: &Machine, archive: &Path) -> Result<Session> {
         let machine = Machine { input: true, ..machine.clone() };
-        let mut command = machine.boot(&self.board()?.image, archive.path());
+        let mut command = machine.boot(&self.board()?.image, archive);
         let log = self.log(&mut command)?;
         let child = Guarded::start(command, Input::Piped)?;
-        Ok(Session { child, _archive: archive, log, text: String::new(), seen: 0 })
+        Ok(Session { child, _archive: None, log, text: String::new(), seen: 0 })
     }
 
     fn board(&self) -> Result<&'a Board> {
@@ -181,7 +187,7 @@ impl Write for Tee {
 pub(super) struct Session {
     child: Guarded,
     /// Read by QEMU when it starts; stays until then.
-    _archive: crate::archive::ArchiveFile,
+    _archive: Option<crate::archive::ArchiveFile>,
     log: File,
     text: String,
     /// How much of the text has been looked at.

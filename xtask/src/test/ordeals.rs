@@ -5,26 +5,18 @@
 //! after the last as after the first.
 
 use std::fmt::Write;
-use std::fs;
 use std::path::PathBuf;
-use std::sync::OnceLock;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use super::Test;
 use super::machine::{Case, Ran};
-use crate::artifacts::{self, Board, Profile};
+use super::scene::{Scene, counting, faulty};
 use crate::qemu::machine::Machine;
-use crate::setup;
-use crate::workspace::{root, target};
+use crate::workspace::target;
 
-/// The board whose image has `vdev faulty`.
-const FAULTY: &str = "faulty";
 /// Ways in which `vdev faulty` fails, by the number that the guest writes.
 const WAYS: [&str; 3] = ["panic", "abort", "overflow"];
-/// What one life may take in all, in seconds, the machine's start included.
-const SECONDS_FOR_A_LIFE: u64 = 20;
 
 /// One kind of trouble.
 pub(crate) struct Ordeal {
@@ -92,88 +84,6 @@ pub(super) fn tests() -> Vec<Test> {
         })
     };
     ORDEALS.iter().map(ordeal).collect()
-}
-
-/// A boot archive in the making.
-struct Scene {
-    script: String,
-    files: Vec<(String, Vec<u8>)>,
-}
-
-impl Scene {
-    /// A batch that says what it has of its memory.
-    fn new() -> Scene {
-        Scene { script: "batch\nlog debug\n".into(), files: Vec::new() }
-    }
-
-    fn line(&mut self, line: impl AsRef<str>) -> &mut Scene {
-        self.script.push_str(line.as_ref());
-        self.script.push('\n');
-        self
-    }
-
-    fn guest(&mut self, name: &str) -> Result<&mut Scene> {
-        let path = target().join("guests").join(format!("{name}.elf"));
-        let content = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        self.files.push((format!("{name}.elf"), content));
-        Ok(self)
-    }
-
-    /// The configuration `NAME.qvmconf` of a bare-metal guest.
-    fn vm(&mut self, name: &str, guest: &str, memory: &str, more: &str) -> Result<&mut Scene> {
-        if !self.files.iter().any(|(file, _)| *file == format!("{guest}.elf")) {
-            self.guest(guest)?;
-        }
-        let text = format!(
-            "system {name}\nram 0x80000000,{memory}\nload {guest}.elf\nvdev pl011 loc 0x1c090000 intr gic:37\n{more}\n"
-        );
-        self.files.push((format!("{name}.qvmconf"), text.into_bytes()));
-        Ok(self)
-    }
-
-    /// The configuration of a Linux guest that runs `commands` and powers off.
-    fn linux(&mut self, vcpus: usize, commands: &str) -> Result<&mut Scene> {
-        setup::linux_guest()?;
-        for (name, path) in [("Image", setup::LINUX_IMAGE), ("initramfs", setup::LINUX_INITRAMFS)] {
-            self.files.push((name.into(), fs::read(root().join(path))?));
-        }
-        let text = format!(
-            "system linux\nram 0x80000000,256M\n{}load Image\ninitrd load initramfs\n\
-             cmdline \"console=ttyAMA0 quiet bulkhead.run=\\\"{commands}\\\"\"\nvdev pl011 loc 0x1c090000 intr gic:37\n",
-            "cpu\n".repeat(vcpus)
-        );
-        self.files.push(("linux.qvmconf".into(), text.into_bytes()));
-        Ok(self)
-    }
-
-    /// The witness, in the background from the beginning, at a higher priority than everybody else.
-    fn witness(&mut self) -> Result<&mut Scene> {
-        self.vm("witness", "witness", "2M", "cmdline \"report=100\"\ncpu sched 30")?.line("qvm @witness.qvmconf &");
-        Ok(self)
-    }
-
-    fn run(&self, case: &Case, machine: &Machine, board: Option<&Board>, lives: usize) -> Result<Ran> {
-        let mut builder = tar::Builder::new(Vec::new());
-        let script = (String::from("startup"), self.script.clone().into_bytes());
-        for (name, content) in [&script].into_iter().chain(&self.files) {
-            let mut header = tar::Header::new_ustar();
-            header.set_size(content.len() as u64);
-            builder.append_data(&mut header, name, content.as_slice())?;
-        }
-        let archive = case.file("boot.tar", builder.into_inner()?)?;
-        case.boot_on(board, machine, &archive, &[], Duration::from_secs(60 + SECONDS_FOR_A_LIFE * lives as u64))
-    }
-}
-
-/// The machine in whose time nothing but instructions counts.
-fn counting() -> Machine {
-    Machine { count_instructions: true, memory: "512M".into(), ..Machine::default() }
-}
-
-fn faulty() -> Result<&'static Board> {
-    static BUILT: OnceLock<Option<Board>> = OnceLock::new();
-    let built = BUILT.get_or_init(|| artifacts::build(Some(FAULTY), &[], Profile::Release).ok().flatten());
-    built.as_ref().context("the board `faulty` cannot be built")
 }
 
 /// How many VMs of this name have ended with this code.
