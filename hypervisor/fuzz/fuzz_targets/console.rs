@@ -2,12 +2,20 @@
 
 #![no_main]
 
-use host::console::{Multiplexer, Next, Terminal, Uart};
+use host::console::{Multiplexer, Next, Stream, Terminal, Uart};
 use host::log::Log;
 use libfuzzer_sys::fuzz_target;
-use vdev::{DeviceId, HostDevice};
+use std::sync::{LazyLock, Mutex};
+use vdev::{CharDevice, DeviceId, HostDevice};
 
 static LOG: Log = Log::new();
+/// One for all runs: streams are never given back, but used again.
+static CONSOLE: LazyLock<Mutex<Multiplexer>> = LazyLock::new(|| {
+    let mut console = Multiplexer::new(&LOG);
+    console.set_batch();
+    console.set_complete();
+    Mutex::new(console)
+});
 
 #[derive(Default)]
 struct Screen(Vec<u8>);
@@ -21,23 +29,25 @@ impl Uart for Screen {
     }
 }
 
+fn device(stream: &'static Stream) -> Box<dyn CharDevice> {
+    Terminal::new(stream).open(DeviceId(0), &HostDevice::console()).expect("nobody has it")
+}
+
 fuzz_target!(|data: &[u8]| {
-    let mut console = Multiplexer::new(&LOG);
-    console.set_batch();
-    console.set_complete();
-    let mut vms: Vec<_> = ["a", "b"]
-        .into_iter()
-        .map(|name| {
-            let (number, stream) = console.attach(name).expect("there is room");
-            (number, Terminal::new(stream).open(DeviceId(0), &HostDevice::console()).expect("nobody has it"))
-        })
-        .collect();
+    let mut console = CONSOLE.lock().expect("the first run that fails is the last");
+    let mut vms = ["a", "b"].map(|name| {
+        let (number, stream) = console.attach(name).expect("there is room");
+        (number, device(stream))
+    });
     let mut terminal = Screen::default();
     for (place, chunk) in data.chunks(37).enumerate() {
-        let (_, device) = &mut vms[place % 2];
+        let (number, end) = &mut vms[place % 2];
         for byte in chunk {
             // What does not fit is the device's to keep.
-            let _fits = device.write(*byte);
+            let _fits = end.write(*byte);
+        }
+        if chunk[0] & 7 == 7 {
+            *end = device(console.restarted(*number, "qvm: restarted"));
         }
         console.step(&mut terminal, usize::from(chunk[0]));
     }
@@ -53,7 +63,7 @@ fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8(terminal.0).expect("only text is shown");
     assert!(text.ends_with("\r\nbulkhead: all VMs have ended\r\n"));
     for line in text.split_terminator("\r\n") {
-        let own = ["a| ", "b| ", "qvm: ended: code 0", "bulkhead: "];
+        let own = ["a| ", "b| ", "qvm: ended: code 0", "qvm: restarted", "bulkhead: "];
         assert!(own.iter().any(|start| line.starts_with(start)), "{line:?}");
         assert!(line.chars().all(|character| character == '\t' || !character.is_control()), "{line:?}");
     }
