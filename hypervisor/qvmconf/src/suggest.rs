@@ -11,13 +11,17 @@ const LONGEST: usize = 32;
 /// The candidate nearest to `word`, if it is near enough to be a slip: at most a third of the letters, at least one; upper
 /// and lower case count as the same. Of equally near ones that in which only letters are missing, then the first.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    nearest_of(word, &mut candidates.into_iter())
+}
+
+/// The same, once for all kinds of iterators.
+fn nearest_of<'a>(word: &str, candidates: &mut dyn Iterator<Item = &'a str>) -> Option<&'a str> {
     let letters = word.chars().count();
     if letters > LONGEST {
         return None;
     }
     let limit = letters.checked_div(3).unwrap_or(0).max(1);
     candidates
-        .into_iter()
         .filter(|candidate| candidate.chars().count() <= LONGEST)
         .map(|candidate| (distance(word, candidate), candidate))
         .filter(|&(distance, candidate)| distance <= limit && distance < candidate.chars().count())
