@@ -12,7 +12,7 @@
 //! and its VM ends. That is safe if nothing outside of the VM can wait for it, or miss what it has: it holds no lock of the
 //! kernel, it is not in an interrupt, it does no work of the kernel's ([`kernel_work`]), and the VM's interrupt controller,
 //! which the scheduler enters on the VM's behalf, is not locked. Everything else is a failure of the hypervisor
-//! (`panic`). See docs/design/011-compartments.md.
+//! (`panic`). See docs/design/012-compartments.md.
 
 use crate::guest_memory::GuestRam;
 use crate::heap::VmHeap;

@@ -3,7 +3,7 @@
 //! Answers for: objects of kernel and portable crates, none of them on the path of a guest exit. The kernel's heap starts in
 //! the image and grows by page frames. A VM's threads allocate from their VM's own heap, in a window of addresses of its
 //! own: when the VM ends, however it ends, the whole heap is taken back at once, and nothing that a thread left behind when
-//! it was abandoned is lost (docs/design/011-compartments.md). Does not answer for: guest memory, stacks, translation tables.
+//! it was abandoned is lost (docs/design/012-compartments.md). Does not answer for: guest memory, stacks, translation tables.
 //!
 //! What a VM's thread allocates while it holds one of the kernel's locks, or does the kernel's work
 //! ([`crate::compartment::kernel_work`]), is the kernel's: it may outlive the VM.
