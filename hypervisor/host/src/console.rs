@@ -33,8 +33,8 @@ use screen::Screen;
 pub use stream::{Bell, Stream, Urgency};
 pub use terminal::Terminal;
 
-/// Most VMs that can be on the console at once.
-pub const MAX_VMS: u8 = 63;
+/// Most VMs that can be on the console at once: more than there can be, for those whose last lines are still being shown.
+pub const MAX_VMS: u8 = 96;
 /// What the shell is called.
 const SHELL: &str = "shell";
 
@@ -87,7 +87,7 @@ impl fmt::Display for VmNumber {
 
 /// Some VMs on the console, perhaps the shell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct VmNumbers(u64);
+pub struct VmNumbers(u128);
 
 impl VmNumbers {
     /// Whether `number` is one of them.
@@ -106,8 +106,8 @@ impl VmNumbers {
     }
 }
 
-const fn bit(number: VmNumber) -> u64 {
-    1 << (number.0 & 63)
+const fn bit(number: VmNumber) -> u128 {
+    1 << (number.0 & 127)
 }
 
 /// What one [`Multiplexer::step`] has come to.

@@ -118,8 +118,8 @@ impl Completions for Names {
 
 /// What the shell knows of the VMs that it has started.
 struct Shell {
-    /// The threads that look after them.
-    keepers: Vec<Arc<Thread>>,
+    /// Each with the thread that looks after it.
+    started: Vec<(Arc<Qvm>, Arc<Thread>)>,
     batch: bool,
     /// From when on somebody can type.
     keyboard: Option<Keyboard>,
@@ -133,7 +133,7 @@ pub(crate) fn run() {
     if let Err(error) = console::start_thread() {
         log::error!("no memory for the console's thread ({error:?})");
     }
-    let mut shell = Shell { keepers: Vec::new(), batch: false, keyboard: None };
+    let mut shell = Shell { started: Vec::new(), batch: false, keyboard: None };
     match script() {
         Ok(steps) => {
             for step in &steps {
@@ -243,7 +243,7 @@ impl Shell {
         match startup::read(&qvm.parts, &mut sources, missing) {
             Ok(configuration) => {
                 if let Some((vm, keeper)) = qvm::start(configuration, sources) {
-                    self.keepers.push(keeper);
+                    self.started.push((Arc::clone(&vm), keeper));
                     if !qvm.background {
                         self.wait_until(|| vm.has_left());
                     }
@@ -258,12 +258,12 @@ impl Shell {
 
     /// Frees what is left of threads that have nothing to look after any more.
     fn bury(&mut self) {
-        self.keepers.retain(|keeper| {
-            let ended = thread::has_ended(keeper);
-            if ended {
+        self.started.retain(|(vm, keeper)| {
+            let has_left = vm.has_left();
+            if has_left {
                 thread::join(keeper);
             }
-            !ended
+            !has_left
         });
     }
 
