@@ -55,7 +55,7 @@ impl Configuration {
         }
         let vocabulary = vm::config::vocabulary(CATALOGUE);
         let document = qvmconf::parse(&mut sources, &roots, &mut Includes, &vocabulary);
-        let limits = Limits { cpus: cpus.map(|cpus| cpus as usize) };
+        let limits = Limits { cpus: cpus.map(|cpus| cpus as usize), groups: None };
         let (meaning, diagnostics) = match vm::config::build(&document, &sources, CATALOGUE, limits) {
             Ok((meaning, warnings)) => (Some(meaning), warnings),
             Err(diagnostics) => (None, diagnostics),

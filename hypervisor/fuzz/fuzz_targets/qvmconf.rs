@@ -28,7 +28,7 @@ fuzz_target!(|data: &[u8]| {
     let vocabulary = vm::config::vocabulary(vdevs::CATALOGUE);
     let document = qvmconf::parse(&mut sources, &[root], &mut Includes(&archive), &vocabulary);
     check_places(&document, &sources);
-    match vm::config::build(&document, &sources, vdevs::CATALOGUE, Limits { cpus: Some(4) }) {
+    match vm::config::build(&document, &sources, vdevs::CATALOGUE, Limits { cpus: Some(4), groups: None }) {
         Ok((configuration, warnings)) => {
             assert!(!document.diagnostics.has_errors() && !warnings.has_errors());
             check_rendering(&warnings, &sources);

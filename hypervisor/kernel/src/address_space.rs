@@ -264,7 +264,8 @@ impl Stack {
         let bit = taken.trailing_ones();
         let mut stack = Self { slot: word as u64 * 64 + u64::from(bit), frames: None };
         let tables = tables.as_mut()?;
-        let _whole = tables.map(stack.range(), frames.start(), El2Attributes::Data, usize::MAX, pool, &mut Live).ok()?;
+        let _whole =
+            tables.map(stack.range(), frames.start(), El2Attributes::Data, usize::MAX, pool, &mut Live).ok()?;
         *taken |= 1 << bit;
         stack.frames = Some(frames);
         Some(stack)

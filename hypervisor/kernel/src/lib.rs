@@ -14,6 +14,7 @@ mod compartment;
 mod console;
 mod cpu;
 mod frames;
+mod groups;
 mod guest_memory;
 mod heap;
 mod interrupt;

@@ -9,9 +9,9 @@
 use crate::compartment::{Compartment, Memory, Phase, Requests, kernel_work};
 use crate::guest_memory::{GuestRam, Loading};
 use crate::stage2::GuestSpace;
+use crate::startup::{self, HostDevices};
 use crate::sync::{Masked, masked};
 use crate::thread::Thread;
-use crate::startup::{self, HostDevices};
 use crate::{console, qvm, thread, vcpu};
 use alloc::boxed::Box;
 use alloc::format;

@@ -6,7 +6,7 @@
 use crate::qvm::{self, Qvm};
 use crate::startup::{self, find_archive, print};
 use crate::thread::{self, Thread};
-use crate::{board, console};
+use crate::{board, console, groups};
 use alloc::collections::vec_deque::VecDeque;
 use alloc::format;
 use alloc::string::String;
@@ -187,6 +187,10 @@ impl Shell {
             Command::End { reset, force } => self.end(reset, force),
             Command::Slog2info(vm) => show_log(vm, out),
             Command::Use(vdev) => explain_vdev(vdev, out),
+            Command::Partition { name, percent } => {
+                complain("partition", name, groups::define_partition(name, percent), out);
+            }
+            Command::Cluster { name, cpus } => complain("cluster", name, groups::define_cluster(name, cpus), out),
             Command::Help(word) => drop(shell::help(word, out)),
             _ => drop(writeln!(out, "shell: not yet")),
         }
@@ -310,6 +314,13 @@ impl Shell {
         self.sleep(PATIENCE, all_gone);
         console::flush();
         if reset { board::reset() } else { board::power_off() }
+    }
+}
+
+/// Says why `what` of that name cannot be, if it cannot.
+fn complain(what: &str, name: &str, done: Result<(), impl fmt::Display>, out: Output<'_>) {
+    if let Err(error) = done {
+        let _ = writeln!(out, "shell: {what} `{name}`: {error}");
     }
 }
 

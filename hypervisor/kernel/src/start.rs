@@ -6,7 +6,7 @@
 use crate::address_space::{self, FirstTables, Image};
 use crate::board::{self, Board};
 use crate::cpu::{self, PerCpu};
-use crate::{compartment, console, frames, heap, interrupt, shell, startup, thread};
+use crate::{compartment, console, frames, groups, heap, interrupt, shell, startup, thread};
 use alloc::format;
 use alloc::vec::Vec;
 use core::fmt;
@@ -166,6 +166,7 @@ fn with_heap(blob: &'static [u8], bank: Range<Pa>, image: &Image) -> ! {
         refuse(format_args!("{error}"));
     }
     thread::initialise(machine.cpus.len().min(MAX_CPUS), frequency);
+    groups::initialise(machine);
     this.online.store(true, Ordering::Release);
     console::initialise(machine);
     banner(machine, frequency);

@@ -4,7 +4,7 @@
 //! `hostdev` names, what guests get to know of the host's CPUs. Does not answer for: what configurations mean (`vm`), the
 //! lives of VMs (`qvm`), the commands that start them (`shell`).
 
-use crate::{board, console, start};
+use crate::{board, console, groups, start};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -14,9 +14,9 @@ use host::archive::Archive;
 use host::console::Terminal;
 use host::shell::{Part, Word};
 use qvmconf::Sources;
-use sched::{Parameters, Policy, Priority};
+use sched::{Parameters, Policy, Priority, ShareId, Sporadic};
 use spin::Once;
-use types::{CpuSet, MAX_CPUS};
+use types::{CpuSet, MAX_CPUS, Ticks};
 use vdev::{BackendError, Backends, CharDevice, DeviceId, HostDevice};
 use vm::assemble::Host;
 use vm::config::{self, Configuration, CpuConfig, CpuPolicy, Includes, Limits};
@@ -40,6 +40,7 @@ pub(crate) fn host_parameters(priority: u8) -> Parameters {
         priority: Priority::new(priority).unwrap_or(Priority::LOWEST),
         policy: Policy::RoundRobin,
         affinity: CpuSet::first(MAX_CPUS),
+        share: ShareId::SYSTEM,
     }
 }
 
@@ -50,9 +51,25 @@ pub(crate) fn parameters(cpu: &CpuConfig) -> Parameters {
         policy: match cpu.policy {
             CpuPolicy::RoundRobin => Policy::RoundRobin,
             CpuPolicy::Fifo => Policy::Fifo,
+            CpuPolicy::Sporadic(server) => sporadic(&server),
         },
         affinity: cpu.runmask.unwrap_or(CpuSet::first(MAX_CPUS)),
+        share: ShareId::from_index(cpu.partition as u8),
     }
+}
+
+fn sporadic(server: &qvmconf::SporadicServer) -> Policy {
+    const { assert!(qvmconf::SporadicServer::MAX_REPLENISHMENTS <= Sporadic::MAX_REPLENISHMENTS) };
+    let ticks = |nanoseconds| {
+        let ticks = el2::cpu::counter_frequency().map_or(Ticks(1), |frequency| frequency.nanoseconds(nanoseconds));
+        ticks.clamp(Ticks(1), Ticks(i64::MAX as u64))
+    };
+    Policy::Sporadic(Sporadic {
+        low: Priority::new(server.low).unwrap_or(Priority::LOWEST),
+        max_replenishments: server.max_replenishments,
+        period: ticks(server.period),
+        budget: ticks(server.budget),
+    })
 }
 
 /// The boot archive, once it has been found.
@@ -107,7 +124,8 @@ pub(crate) fn read(
     if !complaints.is_empty() {
         return Err((name, complaints));
     }
-    let limits = Limits { cpus: start::MACHINE.get().map(|machine| machine.cpus.len()) };
+    let groups = groups::all();
+    let limits = Limits { cpus: start::MACHINE.get().map(|machine| machine.cpus.len()), groups: groups.as_ref() };
     match config::build(&document, sources, board::factories(), limits) {
         Ok((configuration, warnings)) => {
             if !warnings.is_empty() {

@@ -12,6 +12,7 @@
 use crate::cpu;
 use core::cell::{Cell, UnsafeCell};
 use core::ops::{Deref, DerefMut};
+use sched::Turnstile;
 use spin::RelaxStrategy;
 
 /// What a CPU does while another one holds the lock it wants.
@@ -45,6 +46,8 @@ pub(crate) enum Rank {
     Numbers,
     /// The VMIDs.
     Vmids,
+    /// The names of clusters and adaptive partitions.
+    Groups,
     /// Threads, ready queues, timeouts.
     Scheduler,
     /// Any lock of a portable crate.
@@ -201,7 +204,7 @@ impl<T> Drop for Guard<'_, T> {
 /// The scheduler's lock: one thread takes it, the next, after the switch, releases it.
 pub(crate) struct HandoverLock<T> {
     rank: Rank,
-    lock: TicketMutex<()>,
+    lock: Turnstile,
     value: UnsafeCell<T>,
 }
 
@@ -210,14 +213,14 @@ unsafe impl<T: Send> Sync for HandoverLock<T> {}
 
 impl<T> HandoverLock<T> {
     pub(crate) const fn new(rank: Rank, value: T) -> Self {
-        Self { rank, lock: TicketMutex::new(()), value: UnsafeCell::new(value) }
+        Self { rank, lock: Turnstile::new(), value: UnsafeCell::new(value) }
     }
 
     /// Takes the lock until [`HandoverLock::release`]. Interrupts are masked, and stay masked until then.
     #[expect(clippy::mut_from_ref, reason = "the lock is what makes it unique")]
     pub(crate) fn acquire(&self) -> &mut T {
         cpu::this().locks.enter(self.rank);
-        core::mem::forget(self.lock.lock());
+        self.lock.enter(el2::cpu::relax);
         // SAFETY: the lock is ours, and nobody else has a reference.
         unsafe { &mut *self.value.get() }
     }
@@ -232,10 +235,9 @@ impl<T> HandoverLock<T> {
         unsafe { &mut *self.value.get() }
     }
 
-    /// Gives the lock back. References from `acquire` are not used afterwards.
+    /// Gives the lock back that this CPU took, perhaps while the thread before us ran. References from `acquire` are not used afterwards.
     pub(crate) fn release(&self) {
-        // SAFETY: taken by `acquire` on this CPU, perhaps by the thread before us.
-        unsafe { self.lock.force_unlock() };
+        self.lock.leave();
         cpu::this().locks.leave(self.rank);
     }
 

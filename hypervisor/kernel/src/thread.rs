@@ -7,8 +7,12 @@
 //! in the CPU: when that thread is woken it goes on at once. All of this runs with interrupts masked. The scheduler's lock
 //! is taken by the thread that leaves and released by the one that comes.
 
+mod table;
 mod timer;
 
+pub(crate) use table::{define_share, redefine_share};
+#[allow(unused_imports, reason = "for the shell's words")]
+pub(crate) use table::{for_each, share};
 pub(crate) use timer::{set_deadline, timer_fired};
 
 use crate::address_space::Stack;
@@ -23,10 +27,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::{Cell, UnsafeCell};
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
-use sched::{Parameters, Scheduler, ThreadId};
+use core::sync::atomic::{AtomicBool, Ordering};
+use sched::{Parameters, Presence, Scheduler, ThreadId};
 use timer::Timeouts;
-use types::{CpuId, Ticks};
+use types::Ticks;
 
 /// Threads there can be: two for each of 64 VMs with one vCPU, and plenty more.
 const MAX_THREADS: usize = 512;
@@ -39,10 +43,7 @@ pub(crate) struct Thread {
     pub(crate) name: String,
     id: Cell<Option<ThreadId>>,
     sp: Cell<usize>,
-    /// A wake-up that has not been consumed.
-    notified: AtomicBool,
-    /// 1 + the CPU it runs on; 0 while it is blocked or waits for a CPU.
-    place: AtomicU32,
+    presence: Presence,
     /// It is blocked (guarded by the scheduler's lock).
     blocked: Cell<bool>,
     /// When the thread wants EL2's timer while it runs.
@@ -116,11 +117,10 @@ impl Core {
     }
 
     fn notify(&mut self, thread: &Thread) {
-        thread.notified.store(true, Ordering::SeqCst);
-        match (thread.place.load(Ordering::SeqCst), thread.id.get()) {
-            (0, Some(id)) => self.wake(id, el2::cpu::counter()),
-            (0, None) => {}
-            (place, _) => interrupt::kick(CpuId((place - 1) as u16)),
+        match (thread.presence.announce(), thread.id.get()) {
+            (Some(cpu), _) => interrupt::kick(cpu),
+            (None, Some(id)) => self.wake(id, el2::cpu::counter()),
+            (None, None) => {}
         }
     }
 }
@@ -206,8 +206,7 @@ fn start(
         name,
         id: Cell::new(None),
         sp: Cell::new(0),
-        notified: AtomicBool::new(false),
-        place: AtomicU32::new(0),
+        presence: Presence::new(),
         blocked: Cell::new(true),
         deadline: Cell::new(Ticks::NEVER),
         ended: AtomicBool::new(false),
@@ -287,10 +286,10 @@ pub(crate) fn abandon() -> ! {
 pub(crate) fn give_up(thread: &Thread) {
     thread.doomed.store(true, Ordering::SeqCst);
     let _masked = Masked::new();
-    with_core(|core| match (thread.place.load(Ordering::SeqCst), thread.id.get()) {
-        (0, Some(id)) => core.wake(id, el2::cpu::counter()),
-        (0, None) => {}
-        (place, _) => interrupt::request_reschedule(CpuId((place - 1) as u16)),
+    with_core(|core| match (thread.presence.place(), thread.id.get()) {
+        (Some(cpu), _) => interrupt::request_reschedule(cpu),
+        (None, Some(id)) => core.wake(id, el2::cpu::counter()),
+        (None, None) => {}
     });
 }
 
@@ -336,6 +335,7 @@ pub(crate) fn join_until(thread: &Arc<Thread>, deadline: Ticks) -> bool {
 }
 
 /// Completes a switch on the side of the thread that comes: from here the one we came from may be resumed elsewhere.
+#[unsafe(link_section = ".text.exits")]
 fn finish_switch() {
     let cpu = cpu::this();
     // SAFETY: null, or a thread that the list keeps alive until `ended` has been seen.
@@ -384,8 +384,12 @@ enum Turn {
 
 /// Lets the policy choose and follows it. SP of the caller goes to `from` if it is left. The scheduler's lock is held, and
 /// released on return.
+#[unsafe(link_section = ".text.exits")]
 fn run_next(core: &mut Core, cpu: &PerCpu, from: *mut usize) -> Turn {
     cpu.need_reschedule.set(false);
+    if cpu.gives_way.take() {
+        core.policy.yield_now(cpu.id);
+    }
     let choice = core.policy.pick(cpu.id, el2::cpu::counter());
     cpu.slice_end.set(choice.until);
     choice.kick.iter().for_each(interrupt::request_reschedule);
@@ -393,7 +397,7 @@ fn run_next(core: &mut Core, cpu: &PerCpu, from: *mut usize) -> Turn {
     match choice.thread.and_then(|id| core.thread(id)).map(Arc::as_ptr) {
         Some(next) if ptr::eq(next, current) => {
             // SAFETY: the calling thread.
-            unsafe { &*current }.place.store(u32::from(cpu.id.0) + 1, Ordering::SeqCst);
+            unsafe { &*current }.presence.arrive(cpu.id);
             core.arm(cpu);
             CORE.release();
             Turn::Stay
@@ -401,7 +405,7 @@ fn run_next(core: &mut Core, cpu: &PerCpu, from: *mut usize) -> Turn {
         Some(next) => {
             // SAFETY: listed in `core`, hence alive.
             let to = unsafe { &*next };
-            to.place.store(u32::from(cpu.id.0) + 1, Ordering::SeqCst);
+            to.presence.arrive(cpu.id);
             switch_to(core, cpu, next, to.sp.get(), from)
         }
         None if choice.vacate && !current.is_null() => switch_to(core, cpu, ptr::null(), cpu.idle_sp.get(), from),
@@ -414,11 +418,12 @@ fn run_next(core: &mut Core, cpu: &PerCpu, from: *mut usize) -> Turn {
 }
 
 /// Leaves the running thread for `next`, or for the CPU's first stack if that is null. Returns when it is resumed.
+#[unsafe(link_section = ".text.exits")]
 fn switch_to(core: &mut Core, cpu: &PerCpu, next: *const Thread, sp: usize, from: *mut usize) -> Turn {
     unload(core, cpu);
     // SAFETY: null, or the thread that runs here, which lives.
     if let Some(current) = unsafe { cpu.current.get().as_ref() } {
-        current.place.store(0, Ordering::SeqCst);
+        current.presence.depart();
     }
     cpu.previous.set(cpu.current.get());
     cpu.current.set(next);
@@ -432,6 +437,7 @@ fn switch_to(core: &mut Core, cpu: &PerCpu, next: *const Thread, sp: usize, from
 
 /// Lets the most important ready thread run; waits if there is none. Returns when the calling thread is to run.
 /// Interrupts are masked, no kernel lock is held.
+#[unsafe(link_section = ".text.exits")]
 pub(crate) fn reschedule() {
     // Whatever was logged since: this is where every thread comes by sooner or later.
     console::answer_bell();
@@ -485,7 +491,7 @@ pub(crate) fn preempt_if_needed() {
 /// To the back of the threads of equal priority.
 pub(crate) fn yield_now() {
     let _masked = Masked::new();
-    with_core(|core| core.policy.yield_now(cpu::this().id));
+    cpu::this().gives_way.set(true);
     reschedule();
 }
 
@@ -494,16 +500,12 @@ pub(crate) fn yield_now() {
 pub(crate) fn sleep_until(deadline: Ticks) {
     let _masked = Masked::new();
     let thread = current();
-    if thread.notified.swap(false, Ordering::SeqCst) {
+    if thread.presence.take_token() {
         return;
     }
     let cpu = cpu::this();
     let blocked = with_core(|core| {
-        thread.place.store(0, Ordering::SeqCst);
-        // Whoever notifies sets the token first and looks at the place then: one of us sees the other.
-        fence(Ordering::SeqCst);
-        if thread.notified.load(Ordering::SeqCst) {
-            thread.place.store(u32::from(cpu.id.0) + 1, Ordering::SeqCst);
+        if !thread.presence.try_sleep(cpu.id) {
             return false;
         }
         thread.blocked.set(true);
@@ -518,22 +520,18 @@ pub(crate) fn sleep_until(deadline: Ticks) {
     if blocked == Some(true) {
         reschedule();
     }
-    thread.notified.store(false, Ordering::SeqCst);
+    thread.presence.drop_token();
 }
 
 /// Wakes a thread, or keeps it from blocking next; if it runs on another CPU, in a guest perhaps, brings it to EL2.
 #[inline]
 pub(crate) fn notify(thread: &Thread) {
     let _masked = Masked::new();
-    thread.notified.store(true, Ordering::SeqCst);
-    fence(Ordering::SeqCst);
-    let place = thread.place.load(Ordering::SeqCst);
-    if place == 0 {
-        if let Some(id) = thread.id.get() {
-            with_core(|core| core.wake(id, el2::cpu::counter()));
-        }
-    } else if place - 1 != u32::from(cpu::this().id.0) {
-        interrupt::kick(CpuId((place - 1) as u16));
+    match (thread.presence.announce(), thread.id.get()) {
+        (Some(cpu), _) if cpu == cpu::this().id => {}
+        (Some(cpu), _) => interrupt::kick(cpu),
+        (None, Some(id)) => _ = with_core(|core| core.wake(id, el2::cpu::counter())),
+        (None, None) => {}
     }
 }
 
@@ -546,7 +544,7 @@ pub(crate) fn notify_at(thread: &Thread, when: Ticks) {
             core.timeouts.add(cpu.id, when, id);
             core.arm(cpu);
         }
-        _ => thread.notified.store(true, Ordering::SeqCst),
+        _ => thread.presence.leave_token(),
     });
 }
 
@@ -562,7 +560,5 @@ pub(crate) fn notify_waiting(thread: &Thread) {
 /// Consumes a notification: what it was about is looked at next.
 #[inline]
 pub(crate) fn take_notification(thread: &Thread) {
-    if thread.notified.load(Ordering::Relaxed) {
-        thread.notified.store(false, Ordering::SeqCst);
-    }
+    thread.presence.drop_token();
 }

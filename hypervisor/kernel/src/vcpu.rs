@@ -196,6 +196,8 @@ impl LoadedVcpu {
         }
     }
 
+    #[inline(never)]
+    #[unsafe(link_section = ".text.exits")]
     fn load_into(&mut self, cpu: &PerCpu) {
         self.controls.load();
         self.el1.load();
@@ -236,6 +238,7 @@ pub(crate) struct Put<'a> {
 }
 
 /// Takes a vCPU out of the CPU.
+#[unsafe(link_section = ".text.exits")]
 pub(crate) fn put<'a>(this: &'a mut LoadedVcpu, cpu: &PerCpu) -> Put<'a> {
     this.timer.save();
     let gic = &this.partition.vm.gic;

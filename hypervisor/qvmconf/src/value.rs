@@ -91,6 +91,28 @@ pub enum SchedulingPolicy {
     Fifo,
     /// Reserved in the original (`o`), where it acts as round robin; so it does here.
     Other,
+    /// At its own priority for so much time in each period, at a lower one otherwise (`s`).
+    Sporadic(SporadicServer),
+}
+
+/// The numbers of a sporadic server, which fit together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SporadicServer {
+    /// Its priority when it has no budget, 1 to 254.
+    pub low: u8,
+    /// Most replenishments due at once, 1 to [`SporadicServer::MAX_REPLENISHMENTS`].
+    pub max_replenishments: u8,
+    /// How long after its use time comes back, in nanoseconds.
+    pub period: u64,
+    /// How much time there is in a period, in nanoseconds; at least [`SporadicServer::MIN_BUDGET`].
+    pub budget: u64,
+}
+
+impl SporadicServer {
+    /// Most replenishments that there is room for.
+    pub const MAX_REPLENISHMENTS: u8 = 16;
+    /// The least budget in nanoseconds: below it the hypervisor would be busy with nothing but beginnings and ends.
+    pub const MIN_BUDGET: u64 = 10_000;
 }
 
 /// A set of message types: a set, not a level (facts 1.10).
@@ -268,8 +290,7 @@ fn interrupt(text: &str) -> Result<Value, ValueError> {
 
 fn scheduling(text: &str) -> Result<Value, ValueError> {
     if text.contains(',') {
-        let message = "a sporadic server is known, not supported yet".into();
-        return Err(ValueError::new(message).hint("PRIORITY with r, f or o behind it"));
+        return sporadic(text.strip_suffix('s').unwrap_or(text)).map(Value::Scheduling);
     }
     let (digits, policy) = match text.char_indices().last() {
         Some((at, 'r')) => (text.get(..at), SchedulingPolicy::RoundRobin),
@@ -277,11 +298,42 @@ fn scheduling(text: &str) -> Result<Value, ValueError> {
         Some((at, 'o')) => (text.get(..at), SchedulingPolicy::Other),
         _ => (Some(text), SchedulingPolicy::default()),
     };
-    let value = quantity("priority", text, digits.unwrap_or(""), number)?;
-    match u8::try_from(value) {
-        Ok(priority) if priority > 0 => Ok(Value::Scheduling(Scheduling { priority, policy })),
-        _ => Err(ValueError::new(format!("priority {value} is not within 1 to 255"))),
+    let priority = priority(text, digits.unwrap_or(""))?;
+    Ok(Value::Scheduling(Scheduling { priority, policy }))
+}
+
+fn priority(text: &str, part: &str) -> Result<u8, ValueError> {
+    let value = quantity("priority", text, part, number)?;
+    let priority = u8::try_from(value).ok().filter(|priority| *priority > 0);
+    priority.ok_or_else(|| ValueError::new(format!("priority {value} is not within 1 to 255")))
+}
+
+/// `HI,LO,MAXREPL,PERIOD,BUDGET`.
+fn sporadic(text: &str) -> Result<Scheduling, ValueError> {
+    const HINT: &str = "HI,LO,MAXREPL,PERIOD,BUDGET s, the times in nanoseconds, as in 20,5,4,10000000,2000000 s";
+    let wrong = |message: String| Err(ValueError::new(message).hint(HINT));
+    let mut parts = text.split(',');
+    let mut next = || parts.next().unwrap_or("");
+    let (high, low, replenishments, period, budget) = (next(), next(), next(), next(), next());
+    if budget.is_empty() || parts.next().is_some() {
+        return wrong("a sporadic server has five numbers".into());
     }
+    let (high, low) = (priority(text, high)?, priority(text, low)?);
+    let count = quantity("number", text, replenishments, number)?;
+    let (period, budget) = (quantity("time", text, period, number)?, quantity("time", text, budget, number)?);
+    let max = SporadicServer::MAX_REPLENISHMENTS;
+    let min = SporadicServer::MIN_BUDGET;
+    if low >= high {
+        return wrong(format!("the low priority {low} is not below {high}"));
+    }
+    let Some(max_replenishments) = u8::try_from(count).ok().filter(|count| (1..=max).contains(count)) else {
+        return wrong(format!("{count} replenishments are not 1 to {max}"));
+    };
+    if !(min..=period).contains(&budget) {
+        return wrong(format!("a budget of {budget} ns is not within {min} ns and the period"));
+    }
+    let policy = SchedulingPolicy::Sporadic(SporadicServer { low, max_replenishments, period, budget });
+    Ok(Scheduling { priority: high, policy })
 }
 
 fn cpus(text: &str) -> Result<Value, ValueError> {

@@ -187,7 +187,9 @@ impl Shape {
             Self::Place => "[mem:]ADDRESS, as in 0x1c090000",
             Self::Range => "START,LENGTH, as in 0x1c000000,64K",
             Self::Interrupt => "PIC:LINE, as in gic:37",
-            Self::Scheduling => "PRIORITY (1 to 255), with r, f or o behind it for the policy, as in 10r",
+            Self::Scheduling => {
+                "PRIORITY (1 to 255), with r, f or o behind it for the policy, as in 10r; or a sporadic server's HI,LO,MAXREPL,PERIOD,BUDGET s"
+            }
             Self::Cpus => "numbers of CPUs from 0, separated by commas without white space, as in 0,1",
             Self::Choice(_) => "one of a few words",
             Self::Filters => "fatal, internal, error, warn, info, debug, verbose: some, separated by commas",

@@ -4,10 +4,12 @@
 //! (`scheduler`).
 
 use crate::{
-    parameters::{Parameters, Priority, RemoveError, SpawnError},
+    parameters::{Parameters, Policy, Priority, RemoveError, SpawnError},
     placement::Requests,
     queue::End,
     scheduler::Scheduler,
+    shares::ShareId,
+    sporadic::NO_SERVER,
     thread::{Index, Stage, ThreadId},
 };
 use types::{CpuId, CpuSet};
@@ -16,16 +18,26 @@ impl Scheduler {
     /// A new thread, blocked, resident nowhere.
     ///
     /// # Errors
-    /// When there is no room for it, or no CPU it may run on.
+    /// When there is no room for it, no CPU it may run on, or its policy or share cannot be.
     pub fn spawn(&mut self, parameters: Parameters) -> Result<ThreadId, SpawnError> {
         let affinity = self.existing(parameters.affinity)?;
         let last = affinity.iter().next().ok_or(SpawnError::NoCpu)?;
-        let queue = self.join(affinity)?;
-        let spawned = self.threads.insert(Parameters { affinity, ..parameters }, queue, last);
+        let server = match parameters.policy {
+            Policy::Sporadic(server) if !server.is_sound(parameters.priority) => return Err(SpawnError::BadServer),
+            Policy::Sporadic(server) => self.servers.open(server).map_err(|_| SpawnError::NoMemory)?,
+            Policy::RoundRobin | Policy::Fifo => NO_SERVER,
+        };
+        let queue = self.join(affinity, parameters.share)?;
+        let spawned = self.threads.insert(Parameters { affinity, ..parameters }, (queue, server), last);
         if spawned.is_err() {
             self.queues.leave(queue);
         }
-        self.threads.id(spawned?).ok_or(SpawnError::NoThread)
+        let index = spawned?;
+        if let Some(server) = self.servers.get_mut(server) {
+            server.thread = index;
+            self.metered = true;
+        }
+        self.threads.id(index).ok_or(SpawnError::NoThread)
     }
 
     /// Removes a thread that is blocked and on whose stack no CPU waits. Its identifier names nobody from now on.
@@ -42,6 +54,7 @@ impl Scheduler {
             return Err(RemoveError::Resident);
         }
         self.queues.leave(thread.queue);
+        self.servers.close(thread.server);
         self.threads.remove(index);
         Ok(())
     }
@@ -72,12 +85,16 @@ impl Scheduler {
         if queued {
             self.queues.remove(index, self.threads.entries());
         }
-        self.threads.get_mut(index)?.parameters.priority = priority;
+        let thread = self.threads.get_mut(index)?;
+        let is_urgent = thread.is_urgent();
+        thread.parameters.priority = priority;
+        thread.set_urgent(is_urgent);
         if queued {
             return self.queue(index);
         }
+        let rank = self.queues.rank(self.threads.get(index)?);
         let cpu = resident.filter(|_| stage != Stage::Blocked)?;
-        self.cpus.get_mut(cpu)?.kick(priority.get());
+        self.cpus.get_mut(cpu)?.kick(rank);
         Some(cpu)
     }
 
@@ -89,9 +106,10 @@ impl Scheduler {
     pub fn set_affinity(&mut self, id: ThreadId, affinity: CpuSet) -> Result<Option<CpuId>, SpawnError> {
         let index = self.threads.find(id).ok_or(SpawnError::NoThread)?;
         let affinity = self.existing(affinity)?;
-        let queue = self.join(affinity)?;
+        let share = self.threads.get(index).ok_or(SpawnError::NoThread)?.parameters.share;
+        let queue = self.join(affinity, share)?;
         let thread = self.threads.get(index).ok_or(SpawnError::NoThread)?;
-        let (stage, resident, priority) = (thread.stage, thread.resident, thread.priority());
+        let (stage, resident, rank) = (thread.stage, thread.resident, self.queues.rank(thread));
         self.queues.leave(thread.queue);
         let queued = stage == Stage::Ready && resident.is_none();
         if queued {
@@ -107,7 +125,7 @@ impl Scheduler {
         let stays = |cpu| stage == Stage::Blocked || (stage == Stage::Running && affinity.contains(cpu));
         let cpu = resident.filter(|&cpu| !stays(cpu));
         if let Some(core) = cpu.and_then(|cpu| self.cpus.get_mut(cpu)) {
-            core.kick(priority);
+            core.kick(rank);
         }
         Ok(cpu)
     }
@@ -115,12 +133,16 @@ impl Scheduler {
     /// Queues a ready thread again, after a change.
     fn queue(&mut self, index: Index) -> Option<CpuId> {
         self.queues.push(index, End::Back, self.threads.entries());
-        self.cpus.place(self.threads.get(index)?)
+        let thread = self.threads.get(index)?;
+        self.cpus.place(thread, self.queues.rank(thread))
     }
 
-    /// The queue for an affinity, with one more user.
-    fn join(&mut self, affinity: CpuSet) -> Result<u8, SpawnError> {
-        let queue = self.queues.join(affinity).ok_or(SpawnError::TooManyAffinities)?;
+    /// The queue for an affinity in a share, with one more user.
+    fn join(&mut self, affinity: CpuSet, share: ShareId) -> Result<u8, SpawnError> {
+        if !self.shares.exists(share) {
+            return Err(SpawnError::NoShare);
+        }
+        let queue = self.queues.join(affinity, share, self.shares.has_time(share))?;
         self.queues.connect(queue, self.cpus.queue_sets());
         Ok(queue)
     }

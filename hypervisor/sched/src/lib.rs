@@ -1,8 +1,11 @@
 //! Scheduling policy: who runs on which CPU, and until when.
 //!
-//! Answers for: priorities 1 to 255, round robin and FIFO, CPU affinity, placement of woken threads, time accounting. Does
-//! not answer for: stacks, registers, timers, inter-processor interrupts and the lock around a [`Scheduler`], which are the
-//! kernel's; it asks, and does what the answers say. Nothing here blocks, and after [`Scheduler::new`] nothing allocates.
+//! Answers for: priorities 1 to 255, round robin, FIFO and sporadic servers, guaranteed shares of the CPUs' time, CPU affinity,
+//! placement of woken threads, time accounting, and the protocol by which sleeping and waking do not miss each other
+//!. Does not answer for: stacks, registers, timers, inter-processor interrupts and the lock around a
+//! [`Scheduler`], which are the kernel's; it asks, and does what the answers say. Nothing here blocks, and after
+//! [`Scheduler::new`] nothing allocates but the definition of shares and the creation of sporadic servers and of threads in
+//! new sets of CPUs, which fail if there is no memory.
 //!
 //! The model is QNX's: the highest ready priority runs, a preempted thread keeps its place and the rest of its slice, one
 //! whose slice is over goes behind its equals ("Scheduling algorithms" in the QNX Neutrino programmer's guide; POSIX.1-2017
@@ -38,17 +41,32 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+/// What the lock-free parts are made of; `tests/interleavings.rs` compiles them with its own.
+mod atomic {
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+}
 mod change;
+mod metering;
 mod parameters;
 mod placement;
+mod presence;
 mod queue;
 mod scheduler;
+mod shares;
 #[cfg(test)]
 mod simulation;
+mod sporadic;
 mod status;
 mod thread;
+#[cfg(test)]
+mod timeline;
+mod turnstile;
 
-pub use parameters::{Parameters, Policy, Priority, RemoveError, SpawnError};
+pub use parameters::{Parameters, Policy, Priority, RemoveError, ShareError, SpawnError};
+pub use presence::Presence;
 pub use scheduler::{Choice, Scheduler};
+pub use shares::{ShareId, WINDOW_MILLISECONDS};
+pub use sporadic::Sporadic;
 pub use status::{State, Status};
 pub use thread::ThreadId;
+pub use turnstile::Turnstile;

@@ -1,5 +1,6 @@
 //! What a thread is created with, and why it may not be.
 
+use crate::{shares::ShareId, sporadic::Sporadic};
 use core::{fmt, num::NonZeroU8};
 use types::CpuSet;
 
@@ -43,6 +44,8 @@ pub enum Policy {
     RoundRobin,
     /// Each runs until it blocks, yields or is preempted by a higher priority.
     Fifo,
+    /// As FIFO, at its own priority for so much time in each period and at a lower one otherwise.
+    Sporadic(Sporadic),
 }
 
 /// What a thread is created with.
@@ -54,6 +57,8 @@ pub struct Parameters {
     pub policy: Policy,
     /// Where it may run. CPUs that the machine has not are ignored.
     pub affinity: CpuSet,
+    /// Whose time it uses.
+    pub share: ShareId,
 }
 
 /// Why a thread cannot be created, or not have this affinity.
@@ -63,10 +68,17 @@ pub enum SpawnError {
     TooManyThreads,
     /// None of the CPUs it may run on exists.
     NoCpu,
-    /// More than 64 different sets of CPUs are in use. Cannot happen on machines with up to 6 CPUs.
+    /// More than 64 different pairs of CPUs and share are in use. Cannot happen without shares on machines with up to 6
+    /// CPUs.
     TooManyAffinities,
     /// The thread does not exist (any more).
     NoThread,
+    /// The share does not exist.
+    NoShare,
+    /// Such a sporadic server cannot be ([`Sporadic::is_sound`]).
+    BadServer,
+    /// No memory for the queue of a new affinity, or for the account of a sporadic server.
+    NoMemory,
 }
 
 impl fmt::Display for SpawnError {
@@ -74,8 +86,11 @@ impl fmt::Display for SpawnError {
         f.write_str(match self {
             Self::TooManyThreads => "no room for another thread",
             Self::NoCpu => "none of the CPUs it may run on exists",
-            Self::TooManyAffinities => "too many different sets of CPUs",
+            Self::TooManyAffinities => "too many different sets of CPUs and shares",
             Self::NoThread => "no such thread",
+            Self::NoShare => "no such share",
+            Self::BadServer => "a sporadic server's numbers do not fit together",
+            Self::NoMemory => "no memory",
         })
     }
 }
@@ -104,3 +119,32 @@ impl fmt::Display for RemoveError {
 }
 
 impl core::error::Error for RemoveError {}
+
+/// Why a share cannot be defined.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ShareError {
+    /// It would be nothing.
+    Nothing,
+    /// There is only so much left, in percent.
+    TooMuch {
+        /// What the shares before have left over.
+        left: u8,
+    },
+    /// There are as many as there can be.
+    TooMany,
+    /// No memory for it.
+    NoMemory,
+}
+
+impl fmt::Display for ShareError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "0 % guarantees nothing",
+            Self::TooMuch { left } => return write!(f, "only {left} % are left"),
+            Self::TooMany => "there are too many",
+            Self::NoMemory => "no memory",
+        })
+    }
+}
+
+impl core::error::Error for ShareError {}

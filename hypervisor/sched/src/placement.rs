@@ -30,10 +30,14 @@ pub(crate) struct Cpu {
     pub(crate) queues: QueueSet,
     /// Since when the thread that it runs has not been charged.
     pub(crate) since: Ticks,
+    /// Until when the share of that thread has been charged, if that is later.
+    pub(crate) charged: Ticks,
+    /// When a thread that it watches becomes urgent again, at the earliest.
+    pub(crate) event: Ticks,
     /// On whose stack it is, running or waiting; `NONE` for its own.
     pub(crate) resident: Index,
-    /// Priority of what it runs or has been called for, whichever is higher; 0 when idle.
-    pub(crate) level: u8,
+    /// Rank of what it runs or has been called for, whichever is higher; 0 when idle.
+    pub(crate) level: u16,
     pub(crate) requests: Requests,
     /// It runs a round-robin thread without time limit.
     pub(crate) lonely: bool,
@@ -44,16 +48,18 @@ impl Cpu {
     const OFFLINE: Self = Self {
         queues: QueueSet::EMPTY,
         since: Ticks(0),
+        charged: Ticks(0),
+        event: Ticks::NEVER,
         resident: NONE,
-        level: u8::MAX,
+        level: u16::MAX,
         requests: Requests::KICKED,
         lonely: false,
     };
 
-    /// Notes that it is asked to pick, for something of this priority: it counts as that busy until it has.
-    pub(crate) fn kick(&mut self, priority: u8) {
+    /// Notes that it is asked to pick, for something of this rank: it counts as that busy until it has.
+    pub(crate) fn kick(&mut self, rank: u16) {
         self.requests |= Requests::KICKED;
-        self.level = self.level.max(priority);
+        self.level = self.level.max(rank);
     }
 }
 
@@ -82,31 +88,40 @@ impl Cpus {
         self.cpus.get_mut(id.index())
     }
 
+    /// All that the machine has.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Cpu> {
+        self.cpus.iter().take(self.count)
+    }
+
+    /// The same.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Cpu> {
+        self.cpus.iter_mut().take(self.count)
+    }
+
     /// The queue sets of all CPUs, in their order.
     pub(crate) fn queue_sets(&mut self) -> impl Iterator<Item = &mut QueueSet> {
         self.cpus.iter_mut().map(|cpu| &mut cpu.queues)
     }
 
-    /// The CPU that is to come for a queued thread: where it ran last if that is idle, else the one with the least urgent
+    /// The CPU that is to come for a queued thread of this rank: where it ran last if that is idle, else the one with the least urgent
     /// to do, if that is less urgent than the thread. If all are as urgent, one that runs without a time limit because it
     /// knew of no equal. `None` if the thread has to wait for its turn.
     #[inline(never)]
-    pub(crate) fn place(&mut self, thread: &Thread) -> Option<CpuId> {
-        let priority = thread.priority();
-        let mut least: Option<(u8, CpuId)> = None;
+    pub(crate) fn place(&mut self, thread: &Thread, rank: u16) -> Option<CpuId> {
+        let mut least: Option<(u16, CpuId)> = None;
         let mut lonely = None;
         for id in thread.parameters.affinity.iter() {
             let cpu = self.get(id)?;
-            if cpu.level < priority {
+            if cpu.level < rank {
                 if least.is_none_or(|(level, _)| cpu.level < level || (cpu.level == level && id == thread.last)) {
                     least = Some((cpu.level, id));
                 }
-            } else if cpu.level == priority && cpu.lonely && !cpu.requests.contains(Requests::KICKED) {
+            } else if cpu.level == rank && cpu.lonely && !cpu.requests.contains(Requests::KICKED) {
                 lonely = Some(id);
             }
         }
         let chosen = least.map(|(_, id)| id).or(lonely)?;
-        self.get_mut(chosen)?.kick(priority);
+        self.get_mut(chosen)?.kick(rank);
         Some(chosen)
     }
 }

@@ -1,22 +1,27 @@
-//! Ready queues: one for each set of CPUs that threads are bound to.
+//! Ready queues: one for each set of CPUs that threads are bound to, in each share.
 //!
 //! Answers for: the order of ready threads, in constant time for everything. Does not answer for: which queue's head runs
 //! (`scheduler`).
 //!
 //! One queue for all would have to be searched past threads that may not run on the CPU that asks; one for each CPU could
 //! not hold a thread that may run on several. So there is one for each *set*; in practice a handful, each CPU looks into
-//! those whose set it is in, and `turn` orders equals across them.
+//! those whose set it is in, and `turn` orders equals across them. Threads of different shares are in different queues, so
+//! that a share that has used its time up is put last by one bit for each queue.
 
-use crate::thread::{Index, NONE, Thread};
+use crate::{
+    parameters::SpawnError,
+    shares::ShareId,
+    thread::{Index, NONE, Thread},
+};
 use alloc::{vec, vec::Vec};
 use types::CpuSet;
 
-/// Most different affinities: as many as 6 CPUs have non-empty sets, and one more.
+/// Most different affinities in all shares together: as many as 6 CPUs have non-empty sets, and one more.
 const MAX_QUEUES: usize = 64;
 
 const PRIORITIES: usize = 256;
 
-/// Ready threads that share an affinity: a list for each priority.
+/// Ready threads of one affinity and one share: a list for each priority.
 #[derive(Clone, Debug)]
 struct Queue {
     /// First and last of each list; `NONE` and anything if it is empty.
@@ -25,7 +30,8 @@ struct Queue {
     /// A bit for each list that is not empty.
     occupied: [u64; PRIORITIES / 64],
     cpus: CpuSet,
-    /// How many threads have this affinity, ready or not.
+    share: ShareId,
+    /// How many threads have this affinity and share, ready or not.
     users: u16,
     /// Highest priority with a thread in it; 0 if there is none.
     top: u8,
@@ -46,6 +52,7 @@ impl Queue {
         tails: [NONE; PRIORITIES],
         occupied: [0; PRIORITIES / 64],
         cpus: CpuSet::EMPTY,
+        share: ShareId::SYSTEM,
         users: 0,
         top: 0,
     };
@@ -134,6 +141,8 @@ pub(crate) struct QueueSet(u64);
 impl QueueSet {
     /// None.
     pub(crate) const EMPTY: Self = Self(0);
+    /// Every one there is.
+    pub(crate) const ALL: Self = Self(u64::MAX);
 
     fn set(&mut self, number: u8, member: bool) {
         self.0 &= !(1 << (number & 63));
@@ -145,9 +154,10 @@ impl QueueSet {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Head {
     pub(crate) index: Index,
-    pub(crate) priority: u8,
+    /// See [`Queues::rank`].
+    pub(crate) rank: u16,
     queue: u8,
-    /// Another queue has a thread of this priority.
+    /// Another queue has a thread of this rank.
     pub(crate) tie: bool,
 }
 
@@ -157,6 +167,8 @@ pub(crate) struct Queues {
     queues: Vec<Queue>,
     /// Those that are not empty.
     occupied: QueueSet,
+    /// Those of shares that have time left: they go first.
+    first: QueueSet,
     /// The last turns taken at the back and at the front.
     back: u64,
     front: u64,
@@ -166,17 +178,55 @@ impl Queues {
     /// Queues for every set of `cpus` CPUs, as far as there are not too many.
     pub(crate) fn new(cpus: usize) -> Self {
         let count = if cpus > 6 { MAX_QUEUES } else { (1 << cpus.min(6)) as usize };
-        Self { queues: vec![Queue::EMPTY; count], occupied: QueueSet::EMPTY, back: 1 << 63, front: 1 << 63 }
+        Self {
+            queues: vec![Queue::EMPTY; count],
+            occupied: QueueSet::EMPTY,
+            first: QueueSet::ALL,
+            back: 1 << 63,
+            front: 1 << 63,
+        }
     }
 
-    /// The queue for an affinity, with one more user. `None` if there are too many different ones.
-    pub(crate) fn join(&mut self, cpus: CpuSet) -> Option<u8> {
-        let same = self.queues.iter().position(|queue| queue.users > 0 && queue.cpus == cpus);
-        let position = same.or_else(|| self.queues.iter().position(|queue| queue.users == 0))?;
-        let queue = self.queues.get_mut(position)?;
-        queue.users = queue.users.saturating_add(1);
-        queue.cpus = cpus;
-        u8::try_from(position).ok()
+    /// The queue for an affinity in a share, with one more user. `has_time`: whether that share goes first.
+    pub(crate) fn join(&mut self, cpus: CpuSet, share: ShareId, has_time: bool) -> Result<u8, SpawnError> {
+        let is_same = |queue: &Queue| queue.users > 0 && queue.cpus == cpus && queue.share == share;
+        let same = self.queues.iter().position(is_same);
+        let position = match same.or_else(|| self.queues.iter().position(|queue| queue.users == 0)) {
+            Some(position) => position,
+            None if self.queues.len() < MAX_QUEUES => {
+                self.queues.try_reserve(1).map_err(|_| SpawnError::NoMemory)?;
+                self.queues.push(Queue::EMPTY);
+                self.queues.len().saturating_sub(1)
+            }
+            None => return Err(SpawnError::TooManyAffinities),
+        };
+        let number = u8::try_from(position).map_err(|_| SpawnError::TooManyAffinities)?;
+        if let Some(queue) = self.queues.get_mut(position) {
+            queue.users = queue.users.saturating_add(1);
+            (queue.cpus, queue.share) = (cpus, share);
+        }
+        self.first.set(number, has_time);
+        Ok(number)
+    }
+
+    /// Puts the queues of a share first, or last.
+    pub(crate) fn set_first(&mut self, share: ShareId, is_first: bool) {
+        for (number, queue) in (0..).zip(&self.queues) {
+            if queue.users > 0 && queue.share == share {
+                self.first.set(number, is_first);
+            }
+        }
+    }
+
+    /// What decides between threads: first whether their share has time left, then their priority. Never 0.
+    #[inline]
+    pub(crate) fn rank(&self, thread: &Thread) -> u16 {
+        u16::from(thread.priority) | u16::from(self.is_first(thread.queue)) << 8
+    }
+
+    #[inline]
+    fn is_first(&self, number: u8) -> bool {
+        self.first.0 >> (number & 63) & 1 != 0
     }
 
     /// One user less.
@@ -207,7 +257,7 @@ impl Queues {
                 self.back
             }
         };
-        let (number, priority) = (thread.queue, thread.priority());
+        let (number, priority) = (thread.queue, thread.priority);
         if let Some(queue) = self.queues.get_mut(usize::from(number)) {
             queue.push(index, priority, end, threads);
             self.occupied.0 |= 1 << (number & 63);
@@ -217,10 +267,11 @@ impl Queues {
     /// Takes any queued thread out.
     pub(crate) fn remove(&mut self, index: Index, threads: &mut [Thread]) {
         let Some(thread) = threads.get(usize::from(index)) else { return };
-        let (queue, priority, next, previous) = (thread.queue, thread.priority(), thread.next, thread.previous);
+        let (queue, priority, next, previous) = (thread.queue, thread.priority, thread.next, thread.previous);
+        let rank = self.rank(thread);
         let Some(list) = self.queues.get_mut(usize::from(queue)) else { return };
         if list.head(priority) == index {
-            self.remove_head(Head { index, priority, queue, tie: false }, threads);
+            self.remove_head(Head { index, rank, queue, tie: false }, threads);
         } else if list.tail(priority) == index {
             list.set_tail(priority, previous);
         } else {
@@ -233,7 +284,7 @@ impl Queues {
     pub(crate) fn remove_head(&mut self, head: Head, threads: &[Thread]) -> bool {
         let next = threads.get(usize::from(head.index)).map_or(NONE, |thread| thread.next);
         let Some(queue) = self.queues.get_mut(usize::from(head.queue)) else { return false };
-        let more = queue.remove_first(head.index, head.priority, next);
+        let more = queue.remove_first(head.index, (head.rank & 0xff) as u8, next);
         if queue.top == 0 {
             self.occupied.0 &= !(1 << (head.queue & 63));
         }
@@ -247,8 +298,9 @@ impl Queues {
             let number = rest.trailing_zeros();
             let queue = self.queues.get(number as usize)?;
             rest &= rest.wrapping_sub(1);
-            let (index, priority) = (queue.head(queue.top), queue.top);
-            Some(Head { index, priority, queue: (number & 63) as u8, tie: false })
+            let (index, number) = (queue.head(queue.top), (number & 63) as u8);
+            let rank = u16::from(queue.top) | u16::from(self.is_first(number)) << 8;
+            Some(Head { index, rank, queue: number, tie: false })
         })
     }
 
@@ -258,9 +310,9 @@ impl Queues {
         let mut heads = self.heads(set);
         let mut best = heads.next()?;
         for head in heads {
-            if head.priority > best.priority {
+            if head.rank > best.rank {
                 best = head;
-            } else if head.priority == best.priority {
+            } else if head.rank == best.rank {
                 let turn = |index: Index| threads.get(usize::from(index)).map_or(u64::MAX, |thread| thread.turn);
                 if turn(head.index) < turn(best.index) {
                     best = head;

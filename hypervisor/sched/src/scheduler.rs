@@ -1,12 +1,13 @@
 //! The scheduler.
 //!
 //! Answers for: waking, blocking, and picking who runs. Does not answer for: which CPU is told of a ready thread
-//! (`placement`), the order of ready threads (`queue`), creation and changes (`change`).
+//! (`placement`), the order of ready threads (`queue`), creation and changes (`change`), budgets (`metering`).
 //!
 //! # What holds
 //!
 //! Once every CPU that was named in an answer has picked: no CPU runs a thread, or nothing, while a more urgent one that may
-//! run there is ready. Between, a CPU that has been told to come counts as busy with what it was called for, so that two
+//! run there is ready. (More urgent: of a share that has time left when the other has not, else of a higher priority.)
+//! Between, a CPU that has been told to come counts as busy with what it was called for, so that two
 //! threads woken in a row call two idle CPUs; and having come, it looks after those that it was called for and did not
 //! take.
 
@@ -14,6 +15,8 @@ use crate::{
     parameters::Policy,
     placement::{Cpu, Cpus, Requests},
     queue::{End, Head, Queues},
+    shares::Shares,
+    sporadic::Servers,
     thread::{Index, NONE, Stage, Thread, ThreadId, Threads},
 };
 use types::{CpuId, CpuSet, MAX_CPUS, Ticks};
@@ -24,7 +27,8 @@ use types::{CpuId, CpuSet, MAX_CPUS, Ticks};
 pub struct Choice {
     /// The thread that is to run; `None`: nothing, wait for an interrupt.
     pub thread: Option<ThreadId>,
-    /// When to pick again at the latest; [`Ticks::NEVER`] if the thread has no equal that waits for its turn.
+    /// When to pick again at the latest, whether a thread runs or not: the slice or the budget of the thread is over, or time
+    /// comes back to another one. [`Ticks::NEVER`] if nothing of the kind is to be expected.
     pub until: Ticks,
     /// With `thread` `None`: wait on the CPU's own boot stack, not on that of the resident thread, which is saved first
     /// and free to run elsewhere or to be removed.
@@ -40,7 +44,7 @@ impl Choice {
 /// The resident thread of a CPU that picks, if it could run.
 #[derive(Clone, Copy)]
 struct Own {
-    priority: u8,
+    rank: u16,
     /// Where it goes if it does not stay.
     end: End,
     /// Whether it may run here.
@@ -50,8 +54,8 @@ struct Own {
 impl Own {
     /// Whether it goes on rather than `best`.
     fn stays(self, best: Option<Head>) -> bool {
-        let first = |other: u8| self.priority > other || (self.priority == other && self.end == End::Front);
-        self.allowed && best.is_none_or(|best| first(best.priority))
+        let first = |other: u16| self.rank > other || (self.rank == other && self.end == End::Front);
+        self.allowed && best.is_none_or(|best| first(best.rank))
     }
 }
 
@@ -61,17 +65,23 @@ pub struct Scheduler {
     pub(crate) threads: Threads,
     pub(crate) queues: Queues,
     pub(crate) cpus: Cpus,
+    pub(crate) servers: Servers,
+    pub(crate) shares: Shares,
+    /// There is a sporadic server or a share: the passing of time changes who goes first.
+    pub(crate) metered: bool,
     slice: Ticks,
 }
 
 impl Scheduler {
     /// For so many CPUs (at most 16), a round-robin slice, and room for so many threads (at most 65,535). Takes all the
-    /// memory that it will ever need. A CPU takes part from its first [`Scheduler::pick`] on.
+    /// memory that it will ever need, but for shares and sporadic servers. A CPU takes part from its first
+    /// [`Scheduler::pick`] on.
     #[must_use]
     pub fn new(cpus: usize, slice: Ticks, capacity: usize) -> Self {
         let cpus = cpus.min(MAX_CPUS);
         let (threads, queues) = (Threads::new(capacity), Queues::new(cpus));
-        Self { threads, queues, cpus: Cpus::new(cpus), slice: Ticks(slice.0.max(1)) }
+        let (servers, shares) = (Servers::new(), Shares::new());
+        Self { threads, queues, cpus: Cpus::new(cpus), servers, shares, metered: false, slice: Ticks(slice.0.max(1)) }
     }
 
     /// The thread no longer waits. Returns the CPU that has to reschedule, if any, perhaps the caller's own. A thread that
@@ -88,13 +98,19 @@ impl Scheduler {
         thread.stage = Stage::Ready;
         thread.slice = slice;
         thread.ready_since = now;
-        if let Some(cpu) = thread.resident {
-            let priority = thread.priority();
-            self.cpus.get_mut(cpu)?.kick(priority);
-            return Some(cpu);
+        if self.metered {
+            self.settle_woken(index, now);
         }
-        self.queues.push(index, End::Back, self.threads.entries());
-        self.cpus.place(self.threads.get(index)?)
+        let thread = self.threads.get(index)?;
+        let rank = self.queues.rank(thread);
+        let called = if let Some(cpu) = thread.resident {
+            self.cpus.get_mut(cpu)?.kick(rank);
+            Some(cpu)
+        } else {
+            self.queues.push(index, End::Back, self.threads.entries());
+            self.cpus.place(self.threads.get(index)?, rank)
+        };
+        if self.metered { self.watch(index, called) } else { called }
     }
 
     /// The current thread of `cpu` waits from now on, unless it has been woken since it last came back from here. It stays
@@ -109,6 +125,11 @@ impl Scheduler {
             thread.woken = false;
             return;
         }
+        if self.metered {
+            self.settle_blocked(cpu, now);
+        }
+        let Some(core) = self.cpus.get_mut(cpu) else { return };
+        let Some(thread) = self.threads.get_mut(core.resident) else { return };
         thread.charge(now.saturating_sub(core.since));
         thread.stage = Stage::Blocked;
         core.level = 0;
@@ -123,27 +144,31 @@ impl Scheduler {
 
     /// Decides what `cpu` runs from `now` on, and makes it current.
     pub fn pick(&mut self, cpu: CpuId, now: Ticks) -> Choice {
+        let mut kick = if self.metered { self.settle(cpu, now) } else { CpuSet::EMPTY };
         let threads = self.threads.entries();
         let Some(core) = self.cpus.get_mut(cpu) else { return Choice::NOTHING };
         let requests = core::mem::replace(&mut core.requests, Requests::empty());
         let best = self.queues.best(core.queues, threads);
         let resident = core.resident;
         let thread = threads.get_mut(usize::from(resident));
-        let own = thread.and_then(|thread| contend(thread, cpu, core.since, requests, self.slice, now));
+        let own = thread.and_then(|thread| {
+            let (end, allowed) = contend(thread, cpu, core.since, requests, self.slice, now)?;
+            Some(Own { rank: self.queues.rank(thread), end, allowed })
+        });
         core.since = now;
 
         let mut vacate = false;
-        let (thread, until) = match (own, best) {
+        let (thread, mut until) = match (own, best) {
             (Some(own), best) if own.stays(best) => {
-                let equals = best.is_some_and(|best| best.priority == own.priority);
-                run(core, threads, equals, cpu, now)
+                let equals = best.is_some_and(|best| best.rank == own.rank);
+                run(core, threads, (own.rank, equals), cpu, now)
             }
             (own, Some(best)) => {
                 leave(resident, threads, own, &mut self.queues, now);
                 let more = self.queues.remove_head(best, threads);
-                let equals = more || best.tie || own.is_some_and(|own| own.allowed && own.priority == best.priority);
+                let equals = more || best.tie || own.is_some_and(|own| own.allowed && own.rank == best.rank);
                 core.resident = best.index;
-                run(core, threads, equals, cpu, now)
+                run(core, threads, (best.rank, equals), cpu, now)
             }
             (own, None) => {
                 // Nothing to run; nor to stay where it is, if `own` is there, for then that may not run here.
@@ -156,17 +181,19 @@ impl Scheduler {
                 (None, Ticks::NEVER)
             }
         };
-        let mut kick = CpuSet::EMPTY;
         if own.is_some()
             && resident != core.resident
             && let Some(thread) = threads.get(usize::from(resident))
             && thread.parameters.affinity != CpuSet::of(cpu)
-            && let Some(other) = self.cpus.place(thread)
+            && let Some(other) = self.cpus.place(thread, self.queues.rank(thread))
         {
             kick.insert(other);
         }
         if requests.contains(Requests::KICKED) {
             self.look_after_others(cpu, &mut kick);
+        }
+        if self.metered {
+            until = self.limit(cpu, now, until);
         }
         Choice { thread, until, vacate, kick }
     }
@@ -179,7 +206,7 @@ impl Scheduler {
         let Some(set) = self.cpus.get(cpu).map(|core| core.queues) else { return };
         for head in self.queues.heads(set) {
             if let Some(thread) = self.threads.get(head.index)
-                && let Some(other) = self.cpus.place(thread)
+                && let Some(other) = self.cpus.place(thread, head.rank)
             {
                 kick.insert(other);
             }
@@ -187,9 +214,16 @@ impl Scheduler {
     }
 }
 
-/// How the resident thread of a CPU takes part in its pick, having been charged for the time it had: `None` if it is
-/// blocked, or if there is none.
-fn contend(thread: &mut Thread, cpu: CpuId, since: Ticks, requests: Requests, slice: Ticks, now: Ticks) -> Option<Own> {
+/// How the resident thread of a CPU takes part in its pick, having been charged for the time it had: where it goes if it does
+/// not stay, and whether it may. `None` if it is blocked.
+fn contend(
+    thread: &mut Thread,
+    cpu: CpuId,
+    since: Ticks,
+    requests: Requests,
+    slice: Ticks,
+    now: Ticks,
+) -> Option<(End, bool)> {
     let end = match thread.stage {
         Stage::Running => {
             thread.charge(now.saturating_sub(since));
@@ -202,7 +236,7 @@ fn contend(thread: &mut Thread, cpu: CpuId, since: Ticks, requests: Requests, sl
     if end == End::Back {
         thread.slice = slice;
     }
-    Some(Own { priority: thread.priority(), end, allowed: thread.parameters.affinity.contains(cpu) })
+    Some((end, thread.parameters.affinity.contains(cpu)))
 }
 
 /// A CPU leaves the stack of `resident`, which is queued if it could run.
@@ -217,13 +251,20 @@ fn leave(resident: Index, threads: &mut [Thread], own: Option<Own>, queues: &mut
     queues.push(resident, own.end, threads);
 }
 
-/// Makes the resident thread of a CPU current, and says until when; `equals` is whether others of its priority wait for a turn there.
+/// Makes the resident thread of a CPU current, and says until when; `equals` is whether others of its rank wait for a turn
+/// there.
 #[inline]
-fn run(core: &mut Cpu, threads: &mut [Thread], equals: bool, cpu: CpuId, now: Ticks) -> (Option<ThreadId>, Ticks) {
+fn run(
+    core: &mut Cpu,
+    threads: &mut [Thread],
+    (rank, equals): (u16, bool),
+    cpu: CpuId,
+    now: Ticks,
+) -> (Option<ThreadId>, Ticks) {
     let Some(thread) = threads.get_mut(usize::from(core.resident)) else { return (None, Ticks::NEVER) };
     thread.start(cpu, now);
     let robin = thread.parameters.policy == Policy::RoundRobin;
-    core.level = thread.priority();
+    core.level = rank;
     core.lonely = robin && !equals;
     let until = if robin && equals { now.saturating_add(thread.slice) } else { Ticks::NEVER };
     (Some(thread.id(core.resident)), until)

@@ -1,44 +1,51 @@
 //! A machine of threads under a simulated clock, driven at random, checked against what the policy promises.
 //!
 //! The simulated kernel keeps its own books: whose registers are where, which CPUs have been told to come, when their
-//! timers fire. It believes nothing that the scheduler says about itself.
+//! timers fire. It believes nothing that the scheduler says about itself, but for who is out of budget in random histories;
+//! that is what the properties at the end and the recorded schedules (`timeline`) are for.
 
-use crate::{Choice, Parameters, Policy, Priority, Scheduler, State, ThreadId};
+use crate::{Choice, Parameters, Policy, Priority, Scheduler, ShareId, Sporadic, State, ThreadId};
 use proptest::{collection, prelude::*, sample::select};
 use std::{collections::BTreeMap, vec, vec::Vec};
 use types::{CpuId, CpuSet, Ticks};
 
-const SLICE: u64 = 100;
+pub(crate) const SLICE: u64 = 100;
 const CAPACITY: usize = 12;
+/// Of shares: 20 slots of a slice each.
+pub(crate) const WINDOW: u64 = 2000;
 
 /// What the kernel knows of a thread.
-struct Thread {
+pub(crate) struct Thread {
     parameters: Parameters,
     /// Whether it wants to run.
     awake: bool,
     /// Since when it has been ready, without a break, while it did not run.
     ready_since: u64,
     waiting_time: u64,
-    run_time: u64,
+    pub(crate) run_time: u64,
+    /// When it ran at its own priority.
+    urgent: Vec<(u64, u64)>,
 }
 
 /// What the kernel knows of a CPU.
 #[derive(Clone, Copy, Default)]
-struct Core {
+pub(crate) struct Core {
     online: bool,
-    current: Option<ThreadId>,
+    pub(crate) current: Option<ThreadId>,
     /// Whose stack it is on.
     stack: Option<ThreadId>,
     timer: Option<u64>,
     told: bool,
     since: u64,
+    /// The current thread has its own priority.
+    pub(crate) urgent: bool,
 }
 
-struct Machine {
-    scheduler: Scheduler,
-    threads: BTreeMap<ThreadId, Thread>,
-    cores: Vec<Core>,
-    now: u64,
+pub(crate) struct Machine {
+    pub(crate) scheduler: Scheduler,
+    pub(crate) threads: BTreeMap<ThreadId, Thread>,
+    pub(crate) cores: Vec<Core>,
+    pub(crate) now: u64,
 }
 
 impl Machine {
@@ -48,7 +55,7 @@ impl Machine {
         Self { scheduler, threads: BTreeMap::new(), cores, now: 0 }
     }
 
-    fn online(cpus: usize) -> Self {
+    pub(crate) fn online(cpus: usize) -> Self {
         let mut machine = Self::new(cpus);
         for cpu in 0..cpus {
             machine.pick(cpu);
@@ -66,7 +73,11 @@ impl Machine {
     fn charge(&mut self, cpu: usize) {
         let core = &mut self.cores[cpu];
         if let Some(id) = core.current {
-            self.threads.get_mut(&id).unwrap().run_time += self.now - core.since;
+            let thread = self.threads.get_mut(&id).unwrap();
+            thread.run_time += self.now - core.since;
+            if core.urgent && self.now > core.since {
+                thread.urgent.push((core.since, self.now));
+            }
         }
         core.since = self.now;
     }
@@ -85,6 +96,10 @@ impl Machine {
                 thread.waiting_time += self.now - thread.ready_since;
             }
         }
+        let urgent = thread.is_some_and(|id| {
+            let status = self.scheduler.status(id, Ticks(self.now)).unwrap();
+            status.priority == status.parameters.priority
+        });
         let core = &mut self.cores[cpu];
         let (before, stack) = (core.current, core.stack);
         if thread.is_some() || vacate {
@@ -97,6 +112,7 @@ impl Machine {
             timer: (until != Ticks::NEVER).then_some(until.0),
             told: false,
             since: self.now,
+            urgent,
             ..*core
         };
         assert!(core.timer.is_none_or(|timer| timer > self.now), "a timer in the past");
@@ -113,7 +129,7 @@ impl Machine {
     }
 
     /// Lets every CPU that was told come.
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         for _ in 0..200 {
             let Some(cpu) = self.cores.iter().position(|core| core.told) else { return };
             self.pick(cpu);
@@ -121,7 +137,7 @@ impl Machine {
         panic!("CPUs keep telling each other to come");
     }
 
-    fn wake(&mut self, id: ThreadId) {
+    pub(crate) fn wake(&mut self, id: ThreadId) {
         let told = self.scheduler.wake(id, Ticks(self.now));
         if let Some(thread) = self.threads.get_mut(&id)
             && !thread.awake
@@ -133,7 +149,7 @@ impl Machine {
     }
 
     /// The current thread waits, if it does: a wake may have come first.
-    fn block(&mut self, cpu: usize) {
+    pub(crate) fn block(&mut self, cpu: usize) {
         self.charge(cpu);
         let Some(id) = self.cores[cpu].current else { return };
         self.scheduler.block(CpuId(cpu as u16), Ticks(self.now));
@@ -145,7 +161,7 @@ impl Machine {
     }
 
     /// Lets time pass, timers firing when they are due.
-    fn advance(&mut self, ticks: u64) {
+    pub(crate) fn advance(&mut self, ticks: u64) {
         let end = self.now + ticks;
         loop {
             let due = |core: &Core| core.timer.filter(|&timer| timer <= end);
@@ -187,18 +203,21 @@ impl Machine {
     /// What holds when every CPU that was told has come.
     fn check_settled(&self) {
         self.check();
-        let priority = |id: Option<ThreadId>| id.map_or(0, |id| self.threads[&id].parameters.priority.get());
+        let rank = |id: ThreadId| {
+            let thread = self.scheduler.threads.get(id.index() as u16).unwrap();
+            self.scheduler.queues.rank(thread)
+        };
         for (&id, thread) in self.threads.iter().filter(|(_, thread)| thread.awake) {
             if self.cores.iter().any(|core| core.current == Some(id)) {
                 continue;
             }
             let may_run =
                 |&(cpu, core): &(usize, &Core)| core.online && thread.parameters.affinity.contains(CpuId(cpu as u16));
-            let equal = thread.parameters.priority.get();
+            let equal = rank(id);
             let (mut robins, mut limited) = (0, 0);
             for (cpu, core) in self.cores.iter().enumerate().filter(may_run) {
-                let level = priority(core.current);
-                assert!(level >= equal, "CPU {cpu} runs priority {level} while {equal} could run there");
+                let level = core.current.map_or(0, rank);
+                assert!(level >= equal, "CPU {cpu} runs rank {level} while {equal} could run there");
                 if let Some(current) = core.current.filter(|_| level == equal) {
                     let robin = self.threads[&current].parameters.policy == Policy::RoundRobin;
                     robins += usize::from(robin);
@@ -237,11 +256,14 @@ fn affinity(cpus: usize) -> impl Strategy<Value = CpuSet> {
 }
 
 fn parameters(cpus: usize) -> impl Strategy<Value = Parameters> {
-    let policy = prop_oneof![3 => Just(Policy::RoundRobin), 1 => Just(Policy::Fifo)];
-    (priority(), policy, affinity(cpus)).prop_map(|(priority, policy, affinity)| Parameters {
-        priority,
-        policy,
-        affinity,
+    let sporadic = (1..=3_u8, 1..400_u64, 1..400_u64).prop_map(|(max_replenishments, a, b)| {
+        let (budget, period) = (Ticks(a.min(b)), Ticks(a.max(b)));
+        Policy::Sporadic(Sporadic { low: Priority::LOWEST, max_replenishments, period, budget })
+    });
+    let policy = prop_oneof![3 => Just(Policy::RoundRobin), 1 => Just(Policy::Fifo), 1 => sporadic];
+    (priority(), policy, affinity(cpus), 0..3_u8).prop_map(|(priority, policy, affinity, share)| {
+        let policy = if priority == Priority::LOWEST { Policy::Fifo } else { policy };
+        Parameters { priority, policy, affinity, share: ShareId(share) }
     })
 }
 
@@ -268,11 +290,20 @@ fn length() -> usize {
 }
 
 /// Machines of 1 to 8 CPUs, some of which may never come online.
-fn history() -> impl Strategy<Value = (usize, usize, Vec<Step>)> {
-    (1..=8_usize).prop_flat_map(|cpus| (Just(cpus), 1..=cpus, collection::vec(step(cpus), 1..=length())))
+fn history() -> impl Strategy<Value = (usize, usize, bool, Vec<Step>)> {
+    let steps = |cpus| collection::vec(step(cpus), 1..=length());
+    (1..=8_usize).prop_flat_map(move |cpus| (Just(cpus), 1..=cpus, any::<bool>(), steps(cpus)))
 }
 
 impl Machine {
+    pub(crate) fn spawn(&mut self, parameters: Parameters) -> Option<ThreadId> {
+        let id = self.scheduler.spawn(parameters).inspect_err(|error| std::eprintln!("{error}")).ok()?;
+        let thread =
+            Thread { parameters, awake: false, ready_since: 0, waiting_time: 0, run_time: 0, urgent: Vec::new() };
+        assert!(self.threads.insert(id, thread).is_none(), "an identifier was used twice");
+        Some(id)
+    }
+
     fn thread(&self, number: usize) -> Option<ThreadId> {
         self.threads.keys().find(|id| id.index() == number).copied()
     }
@@ -281,12 +312,11 @@ impl Machine {
         match *step {
             Step::Online(cpu) => self.pick(cpu),
             Step::Spawn(parameters) => {
-                let spawned = self.scheduler.spawn(parameters);
-                assert_eq!(spawned.is_ok(), self.threads.len() < CAPACITY);
-                if let Ok(id) = spawned {
-                    let thread = Thread { parameters, awake: false, ready_since: 0, waiting_time: 0, run_time: 0 };
-                    assert!(self.threads.insert(id, thread).is_none(), "an identifier was used twice");
-                }
+                let has_shares = self.scheduler.shares.are_defined();
+                let share = if has_shares { parameters.share } else { ShareId::SYSTEM };
+                let before = self.threads.len();
+                let spawned = self.spawn(Parameters { share, ..parameters });
+                assert_eq!(spawned.is_some(), before < CAPACITY);
             }
             Step::Wake(number) => _ = self.thread(number).map(|id| self.wake(id)),
             Step::Block(cpu) => self.block(cpu),
@@ -303,7 +333,11 @@ impl Machine {
             Step::Advance(ticks) => self.advance(ticks),
             Step::Priority(number, priority) => {
                 let Some(id) = self.thread(number) else { return };
-                self.threads.get_mut(&id).unwrap().parameters.priority = priority;
+                let thread = self.threads.get_mut(&id).unwrap();
+                if matches!(thread.parameters.policy, Policy::Sporadic(_)) && priority == Priority::LOWEST {
+                    return;
+                }
+                thread.parameters.priority = priority;
                 let told = self.scheduler.set_priority(id, priority);
                 self.tell(told);
             }
@@ -335,8 +369,13 @@ proptest! {
 
     /// The most urgent ready threads run, each on one CPU that it may run on, and none is lost.
     #[test]
-    fn a_random_history_keeps_every_promise((cpus, online, steps) in history()) {
+    fn a_random_history_keeps_every_promise((cpus, online, has_shares, steps) in history()) {
         let mut machine = Machine::new(cpus);
+        if has_shares {
+            for percent in [20, 30] {
+                machine.scheduler.define_share(percent, Ticks(WINDOW)).unwrap();
+            }
+        }
         for cpu in 0..online {
             machine.pick(cpu);
         }
@@ -356,7 +395,7 @@ proptest! {
         for (affinity, wake) in affinities.iter().zip(wakes) {
             let affinity = Some(CpuSet(*affinity).intersection(all)).filter(|set| !set.is_empty()).unwrap_or(all);
             let priority = Priority::new(10).unwrap();
-            machine.step(&Step::Spawn(Parameters { priority, policy: Policy::RoundRobin, affinity }));
+            machine.step(&Step::Spawn(Parameters { priority, policy: Policy::RoundRobin, affinity, share: ShareId::SYSTEM }));
             let id = *machine.threads.keys().next_back().unwrap();
             machine.wake(id);
             machine.settle();
@@ -372,6 +411,108 @@ proptest! {
         }
         for (thread, before) in machine.threads.values().zip(before) {
             prop_assert!(thread.run_time - before >= (rounds - 2) * SLICE, "{} of {}", thread.run_time - before, rounds * SLICE);
+        }
+    }
+
+    /// In no period does a server run at its own priority for longer than its budget, whatever it and others do.
+    #[test]
+    fn a_budget_is_never_exceeded(
+        period in 50..400_u64,
+        percent in 1..=100_u64,
+        max_replenishments in 1..=4_u8,
+        steps in collection::vec((0..5_u8, 1..60_u64), 1..=length()),
+    ) {
+        let mut machine = Machine::online(1);
+        let budget = (period * percent / 100).max(1);
+        let low = Priority::new(5).unwrap();
+        let server = Sporadic { low, max_replenishments, period: Ticks(period), budget: Ticks(budget) };
+        let spawn = |machine: &mut Machine, priority, policy| {
+            let (priority, affinity) = (Priority::new(priority).unwrap(), CpuSet::first(1));
+            machine.spawn(Parameters { priority, policy, affinity, share: ShareId::SYSTEM }).unwrap()
+        };
+        let server = spawn(&mut machine, 20, Policy::Sporadic(server));
+        let others = [10, 20, 30].map(|priority| spawn(&mut machine, priority, Policy::RoundRobin));
+        for (what, ticks) in steps {
+            match usize::from(what) {
+                0 => machine.block(0),
+                1 => machine.wake(server),
+                other => machine.wake(others[other - 2]),
+            }
+            machine.settle();
+            machine.advance(ticks);
+        }
+        machine.charge(0);
+        let runs = &machine.threads[&server].urgent;
+        for &(start, _) in runs {
+            // The worst windows begin with a run.
+            let within = |&(from, to): &(u64, u64)| to.min(start + period).saturating_sub(from.max(start));
+            let used: u64 = runs.iter().map(within).sum();
+            prop_assert!(used <= budget, "{used} of {budget} in {period} from {start}: {runs:?}");
+        }
+    }
+
+    /// A server that always wants to run gets its whole budget in every period, and it alone: nothing of it is ever lost.
+    #[test]
+    fn a_greedy_server_gets_its_budget(period in 20..400_u64, percent in 1..=100_u64, max_replenishments in 1..=4_u8) {
+        let mut machine = Machine::online(1);
+        let budget = (period * percent / 100).max(1);
+        let low = Priority::new(5).unwrap();
+        let server = Sporadic { low, max_replenishments, period: Ticks(period), budget: Ticks(budget) };
+        let (priority, affinity, share) = (Priority::new(20).unwrap(), CpuSet::first(1), ShareId::SYSTEM);
+        let server = machine.spawn(Parameters { priority, policy: Policy::Sporadic(server), affinity, share }).unwrap();
+        let (priority, policy) = (Priority::new(10).unwrap(), Policy::RoundRobin);
+        let other = machine.spawn(Parameters { priority, policy, affinity, share }).unwrap();
+        machine.wake(server);
+        machine.wake(other);
+        machine.settle();
+        machine.advance(10 * period);
+        machine.charge(0);
+        prop_assert_eq!(machine.threads[&server].run_time, 10 * budget);
+        prop_assert_eq!(machine.threads[&other].run_time, 10 * (period - budget));
+    }
+
+    /// Under load each share gets what it is guaranteed, whatever the priorities; what one does not want the others get.
+    #[test]
+    fn shares_get_their_part(
+        cpus in 1..=3_usize,
+        percents in collection::vec(5..=30_u8, 1..=3),
+        priorities in collection::vec(1..=3_u8, 4),
+        idle in 0..5_usize,
+    ) {
+        let mut machine = Machine::online(cpus);
+        let shares: Vec<ShareId> =
+            percents.iter().map(|percent| machine.scheduler.define_share(*percent, Ticks(WINDOW)).unwrap()).collect();
+        let all = core::iter::once(ShareId::SYSTEM).chain(shares);
+        let mut members = BTreeMap::new();
+        for (number, share) in all.enumerate() {
+            let (priority, affinity) = (Priority::new(priorities[number]).unwrap(), CpuSet::first(cpus));
+            for _ in 0..cpus {
+                let id = machine.spawn(Parameters { priority, policy: Policy::RoundRobin, affinity, share }).unwrap();
+                members.insert(id, number);
+                if number != idle {
+                    machine.wake(id);
+                    machine.settle();
+                }
+            }
+        }
+        let windows = if length() < 100 { 2 } else { 10 };
+        machine.advance(WINDOW);
+        let before: Vec<u64> = machine.threads.values().map(|thread| thread.run_time).collect();
+        machine.advance(windows * WINDOW);
+        (0..cpus).for_each(|cpu| machine.charge(cpu));
+        let mut used = [0; 4];
+        for ((id, thread), before) in machine.threads.iter().zip(before) {
+            used[members[id]] += thread.run_time - before;
+        }
+        let capacity = windows * WINDOW * cpus as u64;
+        // A CPU charges when it picks, which is at least once in a slot.
+        let tolerance = SLICE * cpus as u64 + capacity / 100;
+        let total: u64 = used.iter().sum();
+        prop_assert!(total + tolerance * 2 >= capacity, "{total} of {capacity}: time was given to nobody");
+        let left = 100 - percents.iter().sum::<u8>();
+        for (number, percent) in core::iter::once(left).chain(percents).enumerate().filter(|(number, _)| *number != idle) {
+            let guaranteed = capacity * u64::from(percent) / 100;
+            prop_assert!(used[number] + tolerance >= guaranteed, "{number}: {used:?}, {percent} % of {capacity}");
         }
     }
 }

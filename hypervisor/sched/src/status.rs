@@ -1,7 +1,7 @@
 //! What can be seen of threads: the rows of `pidin`.
 
 use crate::{
-    parameters::Parameters,
+    parameters::{Parameters, Priority},
     scheduler::Scheduler,
     thread::{Stage, ThreadId},
 };
@@ -23,8 +23,10 @@ pub enum State {
 pub struct Status {
     /// What it is doing.
     pub state: State,
-    /// Priority, policy and affinity.
+    /// Priority, policy, affinity and share.
     pub parameters: Parameters,
+    /// Its priority now: another one than its own if it is a sporadic server without budget.
+    pub priority: Priority,
     /// The CPU on whose stack it is, running or not.
     pub resident: Option<CpuId>,
     /// Where it ran last.
@@ -54,7 +56,8 @@ impl Scheduler {
             _ => State::Blocked,
         };
         let (parameters, resident, last) = (thread.parameters, thread.resident, thread.last);
-        Some(Status { state, parameters, resident, last, run_time, waiting_time })
+        let priority = Priority::new(thread.priority).unwrap_or(parameters.priority);
+        Some(Status { state, parameters, priority, resident, last, run_time, waiting_time })
     }
 
     /// All threads, in no particular order.

@@ -47,6 +47,10 @@ pub(crate) struct Thread {
     /// The ready queue for its affinity.
     pub(crate) queue: u8,
     pub(crate) parameters: Parameters,
+    /// The account of a sporadic server, or `NO_SERVER`.
+    pub(crate) server: u16,
+    /// Its priority now: its own, or the low one of a sporadic server without budget.
+    pub(crate) priority: u8,
     /// Neighbours in the ready queue, meaningless at its ends; `next` also links free entries.
     pub(crate) next: Index,
     pub(crate) previous: Index,
@@ -72,10 +76,6 @@ impl Thread {
         ThreadId { index, generation: self.generation }
     }
 
-    pub(crate) fn priority(&self) -> u8 {
-        self.parameters.priority.get()
-    }
-
     /// It gets a CPU, or keeps the one whose stack it is on.
     pub(crate) fn start(&mut self, cpu: CpuId, now: Ticks) {
         if self.stage == Stage::Ready {
@@ -86,7 +86,7 @@ impl Thread {
         self.last = cpu;
     }
 
-    /// Accounts for time on a CPU. What else is paid for in time is charged here.
+    /// Accounts for time on a CPU.
     pub(crate) fn charge(&mut self, used: Ticks) {
         self.run_time = self.run_time.saturating_add(used);
         self.slice = self.slice.saturating_sub(used);
@@ -132,13 +132,20 @@ impl Threads {
     }
 
     /// A new, blocked thread.
-    pub(crate) fn insert(&mut self, parameters: Parameters, queue: u8, last: CpuId) -> Result<Index, SpawnError> {
+    pub(crate) fn insert(
+        &mut self,
+        parameters: Parameters,
+        (queue, server): (u8, u16),
+        last: CpuId,
+    ) -> Result<Index, SpawnError> {
         let thread = Thread {
             generation: 0,
             stage: Stage::Blocked,
             woken: false,
             queue,
             parameters,
+            server,
+            priority: parameters.priority.get(),
             next: NONE,
             previous: NONE,
             turn: 0,

@@ -9,6 +9,7 @@
 
 mod addresses;
 mod cpus;
+mod groups;
 mod memory;
 mod on_exit;
 mod vdevs;
@@ -34,6 +35,7 @@ use memory::Memory;
 use vdevs::Vdevs;
 
 pub use cpus::{CpuConfig, CpuPolicy};
+pub use groups::{GroupError, Groups, SYSTEM_PARTITION};
 pub use on_exit::{OnExit, Then, When};
 
 /// Longest name of a VM: it stands in front of every line it prints.
@@ -44,9 +46,11 @@ const NAMELESS: &str = "vm";
 
 /// What a configuration is checked against.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Limits {
+pub struct Limits<'a> {
     /// How many CPUs the host has; `None` where it is not known, on a PC.
     pub cpus: Option<usize>,
+    /// Its clusters and adaptive partitions; `None` where they are not known.
+    pub groups: Option<&'a Groups>,
 }
 
 /// A configuration that makes sense as far as can be said without its files.
@@ -170,7 +174,7 @@ pub fn build(
     document: &Document,
     sources: &Sources,
     factories: &[&'static Factory],
-    limits: Limits,
+    limits: Limits<'_>,
 ) -> Result<(Configuration, Diagnostics), Diagnostics> {
     let mut reader = Reader { document, sources, diagnostics: document.diagnostics.clone() };
     let name = reader.name();

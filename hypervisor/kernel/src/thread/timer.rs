@@ -8,7 +8,6 @@ use crate::cpu::{self, PerCpu};
 use crate::sync::Masked;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
 use sched::ThreadId;
 use types::{CpuId, MAX_CPUS, Ticks};
 
@@ -71,7 +70,7 @@ impl Core {
     fn expire(&mut self, cpu: CpuId, now: Ticks) {
         while let Some(id) = self.timeouts.take_due(cpu, now) {
             if let Some(thread) = self.thread(id) {
-                thread.notified.store(true, Ordering::Relaxed);
+                thread.presence.leave_token();
             }
             self.wake(id, now);
         }
@@ -79,6 +78,7 @@ impl Core {
 
     /// Sets EL2's timer to the next thing this CPU has to do: a timeout, the end of the slice, or what the running thread
     /// wants of it.
+    #[unsafe(link_section = ".text.exits")]
     pub(super) fn arm(&self, cpu: &PerCpu) {
         let wanted = running(cpu).map_or(Ticks::NEVER, |thread| thread.deadline.get());
         let deadline = self.timeouts.next(cpu.id).min(cpu.slice_end.get()).min(wanted);
@@ -118,7 +118,7 @@ pub(crate) fn timer_fired() {
             && thread.deadline.get() <= now
         {
             thread.deadline.set(Ticks::NEVER);
-            thread.notified.store(true, Ordering::Relaxed);
+            thread.presence.leave_token();
             if thread.blocked.get()
                 && let Some(id) = thread.id.get()
             {

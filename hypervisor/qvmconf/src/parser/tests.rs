@@ -132,8 +132,15 @@ fn a_later_name_overrides_the_first_without_a_word() {
 
 #[test]
 fn the_policy_of_a_sporadic_server_may_be_a_word_of_its_own() {
-    bad("cpu sched 20,10,3,1000,500 s ram 1M", &["a sporadic server is known, not supported yet"]);
-    bad("cpu sched 20,10,3,1000,500s ram 1M", &["a sporadic server is known, not supported yet"]);
+    for text in ["cpu sched 20,10,3,1000000,500000 s ram 1M", "cpu sched 20,10,3,1000000,500000s ram 1M"] {
+        let document = good(text);
+        let value = document.statements[0].setting(Keyword::Sched).unwrap().value();
+        let Value::Scheduling(crate::Scheduling { policy: crate::SchedulingPolicy::Sporadic(_), .. }) = value else {
+            panic!("{value:?}")
+        };
+        assert_eq!(document.statements.len(), 2);
+    }
+    bad("cpu sched 20,10,3,1000000 s ram 1M", &["a sporadic server has five numbers", "PERIOD,BUDGET s"]);
     bad("cpu sched 20 s ram 1M", &["`s` is not an option"]);
 }
 

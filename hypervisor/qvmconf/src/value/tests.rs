@@ -65,7 +65,6 @@ fn scheduling_is_a_priority_and_a_letter() {
     assert_eq!(policy("8o"), (8, SchedulingPolicy::Other));
     assert_eq!(message(Shape::Scheduling, "0"), "priority 0 is not within 1 to 255");
     assert_eq!(message(Shape::Scheduling, "256f"), "priority 256 is not within 1 to 255");
-    assert_eq!(message(Shape::Scheduling, "20,10,3,1000,500s"), "a sporadic server is known, not supported yet");
     assert!(read(Shape::Scheduling, "r").is_err());
 }
 
@@ -97,5 +96,33 @@ proptest! {
                 prop_assert!(error.part.end <= text.len());
             }
         }
+    }
+}
+
+#[test]
+fn a_sporadic_server_is_five_numbers_that_fit() {
+    let server = |text| match read(Shape::Scheduling, text) {
+        Ok(Value::Scheduling(Scheduling { priority, policy: SchedulingPolicy::Sporadic(server) })) => {
+            (priority, server)
+        }
+        other => panic!("{text}: {other:?}"),
+    };
+    let expected = SporadicServer { low: 5, max_replenishments: 16, period: 100_000, budget: 100_000 };
+    assert_eq!(server("20,5,16,100000,100000"), (20, expected));
+    assert_eq!(server("20,5,16,100000,0x186a0s"), (20, expected));
+    for (text, said) in [
+        ("20,5,4,100000", "a sporadic server has five numbers"),
+        ("20,5,4,100000,50000,1s", "a sporadic server has five numbers"),
+        ("20,5,4,100000,s", "a sporadic server has five numbers"),
+        ("20,20,4,100000,50000", "the low priority 20 is not below 20"),
+        ("20,0,4,100000,50000", "priority 0 is not within 1 to 255"),
+        ("256,5,4,100000,50000", "priority 256 is not within 1 to 255"),
+        ("20,5,0,100000,50000", "0 replenishments are not 1 to 16"),
+        ("20,5,17,100000,50000", "17 replenishments are not 1 to 16"),
+        ("20,5,4,100000,100001", "a budget of 100001 ns is not within 10000 ns and the period"),
+        ("20,5,4,100000,9999", "a budget of 9999 ns is not within 10000 ns and the period"),
+        ("20,5,4,x,50000", "`x` is no time"),
+    ] {
+        assert!(message(Shape::Scheduling, text).contains(said), "{text}: {}", message(Shape::Scheduling, text));
     }
 }

@@ -42,6 +42,7 @@ const LOG: &[Parameter] = &[
     parameter("DESTINATION", Shape::Choice(&["stdout", "stderr", "slog", "none"])),
 ];
 const SCHED: &[Parameter] = &[parameter("PRIORITY[r|f|o]", Shape::Scheduling)];
+const SERVER: &[Parameter] = &[parameter("PRIORITY[r|f|o]|HI,LO,MAXREPL,PERIOD,BUDGET s", Shape::Scheduling)];
 const CPUS: &[Parameter] = &[parameter("CPU[,CPU...]", Shape::Cpus)];
 const PLACE: &[Parameter] = &[parameter("[mem:]ADDRESS", Shape::Place)];
 const RANGE: &[Parameter] = &[parameter("START,LENGTH", Shape::Range)];
@@ -57,10 +58,10 @@ pub static ROWS: &[Row] = &[
     row(Keyword::Loc,         "loc",         RANGE,    Reserve, Neither, Accumulates, Supported, "The addresses."),
     row(Keyword::Intr,        "intr",        LINE,     Reserve, Neither, Accumulates, Supported, "The interrupt."),
     row(Keyword::Cpu,         "cpu",         NONE,     Guest, Opens(Cpu), Accumulates, Supported, "A virtual CPU. None at all means one."),
-    row(Keyword::Sched,       "sched",       SCHED,    Cpu,   Neither, LastWins, Supported, "Priority, 1 to 255, and policy: r round robin (default), f first in first out, o other."),
+    row(Keyword::Sched,       "sched",       SERVER,   Cpu,   Neither, LastWins, Supported, "Priority, 1 to 255, and policy: r round robin (default), f first in first out, o other. Or a sporadic server: priority HI for BUDGET ns in each PERIOD ns, else LO."),
     row(Keyword::Runmask,     "runmask",     CPUS,     Cpu,   Neither, LastWins, Supported, "The physical CPUs it may run on; without it, all."),
-    row(Keyword::Cluster,     "cluster",     NAME,     Cpu,   Neither, LastWins, NotYet, "Runs only on the physical CPUs of a named cluster."),
-    row(Keyword::Partition,   "partition",   NAME,     Cpu,   Neither, LastWins, NotYet, "The adaptive partition whose budget it uses."),
+    row(Keyword::Cluster,     "cluster",     NAME,     Cpu,   Neither, LastWins, Supported, "Runs only on the physical CPUs of a named cluster."),
+    row(Keyword::Partition,   "partition",   NAME,     Cpu,   Neither, LastWins, Supported, "The adaptive partition whose budget it uses; without it, `System`."),
     row(Keyword::Load,        "load",        FILE,     Guest, Neither, Accumulates, Supported, "Copies a file of the boot archive into memory that was given before. The format is detected."),
     row(Keyword::Guest,       "guest",       NONE,     Guest, Prefix, Accumulates, Supported, "`guest load [ADDRESS,]FILE`: what the guest runs, in any of the formats; it is started even if others could be."),
     row(Keyword::Data,        "data",        NONE,     Guest, Prefix, Accumulates, Supported, "`data load [ADDRESS,]FILE`: plain bytes, whatever they look like."),

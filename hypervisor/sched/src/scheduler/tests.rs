@@ -1,7 +1,7 @@
 //! Recorded schedules: one sentence of the policy each.
 
 use super::*;
-use crate::{Parameters, Priority, RemoveError, SpawnError, State};
+use crate::{Parameters, Priority, RemoveError, ShareId, SpawnError, State};
 
 const SLICE: Ticks = Ticks(100);
 const CPU0: CpuId = CpuId(0);
@@ -19,7 +19,7 @@ fn online(cpus: usize) -> Scheduler {
 
 fn spawn(scheduler: &mut Scheduler, priority: u8, policy: Policy, affinity: CpuSet) -> ThreadId {
     let priority = Priority::new(priority).unwrap();
-    scheduler.spawn(Parameters { priority, policy, affinity }).unwrap()
+    scheduler.spawn(Parameters { priority, policy, affinity, share: ShareId::SYSTEM }).unwrap()
 }
 
 /// A round-robin thread that may run anywhere.
@@ -365,7 +365,12 @@ fn times_add_up() {
 #[test]
 fn errors_name_what_is_wrong() {
     let mut scheduler = Scheduler::new(2, SLICE, 1);
-    let parameters = Parameters { priority: Priority::LOWEST, policy: Policy::Fifo, affinity: CpuSet(0b1100) };
+    let parameters = Parameters {
+        priority: Priority::LOWEST,
+        policy: Policy::Fifo,
+        affinity: CpuSet(0b1100),
+        share: ShareId::SYSTEM,
+    };
     assert_eq!(scheduler.spawn(parameters), Err(SpawnError::NoCpu));
     let parameters = Parameters { affinity: CpuSet(0b1110), ..parameters };
     let thread = scheduler.spawn(parameters).unwrap();
@@ -381,7 +386,12 @@ fn affinities_are_given_back() {
     for round in 0..2 {
         let threads: alloc::vec::Vec<_> =
             (0..64).map(|n| spawn(&mut scheduler, 1, Policy::Fifo, affinity(round * 64 + n))).collect();
-        let one_more = Parameters { priority: Priority::LOWEST, policy: Policy::Fifo, affinity: affinity(5000) };
+        let one_more = Parameters {
+            priority: Priority::LOWEST,
+            policy: Policy::Fifo,
+            affinity: affinity(5000),
+            share: ShareId::SYSTEM,
+        };
         assert_eq!(scheduler.spawn(one_more), Err(SpawnError::TooManyAffinities));
         for thread in threads {
             scheduler.remove(thread).unwrap();

@@ -1,7 +1,8 @@
 use super::*;
 use alloc::vec;
+use qvmconf::SporadicServer;
 use std::collections::HashMap;
-use types::{CpuId, CpuSet, IntId};
+use types::{CpuId, CpuSet, IntId, Mpidr};
 
 /// Other files than the configuration.
 struct Archive(HashMap<&'static str, &'static str>);
@@ -13,7 +14,7 @@ impl Files for Archive {
 }
 
 /// What comes of a text: a meaning or none, and what is said about it.
-fn read_all(text: &str, files: &Archive, limits: Limits) -> (Option<Configuration>, String) {
+fn read_all(text: &str, files: &Archive, limits: Limits<'_>) -> (Option<Configuration>, String) {
     let mut sources = Sources::new();
     let root = sources.add_file("vms/guest.qvmconf", text.as_bytes());
     let document = qvmconf::parse(&mut sources, &[root], &mut Includes(files), &vocabulary(::vdevs::CATALOGUE));
@@ -64,7 +65,7 @@ fn the_least_there_can_be_gets_the_defaults() {
     assert_eq!(description.name, "guest", "the file's name");
     assert_eq!(description.ram, [range(0x8000_0000, 16 << 20)]);
     assert_eq!((description.vcpus, cpus.len()), (1, 1), "no `cpu` is one");
-    assert_eq!(cpus[0], CpuConfig { priority: 10, policy: CpuPolicy::RoundRobin, runmask: None });
+    assert_eq!(cpus[0], CpuConfig { priority: 10, policy: CpuPolicy::RoundRobin, runmask: None, partition: 0 });
     assert_eq!((description.distributor, description.redistributors), (Ipa(0x0800_0000), Ipa(0x080a_0000)));
     assert_eq!(description.policy, Unsupported::default());
     assert_eq!((description.entry, description.counter_offset), (None, None));
@@ -94,8 +95,8 @@ fn every_option_arrives() {
     assert_eq!(
         cpus[..],
         [
-            CpuConfig { priority: 20, policy: CpuPolicy::Fifo, runmask: Some(runmask) },
-            CpuConfig { priority: 8, policy: CpuPolicy::RoundRobin, runmask: None },
+            CpuConfig { priority: 20, policy: CpuPolicy::Fifo, runmask: Some(runmask), partition: 0 },
+            CpuConfig { priority: 8, policy: CpuPolicy::RoundRobin, runmask: None, partition: 0 },
         ]
     );
     let loads: Vec<_> = description.loads.iter().map(|load| (load.kind, load.address, load.path.as_str())).collect();
@@ -387,6 +388,41 @@ fn devices_are_told_apart() {
 }
 
 #[test]
+fn clusters_and_partitions_are_the_hosts() {
+    let mut groups = Groups::new(&[Mpidr(0), Mpidr(1), Mpidr(0x100)]);
+    groups.define_partition("drivers").unwrap();
+    let limits = Limits { cpus: Some(3), groups: Some(&groups) };
+    let cpu = |text: &str| {
+        let (configuration, said) = read_all(&format!("{RAM}cpu {text}"), &Archive(HashMap::new()), limits);
+        (configuration.map(|it| it.cpus[0]), said)
+    };
+    assert_eq!(cpu("cluster cluster0").0.unwrap().runmask, Some(CpuSet(0b011)));
+    assert_eq!(cpu("cluster _cpu-2 partition drivers").0.unwrap().runmask, Some(CpuSet(0b100)));
+    assert_eq!(cpu("partition drivers").0.unwrap().partition, 1);
+    assert_eq!(cpu("partition System").0.unwrap().partition, 0);
+    let (none, said) = cpu("cluster cluster2");
+    assert!(none.is_none() && said.contains("the host has no cluster `cluster2`"), "{said}");
+    assert!(said.contains("There are cluster0, cluster1"), "{said}");
+    let (none, said) = cpu("partition nobody");
+    assert!(none.is_none() && said.contains("there is no adaptive partition `nobody`"), "{said}");
+    assert!(said.contains("there are System, drivers"), "{said}");
+    let (none, said) = cpu("cluster cluster0 runmask 1");
+    assert!(none.is_none() && said.contains("`runmask` and `cluster` both say where it runs"), "{said}");
+    // On a PC nobody knows which there are.
+    let cpus = good("ram 1M cpu cluster fast partition drivers").cpus;
+    assert_eq!((cpus[0].runmask, cpus[0].partition), (None, 0));
+}
+
+#[test]
+fn a_sporadic_server_arrives() {
+    let server = SporadicServer { low: 5, max_replenishments: 4, period: 10_000_000, budget: 2_000_000 };
+    let cpus = good("ram 1M cpu sched 20,5,4,10000000,2000000 s cpu sched 20,5,4,10000000,2000000s runmask 0").cpus;
+    for cpu in cpus {
+        assert_eq!((cpu.priority, cpu.policy), (20, CpuPolicy::Sporadic(server)));
+    }
+}
+
+#[test]
 #[cfg_attr(miri, ignore = "thousands of words take Miri minutes")]
 fn there_are_limits_to_devices_and_vcpus() {
     let uarts =
@@ -399,8 +435,9 @@ fn there_are_limits_to_devices_and_vcpus() {
 
 #[test]
 fn a_vcpu_runs_on_cpus_that_the_host_has() {
-    let runmask =
-        |text: &str, cpus| read_all(&format!("{RAM}cpu runmask {text}"), &Archive(HashMap::new()), Limits { cpus });
+    let runmask = |text: &str, cpus| {
+        read_all(&format!("{RAM}cpu runmask {text}"), &Archive(HashMap::new()), Limits { cpus, groups: None })
+    };
     assert!(runmask("0,1", Some(2)).0.is_some());
     let (configuration, said) = runmask("0,2", Some(2));
     assert!(configuration.is_none() && said.contains("2:13: error: the host has no CPU 2"), "{said}");
