@@ -11,16 +11,17 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::artifacts::{self, Board, Profile};
+use crate::artifacts::{self, Board};
 use crate::configuration::Configuration;
 use crate::qemu::machine::{Machine, PACKAGE};
 use crate::qemu::{Mode, batch, pack};
 use crate::setup;
 use crate::workspace::{root, target};
 
+mod company;
 mod profile;
 
-use profile::Profile as Counts;
+use profile::Profile;
 
 /// Options of `cargo xtask bench`.
 #[derive(Args, Debug)]
@@ -113,9 +114,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     setup::rust_target()?;
     setup::qemu()?;
     let guests = ["bench".to_string(), "hello".to_string()];
-    let board = artifacts::build(Some(PACKAGE), &guests, Profile::Release)?.context("the board was not built")?;
+    let board =
+        artifacts::build(Some(PACKAGE), &guests, artifacts::Profile::Release)?.context("the board was not built")?;
     let bench = Bench { board, names: &arguments.names, profile: arguments.profile };
     let mut rows = bench.guest()?;
+    rows.extend(bench.company()?);
     if bench.wants(BOOT.0) {
         rows.push(bench.boot()?);
     }
@@ -154,7 +157,8 @@ impl Bench<'_> {
     /// What the bench guest measures itself.
     fn guest(&self) -> Result<Vec<Row>> {
         let elsewhere = [BOOT.0, IMAGE.0, MEMORY.0, LINUX[0].0, LINUX[1].0];
-        let names: Vec<&str> = self.names.iter().map(String::as_str).filter(|name| !elsewhere.contains(name)).collect();
+        let elsewhere = |name: &&str| elsewhere.contains(name) || company::NAMES.contains(name);
+        let names: Vec<&str> = self.names.iter().map(String::as_str).filter(|name| !elsewhere(name)).collect();
         if names.is_empty() && !self.names.is_empty() {
             return Ok(Vec::new());
         }
@@ -178,7 +182,7 @@ impl Bench<'_> {
             eprintln!("bench: {apart} taken apart ...");
             let counts = |words: &str| {
                 let vm = Configuration::read(&root().join(CONFIGURATION), &format!("cmdline {words}"), None)?;
-                Counts::take(&self.board, &machine, &[vm], None)
+                Profile::take(&self.board, &machine, &[vm], None)
             };
             self.explain(apart, &counts(apart)?.without(&counts(NOTHING)?))?;
         }
@@ -188,7 +192,7 @@ impl Bench<'_> {
     fn boot(&self) -> Result<Row> {
         eprintln!("bench: from the first instruction to a guest's first ...");
         let vm = Configuration::read(&scratch("boot", "load ../../guests/hello.elf", 1, 128, "")?, "", None)?;
-        let counts = Counts::take(&self.board, &counting(1), &[vm], None)?;
+        let counts = Profile::take(&self.board, &counting(1), &[vm], None)?;
         let (name, budget) = BOOT;
         let ours = Some(counts.boot() as f64);
         if self.profile {
@@ -216,13 +220,13 @@ impl Bench<'_> {
         let vm = Configuration::read(&scratch(name, load, cpus, 256, "console=ttyAMA0 quiet")?, "", None)?;
         // `/init` is a script: the first that runs of it is its shell.
         let init = profile::entry_point(&setup::linux_shell())?;
-        let counts = Counts::take(&self.board, &counting(cpus), &[vm], Some(init))?;
+        let counts = Profile::take(&self.board, &counting(cpus), &[vm], Some(init))?;
         self.explain(name, &counts)?;
         Ok(Row { name: name.into(), unit: "%", bare: None, ours: Some(counts.share()), budget })
     }
 
     /// Tells on the standard error what is behind a count.
-    fn explain(&self, name: &str, counts: &Counts) -> Result<()> {
+    fn explain(&self, name: &str, counts: &Profile) -> Result<()> {
         let elf = std::fs::read(&self.board.elf)?;
         let kinds = counts.kinds(&elf)?;
         let each = |count: u64| count as f64 / kinds.returns.max(1) as f64;
@@ -249,11 +253,16 @@ fn counting(cpus: u32) -> Machine {
     Machine { cpus, count_instructions: true, ..Machine::default() }
 }
 
-/// Writes a configuration for one measurement.
-fn scratch(name: &str, load: &str, cpus: u32, mebibytes: u32, command_line: &str) -> Result<PathBuf> {
+/// Where configurations for one measurement lie: one below `target/test`, so that `../../guests` is where the guests are.
+fn folder() -> Result<PathBuf> {
     let folder = target().join("test").join("bench");
     std::fs::create_dir_all(&folder)?;
-    let path = folder.join(format!("{name}.qvmconf"));
+    Ok(folder)
+}
+
+/// Writes a configuration for one measurement.
+fn scratch(name: &str, load: &str, cpus: u32, mebibytes: u32, command_line: &str) -> Result<PathBuf> {
+    let path = folder()?.join(format!("{name}.qvmconf"));
     let cpus = "cpu\n".repeat(cpus as usize);
     let text = format!(
         "system {name}\nram 0x80000000,{mebibytes}M\n{cpus}{load}\ncmdline \"{command_line}\"\n\

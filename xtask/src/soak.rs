@@ -57,7 +57,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
         eprintln!("soak: {row}");
         table.push(row);
     }
-    println!("{:12} {:>7} {:>9} {:>10} {:>9} {:>7} {:>10}", "", "ends", "KiB lost", "bytes lost", "ticks", "missed", "took");
+    println!(
+        "{:12} {:>7} {:>9} {:>10} {:>9} {:>7} {:>10}",
+        "", "ends", "KiB lost", "bytes lost", "ticks", "missed", "took"
+    );
     table.iter().for_each(|row| println!("{row}"));
     Ok(u8::from(failed > 0))
 }

@@ -3,7 +3,7 @@
 //! Answers for: the list of tests, choosing among them, running them a few at a time, and telling what failed and how to
 //! repeat it. The heights are those of the project's design: crates on the PC, Miri, fuzzing, guests under QEMU, real
 //! guests under QEMU. Does not answer for: what a test does (`test::host`, `test::guests`, `test::linux`,
-//! `test::interface`).
+//! `test::interface`, `test::scheduling`).
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -21,11 +21,12 @@ use crate::workspace::target;
 mod guests;
 mod host;
 mod interface;
+mod lifecycle;
 mod linux;
 pub(crate) mod machine;
-mod lifecycle;
 pub(crate) mod ordeals;
 mod scene;
+mod scheduling;
 
 use machine::Case;
 
@@ -105,6 +106,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(interface::tests());
     tests.extend(lifecycle::tests());
     tests.extend(ordeals::tests());
+    tests.extend(scheduling::tests());
     tests.extend(linux::tests());
     Ok(tests)
 }

@@ -18,7 +18,7 @@ global_asm!(include_str!("vectors.S"));
 
 /// What the handler leaves: the counter on entry and the INTID. A cache line for each CPU; `vectors.S` knows the layout.
 #[repr(C, align(64))]
-struct Seen {
+pub(crate) struct Seen {
     at: AtomicU64,
     intid: AtomicU64,
 }
@@ -45,7 +45,22 @@ pub(crate) fn install() {
 }
 
 impl Seen {
-    fn forget(&self) {
+    /// This CPU's.
+    pub(crate) fn here() -> &'static Self {
+        &BENCH_SEEN[cpu()]
+    }
+
+    /// Whether nothing has come since the last [`Seen::forget`].
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.intid.load(Ordering::Relaxed) == NOTHING
+    }
+
+    /// When what came was seen.
+    pub(crate) fn at(&self) -> u64 {
+        self.at.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn forget(&self) {
         self.intid.store(NOTHING, Ordering::Relaxed);
         dsb();
     }
@@ -64,7 +79,7 @@ static SLEEPS: AtomicBool = AtomicBool::new(false);
 
 /// Sleeps until an interrupt comes and takes it. Masked until awake: it cannot slip in before the WFI and be slept over.
 #[inline(always)]
-fn sleep() {
+pub(crate) fn sleep() {
     wfi();
     with_irq(|| {});
 }

@@ -87,7 +87,7 @@ fn archive(vms: &[(&str, String)], files: &[(&str, &[u8])]) -> Result<Vec<u8>> {
 }
 
 /// The same with another start-up script.
-fn archive_with(startup: &str, vms: &[(&str, String)], files: &[(&str, &[u8])]) -> Result<Vec<u8>> {
+pub(super) fn archive_with(startup: &str, vms: &[(&str, String)], files: &[(&str, &[u8])]) -> Result<Vec<u8>> {
     let mut builder = tar::Builder::new(Vec::new());
     let mut add = |name: &str, content: &[u8]| {
         let mut header = tar::Header::new_ustar();

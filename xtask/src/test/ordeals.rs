@@ -124,7 +124,8 @@ fn lost(ran: &Ran, name: &str) -> Result<(i64, i64)> {
 
 /// What the witness has counted: ticks, and those it missed.
 fn witnessed(ran: &Ran) -> Result<(u64, u64)> {
-    let last = ran.of("witness").filter(|line| line.starts_with("witness: ")).last().context("the witness is silent")?;
+    let last =
+        ran.of("witness").filter(|line| line.starts_with("witness: ")).last().context("the witness is silent")?;
     if !last.ends_with(" 0 wrong") {
         bail!("somebody has written to the witness's memory: {last}");
     }

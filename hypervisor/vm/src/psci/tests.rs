@@ -71,7 +71,7 @@ fn what_nobody_offers_is_not_supported_and_preserves_registers() {
         assert_eq!(answer(&mut world, identifier, [11, 12, 13]), -1, "{identifier:#x}");
         assert_eq!(world.vcpus[0].context.x[1..4], [11, 12, 13]);
     }
-    for exit in [hvc(1), smc(0xffff)] {
+    for exit in [hvc(2), smc(0xffff)] {
         world.vcpus[0].context.x[0] = PSCI_VERSION;
         assert_eq!(world.exit(exit), Next::Resume);
         assert_eq!(world.x(0).cast_signed(), -1, "no call under the convention has this immediate");

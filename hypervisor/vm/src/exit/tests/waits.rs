@@ -1,6 +1,6 @@
 //! WFI and its relatives.
 
-use crate::testing::{STARTED, World, wfx};
+use crate::testing::{STARTED, World, hvc, smc, wfx};
 use crate::timer::control;
 use crate::vcpu::Next;
 use types::Ticks;
@@ -39,4 +39,18 @@ fn the_earliest_of_both_timers_and_the_timeout_ends_the_wait() {
     assert_eq!(world.exit(wfx(0)), Next::WaitForInterrupt);
     let _ = world.msr(sysreg(3, 3, 14, 2, 1), 0);
     assert_eq!(deadline(&world, 1000), Ticks(STARTED.0 + 1000), "a plain WFI has no timeout");
+}
+
+#[test]
+fn a_call_with_immediate_one_lets_others_run() {
+    let mut world = World::new();
+    world.vcpus[0].context.x[0] = 7;
+    let pc = world.pc();
+    assert_eq!(world.exit(hvc(1)), Next::Yield);
+    assert_eq!((world.pc(), world.vcpus[0].context.x[0]), (pc, 7), "HVC returns behind itself, and nothing is changed");
+    for other in [hvc(2), smc(1)] {
+        world.vcpus[0].context.x[0] = 7;
+        assert_eq!(world.exit(other), Next::Resume);
+        assert_eq!(world.vcpus[0].context.x[0], u64::MAX, "NOT_SUPPORTED");
+    }
 }
