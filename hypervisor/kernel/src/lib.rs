@@ -21,6 +21,7 @@ mod interrupt;
 mod panic;
 mod partition;
 mod qvm;
+mod report;
 mod shell;
 mod stage2;
 mod start;

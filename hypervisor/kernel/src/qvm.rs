@@ -13,14 +13,14 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arrayvec::ArrayString;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use host::console::{Stream, VmNumber};
 use host::restart::{Decision, Restarts};
 use host::shell::Signal;
 use qvmconf::Sources;
 use sched::Parameters;
 use spin::Once;
-use types::{PAGE_SIZE, VmId};
+use types::{PAGE_SIZE, Ticks, VmId};
 use vdev::Cause;
 use vm::assemble::AssembleError;
 use vm::config::Configuration;
@@ -54,6 +54,8 @@ pub(crate) struct Qvm {
     asked: AtomicBool,
     /// How often it was started again.
     restarts: AtomicU32,
+    /// When its present life began.
+    begun: AtomicU64,
     stream: Lock<&'static Stream>,
     life: Lock<Option<Arc<Compartment>>>,
     keeper: Once<Arc<Thread>>,
@@ -121,6 +123,7 @@ pub(crate) fn start(configuration: Configuration, sources: Sources) -> Option<(A
         wanted: AtomicU32::new(0),
         asked: AtomicBool::new(false),
         restarts: AtomicU32::new(0),
+        begun: AtomicU64::new(0),
         stream: Lock::new(Rank::Compartment, stream),
         life: Lock::new(Rank::Life, None),
         keeper: Once::new(),
@@ -258,6 +261,7 @@ pub(crate) fn request(number: VmNumber, requests: Requests) {
 impl Qvm {
     /// One life.
     fn live(self: &Arc<Self>) -> EndRecord {
+        self.begun.store(el2::cpu::counter().0, Ordering::Relaxed);
         let compartment = Compartment::new(self.id.0, self);
         *self.life.lock() = Some(Arc::clone(&compartment));
         let all_gone = compartment.live();
@@ -381,7 +385,8 @@ impl Qvm {
         self.restarts.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn id(&self) -> VmId {
-        self.id.0
+    /// When its present life began.
+    pub(crate) fn begun(&self) -> Ticks {
+        Ticks(self.begun.load(Ordering::Relaxed))
     }
 }

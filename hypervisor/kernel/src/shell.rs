@@ -6,6 +6,7 @@
 use crate::qvm::{self, Qvm};
 use crate::startup::{self, find_archive, print};
 use crate::thread::{self, Thread};
+use crate::report::{self, Snapshot};
 use crate::{board, console, groups};
 use alloc::collections::vec_deque::VecDeque;
 use alloc::format;
@@ -14,7 +15,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
 use host::console::{Multiplexer, Stream};
-use host::shell::{self, Command, CommandError, Completions, Editor, Named, Signal};
+use host::shell::{self, Command, CommandError, Completions, Editor, Named, Pidin, Signal};
 use qvmconf::Sources;
 use spin::Once;
 use types::Ticks;
@@ -192,7 +193,12 @@ impl Shell {
             }
             Command::Cluster { name, cpus } => complain("cluster", name, groups::define_cluster(name, cpus), out),
             Command::Help(word) => drop(shell::help(word, out)),
-            _ => drop(writeln!(out, "shell: not yet")),
+            Command::Pidin(what) => {
+                if let (Ok(false), Pidin::Vm(name)) = (report::pidin(what, out), what) {
+                    unknown(name, out);
+                }
+            }
+            Command::Top { milliseconds } => self.top(milliseconds, out),
         }
     }
 
@@ -287,6 +293,32 @@ impl Shell {
             thread::sleep_until(end);
         }
         self.bury();
+    }
+
+    /// Reports what VMs do, again and again, until a key is pressed.
+    fn top(&mut self, milliseconds: u64, out: Output<'_>) {
+        let mut before = Snapshot::take();
+        while !self.is_key_pressed(milliseconds.saturating_mul(1000)) {
+            let now = Snapshot::take();
+            let _ = shell::report::top(&before.infos(), &now.infos(), now.at.saturating_sub(before.at), out);
+            before = now;
+        }
+    }
+
+    /// Waits for so many microseconds, or until a key is pressed, which is taken. Says whether one was.
+    fn is_key_pressed(&mut self, microseconds: u64) -> bool {
+        let Some(keyboard) = &mut self.keyboard else { return true };
+        let ticks = el2::cpu::counter_frequency().map_or(Ticks(0), |frequency| frequency.microseconds(microseconds));
+        let end = el2::cpu::counter().saturating_add(ticks);
+        loop {
+            if keyboard.read().is_some() {
+                return true;
+            }
+            if el2::cpu::counter() >= end {
+                return false;
+            }
+            thread::sleep_until(end);
+        }
     }
 
     fn wait(&mut self, names: &[&str], out: Output<'_>) {

@@ -10,9 +10,7 @@
 mod table;
 mod timer;
 
-pub(crate) use table::{define_share, redefine_share};
-#[allow(unused_imports, reason = "for the shell's words")]
-pub(crate) use table::{for_each, share};
+pub(crate) use table::{define_share, for_each, redefine_share, share};
 pub(crate) use timer::{set_deadline, timer_fired};
 
 use crate::address_space::Stack;
@@ -28,6 +26,7 @@ use alloc::vec::Vec;
 use core::cell::{Cell, UnsafeCell};
 use core::ptr;
 use core::sync::atomic::{AtomicBool, Ordering};
+use host::console::VmNumber;
 use sched::{Parameters, Presence, Scheduler, ThreadId};
 use timer::Timeouts;
 use types::Ticks;
@@ -55,7 +54,9 @@ pub(crate) struct Thread {
     joiner: Cell<Option<ThreadId>>,
     stack: UnsafeCell<Option<Stack>>,
     entry: Cell<Option<Entry>>,
-    /// The VM whose thread it is, or null. It outlives the thread.
+    /// The number of the VM whose thread it is.
+    pub(crate) vm: Option<VmNumber>,
+    /// That VM, or null. It outlives the thread.
     compartment: *const Compartment,
     /// How deep it is in work that is the kernel's, not its VM's.
     pub(crate) kernel_work: Cell<u32>,
@@ -214,6 +215,8 @@ fn start(
         joiner: Cell::new(None),
         stack: UnsafeCell::new(Some(stack)),
         entry: Cell::new(Some(entry)),
+        // SAFETY: null, or what the caller has promised (`spawn_contained`).
+        vm: unsafe { compartment.as_ref() }.map(|compartment| compartment.qvm.number),
         compartment,
         kernel_work: Cell::new(0),
         deaths: Cell::new(0),

@@ -14,8 +14,7 @@ const AT_ONCE: usize = 16;
 
 /// Shows every thread: its name, and its state, priority now, policy, CPU, times and share (whose place is that of its
 /// adaptive partition in `vm::config::Groups`). Threads that come or go meanwhile may be missing.
-#[allow(dead_code, reason = "for the shell's words")]
-pub(crate) fn for_each(mut show: impl FnMut(&str, &Status)) {
+pub(crate) fn for_each(mut show: impl FnMut(&Thread, &Status)) {
     for first in (0..MAX_THREADS).step_by(AT_ONCE) {
         let mut rows = ArrayVec::<(Arc<Thread>, Status), AT_ONCE>::new();
         with_core(|core| {
@@ -26,7 +25,7 @@ pub(crate) fn for_each(mut show: impl FnMut(&str, &Status)) {
                 }
             }
         });
-        rows.iter().for_each(|(thread, status)| show(&thread.name, status));
+        rows.iter().for_each(|(thread, status)| show(thread, status));
     }
 }
 
