@@ -191,6 +191,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri takes minutes to fill a ring of atomics")]
     fn the_bell_is_rung_for_the_first_byte_and_at_half_full_and_no_more() {
         let (stream, bell) = stream();
         let mut answers = Vec::new();
@@ -220,6 +221,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri takes minutes to fill a ring of atomics")]
     fn who_was_refused_hears_of_space_once_when_the_queue_is_half_empty() {
         let (stream, _) = stream();
         while stream.write(0) {}
@@ -234,6 +236,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri takes minutes to fill a ring of atomics")]
     fn a_guest_that_does_not_read_makes_typing_vanish_not_wait() {
         let (stream, _) = stream();
         (0..2 * INPUT).for_each(|_| stream.type_in(b'x'));
@@ -241,6 +244,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri takes minutes to fill a ring of atomics")]
     fn nothing_of_one_who_had_it_before_is_left() {
         let (stream, _) = stream();
         while stream.write(b'a') {}

@@ -120,6 +120,7 @@ fn a_burst_of_the_foreground_is_not_broken_in_the_middle_of_a_line() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri takes minutes to fill a ring of atomics")]
 fn nobody_is_shut_out_by_a_vm_that_never_stops() {
     let mut console = Console::new();
     let (_, mut flood) = console.vm("flood");
@@ -142,6 +143,7 @@ fn nobody_is_shut_out_by_a_vm_that_never_stops() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri takes minutes to fill a ring of atomics")]
 fn control_sequences_alone_neither_hold_the_console_up_nor_hide_what_follows() {
     let mut console = Console::batch();
     let (_, mut vm) = console.vm("a");
@@ -281,6 +283,7 @@ fn the_vm_that_is_wanted_is_in_the_foreground_when_it_comes() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri takes minutes to fill a ring of atomics")]
 fn a_device_that_was_refused_is_named_when_there_is_space() {
     let mut console = Console::new();
     let (number, mut linux) = console.vm("linux");
@@ -358,7 +361,7 @@ fn a_vm_that_comes_again_keeps_its_place_and_is_reported_in_between() {
 fn a_vm_that_comes_and_goes_faster_than_can_be_said_takes_no_more_and_more_memory() {
     let mut console = Console::batch();
     let (number, _) = console.vm("a");
-    for n in 0..1000 {
+    for n in 0..100 {
         console.multiplexer.restarted(number, &n.to_string());
     }
     console.multiplexer.ended(number, "last");
@@ -367,6 +370,7 @@ fn a_vm_that_comes_and_goes_faster_than_can_be_said_takes_no_more_and_more_memor
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri takes minutes to fill a ring of atomics")]
 fn streams_are_used_again_and_nothing_of_the_one_before_is_in_them() {
     let mut console = Console::new();
     let (first, stream) = console.multiplexer.attach("a").unwrap();
@@ -424,6 +428,7 @@ fn without_any_vm_the_script_ends_in_the_shell_and_a_batch_does_not() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri takes minutes to fill a ring of atomics")]
 fn keys_go_between_the_vms_and_the_shell() {
     let mut console = Console::new();
     console.press(b"\x1ds");
