@@ -303,7 +303,7 @@ fn a_device_that_was_refused_is_named_when_there_is_space() {
 }
 
 #[test]
-fn there_is_room_for_63_vms_and_no_more() {
+fn there_is_room_for_96_vms_and_no_more() {
     let mut console = Console::batch();
     let numbers: Vec<u8> = (0..96).map(|n| console.vm(&n.to_string()).0.get()).collect();
     assert!(numbers.iter().copied().eq(1..=96));
