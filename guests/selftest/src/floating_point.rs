@@ -31,7 +31,8 @@ unsafe extern "C" {
 
 const FPEN: u64 = 0b11 << 20;
 
-fn switch(on: bool) {
+/// Lets this CPU use the registers, or traps their use.
+pub(crate) fn switch(on: bool) {
     // SAFETY: compiled code uses none of these registers.
     unsafe { msr!("cpacr_el1", if on { FPEN } else { 0 }) };
     isb();

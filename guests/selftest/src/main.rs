@@ -20,6 +20,7 @@ mod recorder;
 mod registers;
 mod stage;
 mod timers;
+mod transfers;
 mod uart;
 
 use guest_rt::machine::Machine;
@@ -34,6 +35,7 @@ const SUITES: &[&[Test]] = &[
     registers::TESTS,
     exceptions::TESTS,
     instructions::TESTS,
+    transfers::TESTS,
     firmware::TESTS,
     power::TESTS,
     timers::TESTS,

@@ -115,6 +115,10 @@ macro_rules! el1_by_name {
 }
 
 el1_by_name! {
+    /// SP_EL0
+    SpEl0 = "sp_el0",
+    /// SP_EL1
+    SpEl1 = "sp_el1",
     /// SCTLR_EL1
     Sctlr = "sctlr_el1",
     /// TCR_EL1
@@ -135,6 +139,17 @@ el1_by_name! {
     Far = "far_el1",
     /// CNTV_CTL_EL0
     CntvCtl = "cntv_ctl_el0",
+}
+
+/// `PAR_EL1` after translating `address` by the loaded vCPU's stage 1 as a load by EL1 (`AT S1E1R`). The guest's own result
+/// of such an instruction is left as it was.
+#[must_use]
+pub fn translate_el1(address: u64) -> u64 {
+    let guests = read_register!("par_el1");
+    instructions!("at s1e1r, {address}", "isb", address = address);
+    let result = read_register!("par_el1");
+    write_register!("par_el1", guests);
+    result
 }
 
 macro_rules! pointer_authentication {
@@ -193,6 +208,12 @@ impl FpState {
     #[must_use]
     pub const fn reset() -> Self {
         Self { q: [0; 32], fpsr: 0, fpcr: 0 }
+    }
+
+    /// Vector register `index` as it was last taken out of the CPU; `None` beyond 31.
+    #[must_use]
+    pub fn vector(&mut self, index: u8) -> Option<&mut u128> {
+        self.q.get_mut(usize::from(index))
     }
 
     /// Takes the registers out of the CPU. The FP trap of EL2 is off.

@@ -12,7 +12,7 @@ use vgic::{Vgic, VgicConfig};
 use vm::id_registers::IdRegisters;
 use vm::policy::{Action, Unsupported};
 use vm::smccc::{Mitigation, Mitigations, Workaround};
-use vm::{Cpu, El1Register, Next, Parts, Vcpu, Vm};
+use vm::{Cpu, El1Register, Next, Operands, Parts, Vcpu, Vm};
 
 const VCPUS: u16 = 3;
 const RAM: Ipa = Ipa(0x8000_0000);
@@ -46,9 +46,16 @@ impl Input<'_> {
     }
 }
 
+/// How many [`El1Register`]s there are.
+const EL1_REGISTERS: usize = El1Register::CntvCtl as usize + 1;
+
+/// Loads and stores that only their instruction describes: a pair, write-back, a vector, an index.
+const INSTRUCTIONS: [u32; 4] = [0xa940_0440, 0xf840_8420, 0x3dc0_0020, 0xb860_4841];
+
 /// A CPU whose EL1 registers are an array.
 struct FakeCpu {
-    el1: [u64; 9],
+    el1: [u64; EL1_REGISTERS],
+    vectors: [u128; 32],
     now: Ticks,
     interface: CpuInterface,
 }
@@ -68,6 +75,18 @@ impl Cpu for FakeCpu {
         &mut self.interface
     }
     fn call_workaround(&mut self, _: Workaround) {}
+}
+
+impl Operands for FakeCpu {
+    fn translate(&mut self, address: u64) -> Option<Ipa> {
+        (address >> 56 != 0xff).then_some(Ipa(address))
+    }
+    fn vector(&mut self, index: u8) -> u128 {
+        self.vectors[usize::from(index)]
+    }
+    fn set_vector(&mut self, index: u8, value: u128) {
+        self.vectors[usize::from(index)] = value;
+    }
 }
 
 fn action(bits: u8) -> Action {
@@ -159,7 +178,12 @@ fuzz_target!(|data: &[u8]| {
     let vm = machine(input.byte(), input.number(8));
     let ids = (0..VCPUS).map(VcpuId);
     let mut vcpus: Vec<Vcpu> = ids.clone().map(|id| vm.vcpu(id).unwrap()).collect();
-    let cpu = || FakeCpu { el1: [0; 9], now: Ticks(1000), interface: CpuInterface::new(2, 5) };
+    let cpu = || FakeCpu {
+        el1: [0; EL1_REGISTERS],
+        vectors: [0; 32],
+        now: Ticks(1000),
+        interface: CpuInterface::new(2, 5),
+    };
     let mut cpus: Vec<FakeCpu> = ids.map(|_| cpu()).collect();
     let mut on = [false; VCPUS as usize];
     for _ in 0..200 {
@@ -183,9 +207,18 @@ fuzz_target!(|data: &[u8]| {
             let at = Ipa(RAM.0 + (input.number(2) & 0xfff8));
             vm.memory().store(at, AccessSize::Doubleword, input.number(8)).unwrap();
         }
+        if register & 0x40 != 0 {
+            // Where the guest stands, and with every base register at what it touches.
+            vcpu.context.pc = RAM.0;
+            let word = INSTRUCTIONS[usize::from(input.byte()) % INSTRUCTIONS.len()] ^ input.number(4) as u32;
+            vm.memory().store(RAM, AccessSize::Word, word.into()).unwrap();
+        }
         cpu.now = Ticks(cpu.now.0.wrapping_add(input.number(2)));
         let mut effects = Effects::default();
         let exit = exit(&mut input);
+        if register & 0x20 != 0 {
+            vcpu.context.x = [exit.far; 31];
+        }
         let is_smc = exit.kind == RawExitKind::Synchronous && exit.esr >> 26 == 0x17;
         let pc = vcpu.context.pc;
         let next = vm::handle(&vm, vcpu, &exit, cpu, &mut effects);

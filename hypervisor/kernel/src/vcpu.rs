@@ -12,11 +12,11 @@ use alloc::boxed::Box;
 use core::ops::ControlFlow;
 use el2::state::{Controls, El1State, ExtensionState, FpState, VirtualTimer, hcr};
 use el2::{guest, interface};
-use types::{IntId, Mpidr, RawExit, RawExitKind, Ticks, VcpuId, VcpuSet};
+use types::{IntId, Ipa, Mpidr, PAGE_SIZE, RawExit, RawExitKind, Ticks, VcpuId, VcpuSet};
 use vdev::Effects;
 use vgic::ListRegisters;
 use vm::smccc::Workaround;
-use vm::{Cpu, El1Register, Next, Vcpu};
+use vm::{Cpu, El1Register, Next, Operands, Vcpu};
 
 /// ESR_EL2.EC of a trapped access to the vector registers (DDI 0487, ESR_ELx).
 const EC_FP: u64 = 0x07;
@@ -37,10 +37,11 @@ pub(crate) struct LoadedVcpu {
     set_way_open: bool,
     /// The timer's interrupt has been handed to the guest, which has not deactivated it.
     timer_active: bool,
+    interface: Interface,
 }
 
 /// The hypervisor control interface of this CPU.
-struct Interface;
+pub(crate) struct Interface;
 
 impl ListRegisters for Interface {
     #[inline(always)]
@@ -97,10 +98,8 @@ impl ListRegisters for Interface {
     }
 }
 
-/// EL1's registers of the loaded vCPU, where they are: in the CPU.
-struct Resident(Interface);
-
-impl Cpu for Resident {
+/// EL1's registers of the loaded vCPU are where they are: in the CPU.
+impl Cpu for LoadedVcpu {
     type ListRegisters = Interface;
 
     fn system_register(&self, register: El1Register) -> u64 {
@@ -118,7 +117,7 @@ impl Cpu for Resident {
 
     #[inline(always)]
     fn list_registers(&mut self) -> &mut Interface {
-        &mut self.0
+        &mut self.interface
     }
 
     fn call_workaround(&mut self, workaround: Workaround) {
@@ -126,9 +125,41 @@ impl Cpu for Resident {
     }
 }
 
+impl Operands for LoadedVcpu {
+    fn translate(&mut self, address: u64) -> Option<Ipa> {
+        /// `PAR_EL1.F`: there is no translation.
+        const F: u64 = 1;
+        /// `PAR_EL1.PA` without LPA2, which guests do not have.
+        const PA: u64 = 0x0000_ffff_ffff_f000;
+        let result = el2::state::translate_el1(address);
+        (result & F == 0).then_some(Ipa(result & PA | address & (PAGE_SIZE - 1)))
+    }
+
+    fn vector(&mut self, index: u8) -> u128 {
+        if self.fp_in_cpu {
+            self.fp.save();
+        }
+        self.fp.vector(index).copied().unwrap_or(0)
+    }
+
+    fn set_vector(&mut self, index: u8, value: u128) {
+        if self.fp_in_cpu {
+            self.fp.save();
+        }
+        if let Some(vector) = self.fp.vector(index) {
+            *vector = value;
+        }
+        if self.fp_in_cpu {
+            self.fp.load();
+        }
+    }
+}
+
 fn name(register: El1Register) -> el2::state::El1 {
     use el2::state::El1;
     match register {
+        El1Register::SpEl0 => El1::SpEl0,
+        El1Register::SpEl1 => El1::SpEl1,
         El1Register::Sctlr => El1::Sctlr,
         El1Register::Tcr => El1::Tcr,
         El1Register::Ttbr0 => El1::Ttbr0,
@@ -171,6 +202,7 @@ impl LoadedVcpu {
             timer: VirtualTimer::default(),
             set_way_open: false,
             timer_active: false,
+            interface: Interface,
         }
     }
 
@@ -366,7 +398,7 @@ fn run_until_off(partition: &'static Partition, vcpu: &mut Vcpu, loaded: &mut Lo
             loaded.use_fp();
             Next::Resume
         } else {
-            vm::handle(vm, vcpu, &exit, &mut Resident(Interface), &mut effects)
+            vm::handle(vm, vcpu, &exit, loaded, &mut effects)
         };
         if loaded.set_way_open {
             loaded.trap_set_way(true);

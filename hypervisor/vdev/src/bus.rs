@@ -168,7 +168,7 @@ impl Bus {
         services: &Services<'_>,
         effects: &mut Effects,
     ) -> Result<u64, AccessFault> {
-        self.find(at, size)?.read(services, effects)
+        self.access(at, size, None, services, effects)
     }
 
     /// A guest's store of the low `size` bytes of `value` at `at`; bits above are ignored.
@@ -184,7 +184,28 @@ impl Bus {
         services: &Services<'_>,
         effects: &mut Effects,
     ) -> Result<(), AccessFault> {
-        self.find(at, size)?.write(value, services, effects)
+        self.access(at, size, Some(value), services, effects).map(|_| ())
+    }
+
+    /// A store of `store`, or a load, as [`Bus::write`] and [`Bus::read`]. Out of line; who has no time calls
+    /// [`Bus::find`].
+    ///
+    /// # Errors
+    /// If no device takes it.
+    #[inline(never)]
+    pub fn access(
+        &self,
+        at: Ipa,
+        size: AccessSize,
+        store: Option<u64>,
+        services: &Services<'_>,
+        effects: &mut Effects,
+    ) -> Result<u64, AccessFault> {
+        let target = self.find(at, size)?;
+        match store {
+            Some(value) => target.write(value, services, effects).map(|()| 0),
+            None => target.read(services, effects),
+        }
     }
 
     /// The device whose call has not returned, if there is one: it had it when its thread died or was given up. For a VM
@@ -246,7 +267,7 @@ impl Bus {
     ///
     /// # Errors
     /// If there is none; [`AccessFault::Nothing`] if the address is no device's.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, at: Ipa, size: AccessSize) -> Result<Target<'_>, AccessFault> {
         let page = (at.0 / PAGE_SIZE).wrapping_sub(self.first_page);
         let index = match usize::try_from(page).ok().and_then(|page| self.pages.get(page)) {
@@ -308,7 +329,7 @@ impl Target<'_> {
     ///
     /// # Errors
     /// What the device answers.
-    #[inline]
+    #[inline(always)]
     pub fn read(self, services: &Services<'_>, effects: &mut Effects) -> Result<u64, AccessFault> {
         self.slot.vdev.lock().read(self.offset, self.size, &mut self.slot.context(services, effects))
     }
@@ -337,7 +358,7 @@ impl Slot {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn limit(&self, size: AccessSize) -> u64 {
         self.limits.get(size as usize).copied().unwrap_or(0)
     }
@@ -354,7 +375,7 @@ impl Slot {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn context<'a>(&'a self, services: &'a Services<'a>, effects: &'a mut Effects) -> Context<'a> {
         Context::new(services, &self.identity, effects)
     }

@@ -46,7 +46,7 @@ mod vcpu;
 pub use assemble::{Assembled, Description, Host, VdevDescription, assemble};
 pub use exit::handle;
 pub use partition::{DeviceError, Parts, Vm};
-pub use vcpu::{Cpu, El1Register, ExitCounters, Next, Reason, Vcpu};
+pub use vcpu::{Cpu, El1Register, ExitCounters, Next, Operands, Reason, Vcpu};
 
 /// Where the files that a configuration names come from: the boot archive at EL2, the host's file system on a PC.
 pub trait Files {

@@ -5,7 +5,7 @@ use crate::id_registers::IdRegisters;
 use crate::partition::{Parts, Vm};
 use crate::policy::Unsupported;
 use crate::smccc::{Mitigations, Workaround};
-use crate::vcpu::{Cpu, El1Register, Next, Vcpu};
+use crate::vcpu::{Cpu, El1Register, Next, Operands, Vcpu};
 use alloc::{boxed::Box, string::ToString, vec::Vec};
 use std::collections::HashMap;
 use types::{AccessSize, Frequency, IntId, Ipa, Range, RawExit, RawExitKind, Ticks, VcpuId};
@@ -92,6 +92,9 @@ pub(crate) struct FakeCpu {
     pub(crate) now: Ticks,
     pub(crate) workarounds: Vec<Workaround>,
     pub(crate) interface: FakeInterface,
+    pub(crate) vectors: [u128; 32],
+    /// The guest's stage 1 leads nowhere.
+    pub(crate) unmapped: bool,
 }
 
 /// List registers and what goes with them, as arrays.
@@ -172,6 +175,19 @@ impl Cpu for FakeCpu {
     }
     fn call_workaround(&mut self, workaround: Workaround) {
         self.workarounds.push(workaround);
+    }
+}
+
+impl Operands for FakeCpu {
+    /// A guest's upper half is its physical memory, as is its lower half.
+    fn translate(&mut self, address: u64) -> Option<Ipa> {
+        (!self.unmapped).then_some(Ipa(address & 0xffff_ffff_ffff))
+    }
+    fn vector(&mut self, index: u8) -> u128 {
+        self.vectors[usize::from(index)]
+    }
+    fn set_vector(&mut self, index: u8, value: u128) {
+        self.vectors[usize::from(index)] = value;
     }
 }
 

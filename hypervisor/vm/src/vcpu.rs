@@ -9,13 +9,13 @@ use crate::smccc::Workaround;
 use crate::timer::{PhysicalTimer, to_physical, virtual_deadline};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
-use types::{EL1_RESET_PSTATE, IntId, Ticks, VcpuContext, VcpuId};
+use types::{EL1_RESET_PSTATE, IntId, Ipa, Ticks, VcpuContext, VcpuId};
 use vdev::{Effects, InterruptController};
 use vgic::ListRegisters;
 
 /// What stays in the CPU between an exit and the next entry, given by the kernel. A fake in tests. The vCPU is loaded
 /// whenever this is used.
-pub trait Cpu {
+pub trait Cpu: Operands {
     /// Its list registers.
     type ListRegisters: ListRegisters;
     /// Reads a register of the guest's EL1.
@@ -30,9 +30,23 @@ pub trait Cpu {
     fn call_workaround(&mut self, workaround: Workaround);
 }
 
+/// What an instruction of the guest works with beyond what an exit saves. The vCPU is loaded whenever this is used.
+pub trait Operands {
+    /// Where the guest's own stage 1 takes `address` for EL1; `None` if nowhere.
+    fn translate(&mut self, address: u64) -> Option<Ipa>;
+    /// Vector register `index`, 0 to 31.
+    fn vector(&mut self, index: u8) -> u128;
+    /// Writes one.
+    fn set_vector(&mut self, index: u8, value: u128);
+}
+
 /// The EL1 registers that exits read and write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum El1Register {
+    /// `SP_EL0`.
+    SpEl0,
+    /// `SP_EL1`.
+    SpEl1,
     /// `SCTLR_EL1`.
     Sctlr,
     /// `TCR_EL1`.

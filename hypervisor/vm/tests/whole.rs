@@ -13,7 +13,7 @@ use vm::config::{Includes, Limits};
 use vm::exit::syndrome::sysreg;
 use vm::id_registers::IdRegisters;
 use vm::smccc::{Mitigations, Workaround};
-use vm::{Cpu, El1Register, Files, Host, Next, Vcpu, Vm};
+use vm::{Cpu, El1Register, Files, Host, Next, Operands, Vcpu, Vm};
 
 const UART: u64 = 0x1c09_0000;
 const GICD: u64 = 0x0800_0000;
@@ -98,6 +98,16 @@ impl Cpu for FakeCpu {
         &mut self.interface
     }
     fn call_workaround(&mut self, _: Workaround) {}
+}
+
+impl Operands for FakeCpu {
+    fn translate(&mut self, _: u64) -> Option<Ipa> {
+        None
+    }
+    fn vector(&mut self, _: u8) -> u128 {
+        0
+    }
+    fn set_vector(&mut self, _: u8, _: u128) {}
 }
 
 /// The VM, running, with as many CPUs as vCPUs.

@@ -55,7 +55,7 @@ impl Vgic {
 
     /// A read by vCPU `by`, loaded on the calling CPU: what [`Vgic::read_redistributor`] returns, after the copies in memory
     /// have followed the list registers; and the vCPUs to kick, because it takes them to know better next time.
-    #[inline]
+    #[inline(always)]
     pub fn observe_redistributor(
         &self,
         by: VcpuId,

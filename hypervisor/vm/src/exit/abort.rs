@@ -2,10 +2,11 @@
 //!
 //! Answers for: stage 2 data aborts that the syndrome does not describe or that are no translation faults, instruction
 //! aborts, SErrors (DDI 0487, "ISS encoding for an exception from a Data Abort", "… from an Instruction Abort", "… an
-//! SError interrupt"). Does not answer for: described accesses (`mmio`), nor for the policy (`unsupported`).
+//! SError interrupt"). Does not answer for: described accesses (`mmio`), those that only the instruction describes
+//! (`emulate`), nor for the policy (`unsupported`).
 
 use super::syndrome::{DataAbort, Syndrome, fault};
-use super::{inject, unsupported, walk};
+use super::{emulate, inject, unsupported, walk};
 use crate::partition::Vm;
 use crate::vcpu::{Cpu, El1Register, Next, Vcpu};
 use types::{Pstate, RawExit};
@@ -36,7 +37,7 @@ pub(super) fn data<C: Cpu>(
         return unsupported::store_to_rom(vm, vcpu, exit, abort, cpu, effects);
     }
     if translation {
-        return unsupported::instruction(vm, vcpu, exit, abort, cpu, effects);
+        return emulate::transfer(vm, vcpu, exit, abort, cpu, effects);
     }
     match abort.0.fault_status() {
         // An exclusive or atomic access to memory of a type that cannot do it: the code is the guest's to see.

@@ -8,7 +8,7 @@ use super::{inject, unsupported};
 use crate::partition::Vm;
 use crate::timer::virtual_timer_asserted;
 use crate::vcpu::{Cpu, El1Register, Next, Vcpu};
-use types::{IntId, Ipa, RawExit, Ticks, VcpuSet};
+use types::{AccessSize, IntId, Ipa, RawExit, Ticks, VcpuId, VcpuSet};
 use vdev::{AccessFault, Effects, Target};
 use vgic::Vgic;
 
@@ -93,7 +93,7 @@ fn interrupt_controller<C: Cpu>(
         (None, is_write) => {
             let offset = vm.in_redistributors(at).ok_or(AccessFault::Nothing)?;
             if shows_or_enables(offset) {
-                take_back_timer(vm, vcpu, cpu);
+                take_back_timer(vm, vcpu.id, cpu);
             }
             if is_write {
                 redistributor_store(vm, vcpu, offset, access)
@@ -109,6 +109,44 @@ fn interrupt_controller<C: Cpu>(
     Ok(())
 }
 
+/// One access of a vCPU on behalf of an instruction that makes several: a store of `store`, or a load, whose bits above the
+/// access size are undefined. The same as above with nothing around it, and out of the way of what happens often.
+///
+/// # Errors
+/// If nobody takes it.
+#[cold]
+#[inline(never)]
+pub(super) fn access<C: Cpu>(
+    vm: &Vm,
+    vcpu: VcpuId,
+    (at, size): (Ipa, AccessSize),
+    store: Option<u64>,
+    cpu: &mut C,
+    effects: &mut Effects,
+) -> Result<u64, AccessFault> {
+    match vm.bus.access(at, size, store, &vm.services(cpu.counter()), effects) {
+        Err(AccessFault::Nothing) => {}
+        answer => return answer,
+    }
+    let value = store.map(|value| value & size.mask());
+    let (loaded, kick) = match (vm.in_distributor(at), vm.in_redistributors(at)) {
+        (Some(offset), _) => match value {
+            Some(value) => (0, vm.gic.write_distributor(offset, size, value)),
+            None => vm.gic.observe_distributor(vcpu, cpu.list_registers(), offset, size),
+        },
+        (None, Some(offset)) => {
+            take_back_timer(vm, vcpu, cpu);
+            match value {
+                Some(value) => (0, vm.gic.write_redistributor(offset, size, value)),
+                None => vm.gic.observe_redistributor(vcpu, cpu.list_registers(), offset, size),
+            }
+        }
+        (None, None) => return Err(AccessFault::Nothing),
+    };
+    effects.kick(kick);
+    Ok(loaded)
+}
+
 /// Whether a redistributor has its enable, pending or active registers at `offset`: GICR_ISENABLER0 to GICR_ICACTIVER0.
 const fn shows_or_enables(offset: u64) -> bool {
     matches!(offset & (Vgic::REDISTRIBUTOR_SIZE - 1), 0x1_0100..0x1_0400)
@@ -118,9 +156,9 @@ const fn shows_or_enables(offset: u64) -> bool {
 /// The virtual timer says only that it has risen: if the guest has lowered it since, which it can without an exit, its
 /// interrupt is not pending any more by the time the guest looks, or enables it.
 #[inline(never)]
-fn take_back_timer<C: Cpu>(vm: &Vm, vcpu: &Vcpu, cpu: &mut C) {
+fn take_back_timer<C: Cpu>(vm: &Vm, vcpu: VcpuId, cpu: &mut C) {
     if !virtual_timer_asserted(cpu.system_register(El1Register::CntvCtl)) {
-        vm.gic.retract_hardware(vcpu.id, IntId::VIRTUAL_TIMER, cpu.list_registers());
+        vm.gic.retract_hardware(vcpu, IntId::VIRTUAL_TIMER, cpu.list_registers());
     }
 }
 
@@ -143,6 +181,7 @@ fn stored(vcpu: &Vcpu, access: DataAbort) -> u64 {
     vcpu.context.register(access.register()) & access.size().mask()
 }
 
+/// Nobody takes a described access: it is given up, or what an ignored one comes to is done.
 #[cold]
 fn no_answer<C: Cpu>(
     vm: &Vm,
@@ -153,16 +192,35 @@ fn no_answer<C: Cpu>(
     cpu: &mut C,
     effects: &mut Effects,
 ) -> Next {
+    match refused(vm, vcpu, exit, (access.ipa(exit), access.size()), fault, cpu, effects) {
+        Ok(_) if access.is_write() => vcpu.context.step(access.0.instruction_length()),
+        Ok(ones) => complete_load(vcpu, access, ones),
+        Err(next) => return next,
+    }
+    Next::Resume
+}
+
+/// What becomes of an access that nobody takes. `Ok` is what a load reads if it is ignored.
+#[cold]
+pub(super) fn refused<C: Cpu>(
+    vm: &Vm,
+    vcpu: &mut Vcpu,
+    exit: &RawExit,
+    access: (Ipa, AccessSize),
+    fault: AccessFault,
+    cpu: &mut C,
+    effects: &mut Effects,
+) -> Result<u64, Next> {
     match fault {
         // The device's own answer, not a gap: no policy applies.
-        AccessFault::Bus => inject::external_data_abort(vm, vcpu, cpu, exit),
+        AccessFault::Bus => Err(inject::external_data_abort(vm, vcpu, cpu, exit)),
         _ => unsupported::reference(vm, vcpu, exit, access, fault, cpu, effects),
     }
 }
 
 /// A device has asked for something, perhaps for the VM's end.
 #[inline(never)]
-fn after_device(vm: &Vm, vcpu: &Vcpu, effects: &mut Effects) -> Next {
+pub(super) fn after_device(vm: &Vm, vcpu: &Vcpu, effects: &mut Effects) -> Next {
     match effects.stop() {
         Some(cause) => vm.stop(vcpu, effects, cause, format_args!("a device ended the VM")),
         None => Next::Resume,

@@ -52,6 +52,7 @@ pub(crate) mod class {
 pub(crate) mod fault {
     pub(crate) const TRANSLATION: u64 = 0b00_0100;
     pub(crate) const PERMISSION: u64 = 0b00_1100;
+    pub(crate) const ALIGNMENT: u64 = 0b10_0001;
     pub(crate) const EXTERNAL: u64 = 0b01_0000;
     pub(crate) const EXTERNAL_ON_WALK: u64 = 0b01_0100;
     pub(crate) const UNSUPPORTED_EXCLUSIVE_OR_ATOMIC: u64 = 0b11_0101;

@@ -1,6 +1,7 @@
 //! A whole VM: exits in, registers and effects out.
 
 mod aborts;
+mod emulation;
 mod mmio;
 mod registers;
 mod waits;

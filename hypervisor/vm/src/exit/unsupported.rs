@@ -3,41 +3,35 @@
 //! Answers for: the three types of the original (`reference`, `instruction`, `register`), each with `abort`, `fail` or
 //! `ignore`, and the log line. Does not answer for: recognising the case.
 
-use super::inject;
-use super::syndrome::{DataAbort, SysregAccess, fault, fault_ipa};
+use super::syndrome::{DataAbort, Syndrome, SysregAccess, fault, fault_ipa};
+use super::{emulate, inject};
 use crate::partition::Vm;
 use crate::policy::Action;
 use crate::vcpu::{Cpu, Next, Vcpu};
 use core::fmt;
-use types::RawExit;
+use types::{AccessSize, Ipa, RawExit};
 use vdev::{Cause, Effects};
 
-/// A described load or store that nobody answers. Ignored, a load reads ones and a store vanishes.
+/// A load or store that nobody answers. Ignored, a store vanishes, and a load reads ones: `Ok`.
 #[cold]
 pub(super) fn reference<C: Cpu>(
     vm: &Vm,
     vcpu: &mut Vcpu,
     exit: &RawExit,
-    access: DataAbort,
+    (at, size): (Ipa, AccessSize),
     why: impl fmt::Display,
     cpu: &mut C,
     effects: &mut Effects,
-) -> Next {
-    let kind = if access.is_write() { "store" } else { "load" };
-    let (bytes, at) = (access.size().bytes(), access.ipa(exit));
+) -> Result<u64, Next> {
+    let kind = if DataAbort(Syndrome(exit.esr)).is_write() { "store" } else { "load" };
+    let bytes = size.bytes();
     log::warn!(target: vm.origin(), "{kind} of {bytes} bytes at {at}: {why} ({}, pc {:#x})", vcpu.id, vcpu.context.pc);
     match vm.policy.reference {
-        Action::Ignore => {
-            if !access.is_write() {
-                vcpu.context.set_register(access.register(), access.loaded(u64::MAX));
-            }
-            vcpu.context.step(access.0.instruction_length());
-            Next::Resume
-        }
-        Action::Fail => inject::external_data_abort(vm, vcpu, cpu, exit),
+        Action::Ignore => Ok(u64::MAX),
+        Action::Fail => Err(inject::external_data_abort(vm, vcpu, cpu, exit)),
         Action::Abort => {
             let what = format_args!("{kind} of {bytes} bytes at {at}: {why}");
-            vm.stop(vcpu, effects, Cause::Unsupported, what)
+            Err(vm.stop(vcpu, effects, Cause::Unsupported, what))
         }
     }
 }
@@ -56,44 +50,44 @@ pub(super) fn store_to_rom<C: Cpu>(
     let at = exit.far;
     log::warn!(target: vm.origin(), "store to ROM at virtual {at:#x} ({}, pc {:#x})", vcpu.id, vcpu.context.pc);
     match vm.policy.reference {
-        // A store with writeback has a second effect that would be lost: not so simple.
         Action::Ignore if abort.is_described() => {
             vcpu.context.step(abort.0.instruction_length());
             Next::Resume
         }
-        Action::Ignore => instruction(vm, vcpu, exit, abort, cpu, effects),
+        // What it writes back to its base register is not lost with what it stores.
+        Action::Ignore => emulate::ignored_store(vm, vcpu, exit, abort, cpu, effects),
         Action::Fail => inject::external_data_abort(vm, vcpu, cpu, exit),
         Action::Abort => vm.stop(vcpu, effects, Cause::Unsupported, format_args!("store to ROM at virtual {at:#x}")),
     }
 }
 
-/// A load or store outside memory by an instruction that the syndrome does not describe: pairs, vectors, writeback,
-/// atomics. Emulating it is what is not supported. Failing is an external abort: the instruction exists, the access does
-/// not work.
+/// A load or store outside memory by an instruction that cannot be emulated, `word` if it could be read: exclusives and
+/// atomics, structures of vectors, DC ZVA, what crosses a page, all of AArch32. Failing is the abort with the status
+/// `status`: the instruction exists, the access does not work.
 #[cold]
 pub(super) fn instruction<C: Cpu>(
     vm: &Vm,
     vcpu: &mut Vcpu,
     exit: &RawExit,
-    abort: DataAbort,
+    (word, status): (Option<u32>, u64),
     cpu: &mut C,
     effects: &mut Effects,
 ) -> Next {
-    let at = exit.far;
+    let (at, word) = (exit.far, word.unwrap_or(0));
     log::warn!(
         target: vm.origin(),
-        "access at virtual {at:#x} outside memory by an instruction that is not emulated ({}, pc {:#x})",
+        "access at virtual {at:#x} outside memory by an instruction that is not emulated ({word:#010x}, {}, pc {:#x})",
         vcpu.id,
         vcpu.context.pc
     );
     match vm.policy.instruction {
         Action::Ignore => {
-            vcpu.context.step(abort.0.instruction_length());
+            vcpu.context.step(Syndrome(exit.esr).instruction_length());
             Next::Resume
         }
-        Action::Fail => inject::external_data_abort(vm, vcpu, cpu, exit),
+        Action::Fail => inject::data_abort(vm, vcpu, cpu, exit, status),
         Action::Abort => {
-            let what = format_args!("access at virtual {at:#x} by an instruction that is not emulated");
+            let what = format_args!("access at virtual {at:#x} by an instruction that is not emulated ({word:#010x})");
             vm.stop(vcpu, effects, Cause::Unsupported, what)
         }
     }

@@ -1,7 +1,7 @@
 //! Aborts that are no simple device access.
 
 use crate::policy::{Action, Unsupported};
-use crate::testing::{DEVICE, NOWHERE, RAM, ROM, World, data_abort, fetch_abort, load, store};
+use crate::testing::{NOWHERE, RAM, ROM, World, data_abort, fetch_abort, load, store};
 use crate::vcpu::{El1Register, Next};
 use types::{AccessSize, Ipa, Pstate, RawExit, RawExitKind};
 use vdev::Cause;
@@ -70,26 +70,6 @@ fn a_fetch_from_el0_is_reported_as_from_below() {
 }
 
 #[test]
-fn an_instruction_that_the_syndrome_does_not_describe_fails_with_an_abort() {
-    for at in [NOWHERE, DEVICE] {
-        let mut world = World::new();
-        let pc = world.pc();
-        assert_eq!(world.exit(data_abort(at, TRANSLATION | WNR)), Next::Resume);
-        assert_eq!(world.el1(El1Register::Esr), 0x25 << 26 | 1 << 25 | WNR | 0x10);
-        assert_eq!(world.el1(El1Register::Elr), pc);
-    }
-    let ignore = Unsupported { instruction: Action::Ignore, ..Unsupported::default() };
-    let mut world = World::with_policy(ignore);
-    let pc = world.pc();
-    assert_eq!(world.exit(data_abort(DEVICE, TRANSLATION)), Next::Resume);
-    assert_eq!(world.pc(), pc + 4);
-    let abort = Unsupported { instruction: Action::Abort, ..Unsupported::default() };
-    let mut world = World::with_policy(abort);
-    assert_eq!(world.exit(data_abort(DEVICE, TRANSLATION)), Next::Stop);
-    assert_eq!(world.effects.stop(), Some(Cause::Unsupported));
-}
-
-#[test]
 fn cache_maintenance_outside_ram_does_nothing() {
     for status in [TRANSLATION, PERMISSION] {
         let mut world = World::with_policy(Unsupported {
@@ -116,10 +96,6 @@ fn stores_to_rom_follow_the_reference_policy() {
     let (next, _, esr) = rom_store(Action::Fail);
     assert_eq!((next, esr), (Next::Resume, 0x25 << 26 | 1 << 25 | WNR | 0x10));
     assert_eq!(rom_store(Action::Abort).0, Next::Stop);
-    // A pair, or one with writeback: to ignore it would lose more than the store.
-    let mut world = World::new();
-    let _ = world.exit(data_abort(ROM, PERMISSION | WNR));
-    assert_eq!(world.el1(El1Register::Esr) & 0x3f, 0x10);
 }
 
 #[test]
