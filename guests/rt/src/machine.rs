@@ -35,6 +35,8 @@ pub struct Machine {
     pub conduit: Conduit,
     /// The words that the machine was started with.
     pub arguments: &'static str,
+    /// Entropy from whoever started the machine.
+    pub seed: Option<&'static [u8]>,
     /// An initial RAM disk.
     pub initrd: Option<Range<u64>>,
     /// The device tree's own memory.
@@ -83,6 +85,7 @@ impl Machine {
             timers: TimerInterrupts { physical: 30, virtual_: 27 },
             conduit: Conduit::Hvc,
             arguments: "",
+            seed: None,
             initrd: None,
             tree: tree.range(),
             is_bulkhead: false,
@@ -98,6 +101,7 @@ impl Machine {
             self.is_bulkhead = node.is_compatible("bulkhead,vm");
         } else if node.name == "chosen" {
             self.arguments = node.string("bootargs").unwrap_or("");
+            self.seed = node.property("rng-seed");
             self.initrd =
                 node.number("linux,initrd-start").zip(node.number("linux,initrd-end")).map(|(from, to)| from..to);
         } else if node.string("device_type") == Some("memory") {

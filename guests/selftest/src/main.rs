@@ -4,7 +4,8 @@
 //! not answer for: speed (`bench`), malice (`abuser`).
 //!
 //! Works with one to eight CPUs. Arguments that are plain words select tests by a part of their names. What only a
-//! hypervisor promises is skipped on a bare machine. `rom=ADDRESS` names a page of ROM to look at.
+//! hypervisor promises is skipped on a bare machine. `rom=ADDRESS` names a page of ROM to look at, `counter=TICKS` says what
+//! the counters are to begin with.
 
 #![no_std]
 #![no_main]
@@ -18,6 +19,7 @@ mod memory;
 mod power;
 mod recorder;
 mod registers;
+mod services;
 mod stage;
 mod timers;
 mod transfers;
@@ -37,6 +39,7 @@ const SUITES: &[&[Test]] = &[
     instructions::TESTS,
     transfers::TESTS,
     firmware::TESTS,
+    services::TESTS,
     power::TESTS,
     timers::TESTS,
     gic::registers::TESTS,

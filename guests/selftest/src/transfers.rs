@@ -5,12 +5,12 @@
 
 use core::arch::asm;
 
+use guest_rt::check_equal;
 use guest_rt::exceptions::{catch, class};
 use guest_rt::gic::{GICD_IPRIORITYR, GICD_IROUTER, Gic};
 use guest_rt::machine::Machine;
 use guest_rt::mmio::Mmio;
 use guest_rt::tap::{Outcome, Test, Verdict};
-use guest_rt::check_equal;
 
 use crate::{floating_point, stage};
 

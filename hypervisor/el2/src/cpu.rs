@@ -129,6 +129,28 @@ pub fn counter_frequency() -> Option<Frequency> {
     Frequency::new(u32::try_from(CNTFRQ_EL0.get()).unwrap_or(0))
 }
 
+/// Whether the CPU has random number instructions (FEAT_RNG, `ID_AA64ISAR0_EL1.RNDR`).
+#[must_use]
+pub fn has_random_numbers() -> bool {
+    read_register!("id_aa64isar0_el1") >> 60 != 0
+}
+
+/// A random number from a generator that has just been reseeded (`RNDRRS`); `None` if none came in reasonable time. The CPU
+/// has FEAT_RNG.
+#[must_use]
+pub fn random() -> Option<u64> {
+    /// The architecture promises no more than that it does not fail for long.
+    const ATTEMPTS: u32 = 16;
+    (0..ATTEMPTS).find_map(|_| {
+        let (value, failed): (u64, u64);
+        // SAFETY: reads a register, and sets the condition flags: Z for a failure.
+        unsafe {
+            core::arch::asm!("mrs {}, s3_3_c2_c4_1", "cset {}, eq", out(reg) value, out(reg) failed, options(nomem, nostack));
+        }
+        (failed == 0).then_some(value)
+    })
+}
+
 /// Masks IRQs and says whether they were masked before.
 #[inline]
 pub fn mask_interrupts() -> bool {

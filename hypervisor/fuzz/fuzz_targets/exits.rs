@@ -25,7 +25,8 @@ const PLACES: [u64; 8] =
 /// Classes that have code of their own; any other comes by chance.
 const CLASSES: [u64; 12] = [0x24, 0x18, 0x16, 0x17, 0x01, 0x20, 0x24, 0x18, 0x0e, 0x2f, 0x3c, 0x34];
 /// Functions, and the registers behind the most code.
-const IDENTIFIERS: [u64; 6] = [0x8400_0000, 0xc400_0000, 0x8000_0000, 0x8000_8000, 0x8000_3ff0, 0];
+const IDENTIFIERS: [u64; 8] =
+    [0x8400_0000, 0xc400_0000, 0x8000_0000, 0x8000_8000, 0x8000_3ff0, 0xc400_0050, 0xc500_0020, 0];
 
 /// The input, byte by byte; zeros behind its end.
 struct Input<'a>(&'a [u8]);
@@ -120,6 +121,8 @@ fn machine(shape: u8, features: u64) -> Vm {
         host_id: IdRegisters::new([features; IdRegisters::COUNT]),
         frequency: Frequency::new(62_500_000).unwrap(),
         mitigations: Mitigations { workaround_1: mitigation, workaround_2: mitigation, workaround_3: mitigation },
+        entropy: Some(|| Some(0x5aa5)),
+        stolen_time: Some(RAM),
     });
     vm.configure(Box::new(Ram::new(RAM, RAM_SIZE)), Ticks(1000)).unwrap();
     vm.start(RAM, 0, Ticks(1000)).unwrap();

@@ -16,6 +16,8 @@ pub struct Board {
     pub factories: &'static [&'static Factory],
     /// Where a PL011 is that firmware has set up, for the one message that there is no device tree to say so.
     pub console: Option<Pa>,
+    /// A generator of random numbers, if the board has one: 64 bits, or `None` while it has none to give.
+    pub entropy: Option<fn() -> Option<u64>>,
     /// What to do for a reset beyond asking firmware (PSCI SYSTEM_RESET), if there is anything.
     pub reset: Option<fn()>,
     /// What to do to switch off beyond asking firmware (PSCI SYSTEM_OFF), if there is anything.
@@ -41,6 +43,12 @@ pub(crate) fn factories() -> &'static [&'static Factory] {
 /// The board's name.
 pub(crate) fn name() -> &'static str {
     installed().map_or("?", |board| board.name)
+}
+
+/// Where random numbers come from: the CPU, or the board's own generator.
+pub(crate) fn entropy() -> Option<fn() -> Option<u64>> {
+    let cpus: fn() -> Option<u64> = el2::cpu::random;
+    if el2::cpu::has_random_numbers() { Some(cpus) } else { installed()?.entropy }
 }
 
 /// Resets the machine: the last step of the global safe state. Does not return.

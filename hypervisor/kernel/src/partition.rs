@@ -230,7 +230,8 @@ fn build(compartment: &'static Compartment) -> Result<Partition, Failure> {
     let qvm = &compartment.qvm;
     let description = &qvm.configuration.description;
     let archive = startup::archive().ok_or_else(|| fatal("there is no boot archive"))?;
-    let host = startup::host().ok_or_else(|| fatal("the counter's frequency is unknown"))?;
+    let seed = startup::seed();
+    let host = startup::host(&seed).ok_or_else(|| fatal("the counter's frequency is unknown"))?;
     let mut backends = HostDevices { terminal: Terminal::new(qvm.stream()), watches: Vec::new() };
     let assembled = vm::assemble::assemble(description, archive, &host, &mut backends);
     let Assembled { mut vm, load, tree } = assembled.map_err(|errors| qvm.complain(&errors))?;
@@ -273,7 +274,8 @@ fn take_memory(compartment: &'static Compartment) -> Result<(&'static GuestRam, 
     let description = &compartment.qvm.configuration.description;
     let memory = || {
         let writable = description.ram.iter().map(|range| (*range, false));
-        writable.chain(description.rom.iter().map(|range| (*range, true)))
+        let read_only = description.rom.iter().copied().chain(description.stolen_time());
+        writable.chain(read_only.map(|range| (range, true)))
     };
     let wanted = memory().fold(0_u64, |sum, (range, _)| sum.saturating_add(range.length()));
     let no_memory = || {

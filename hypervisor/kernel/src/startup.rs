@@ -159,8 +159,16 @@ impl Backends for HostDevices {
     }
 }
 
+/// Entropy for one guest's device tree; empty on a machine that has none.
+pub(crate) fn seed() -> Vec<u8> {
+    const WORDS: usize = 9;
+    let source = board::entropy();
+    let words: Vec<u64> = (0..WORDS).map_while(|_| source?()).collect();
+    words.into_iter().flat_map(u64::to_ne_bytes).collect()
+}
+
 /// What guests get to know of the host's CPUs.
-pub(crate) fn host() -> Option<Host<'static>> {
+pub(crate) fn host(seed: &[u8]) -> Option<Host<'_>> {
     let vtr = el2::interface::vtr();
     let mitigation = |function| match el2::firmware::architecture_feature(function) {
         Some(0) => Mitigation::Required,
@@ -177,6 +185,7 @@ pub(crate) fn host() -> Option<Host<'static>> {
             workaround_2: mitigation(SMCCC_ARCH_WORKAROUND_2),
             workaround_3: mitigation(SMCCC_ARCH_WORKAROUND_3),
         },
-        seed: &[],
+        entropy: board::entropy(),
+        seed,
     })
 }

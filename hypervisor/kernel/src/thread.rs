@@ -166,6 +166,13 @@ pub(crate) fn current_shared() -> Option<Arc<Thread>> {
     with_core(|core| core.thread(id).cloned()).flatten()
 }
 
+/// How long the calling thread has been ready without a CPU.
+pub(crate) fn waiting_time() -> Ticks {
+    let id = current().id.get();
+    let status = with_core(|core| core.policy.status(id?, el2::cpu::counter()));
+    status.flatten().map_or(Ticks(0), |status| status.waiting_time)
+}
+
 /// Makes a thread and lets it run `entry`.
 ///
 /// # Errors

@@ -241,6 +241,9 @@ impl LoadedVcpu {
         }
         self.timer.load();
         cpu.loaded.set(self);
+        if self.partition.vm.shows_stolen_time(self.id) {
+            self.partition.vm.publish_stolen_time(self.id, thread::waiting_time());
+        }
     }
 
     /// A guest that cleans by set and way does so in a loop over all sets and ways; one clean of the whole VM is as good as

@@ -11,9 +11,10 @@ use crate::partition::{Parts, Vm};
 use crate::policy::Unsupported;
 use crate::smccc::Mitigations;
 use crate::tree::{self, GicFrames, TreeInput};
+use crate::trng::Entropy;
 use alloc::{format, string::String, string::ToString, vec::Vec};
 use core::fmt;
-use types::{Frequency, IntId, Ipa, Range};
+use types::{Frequency, IntId, Ipa, PAGE_SIZE, Range};
 use vdev::{Backends, Bus, Device, DeviceId, Factory, Node, Options, Place, Setup};
 use vgic::{Vgic, VgicConfig};
 
@@ -76,7 +77,9 @@ pub struct Host<'a> {
     pub priority_bits: u8,
     /// What firmware said of its workarounds.
     pub mitigations: Mitigations,
-    /// Entropy for the guest's generator; empty for none.
+    /// Where random numbers come from, if from anywhere.
+    pub entropy: Option<Entropy>,
+    /// Entropy for the guest: eight bytes for where its kernel goes, the rest for its generator; empty for none.
     pub seed: &'a [u8],
 }
 
@@ -195,6 +198,8 @@ fn put_together(
         host_id: host.id,
         frequency: host.frequency,
         mitigations: host.mitigations,
+        entropy: host.entropy,
+        stolen_time: description.stolen_time().map(|page| page.start()),
     });
     Ok(Assembled { vm, load, tree })
 }
@@ -210,6 +215,23 @@ impl Description {
         const LEAST: u32 = 128;
         let highest = self.vdevs.iter().filter_map(|vdev| vdev.interrupt).map(|intid| intid.0).max().unwrap_or(0);
         highest.saturating_add(1).max(LEAST).checked_next_multiple_of(32).unwrap_or(u32::MAX)
+    }
+
+    /// The page that tells the guest of stolen time: as on QEMU's virt machine if nothing else is there, or behind that. It
+    /// has 64 KiB for itself, as a guest with such pages wants it; `None` if there is no room for long.
+    #[must_use]
+    pub fn stolen_time(&self) -> Option<Range<Ipa>> {
+        const FIRST: u64 = 0x090a_0000;
+        const ROOM: u64 = 0x1_0000;
+        const PLACES: u64 = 1024;
+        let regions = self.vdevs.iter().filter_map(|vdev| Range::new(vdev.location?, vdev.factory.region_size));
+        let frames = self.gic_frames().into_iter().flat_map(|frames| [frames.distributor, frames.redistributors]);
+        let taken = self.ram.iter().chain(&self.rom).chain(&self.reserved).copied().chain(regions).chain(frames);
+        let taken: Vec<Range<Ipa>> = taken.collect();
+        let places =
+            (0..PLACES).filter_map(|place| Range::new(Ipa(FIRST.checked_add(ROOM.checked_mul(place)?)?), ROOM));
+        let free = places.into_iter().find(|place| !taken.iter().any(|other| other.overlaps(place)))?;
+        Range::new(free.start(), PAGE_SIZE)
     }
 
     /// Where the interrupt controller's registers are; `None` if they run over the end of the address space.

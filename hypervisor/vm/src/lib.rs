@@ -37,10 +37,12 @@ mod partition;
 pub mod policy;
 pub mod psci;
 pub mod smccc;
+mod stolen_time;
 #[cfg(test)]
 mod testing;
 pub mod timer;
 pub mod tree;
+pub mod trng;
 mod vcpu;
 
 pub use assemble::{Assembled, Description, Host, VdevDescription, assemble};

@@ -10,6 +10,8 @@ use crate::lifecycle::{EndRecord, Lifecycle, State};
 use crate::policy::Unsupported;
 use crate::psci::Power;
 use crate::smccc::Mitigations;
+use crate::stolen_time::StolenTime;
+use crate::trng::Entropy;
 use crate::vcpu::{ExitCounters, Next, Vcpu};
 use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
 use core::fmt;
@@ -36,6 +38,8 @@ pub struct Vm {
     pub(crate) pstate: PstateFeatures,
     pub(crate) mitigations: Mitigations,
     pub(crate) policy: Unsupported,
+    pub(crate) entropy: Option<Entropy>,
+    pub(crate) stolen_time: StolenTime,
     name: String,
     /// RAM and ROM.
     map: Box<[Range<Ipa>]>,
@@ -81,6 +85,10 @@ pub struct Parts {
     pub frequency: Frequency,
     /// What firmware said of its workarounds.
     pub mitigations: Mitigations,
+    /// Where its random numbers come from.
+    pub entropy: Option<Entropy>,
+    /// The page that tells its vCPUs how long they have waited for a CPU.
+    pub stolen_time: Option<Ipa>,
 }
 
 /// A device refused a step.
@@ -124,6 +132,8 @@ impl Vm {
             gic: parts.gic,
             frequency: parts.frequency,
             mitigations: parts.mitigations,
+            entropy: parts.entropy,
+            stolen_time: StolenTime::new(parts.stolen_time),
         }
     }
 
@@ -176,6 +186,19 @@ impl Vm {
     #[must_use]
     pub fn exits(&self, id: VcpuId) -> Option<&ExitCounters> {
         self.counters.get(id.index()).map(|counters| &**counters)
+    }
+
+    /// Whether `vcpu` has asked how much time is stolen from it: then [`Vm::publish_stolen_time`] is called whenever it has
+    /// had to wait.
+    #[inline]
+    #[must_use]
+    pub fn shows_stolen_time(&self, vcpu: VcpuId) -> bool {
+        self.stolen_time.is_shown_to(vcpu)
+    }
+
+    /// Tells `vcpu` for how long altogether it has been ready without a CPU.
+    pub fn publish_stolen_time(&self, vcpu: VcpuId, waited: Ticks) {
+        self.stolen_time.publish(vcpu, self.frequency.to_nanoseconds(waited), &*self.memory);
     }
 
     /// For the thread of `vcpu`: the start that it was asked for, as entry point and X0. It then calls [`Vcpu::reset`] and

@@ -1,8 +1,10 @@
 //! The SMC Calling Convention as a guest sees it.
 //!
-//! Answers for: the Arm architecture calls (DEN 0028G, chapter 7) and which service owns an identifier. Does not answer
-//! for: PSCI, which is a service of its own. An identifier that nobody owns is NOT_SUPPORTED, with all other registers
+//! Answers for: the Arm architecture calls (DEN 0028G, chapter 7). Does not answer for: PSCI, random numbers, stolen time,
+//! which are services of their own. An identifier that nobody owns is NOT_SUPPORTED, with all other registers
 //! left alone; nothing is ever forwarded to the machine's firmware but the two workarounds, which have no arguments.
+
+use crate::stolen_time::PV_TIME_FEATURES;
 
 /// SMCCC_VERSION.
 pub const SMCCC_VERSION: u32 = 0x8000_0000;
@@ -65,20 +67,21 @@ pub enum Answer {
     Value(i64),
     /// The firmware's workaround, and nothing in the registers.
     Workaround(Workaround),
+    /// Another service's, if anybody's.
+    NotOurs,
 }
 
-/// Answers an identifier that is not PSCI's.
+/// Answers an identifier that is not PSCI's. `stolen_time` is what there is to say of PV_TIME_FEATURES.
 #[inline(always)]
 #[must_use]
-pub fn call(mitigations: &Mitigations, identifier: u32, argument: u64) -> Answer {
-    // Architecture calls have owner 0 and the fast bit; all others that end here are nobody's. The test keeps unknown
-    // identifiers as cheap as known ones.
+pub fn call(mitigations: &Mitigations, stolen_time: i64, identifier: u32, argument: u64) -> Answer {
+    // Architecture calls have owner 0 and the fast bit. The test keeps other identifiers as cheap as these.
     if identifier & 0xffff_0000 != 0x8000_0000 {
-        return Answer::Value(NOT_SUPPORTED);
+        return Answer::NotOurs;
     }
     match identifier {
         SMCCC_VERSION => Answer::Value(VERSION),
-        SMCCC_ARCH_FEATURES => Answer::Value(features(mitigations, argument)),
+        SMCCC_ARCH_FEATURES => Answer::Value(features(mitigations, stolen_time, argument)),
         SMCCC_ARCH_WORKAROUND_1 => workaround(mitigations.workaround_1, Workaround::BranchPredictor),
         SMCCC_ARCH_WORKAROUND_3 => workaround(mitigations.workaround_3, Workaround::BranchHistory),
         // Offered only where nothing has to be done.
@@ -97,7 +100,7 @@ fn workaround(mitigation: Mitigation, workaround: Workaround) -> Answer {
 }
 
 /// SMCCC_ARCH_FEATURES (section 7.3). The identifier is a 32-bit argument.
-fn features(mitigations: &Mitigations, argument: u64) -> i64 {
+fn features(mitigations: &Mitigations, stolen_time: i64, argument: u64) -> i64 {
     #[expect(
         clippy::cast_possible_truncation,
         reason = "an argument of a 32-bit call is the lower half of the register"
@@ -110,6 +113,7 @@ fn features(mitigations: &Mitigations, argument: u64) -> i64 {
     };
     match identifier {
         SMCCC_VERSION | SMCCC_ARCH_FEATURES => SUCCESS,
+        PV_TIME_FEATURES => stolen_time,
         SMCCC_ARCH_WORKAROUND_1 => offered(mitigations.workaround_1),
         SMCCC_ARCH_WORKAROUND_3 => offered(mitigations.workaround_3),
         SMCCC_ARCH_WORKAROUND_2 if mitigations.workaround_2 == Mitigation::NotRequired => NOT_REQUIRED,
@@ -133,8 +137,9 @@ mod tests {
     };
 
     fn value(mitigations: &Mitigations, identifier: u32, argument: u32) -> i64 {
-        match call(mitigations, identifier, u64::from(argument)) {
+        match call(mitigations, SUCCESS, identifier, u64::from(argument)) {
             Answer::Value(value) => value,
+            Answer::NotOurs => NOT_SUPPORTED,
             Answer::Workaround(_) => panic!(),
         }
     }
@@ -157,11 +162,12 @@ mod tests {
         assert_eq!(query(&AFFECTED, SMCCC_ARCH_WORKAROUND_1), SUCCESS);
         assert_eq!(query(&AFFECTED, SMCCC_ARCH_WORKAROUND_2), NOT_SUPPORTED, "we do not carry its state");
         assert_eq!(query(&SAFE, 0x8000_0002), NOT_SUPPORTED, "SMCCC_ARCH_SOC_ID");
+        assert_eq!(query(&SAFE, PV_TIME_FEATURES), SUCCESS);
     }
 
     #[test]
     fn only_workarounds_that_firmware_offers_reach_it() {
-        let go = |mitigations: &Mitigations, identifier| call(mitigations, identifier, 0);
+        let go = |mitigations: &Mitigations, identifier| call(mitigations, NOT_SUPPORTED, identifier, 0);
         assert_eq!(go(&AFFECTED, SMCCC_ARCH_WORKAROUND_1), Answer::Workaround(Workaround::BranchPredictor));
         assert_eq!(go(&AFFECTED, SMCCC_ARCH_WORKAROUND_3), Answer::Workaround(Workaround::BranchHistory));
         assert_eq!(go(&SAFE, SMCCC_ARCH_WORKAROUND_1), Answer::Value(SUCCESS));

@@ -5,6 +5,7 @@ use crate::id_registers::IdRegisters;
 use crate::partition::{Parts, Vm};
 use crate::policy::Unsupported;
 use crate::smccc::{Mitigations, Workaround};
+use crate::trng::Entropy;
 use crate::vcpu::{Cpu, El1Register, Next, Operands, Vcpu};
 use alloc::{boxed::Box, string::ToString, vec::Vec};
 use std::collections::HashMap;
@@ -22,6 +23,8 @@ pub(crate) const ROM: Ipa = Ipa(0x4000_0000);
 pub(crate) const DISTRIBUTOR: Ipa = Ipa(0x0800_0000);
 pub(crate) const REDISTRIBUTORS: Ipa = Ipa(0x080a_0000);
 pub(crate) const DEVICE: Ipa = Ipa(0x1c09_0000);
+/// In RAM, which is as good here.
+pub(crate) const STOLEN_TIME: Ipa = Ipa(0x8008_0000);
 pub(crate) const NOWHERE: Ipa = Ipa(0x2000_0000);
 
 /// The physical count at which the VM was started.
@@ -199,6 +202,7 @@ pub(crate) struct Wishes {
     pub(crate) mitigations: Mitigations,
     pub(crate) host_id: IdRegisters,
     pub(crate) counter_offset: Option<u64>,
+    pub(crate) entropy: Option<Entropy>,
 }
 
 impl Default for Wishes {
@@ -209,6 +213,7 @@ impl Default for Wishes {
             mitigations: Mitigations::default(),
             host_id: host_id(&[(4, 0, 0x2222), (7, 0, 0x1124)]),
             counter_offset: None,
+            entropy: None,
         }
     }
 }
@@ -261,6 +266,8 @@ impl World {
             host_id: wishes.host_id,
             frequency: Frequency::new(62_500_000).unwrap(),
             mitigations: wishes.mitigations,
+            entropy: wishes.entropy,
+            stolen_time: Some(STOLEN_TIME),
         });
         vm.configure(Box::new(Ram::new(RAM, usize::try_from(RAM_SIZE).unwrap())), STARTED).unwrap();
         vm.start(RAM, 0x8800_0000, STARTED).unwrap();

@@ -35,7 +35,7 @@ pub struct TreeInput<'a> {
     pub cmdline: Option<&'a str>,
     /// Where the initrd is. It wins over one in a user's tree.
     pub initrd: Option<Range<Ipa>>,
-    /// Entropy for the guest's generator; empty for none.
+    /// Entropy for the guest: eight bytes for where its kernel goes, the rest for its generator; empty for none.
     pub seed: &'a [u8],
     /// Trees to be merged over the generated one, in this order.
     pub user: &'a [&'a [u8]],
@@ -220,8 +220,9 @@ fn chosen(root: &mut DeviceTreeNode, input: &TreeInput<'_>) {
         set(chosen, "linux,initrd-start", initrd.start().0);
         set(chosen, "linux,initrd-end", initrd.end().0);
     }
-    if !input.seed.is_empty() {
-        set(chosen, "rng-seed", input.seed);
+    if let Some((place, rest)) = input.seed.split_first_chunk::<8>() {
+        set(chosen, "kaslr-seed", *place);
+        set(chosen, "rng-seed", rest);
     }
 }
 

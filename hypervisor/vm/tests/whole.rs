@@ -59,6 +59,7 @@ fn host() -> Host<'static> {
         list_registers: 4,
         priority_bits: 5,
         mitigations: Mitigations::default(),
+        entropy: None,
         seed: &[],
     }
 }

@@ -34,6 +34,16 @@ pub(super) fn tests() -> Vec<Test> {
             "plain bytes at an address of their own, with RAM elsewhere, find it all in the tree",
             raw,
         ),
+        Test::hypervisor(
+            "selftest/counter-offset",
+            "`set counter-offset` says what the guest's counters show, and its timers work by them",
+            counter_offset,
+        ),
+        Test::hypervisor(
+            "selftest/exit-on-halt-off",
+            "`set exit-on-halt off` lets a guest wait on its own, and it misses nothing",
+            exit_on_halt_off,
+        ),
         Test::hypervisor("abuser/nowhere", "a guest that jumps to nowhere ends alone, with its code", nowhere),
     ];
     for (cpus, model, vcpus) in MACHINES {
@@ -98,6 +108,31 @@ fn raw(case: &Case) -> Result<()> {
     let ran = case.batch(&Machine::default(), &[file])?;
     ran.expect_status(0)?.expect("memory   0x40000000..0x44000000 (65536 KiB)")?.expect("told     two words")?;
     Ok(())
+}
+
+/// A guest that is far ahead of the host: host counter minus guest counter is a negative number. Its timers are left out:
+/// QEMU's never fire with such an offset (the sum of compare value and offset is not to wrap there). Then one that sees the
+/// host's own counter, timers and all.
+fn counter_offset(case: &Case) -> Result<()> {
+    const AHEAD: u64 = 1 << 40;
+    for (words, ahead) in [("counter", AHEAD), ("timers", 0)] {
+        let text = configuration("selftest", "selftest", 2, &format!("{words} counter={ahead:#x}"))
+            + &format!("set counter-offset {:#x}\n", ahead.wrapping_neg());
+        let file = case.file("selftest.qvmconf", text)?;
+        let ran = case.batch(&machine(2, "cortex-a72"), &[file])?;
+        ran.expect_status(0)?;
+        judge(ran.of("selftest"))?;
+    }
+    Ok(())
+}
+
+/// All of `selftest`, each vCPU with a CPU of its own. Then the host counts hardly any wait.
+fn exit_on_halt_off(case: &Case) -> Result<()> {
+    let text = configuration("selftest", "selftest", 2, "") + "set exit-on-halt off\n";
+    let file = case.file("selftest.qvmconf", text)?;
+    let ran = case.batch(&machine(2, "cortex-a72"), &[file])?;
+    ran.expect_status(0)?;
+    judge(ran.of("selftest"))
 }
 
 /// `hello` beside it must not notice.

@@ -36,6 +36,8 @@ pub(super) fn tests() -> Vec<Test> {
             "two Linux VMs and a bare-metal one at once; one ends, the others go on",
             three,
         ),
+        Test::hypervisor("linux/stolen-time", "a VM that shares its CPU sees in /proc/stat what is taken", stolen_time),
+        Test::hypervisor("linux/entropy", "random numbers come by firmware calls and with the tree", entropy),
         Test::hypervisor("linux/shell", "the demo: a shell that takes typing, beside `hello`", shell),
     ];
     for (vcpus, cpus, model) in SIZES {
@@ -120,6 +122,38 @@ fn three(case: &Case) -> Result<()> {
         bail!("the VMs ended in the wrong order for this test");
     }
     every_cpu_ticks(ran.of("second"), 2)
+}
+
+/// Two VMs that both want the only CPU for some seconds.
+fn stolen_time(case: &Case) -> Result<()> {
+    const BUSY: &str = "timeout 4 sh -c 'while :; do :; done'";
+    setup::linux_guest()?;
+    let watch = format!("dmesg | grep -i stolen; grep '^cpu ' /proc/stat; {BUSY}; grep '^cpu ' /proc/stat");
+    let files = [
+        case.file("watcher.qvmconf", configuration("watcher", 1, &watch))?,
+        case.file("neighbour.qvmconf", configuration("neighbour", 1, &format!("{BUSY}; {BUSY}")))?,
+    ];
+    let ran = case.batch(&Machine { cpus: 1, ..Machine::default() }, &files)?;
+    ran.expect_status(0)?.expect("using stolen time PV")?;
+    // User, nice, system, idle, waiting for a disk, interrupts, soft interrupts, steal; in hundredths of a second.
+    let steal = |line: &str| line.split_whitespace().nth(8).and_then(|count| count.parse::<u64>().ok());
+    let lines = ran.of("watcher").filter_map(|line| line.trim().strip_prefix("cpu ").map(|_| steal(line.trim())));
+    match lines.collect::<Vec<_>>().as_slice() {
+        [Some(before), Some(after)] if *after > before + 100 => Ok(()),
+        counts => bail!("stolen before and after a busy neighbour: {counts:?}"),
+    }
+}
+
+fn entropy(case: &Case) -> Result<()> {
+    setup::linux_guest()?;
+    let look = "ls /sys/bus/platform/devices; ls /proc/device-tree/chosen; dmesg | grep -i -e crng -e kaslr";
+    let file = case.file("linux.qvmconf", configuration("linux", 1, look))?;
+    let ran = case.batch(&Machine { cpu: "max".into(), ..Machine::default() }, &[file])?;
+    ran.expect_status(0)?
+        .expect("smccc_trng")?
+        .expect("[    0.000000] random: crng init done")?
+        .expect("KASLR enabled")?;
+    Ok(())
 }
 
 /// What a newcomer sees and types.

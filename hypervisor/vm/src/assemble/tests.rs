@@ -34,6 +34,7 @@ fn host() -> Host<'static> {
         list_registers: 4,
         priority_bits: 5,
         mitigations: Mitigations::default(),
+        entropy: None,
         seed: &[],
     }
 }

@@ -1,13 +1,13 @@
 //! HVC and SMC: the SMC Calling Convention (DEN 0028) from both conduits.
 //!
-//! Answers for: finding the service. Does not answer for: the services (`psci`, `smccc`). The immediate of a call under
-//! the convention is zero; others are the hypervisor's to give. This one gives 1 (`HVC #1`): let other threads of this
-//! priority run first, with no arguments and no result. The rest is NOT_SUPPORTED, as an unknown identifier is.
+//! Answers for: finding the service. Does not answer for: the services (`psci`, `smccc`, `trng`, `stolen_time`). The immediate
+//! of a call under the convention is zero; others are the hypervisor's to give. This one gives 1 (`HVC #1`): let other threads
+//! of this priority run first, with no arguments and no result. The rest is NOT_SUPPORTED, as an unknown identifier is.
 
 use super::syndrome::Call;
 use crate::partition::Vm;
 use crate::vcpu::{Cpu, Next, Vcpu};
-use crate::{psci, smccc};
+use crate::{psci, smccc, trng};
 use vdev::Effects;
 
 /// The immediate of the HVC that lets others run.
@@ -27,14 +27,26 @@ pub(super) fn handle<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, call: Call, cpu: &mut C, 
     if psci::is_psci(identifier) {
         return psci::call(vm, vcpu, identifier, effects);
     }
-    match smccc::call(&vm.mitigations, identifier, vcpu.context.register(1)) {
+    other(vm, vcpu, identifier, cpu);
+    Next::Resume
+}
+
+/// All but PSCI: out of line, so that PSCI does not pay for the registers that this needs.
+#[inline(never)]
+fn other<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, identifier: u32, cpu: &mut C) {
+    let argument = vcpu.context.register(1);
+    match smccc::call(&vm.mitigations, vm.stolen_time.feature(), identifier, argument) {
         smccc::Answer::Value(value) => vcpu.answer(value),
         smccc::Answer::Workaround(workaround) => {
             cpu.call_workaround(workaround);
             vcpu.answer(smccc::SUCCESS);
         }
+        smccc::Answer::NotOurs if trng::is_trng(identifier) => match trng::call(vm.entropy, identifier, argument) {
+            Ok(values) => (0..).zip(values).for_each(|(register, value)| vcpu.context.set_register(register, value)),
+            Err(code) => vcpu.answer(code),
+        },
+        smccc::Answer::NotOurs => vcpu.answer(vm.stolen_time.call(vcpu.id, identifier, argument)),
     }
-    Next::Resume
 }
 
 /// A call with an immediate.

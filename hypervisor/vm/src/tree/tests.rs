@@ -34,7 +34,7 @@ fn generated(user: &[&[u8]]) -> Result<DeviceTree, TreeError> {
         devices: devices(),
         cmdline: Some("console=ttyAMA0"),
         initrd: Some(range(0x87f0_0000, 0x1234)),
-        seed: &[1, 2, 3, 4],
+        seed: &[0, 1, 2, 3, 4, 5, 6, 7, 1, 2, 3, 4],
         user,
     };
     let blob = generate(&input)?;
