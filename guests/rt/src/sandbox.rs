@@ -17,6 +17,8 @@ use crate::registers::cpu;
 pub enum Mode {
     /// EL0.
     El0t,
+    /// EL0, for one instruction, if `MDSCR_EL1.SS` is set.
+    El0tStepping,
     /// EL1 with `SP_EL0`.
     El1t,
 }
@@ -68,7 +70,12 @@ unsafe extern "C" {
 /// The code harms nothing that the compiler relies on, and an exception or an interrupt ends it.
 pub unsafe fn run(mode: Mode, pc: usize, sp: u64, x: &[u64; 31]) -> Outcome {
     // IRQs in, SError, FIQ and debug exceptions out.
-    let spsr = 0x340 | if mode == Mode::El1t { 0b0100 } else { 0 };
+    let spsr = 0x340
+        | match mode {
+            Mode::El0t => 0,
+            Mode::El0tStepping => 1 << 21,
+            Mode::El1t => 0b0100,
+        };
     let mut state = Sandbox { caller: [0; 14], elr: pc as u64, spsr, sp, x: *x, outcome: Outcome::default() };
     ACTIVE[cpu()].store(&raw mut state, Ordering::Relaxed);
     // SAFETY: the caller vouches for the code; `state` outlives the call.

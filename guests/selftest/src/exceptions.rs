@@ -132,7 +132,7 @@ fn run(mode: Mode, words: &[u32], offset: usize) -> End {
     code::with(words.iter().copied(), |address| {
         let pc = match mode {
             Mode::El1t => address,
-            Mode::El0t => mmu::reach(address as u64, Kind::User),
+            Mode::El0t | Mode::El0tStepping => mmu::reach(address as u64, Kind::User),
         };
         // SAFETY: the tests' code raises an exception at once and writes nothing.
         unsafe { sandbox::run(mode, pc + offset, 0, &[0; 31]) }

@@ -10,6 +10,7 @@
 #![no_std]
 #![no_main]
 
+mod debugging;
 mod exceptions;
 mod firmware;
 mod floating_point;
@@ -36,6 +37,7 @@ const SUITES: &[&[Test]] = &[
     memory::TESTS,
     registers::TESTS,
     exceptions::TESTS,
+    debugging::TESTS,
     instructions::TESTS,
     transfers::TESTS,
     firmware::TESTS,

@@ -13,6 +13,7 @@ mod registers;
 
 pub mod cache;
 pub mod cpu;
+pub mod debug;
 pub mod firmware;
 pub mod guest;
 pub mod interface;

@@ -141,8 +141,11 @@ fn debug(here: &Extensions) {
     let filters = if here.trf() { TTRF } else { 0 };
     // E2PB and E2TB are 0: the buffers are EL2's, their registers trap.
     write_register!("mdcr_el2", DEBUG | MONITORS | profiling | filters | counters);
-    // A guest's own is emulated. What firmware or a debugger left here would step or stop guests.
-    write_register!("mdscr_el1", 0);
+    // What firmware or a debugger left here would step or stop guests.
+    crate::debug::stop();
+    // Locked, as after a reset, nothing would ever compare. The guests' own locks are emulated.
+    write_register!("oslar_el1", 0);
+    write_register!("osdlr_el1", 0);
 }
 
 /// FEAT_FGT: traps to known values. Fields of the form "n…" trap when 0, which covers what is newer than these registers;

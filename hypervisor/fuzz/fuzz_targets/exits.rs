@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use types::{AccessSize, Frequency, IntId, Ipa, Pstate, Range, RawExit, RawExitKind, Ticks, VcpuId, VcpuSet};
+use types::{AccessSize, DebugState, Frequency, IntId, Ipa, Pstate, Range, RawExit, RawExitKind, Ticks, VcpuId, VcpuSet};
 use vdev::testkit::{PlainNumbers, Ram, Wires};
 use vdev::{Bus, Device, DeviceId, Effects, Options, Setup};
 use vgic::testkit::CpuInterface;
@@ -88,6 +88,7 @@ impl Operands for FakeCpu {
     fn set_vector(&mut self, index: u8, value: u128) {
         self.vectors[usize::from(index)] = value;
     }
+    fn set_debug(&mut self, _: Option<&DebugState>) {}
 }
 
 fn action(bits: u8) -> Action {

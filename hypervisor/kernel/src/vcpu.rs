@@ -12,7 +12,7 @@ use alloc::boxed::Box;
 use core::ops::ControlFlow;
 use el2::state::{Controls, El1State, ExtensionState, FpState, VirtualTimer, hcr};
 use el2::{guest, interface};
-use types::{IntId, Ipa, Mpidr, PAGE_SIZE, RawExit, RawExitKind, Ticks, VcpuId, VcpuSet};
+use types::{DebugState, IntId, Ipa, Mpidr, PAGE_SIZE, RawExit, RawExitKind, Ticks, VcpuId, VcpuSet};
 use vdev::Effects;
 use vgic::ListRegisters;
 use vm::smccc::Workaround;
@@ -37,6 +37,8 @@ pub(crate) struct LoadedVcpu {
     set_way_open: bool,
     /// The timer's interrupt has been handed to the guest, which has not deactivated it.
     timer_active: bool,
+    /// What the CPU compares and steps for this vCPU, if anything.
+    debug: Option<DebugState>,
     interface: Interface,
 }
 
@@ -153,6 +155,11 @@ impl Operands for LoadedVcpu {
             self.fp.load();
         }
     }
+
+    fn set_debug(&mut self, state: Option<&DebugState>) {
+        self.debug = state.cloned();
+        self.debug.as_ref().map_or_else(el2::debug::stop, el2::debug::load);
+    }
 }
 
 fn name(register: El1Register) -> el2::state::El1 {
@@ -202,6 +209,7 @@ impl LoadedVcpu {
             timer: VirtualTimer::default(),
             set_way_open: false,
             timer_active: false,
+            debug: None,
             interface: Interface,
         }
     }
@@ -217,6 +225,7 @@ impl LoadedVcpu {
         self.timer.load();
         el2::state::trap_fp(true);
         self.fp_in_cpu = false;
+        self.set_debug(None);
     }
 
     /// Puts the vCPU into this CPU, unless it is there. Interrupts are masked.
@@ -240,6 +249,9 @@ impl LoadedVcpu {
             interrupt::set_guest_timer_active(cpu, true);
         }
         self.timer.load();
+        if let Some(debug) = &self.debug {
+            el2::debug::load(debug);
+        }
         cpu.loaded.set(self);
         if self.partition.vm.shows_stolen_time(self.id) {
             self.partition.vm.publish_stolen_time(self.id, thread::waiting_time());
@@ -288,6 +300,9 @@ pub(crate) fn put<'a>(this: &'a mut LoadedVcpu, cpu: &PerCpu) -> Put<'a> {
         this.fp.save();
         el2::state::trap_fp(true);
         this.fp_in_cpu = false;
+    }
+    if this.debug.is_some() {
+        el2::debug::stop();
     }
     let offset = this.partition.vm.counter_offset();
     let wake_at = vm::timer::virtual_deadline(this.timer.control, this.timer.compare, offset);
@@ -366,6 +381,7 @@ pub(crate) fn discard(cpu: &PerCpu) {
         interface::set_list_register(index, 0);
     }
     VirtualTimer::default().load();
+    el2::debug::stop();
     interrupt::set_guest_timer_active(cpu, false);
     el2::state::trap_fp(true);
 }

@@ -12,6 +12,7 @@
 mod access;
 mod address;
 mod context;
+mod debug;
 mod id;
 mod sort;
 mod time;
@@ -19,6 +20,7 @@ mod time;
 pub use access::AccessSize;
 pub use address::{Address, Ipa, PAGE_SIZE, Pa, Range, Va};
 pub use context::{EL1_RESET_PSTATE, Pstate, RawExit, RawExitKind, VcpuContext};
+pub use debug::{Comparator, DebugState, MAX_COMPARATORS};
 pub use id::{CpuId, CpuSet, IntId, MAX_CPUS, MAX_VCPUS, Mpidr, VcpuId, VcpuSet, VmId};
 pub use sort::sort_by;
 pub use time::{Frequency, Ticks};

@@ -84,6 +84,13 @@ impl IdRegisters {
         shown
     }
 
+    /// How many breakpoints and watchpoints it has.
+    pub(crate) fn comparators(&self) -> (u64, u64) {
+        // BRPs and WRPs count from zero.
+        let count = |shift: u32| ((self.read(ID_AA64DFR0) >> shift) & 0xf).saturating_add(1);
+        (count(12), count(20))
+    }
+
     /// Which bits of `PSTATE` this CPU has.
     #[must_use]
     pub fn pstate_features(&self) -> PstateFeatures {
@@ -221,9 +228,9 @@ const RULES: &[Rule] = &[
     ),
     // BT, SSBS.
     listed(ID_AA64PFR1, 0, &[upto(0, 1), upto(4, 2)]),
-    // The least that the architecture allows: debug v8, two breakpoints, two watchpoints (the fields count from one), one
-    // context-aware breakpoint; double lock not implemented. See exit/debug.rs.
-    listed(ID_AA64DFR0, 6 | 1 << 12 | 1 << 20 | 0xf << 36, &[]),
+    // Debug v8 with all of the host's breakpoints, watchpoints and context-aware breakpoints: all are loaded with the vCPU, so
+    // that none is somebody else's. Double lock not implemented. See exit/debug.rs.
+    Rule { register: ID_AA64DFR0, fixed: 6 | 0xf << 36, passed: 0xf << 12 | 0xf << 20 | 0xf << 28, fields: &[] },
     listed(
         ID_AA64ISAR0,
         0,
@@ -354,7 +361,7 @@ mod tests {
         ])
         .for_guest();
         assert_eq!(guest.read(ID_AA64PFR0), 0x0100_0012);
-        assert_eq!(guest.read(ID_AA64DFR0), 0xf0_0010_1006);
+        assert_eq!(guest.read(ID_AA64DFR0), 0xf0_1030_5006);
         assert_eq!(guest.read(ID_AA64ISAR0), 0x0001_1120);
         assert_eq!(guest.read(ID_AA64MMFR0), 0x0124, "no secure memory");
         assert_eq!(guest.read(register(2, 0)), 0x0210_1110, "AArch32 at EL0 keeps its instructions");

@@ -9,7 +9,7 @@ use crate::trng::Entropy;
 use crate::vcpu::{Cpu, El1Register, Next, Operands, Vcpu};
 use alloc::{boxed::Box, string::ToString, vec::Vec};
 use std::collections::HashMap;
-use types::{AccessSize, Frequency, IntId, Ipa, Range, RawExit, RawExitKind, Ticks, VcpuId};
+use types::{AccessSize, DebugState, Frequency, IntId, Ipa, Range, RawExit, RawExitKind, Ticks, VcpuId};
 use vdev::testkit::Ram;
 use vdev::{
     ABI, AccessFault, AccessSizes, Bus, Cause, Context, Control, ControlError, Device, Effects, Factory, FactoryFlags,
@@ -96,6 +96,7 @@ pub(crate) struct FakeCpu {
     pub(crate) workarounds: Vec<Workaround>,
     pub(crate) interface: FakeInterface,
     pub(crate) vectors: [u128; 32],
+    pub(crate) debug: Option<DebugState>,
     /// The guest's stage 1 leads nowhere.
     pub(crate) unmapped: bool,
 }
@@ -192,6 +193,9 @@ impl Operands for FakeCpu {
     fn set_vector(&mut self, index: u8, value: u128) {
         self.vectors[usize::from(index)] = value;
     }
+    fn set_debug(&mut self, state: Option<&DebugState>) {
+        self.debug = state.cloned();
+    }
 }
 
 /// What a test may want different.
@@ -211,7 +215,7 @@ impl Default for Wishes {
             vcpus: 1,
             policy: Unsupported::default(),
             mitigations: Mitigations::default(),
-            host_id: host_id(&[(4, 0, 0x2222), (7, 0, 0x1124)]),
+            host_id: host_id(&[(4, 0, 0x2222), (5, 0, 0x1030_5106), (7, 0, 0x1124)]),
             counter_offset: None,
             entropy: None,
         }

@@ -9,7 +9,7 @@ use crate::smccc::Workaround;
 use crate::timer::{PhysicalTimer, to_physical, virtual_deadline};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
-use types::{EL1_RESET_PSTATE, IntId, Ipa, Ticks, VcpuContext, VcpuId};
+use types::{DebugState, EL1_RESET_PSTATE, IntId, Ipa, Ticks, VcpuContext, VcpuId};
 use vdev::{Effects, InterruptController};
 use vgic::ListRegisters;
 
@@ -38,6 +38,8 @@ pub trait Operands {
     fn vector(&mut self, index: u8) -> u128;
     /// Writes one.
     fn set_vector(&mut self, index: u8, value: u128);
+    /// Lets the CPU compare and step as `state` says, now and whenever the vCPU is loaded; `None` is not at all.
+    fn set_debug(&mut self, state: Option<&DebugState>);
 }
 
 /// The EL1 registers that exits read and write.

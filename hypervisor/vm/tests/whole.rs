@@ -5,7 +5,9 @@
 
 use qvmconf::Sources;
 use std::collections::HashMap;
-use types::{AccessSize, EL1_RESET_PSTATE, Frequency, IntId, Ipa, RawExit, RawExitKind, Ticks, VcpuId, VcpuSet};
+use types::{
+    AccessSize, DebugState, EL1_RESET_PSTATE, Frequency, IntId, Ipa, RawExit, RawExitKind, Ticks, VcpuId, VcpuSet,
+};
 use vdev::testkit::{Ram, Wires};
 use vdev::{Cause, DeviceId, Effects, Wake};
 use vgic::testkit::CpuInterface;
@@ -109,6 +111,7 @@ impl Operands for FakeCpu {
         0
     }
     fn set_vector(&mut self, _: u8, _: u128) {}
+    fn set_debug(&mut self, _: Option<&DebugState>) {}
 }
 
 /// The VM, running, with as many CPUs as vCPUs.

@@ -83,11 +83,7 @@ fn read<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, access: SysregAccess, cpu: &C, effects
             let (_, _, _, crm, op2) = access.encoding();
             vm.id.get(crm, op2).map_or_else(|| read_rare(name), Answer::Value)
         }
-        _ if name & OP0_MASK == OP0_DEBUG => match vcpu.debug.read(access) {
-            Some(Some(value)) => Answer::Value(value),
-            Some(None) => Answer::Undefined,
-            None => Answer::Unknown,
-        },
+        _ if name & OP0_MASK == OP0_DEBUG => read_debug(vm, vcpu, access),
         _ => read_rare(name),
     }
 }
@@ -108,16 +104,21 @@ fn read_rare(name: u64) -> Answer {
 fn write<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, access: SysregAccess, cpu: &mut C, effects: &mut Effects) -> Answer {
     let value = vcpu.context.register(access.register());
     let name = access.name();
-    // First what happens often.
-    if name == ICC_SGI1R_EL1 {
-        return send_sgi(vm, vcpu, SgiRegister::Sgi1r, value, effects);
+    // First what happens often, in one place, into which it is inlined.
+    let generates = match name {
+        ICC_SGI1R_EL1 => Some(SgiRegister::Sgi1r),
+        ICC_ASGI1R_EL1 => Some(SgiRegister::Asgi1r),
+        ICC_SGI0R_EL1 => Some(SgiRegister::Sgi0r),
+        _ => None,
+    };
+    if let Some(register) = generates {
+        effects.kick(vm.gic.send_sgi(vcpu.id, register, value));
+        return Answer::Done(Next::Resume);
     }
     match name {
         timers::CNTP_TVAL_EL0 | timers::CNTP_CTL_EL0 | timers::CNTP_CVAL_EL0 => {
             Answer::Done(timers::write(vm, vcpu, cpu, name, value, effects))
         }
-        ICC_ASGI1R_EL1 => send_sgi(vm, vcpu, SgiRegister::Asgi1r, value, effects),
-        ICC_SGI0R_EL1 => send_sgi(vm, vcpu, SgiRegister::Sgi0r, value, effects),
         // Traps only while more interrupts are active than there are list registers.
         ICC_DIR_EL1 => {
             let kick = vm.gic.deactivate(vcpu.id, intid(value), cpu.list_registers());
@@ -133,20 +134,38 @@ fn write<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, access: SysregAccess, cpu: &mut C, ef
         }
         timers::CNTPCT_EL0 | timers::CNTPCTSS_EL0 => Answer::Undefined,
         _ if name & IDENTIFICATION_MASK == IDENTIFICATION => Answer::Undefined,
-        _ if name & OP0_MASK == OP0_DEBUG => match vcpu.debug.write(access, value) {
-            Some(true) => Answer::Done(Next::Resume),
-            Some(false) => Answer::Undefined,
-            None => Answer::Unknown,
-        },
+        _ if name & OP0_MASK == OP0_DEBUG => write_debug(vm, vcpu, access, cpu, value),
         _ if name == ICC_SRE_EL1 => Answer::Done(Next::Resume),
         _ => Answer::Unknown,
     }
 }
 
-#[inline]
-fn send_sgi(vm: &Vm, vcpu: &Vcpu, register: SgiRegister, value: u64, effects: &mut Effects) -> Answer {
-    effects.kick(vm.gic.send_sgi(vcpu.id, register, value));
-    Answer::Done(Next::Resume)
+#[cold]
+#[inline(never)]
+fn read_debug(vm: &Vm, vcpu: &mut Vcpu, access: SysregAccess) -> Answer {
+    match vcpu.debug.read(access, &vm.id) {
+        Some(Some(value)) => Answer::Value(value),
+        Some(None) => Answer::Undefined,
+        None => Answer::Unknown,
+    }
+}
+
+/// The CPU follows if debug exceptions are on, or were.
+#[cold]
+#[inline(never)]
+fn write_debug<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, access: SysregAccess, cpu: &mut C, value: u64) -> Answer {
+    let was_in_force = vcpu.debug.in_force().is_some();
+    match vcpu.debug.write(access, &vm.id, value) {
+        Some(true) => {
+            let state = vcpu.debug.in_force();
+            if was_in_force || state.is_some() {
+                cpu.set_debug(state);
+            }
+            Answer::Done(Next::Resume)
+        }
+        Some(false) => Answer::Undefined,
+        None => Answer::Unknown,
+    }
 }
 
 /// `INTID`, bits 23:0.

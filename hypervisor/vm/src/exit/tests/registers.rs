@@ -168,9 +168,26 @@ fn what_linux_does_to_the_debug_registers_works() {
     assert_eq!(world.msr(mdscr, 1 << 15), Some(Next::Resume));
     assert_eq!(world.mrs(mdscr), Some(1 << 15));
     assert_eq!(world.msr(sysreg(2, 0, 0, 1, 5), 0), Some(Next::Resume), "DBGBCR1_EL1");
-    assert_eq!(world.msr(sysreg(2, 0, 0, 2, 5), 0), None, "DBGBCR2_EL1 does not exist");
+    assert_eq!(world.msr(sysreg(2, 0, 0, 6, 5), 0), None, "DBGBCR6_EL1 does not exist");
     assert_eq!(world.msr(oslsr, 0), None);
     assert_eq!(world.mrs(oslar), None);
+}
+
+#[test]
+fn the_cpu_compares_only_while_debug_exceptions_are_on() {
+    let mut world = World::new();
+    let (oslar, mdscr, value, control) =
+        (sysreg(2, 0, 1, 0, 4), sysreg(2, 0, 0, 2, 2), sysreg(2, 0, 0, 3, 6), sysreg(2, 0, 0, 3, 7));
+    for (register, written) in [(oslar, 0), (value, 0x1000), (control, 0x1ff7)] {
+        assert_eq!(world.msr(register, written), Some(Next::Resume));
+    }
+    assert_eq!(world.cpus[0].debug, None, "a system that only prepares them pays nothing");
+    assert_eq!(world.msr(mdscr, 1 << 15), Some(Next::Resume));
+    assert_eq!(world.cpus[0].debug.as_ref().unwrap().watchpoints[3].value, 0x1000);
+    assert_eq!(world.msr(value, 0x2000), Some(Next::Resume));
+    assert_eq!(world.cpus[0].debug.as_ref().unwrap().watchpoints[3].value, 0x2000, "it follows");
+    assert_eq!(world.msr(oslar, 1), Some(Next::Resume));
+    assert_eq!(world.cpus[0].debug, None, "locked");
 }
 
 /// The PMU, implementation defined registers, a reserved encoding, EL2's own.
