@@ -225,6 +225,7 @@ fn host() -> vm::Host<'static> {
         list_registers: 4,
         priority_bits: 5,
         mitigations: vm::smccc::Mitigations::default(),
+        monitors: true,
         entropy: None,
         seed: &[],
     }

@@ -17,6 +17,7 @@ mod floating_point;
 mod gic;
 mod instructions;
 mod memory;
+mod monitors;
 mod power;
 mod recorder;
 mod registers;
@@ -49,6 +50,7 @@ const SUITES: &[&[Test]] = &[
     gic::priority::TESTS,
     gic::routing::TESTS,
     floating_point::TESTS,
+    monitors::TESTS,
     uart::TESTS,
 ];
 

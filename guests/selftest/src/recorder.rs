@@ -10,6 +10,8 @@ use guest_rt::machine::{MAX_CPUS, machine};
 use guest_rt::registers::cpu;
 use guest_rt::timer::Timer;
 
+use crate::monitors;
+
 const INTIDS: usize = 1024;
 
 static COUNTS: [[AtomicU32; INTIDS]; MAX_CPUS] = [const { [const { AtomicU32::new(0) }; INTIDS] }; MAX_CPUS];
@@ -60,6 +62,9 @@ fn record(intid: u32) {
         timer_interrupt(Timer::Virtual);
     } else if intid == timers.physical {
         timer_interrupt(Timer::Physical);
+    }
+    if intid == monitors::INTID {
+        monitors::clear_overflow();
     }
     if let Some(count) = COUNTS[cpu()].get(intid as usize) {
         count.fetch_add(1, Ordering::Release);

@@ -137,6 +137,17 @@ fn hidden_registers(machine: &'static Machine) -> Outcome {
     outcome
 }
 
+/// Performance monitors, which may be hidden.
+const MONITORS: &[(&str, SystemRegister)] = &[
+    ("PMCR_EL0", SystemRegister::new(3, 3, 9, 12, 0)),
+    ("PMCCNTR_EL0", SystemRegister::new(3, 3, 9, 13, 0)),
+    ("PMUSERENR_EL0", SystemRegister::new(3, 3, 9, 14, 0)),
+    ("PMINTENSET_EL1", SystemRegister::new(3, 0, 9, 14, 1)),
+    ("PMMIR_EL1", SystemRegister::new(3, 0, 9, 14, 6)),
+    ("PMEVCNTR0_EL0", SystemRegister::new(3, 3, 14, 8, 0)),
+    ("PMCCFILTR_EL0", SystemRegister::new(3, 3, 14, 15, 7)),
+];
+
 /// Registers of extensions that `ID_*` does not show, by extension.
 const HIDDEN: &[(&str, SystemRegister)] = &[
     // SVE and SME.
@@ -160,14 +171,7 @@ const HIDDEN: &[(&str, SystemRegister)] = &[
     ("ERXCTLR_EL1", SystemRegister::new(3, 0, 5, 4, 1)),
     ("ERXPFGF_EL1", SystemRegister::new(3, 0, 5, 4, 4)),
     ("PFAR_EL1", SystemRegister::new(3, 0, 6, 0, 5)),
-    // Performance monitors, profiling.
-    ("PMCR_EL0", SystemRegister::new(3, 3, 9, 12, 0)),
-    ("PMCCNTR_EL0", SystemRegister::new(3, 3, 9, 13, 0)),
-    ("PMUSERENR_EL0", SystemRegister::new(3, 3, 9, 14, 0)),
-    ("PMINTENSET_EL1", SystemRegister::new(3, 0, 9, 14, 1)),
-    ("PMMIR_EL1", SystemRegister::new(3, 0, 9, 14, 6)),
-    ("PMEVCNTR0_EL0", SystemRegister::new(3, 3, 14, 8, 0)),
-    ("PMCCFILTR_EL0", SystemRegister::new(3, 3, 14, 15, 7)),
+    // Profiling.
     ("PMSCR_EL1", SystemRegister::new(3, 0, 9, 9, 0)),
     ("PMSIDR_EL1", SystemRegister::new(3, 0, 9, 9, 7)),
     ("PMBLIMITR_EL1", SystemRegister::new(3, 0, 9, 10, 0)),
@@ -216,7 +220,8 @@ const HIDDEN: &[(&str, SystemRegister)] = &[
 
 fn are_hidden() -> Outcome {
     let mut seen = 0;
-    for (name, register) in HIDDEN {
+    let monitors = if field(ID_AA64DFR0_EL1, 8)? == 0 { MONITORS } else { &[] };
+    for (name, register) in HIDDEN.iter().chain(monitors) {
         match register.read() {
             // FEAT_IDST reports what is not there of the identification space with the class of a trapped register.
             Err(trap) => {

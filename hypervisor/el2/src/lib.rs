@@ -18,6 +18,7 @@ pub mod firmware;
 pub mod guest;
 pub mod interface;
 pub mod mmu;
+pub mod monitors;
 pub mod state;
 pub mod thread;
 pub mod tlb;

@@ -135,14 +135,25 @@ fn debug(here: &Extensions) {
     const MONITORS: u64 = 1 << 6 | 1 << 5;
     const TPMS: u64 = 1 << 14;
     const TTRF: u64 = 1 << 19;
-    // All counters are EL1's, which does not reach them: EL2 counts nothing.
-    let counters = if here.pmu() { (read_register!("pmcr_el0") >> 11) & 0x1f } else { 0 };
+    /// No events are counted at EL2, from PMUv3p1 on; nor are cycles, from PMUv3p5 on.
+    const HPMD: u64 = 1 << 17;
+    const HCCD: u64 = 1 << 23;
+    // All counters are EL1's.
+    let mut counters = 0;
+    if here.pmu() {
+        let version = field(here.dfr0, 8);
+        counters = (read_register!("pmcr_el0") >> 11) & 0x1f;
+        counters |= if version >= 4 { HPMD } else { 0 } | if version >= 6 { HCCD } else { 0 };
+    }
     let profiling = if here.spe() { TPMS } else { 0 };
     let filters = if here.trf() { TTRF } else { 0 };
     // E2PB and E2TB are 0: the buffers are EL2's, their registers trap.
     write_register!("mdcr_el2", DEBUG | MONITORS | profiling | filters | counters);
     // What firmware or a debugger left here would step or stop guests.
     crate::debug::stop();
+    if here.pmu() {
+        crate::monitors::stop();
+    }
     // Locked, as after a reset, nothing would ever compare. The guests' own locks are emulated.
     write_register!("oslar_el1", 0);
     write_register!("osdlr_el1", 0);

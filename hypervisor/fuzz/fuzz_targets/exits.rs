@@ -89,6 +89,9 @@ impl Operands for FakeCpu {
         self.vectors[usize::from(index)] = value;
     }
     fn set_debug(&mut self, _: Option<&DebugState>) {}
+    fn use_monitors(&mut self) -> bool {
+        self.now.0 & 1 == 0
+    }
 }
 
 fn action(bits: u8) -> Action {
@@ -122,6 +125,7 @@ fn machine(shape: u8, features: u64) -> Vm {
         host_id: IdRegisters::new([features; IdRegisters::COUNT]),
         frequency: Frequency::new(62_500_000).unwrap(),
         mitigations: Mitigations { workaround_1: mitigation, workaround_2: mitigation, workaround_3: mitigation },
+        monitors: true,
         entropy: Some(|| Some(0x5aa5)),
         stolen_time: Some(RAM),
     });

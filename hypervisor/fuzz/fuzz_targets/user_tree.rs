@@ -23,6 +23,7 @@ fuzz_target!(|data: &[u8]| {
         devices: Node::new(""),
         cmdline: Some("quiet"),
         initrd: None,
+        monitors: true,
         seed: &[],
         user: &[&first, &second],
     });

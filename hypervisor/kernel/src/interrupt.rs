@@ -30,17 +30,22 @@ const SPECIAL: core::ops::RangeInclusive<u32> = 1020..=1023;
 static DISTRIBUTOR: Lock<Option<Distributor>> = Lock::new(Rank::Distributor, None);
 static CONSOLE_INTID: AtomicU32 = AtomicU32::new(u32::MAX);
 
+/// No interrupt's number.
+const NONE: u32 = u32::MAX;
+
 /// The private interrupts in use.
 struct Private {
     timer: AtomicU32,
     guest_timer: AtomicU32,
     maintenance: AtomicU32,
+    monitors: AtomicU32,
 }
 
 static PRIVATE: Private = Private {
     timer: AtomicU32::new(IntId::HYPERVISOR_TIMER.0),
     guest_timer: AtomicU32::new(IntId::VIRTUAL_TIMER.0),
     maintenance: AtomicU32::new(IntId::MAINTENANCE.0),
+    monitors: AtomicU32::new(NONE),
 };
 
 /// The machine's interrupt controller cannot be used.
@@ -71,6 +76,7 @@ pub(crate) fn initialise(machine: &Machine) -> Result<(), InterruptError> {
     *DISTRIBUTOR.lock() = Some(Distributor::new(registers).map_err(InterruptError::Gic)?);
     PRIVATE.timer.store(machine.timer.hypervisor.0, Ordering::Relaxed);
     PRIVATE.guest_timer.store(machine.timer.virtual_.0, Ordering::Relaxed);
+    PRIVATE.monitors.store(machine.monitors.map_or(NONE, |intid| intid.0), Ordering::Relaxed);
     PRIVATE.maintenance.store(maintenance.unwrap_or(IntId::MAINTENANCE).0, Ordering::Relaxed);
     Ok(())
 }
@@ -96,8 +102,11 @@ pub(crate) fn initialise_cpu(machine: &Machine, cpu: &PerCpu) -> Result<(), Inte
     for sgi in [SGI_RESCHEDULE, SGI_KICK, SGI_STOP] {
         redistributor.enable(IntId(sgi));
     }
-    for intid in [&PRIVATE.timer, &PRIVATE.guest_timer, &PRIVATE.maintenance] {
-        redistributor.enable(IntId(intid.load(Ordering::Relaxed)));
+    for intid in [&PRIVATE.timer, &PRIVATE.guest_timer, &PRIVATE.maintenance, &PRIVATE.monitors] {
+        let intid = IntId(intid.load(Ordering::Relaxed));
+        if intid.is_private() {
+            redistributor.enable(intid);
+        }
     }
     // SAFETY: this CPU's own, and nothing else refers to it yet.
     unsafe { *cpu.redistributor.get() = Some(redistributor) };
@@ -118,11 +127,16 @@ pub(crate) fn guest_timer() -> IntId {
     IntId(PRIVATE.guest_timer.load(Ordering::Relaxed))
 }
 
-/// Sets or clears the active state of the guests' timer interrupt at this CPU.
-pub(crate) fn set_guest_timer_active(cpu: &PerCpu, active: bool) {
+/// The INTID of the performance monitors as the hardware raises it, if it does.
+pub(crate) fn monitors() -> IntId {
+    IntId(PRIVATE.monitors.load(Ordering::Relaxed))
+}
+
+/// Sets or clears the active state of a guest's private interrupt at this CPU: [`guest_timer`] or [`monitors`].
+pub(crate) fn set_guest_active(cpu: &PerCpu, intid: IntId, active: bool) {
     // SAFETY: this CPU's own, with interrupts masked.
     if let Some(redistributor) = unsafe { &mut *cpu.redistributor.get() } {
-        redistributor.set_active(guest_timer(), active);
+        redistributor.set_active(intid, active);
     }
 }
 
@@ -135,34 +149,41 @@ pub(crate) fn handle() {
             return;
         }
         physical::drop_priority(intid);
-        if intid == PRIVATE.guest_timer.load(Ordering::Relaxed) {
-            if vcpu::guest_timer_fired() {
-                continue; // the guest deactivates it
-            }
+        let guests = if intid == PRIVATE.guest_timer.load(Ordering::Relaxed) {
+            Some(IntId::VIRTUAL_TIMER)
         } else {
-            take(intid);
+            take(intid).then_some(IntId::MONITORS)
+        };
+        if let Some(guests) = guests
+            && vcpu::hand_on(guests, IntId(intid))
+        {
+            continue; // the guest deactivates it
         }
         physical::deactivate(intid);
     }
 }
 
-fn take(intid: u32) {
+/// Whether it is of the loaded vCPU's monitors.
+fn take(intid: u32) -> bool {
     let cpu = cpu::this();
     cpu.in_interrupt.set(true);
-    serve(intid);
+    let of_monitors = serve(intid);
     cpu.in_interrupt.set(false);
+    of_monitors
 }
 
-fn serve(intid: u32) {
+fn serve(intid: u32) -> bool {
     match intid {
         SGI_RESCHEDULE => cpu::this().need_reschedule.set(true),
         SGI_KICK => {}
         SGI_STOP => panic::stop_here(),
         _ if intid == PRIVATE.timer.load(Ordering::Relaxed) => thread::timer_fired(),
         _ if intid == PRIVATE.maintenance.load(Ordering::Relaxed) => vcpu::maintenance(),
+        _ if intid == PRIVATE.monitors.load(Ordering::Relaxed) => return vcpu::is_counting(),
         _ if intid == CONSOLE_INTID.load(Ordering::Relaxed) => console::input_ready(),
         _ => disable(IntId(intid)),
     }
+    false
 }
 
 /// An interrupt that nobody has asked for: it must not come again, whatever left it enabled.

@@ -185,6 +185,7 @@ pub(crate) fn host(seed: &[u8]) -> Option<Host<'_>> {
             workaround_2: mitigation(SMCCC_ARCH_WORKAROUND_2),
             workaround_3: mitigation(SMCCC_ARCH_WORKAROUND_3),
         },
+        monitors: start::MACHINE.get().is_some_and(|machine| machine.monitors.is_some()),
         entropy: board::entropy(),
         seed,
     })

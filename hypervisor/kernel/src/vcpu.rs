@@ -10,6 +10,7 @@ use crate::sync::Masked;
 use crate::{interrupt, thread};
 use alloc::boxed::Box;
 use core::ops::ControlFlow;
+use el2::monitors::Monitors;
 use el2::state::{Controls, El1State, ExtensionState, FpState, VirtualTimer, hcr};
 use el2::{guest, interface};
 use types::{DebugState, IntId, Ipa, Mpidr, PAGE_SIZE, RawExit, RawExitKind, Ticks, VcpuId, VcpuSet};
@@ -37,6 +38,11 @@ pub(crate) struct LoadedVcpu {
     set_way_open: bool,
     /// The timer's interrupt has been handed to the guest, which has not deactivated it.
     timer_active: bool,
+    monitors: Monitors,
+    /// The performance monitors are in the CPU; otherwise their first use traps.
+    monitors_in_cpu: bool,
+    /// Their interrupt has been handed to the guest, which has not deactivated it.
+    monitors_active: bool,
     /// What the CPU compares and steps for this vCPU, if anything.
     debug: Option<DebugState>,
     interface: Interface,
@@ -160,6 +166,15 @@ impl Operands for LoadedVcpu {
         self.debug = state.cloned();
         self.debug.as_ref().map_or_else(el2::debug::stop, el2::debug::load);
     }
+
+    fn use_monitors(&mut self) -> bool {
+        if self.monitors_in_cpu || !el2::monitors::are_there() {
+            return false;
+        }
+        self.monitors.load();
+        self.monitors_in_cpu = true;
+        true
+    }
 }
 
 fn name(register: El1Register) -> el2::state::El1 {
@@ -209,6 +224,9 @@ impl LoadedVcpu {
             timer: VirtualTimer::default(),
             set_way_open: false,
             timer_active: false,
+            monitors: Monitors::reset(),
+            monitors_in_cpu: false,
+            monitors_active: false,
             debug: None,
             interface: Interface,
         }
@@ -226,6 +244,14 @@ impl LoadedVcpu {
         el2::state::trap_fp(true);
         self.fp_in_cpu = false;
         self.set_debug(None);
+        self.monitors = Monitors::reset();
+        if self.monitors_in_cpu {
+            el2::monitors::stop();
+            self.monitors_in_cpu = false;
+        }
+        if core::mem::take(&mut self.monitors_active) {
+            interrupt::set_guest_active(cpu::this(), interrupt::monitors(), false);
+        }
     }
 
     /// Puts the vCPU into this CPU, unless it is there. Interrupts are masked.
@@ -246,11 +272,17 @@ impl LoadedVcpu {
         el2::state::trap_fp(true);
         self.partition.vm.gic.load(self.id, &mut Interface);
         if self.timer_active {
-            interrupt::set_guest_timer_active(cpu, true);
+            interrupt::set_guest_active(cpu, interrupt::guest_timer(), true);
         }
         self.timer.load();
         if let Some(debug) = &self.debug {
             el2::debug::load(debug);
+        }
+        if self.monitors_active {
+            interrupt::set_guest_active(cpu, interrupt::monitors(), true);
+        }
+        if self.monitors.count() {
+            self.use_monitors();
         }
         cpu.loaded.set(self);
         if self.partition.vm.shows_stolen_time(self.id) {
@@ -292,7 +324,7 @@ pub(crate) fn put<'a>(this: &'a mut LoadedVcpu, cpu: &PerCpu) -> Put<'a> {
     let kick = gic.save(this.id, &mut Interface);
     this.timer_active = gic.hardware_linked_in_flight(this.id, IntId::VIRTUAL_TIMER);
     if this.timer_active {
-        interrupt::set_guest_timer_active(cpu, false);
+        interrupt::set_guest_active(cpu, interrupt::guest_timer(), false);
     }
     this.el1.save();
     this.extensions.save();
@@ -304,18 +336,42 @@ pub(crate) fn put<'a>(this: &'a mut LoadedVcpu, cpu: &PerCpu) -> Put<'a> {
     if this.debug.is_some() {
         el2::debug::stop();
     }
+    if this.monitors_in_cpu || this.monitors_active {
+        put_monitors(this, cpu);
+    }
     let offset = this.partition.vm.counter_offset();
     let wake_at = vm::timer::virtual_deadline(this.timer.control, this.timer.compare, offset);
     Put { wake_at, kick, partition: this.partition }
 }
 
-/// The virtual timer of the loaded vCPU has fired. Says whether the guest was given the interrupt, and will deactivate it.
+/// They go on when the vCPU is loaded again, if anything counts; otherwise when they are used again.
+#[cold]
+fn put_monitors(this: &mut LoadedVcpu, cpu: &PerCpu) {
+    if this.monitors_in_cpu {
+        this.monitors.save();
+        this.monitors_in_cpu = false;
+    }
+    this.monitors_active = this.partition.vm.gic.hardware_linked_in_flight(this.id, IntId::MONITORS);
+    if this.monitors_active {
+        interrupt::set_guest_active(cpu, interrupt::monitors(), false);
+    }
+}
+
+/// Whether the performance monitors are the loaded vCPU's.
+#[cold]
+pub(crate) fn is_counting() -> bool {
+    // SAFETY: as below.
+    unsafe { cpu::this().loaded.get().as_ref() }.is_some_and(|loaded| loaded.monitors_in_cpu)
+}
+
+/// The loaded vCPU's timer has fired, or its monitors: `virtual_` is what it is to the guest. Says whether the guest was given
+/// the interrupt, and will deactivate it.
 #[unsafe(link_section = ".text.exits")]
-pub(crate) fn guest_timer_fired() -> bool {
+pub(crate) fn hand_on(virtual_: IntId, physical: IntId) -> bool {
     let cpu = cpu::this();
     // SAFETY: null, or the vCPU of the thread on whose stack this CPU is; that thread does not touch it during an interrupt.
     let Some(loaded) = (unsafe { cpu.loaded.get().as_ref() }) else { return false };
-    loaded.partition.vm.gic.inject_hardware(loaded.id, IntId::VIRTUAL_TIMER, interrupt::guest_timer());
+    loaded.partition.vm.gic.inject_hardware(loaded.id, virtual_, physical);
     if !cpu.current.get().is_null() {
         thread::notify_waiting(thread::current());
     }
@@ -382,7 +438,11 @@ pub(crate) fn discard(cpu: &PerCpu) {
     }
     VirtualTimer::default().load();
     el2::debug::stop();
-    interrupt::set_guest_timer_active(cpu, false);
+    if interrupt::monitors().is_private() {
+        el2::monitors::stop();
+        interrupt::set_guest_active(cpu, interrupt::monitors(), false);
+    }
+    interrupt::set_guest_active(cpu, interrupt::guest_timer(), false);
     el2::state::trap_fp(true);
 }
 

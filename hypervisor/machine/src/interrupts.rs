@@ -1,7 +1,7 @@
 //! The interrupt controller, and the interrupts of the timer.
 //!
 //! Follows the bindings `interrupt-controller/arm,gic-v3.yaml`, `interrupt-controller/arm,gic.yaml` and
-//! `timer/arm,arch_timer.yaml`; interrupt specifiers as DTSpec section 2.4 has them.
+//! `timer/arm,arch_timer.yaml`, `arm/pmu.yaml`; interrupt specifiers as DTSpec section 2.4 has them.
 
 use crate::{
     Flaw, MachineError,
@@ -102,6 +102,21 @@ pub(crate) fn timer(index: &Index<'_>, gic: &Found) -> Result<Timer, MachineErro
     };
     // The order where there are no names: secure, non-secure, virtual, hypervisor.
     Ok(Timer { physical: find("phys", 1)?, virtual_: find("virt", 2)?, hypervisor: find("hyp-phys", 3)? })
+}
+
+/// The performance monitors' interrupt, if it is a private one. Where each CPU has another, a shared one, there is none that
+/// a guest could be given.
+pub(crate) fn monitors(index: &Index<'_>, gic: &Found) -> Option<IntId> {
+    const KINDS: [&str; 6] = [
+        "arm,armv8-pmuv3",
+        "arm,cortex-a53-pmu",
+        "arm,cortex-a57-pmu",
+        "arm,cortex-a72-pmu",
+        "arm,cortex-a76-pmu",
+        "arm,neoverse-n1-pmu",
+    ];
+    let (id, _) = index.compatible(&KINDS).next()?;
+    gic.interrupt_of(index, id, 0).filter(|intid| intid.is_private())
 }
 
 impl Found {

@@ -47,7 +47,7 @@ pub use error::{Flaw, MachineError};
 pub use interrupts::{Gic, Timer};
 
 use alloc::{string::String, vec::Vec};
-use types::{Pa, Range};
+use types::{IntId, Pa, Range};
 
 /// What there is: read once from the host's device tree, never changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +65,8 @@ pub struct Machine {
     pub gic: Gic,
     /// The private interrupts of the generic timer.
     pub timer: Timer,
+    /// The private interrupt of the performance monitors, if they have one.
+    pub monitors: Option<IntId>,
     /// Serial ports with a driver, the one that `stdout-path` names first. May be empty.
     pub consoles: Vec<Console>,
     /// How to call PSCI, if firmware has it.
@@ -96,6 +98,7 @@ impl Machine {
             reserved: memory::reserved(&index, &sound.reader()?)?,
             cpus: cpus::cpus(&index)?,
             timer: interrupts::timer(&index, &gic)?,
+            monitors: interrupts::monitors(&index, &gic),
             consoles: console::consoles(&index, &gic),
             gic: gic.gic,
             psci: cpus::psci(&index)?,

@@ -186,6 +186,8 @@ impl IntId {
     pub const END_SPI: u32 = 1020;
     /// The EL1 virtual timer's private interrupt on every machine that follows the Base System Architecture.
     pub const VIRTUAL_TIMER: Self = Self(27);
+    /// Overflows of the performance monitors.
+    pub const MONITORS: Self = Self(23);
     /// The EL1 physical timer's.
     pub const PHYSICAL_TIMER: Self = Self(30);
     /// The EL2 physical timer's.

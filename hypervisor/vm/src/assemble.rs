@@ -45,6 +45,8 @@ pub struct Description {
     pub vdevs: Vec<VdevDescription>,
     /// What becomes of accesses to what it does not have.
     pub policy: Unsupported,
+    /// Whether it has performance monitors, if the host has some to give.
+    pub monitors: bool,
     /// How far its counters are behind the host's; without it they start at zero.
     pub counter_offset: Option<u64>,
 }
@@ -77,6 +79,8 @@ pub struct Host<'a> {
     pub priority_bits: u8,
     /// What firmware said of its workarounds.
     pub mitigations: Mitigations,
+    /// Whether guests can be given the performance monitors: they have an interrupt for each CPU.
+    pub monitors: bool,
     /// Where random numbers come from, if from anywhere.
     pub entropy: Option<Entropy>,
     /// Entropy for the guest: eight bytes for where its kernel goes, the rest for its generator; empty for none.
@@ -198,6 +202,7 @@ fn put_together(
         host_id: host.id,
         frequency: host.frequency,
         mitigations: host.mitigations,
+        monitors: description.monitors && host.monitors,
         entropy: host.entropy,
         stolen_time: description.stolen_time().map(|page| page.start()),
     });
@@ -327,6 +332,7 @@ fn make_tree(
         devices,
         cmdline: description.cmdline.as_deref(),
         initrd: load.initrd,
+        monitors: description.monitors && host.monitors && host.id.has_monitors(),
         seed: host.seed,
         user: &user,
     };

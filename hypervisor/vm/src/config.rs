@@ -196,6 +196,7 @@ pub fn build(
         redistributors: vdevs.redistributors,
         vdevs: vdevs.list,
         policy: reader.policy(),
+        monitors: !matches!(reader.variable("pmu"), Some(Value::Boolean(false))),
         counter_offset: reader.variable("counter-offset").and_then(number).filter(|offset| *offset != u64::MAX),
     };
     let exit_on_halt = !matches!(reader.variable("exit-on-halt"), Some(Value::Boolean(false)));

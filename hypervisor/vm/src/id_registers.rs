@@ -9,7 +9,7 @@
 //! that is not on it reads as "not implemented", also when it will only be invented later. What is listed is shown as the
 //! host has it, up to the value whose consequences have been checked.
 //!
-//! Hidden on purpose: EL2 and EL3 (there is neither), SVE, SME, MTE, MPAM, AMU, RAS and its extras, the PMU, SPE, trace and
+//! Hidden on purpose: EL2 and EL3 (there is neither), SVE, SME, MTE, MPAM, AMU, RAS and its extras, SPE, trace and
 //! its buffers, BRBE, double lock; nested virtualisation, TME, LOR, 128-bit registers; LPA2 and the stage 2 fields;
 //! whatever an `HCRX_EL2` control that is not set would make undefined (FEAT_LS64, FEAT_MOPS, FEAT_XS, FEAT_TCR2,
 //! FEAT_SCTLR2, FEAT_CMOW); `SCXTNUM_EL1`; FEAT_ECV. AArch32 is shown at EL0 as the host has it, for an EL0 in AArch32 has
@@ -64,9 +64,9 @@ impl IdRegisters {
         self.get(register.crm, register.op2).unwrap_or(0)
     }
 
-    /// What a guest on this host sees.
+    /// What a guest on this host sees; of the performance monitors only if `monitors` says so.
     #[must_use]
-    pub fn for_guest(&self) -> Self {
+    pub fn for_guest(&self, monitors: bool) -> Self {
         let mut shown = Self([0; Self::COUNT]);
         // At EL0 the host has AArch32 too?
         let has_aarch32 = self.read(ID_AA64PFR0) & 0xf >= 2;
@@ -79,9 +79,25 @@ impl IdRegisters {
             let index = (rule.register.crm.saturating_sub(1)).saturating_mul(8).saturating_add(rule.register.op2);
             if let Some(slot) = usize::try_from(index).ok().and_then(|index| shown.0.get_mut(index)) {
                 *slot = rule.fixed | fields | host & rule.passed;
+                if monitors && rule.register == ID_AA64DFR0 {
+                    *slot |= self.monitors().checked_shl(PMU_VER).unwrap_or(0);
+                }
             }
         }
         shown
+    }
+
+    /// `ID_AA64DFR0_EL1.PMUVer` as a guest may see it: up to PMUv3p5, and nothing that is not the architecture's.
+    fn monitors(&self) -> u64 {
+        match (self.read(ID_AA64DFR0) >> PMU_VER) & 0xf {
+            0xf => 0,
+            version => version.min(6),
+        }
+    }
+
+    /// Whether the performance monitors are shown.
+    pub(crate) fn has_monitors(&self) -> bool {
+        self.monitors() != 0
     }
 
     /// How many breakpoints and watchpoints it has.
@@ -115,6 +131,9 @@ impl IdRegisters {
         }
     }
 }
+
+/// Where `PMUVer` is in `ID_AA64DFR0_EL1`.
+const PMU_VER: u32 = 8;
 
 /// A register by its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -359,7 +378,7 @@ mod tests {
             (ID_AA64MMFR0, 0x1124),
             (register(2, 0), 0x0210_1110),
         ])
-        .for_guest();
+        .for_guest(false);
         assert_eq!(guest.read(ID_AA64PFR0), 0x0100_0012);
         assert_eq!(guest.read(ID_AA64DFR0), 0xf0_1030_5006);
         assert_eq!(guest.read(ID_AA64ISAR0), 0x0001_1120);
@@ -386,7 +405,7 @@ mod tests {
             (register(7, 3), u64::MAX),
             (register(7, 4), u64::MAX),
         ])
-        .for_guest();
+        .for_guest(false);
         for (what, register, shift) in [
             ("EL2", ID_AA64PFR0, 8),
             ("EL3", ID_AA64PFR0, 12),
@@ -431,7 +450,7 @@ mod tests {
 
     #[test]
     fn signed_fields_keep_their_meaning() {
-        let guest = host(&[(ID_AA64PFR0, 0xff_0011), (ID_AA64MMFR0, 0xff00_0000)]).for_guest();
+        let guest = host(&[(ID_AA64PFR0, 0xff_0011), (ID_AA64MMFR0, 0xff00_0000)]).for_guest(false);
         assert_eq!(field(&guest, ID_AA64PFR0, 16), 0xf, "no FP");
         assert_eq!(field(&guest, ID_AA64PFR0, 20), 0xf, "no AdvSIMD");
         assert_eq!(field(&guest, ID_AA64MMFR0, 24), 0xf, "no 64 KiB granule");
@@ -440,9 +459,19 @@ mod tests {
 
     #[test]
     fn without_aarch32_its_registers_are_zero() {
-        let guest = host(&[(ID_AA64PFR0, 0x11), (ID_PFR0, 0x131), (register(2, 0), 0x0210_1110)]).for_guest();
+        let guest = host(&[(ID_AA64PFR0, 0x11), (ID_PFR0, 0x131), (register(2, 0), 0x0210_1110)]).for_guest(false);
         assert!((1..4).all(|crm| (0..8).all(|op2| guest.get(crm, op2) == Some(0))));
         assert_eq!(field(&guest, ID_AA64PFR0, 0), 1);
+    }
+
+    #[test]
+    fn monitors_are_shown_if_wanted_up_to_what_is_exchanged() {
+        for (version, shown) in [(0, 0), (1, 1), (4, 4), (6, 6), (7, 6), (8, 6), (0xf, 0)] {
+            let host = host(&[(ID_AA64DFR0, version << 8)]);
+            assert_eq!(field(&host.for_guest(true), ID_AA64DFR0, 8), shown);
+            assert_eq!(host.for_guest(true).has_monitors(), shown != 0);
+            assert!(!host.for_guest(false).has_monitors());
+        }
     }
 
     #[test]
@@ -470,8 +499,10 @@ mod tests {
         fn a_guest_of_a_guest_sees_the_same(values in prop::collection::vec(any::<u64>(), IdRegisters::COUNT)) {
             // What is on the list stays on it: showing twice changes nothing. AArch64 only at EL1 and fixed fields included.
             let host = IdRegisters::new(values.try_into().unwrap());
-            let once = host.for_guest();
-            prop_assert_eq!(once.for_guest(), once);
+            for monitors in [false, true] {
+                let once = host.for_guest(monitors);
+                prop_assert_eq!(once.for_guest(monitors), once);
+            }
         }
     }
 }

@@ -85,6 +85,8 @@ pub struct Parts {
     pub frequency: Frequency,
     /// What firmware said of its workarounds.
     pub mitigations: Mitigations,
+    /// Whether it has performance monitors, if the host's CPUs have.
+    pub monitors: bool,
     /// Where its random numbers come from.
     pub entropy: Option<Entropy>,
     /// The page that tells its vCPUs how long they have waited for a CPU.
@@ -121,7 +123,7 @@ impl Vm {
             redistributors_size: Vgic::REDISTRIBUTOR_SIZE.saturating_mul(frames),
             policy: parts.policy,
             power: Power::new(vcpus),
-            id: parts.host_id.for_guest(),
+            id: parts.host_id.for_guest(parts.monitors),
             pstate: parts.host_id.pstate_features(),
             lifecycle: Lifecycle::default(),
             memory: Box::new(NoMemory),

@@ -97,6 +97,7 @@ pub(crate) struct FakeCpu {
     pub(crate) interface: FakeInterface,
     pub(crate) vectors: [u128; 32],
     pub(crate) debug: Option<DebugState>,
+    pub(crate) monitors: bool,
     /// The guest's stage 1 leads nowhere.
     pub(crate) unmapped: bool,
 }
@@ -196,6 +197,9 @@ impl Operands for FakeCpu {
     fn set_debug(&mut self, state: Option<&DebugState>) {
         self.debug = state.cloned();
     }
+    fn use_monitors(&mut self) -> bool {
+        !core::mem::replace(&mut self.monitors, true)
+    }
 }
 
 /// What a test may want different.
@@ -207,6 +211,7 @@ pub(crate) struct Wishes {
     pub(crate) host_id: IdRegisters,
     pub(crate) counter_offset: Option<u64>,
     pub(crate) entropy: Option<Entropy>,
+    pub(crate) monitors: bool,
 }
 
 impl Default for Wishes {
@@ -218,6 +223,7 @@ impl Default for Wishes {
             host_id: host_id(&[(4, 0, 0x2222), (5, 0, 0x1030_5106), (7, 0, 0x1124)]),
             counter_offset: None,
             entropy: None,
+            monitors: false,
         }
     }
 }
@@ -270,6 +276,7 @@ impl World {
             host_id: wishes.host_id,
             frequency: Frequency::new(62_500_000).unwrap(),
             mitigations: wishes.mitigations,
+            monitors: wishes.monitors,
             entropy: wishes.entropy,
             stolen_time: Some(STOLEN_TIME),
         });

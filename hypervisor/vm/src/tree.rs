@@ -5,7 +5,7 @@
 //! ([`mod@merge`]). Does not answer for: the nodes of vdevs, which describe themselves ([`vdev::Node`]).
 //!
 //! Follows the Devicetree Specification, Release v0.4 ("DTSpec"), and Linux' bindings: `arm/cpus.yaml`, `arm/psci.yaml`,
-//! `timer/arm,arch_timer.yaml`, `interrupt-controller/arm,gic-v3.yaml`, `clock/fixed-clock.yaml`.
+//! `arm/pmu.yaml`, `timer/arm,arch_timer.yaml`, `interrupt-controller/arm,gic-v3.yaml`, `clock/fixed-clock.yaml`.
 
 mod merge;
 
@@ -35,6 +35,8 @@ pub struct TreeInput<'a> {
     pub cmdline: Option<&'a str>,
     /// Where the initrd is. It wins over one in a user's tree.
     pub initrd: Option<Range<Ipa>>,
+    /// Whether it has performance monitors.
+    pub monitors: bool,
     /// Entropy for the guest: eight bytes for where its kernel goes, the rest for its generator; empty for none.
     pub seed: &'a [u8],
     /// Trees to be merged over the generated one, in this order.
@@ -133,6 +135,9 @@ pub fn generate(input: &TreeInput<'_>) -> Result<Vec<u8>, TreeError> {
     }
     root.add_child(psci());
     root.add_child(timer());
+    if input.monitors {
+        root.add_child(monitors());
+    }
     root.add_child(clock());
     root.add_child(gic(input.gic));
     for device in devices.children() {
@@ -185,6 +190,13 @@ fn timer() -> DeviceTreeNode {
         .compatible(&["arm,armv8-timer", "arm,armv7-timer"])
         .numbers("interrupts", &cells)
         .flag("always-on")
+        .into_model()
+}
+
+fn monitors() -> DeviceTreeNode {
+    Node::new("pmu")
+        .compatible(&["arm,armv8-pmuv3"])
+        .numbers("interrupts", &[1, IntId::MONITORS.0.saturating_sub(16), 4])
         .into_model()
 }
 

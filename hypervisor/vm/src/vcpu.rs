@@ -40,6 +40,8 @@ pub trait Operands {
     fn set_vector(&mut self, index: u8, value: u128);
     /// Lets the CPU compare and step as `state` says, now and whenever the vCPU is loaded; `None` is not at all.
     fn set_debug(&mut self, state: Option<&DebugState>);
+    /// Hands the performance monitors over; `false` if the guest has them already.
+    fn use_monitors(&mut self) -> bool;
 }
 
 /// The EL1 registers that exits read and write.

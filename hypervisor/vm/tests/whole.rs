@@ -61,6 +61,7 @@ fn host() -> Host<'static> {
         list_registers: 4,
         priority_bits: 5,
         mitigations: Mitigations::default(),
+        monitors: true,
         entropy: None,
         seed: &[],
     }
@@ -112,6 +113,9 @@ impl Operands for FakeCpu {
     }
     fn set_vector(&mut self, _: u8, _: u128) {}
     fn set_debug(&mut self, _: Option<&DebugState>) {}
+    fn use_monitors(&mut self) -> bool {
+        false
+    }
 }
 
 /// The VM, running, with as many CPUs as vCPUs.

@@ -44,6 +44,17 @@ pub(super) fn tests() -> Vec<Test> {
             "`set exit-on-halt off` lets a guest wait on its own, and it misses nothing",
             exit_on_halt_off,
         ),
+        Test::hypervisor(
+            "selftest/pmu-off",
+            "`set pmu off` hides the performance monitors: no field shows them, and their registers are undefined",
+            |case| {
+                let text = configuration("selftest", "selftest", 1, "registers monitors") + "set pmu off\n";
+                let file = case.file("selftest.qvmconf", text)?;
+                let ran = case.batch(&machine(1, "cortex-a72"), &[file])?;
+                ran.expect_status(0)?;
+                judge(ran.of("selftest"))
+            },
+        ),
         Test::hypervisor("abuser/nowhere", "a guest that jumps to nowhere ends alone, with its code", nowhere),
     ];
     for (cpus, model, vcpus) in MACHINES {

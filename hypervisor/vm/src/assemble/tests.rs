@@ -34,6 +34,7 @@ fn host() -> Host<'static> {
         list_registers: 4,
         priority_bits: 5,
         mitigations: Mitigations::default(),
+        monitors: true,
         entropy: None,
         seed: &[],
     }
@@ -67,6 +68,7 @@ fn description() -> Description {
         redistributors: Ipa(0x080a_0000),
         vdevs: vec![probe("first", 0x1c09_0000, 37), probe("second", 0x1c0a_0000, 200)],
         policy: Unsupported::default(),
+        monitors: true,
         counter_offset: None,
     }
 }

@@ -63,6 +63,8 @@ pub(super) fn handle<C: Cpu>(
             next
         }
         Answer::Undefined => inject::undefined(vm, vcpu, cpu),
+        // The guest's own from now on: once more.
+        Answer::Unknown if has_monitor(vm, access) && cpu.use_monitors() => Next::Resume,
         Answer::Unknown => unsupported::register(vm, vcpu, access, cpu, effects),
     }
 }
@@ -138,6 +140,21 @@ fn write<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, access: SysregAccess, cpu: &mut C, ef
         _ if name == ICC_SRE_EL1 => Answer::Done(Next::Resume),
         _ => Answer::Unknown,
     }
+}
+
+/// Whether it is a register of performance monitors that this guest has (DDI 0487, `MDCR_EL2.TPM`).
+#[cold]
+fn has_monitor(vm: &Vm, access: SysregAccess) -> bool {
+    let there = matches!(
+        access.encoding(),
+        // PMCR_EL0 to PMCEID1_EL0, PMCCNTR_EL0, PMX*_EL0, PMUSERENR_EL0, PMOVSSET_EL0
+        (3, 3, 9, 12, _) | (3, 3, 9, 13, 0..=2) | (3, 3, 9, 14, 0 | 3)
+        // PMINTENSET_EL1, PMINTENCLR_EL1, PMMIR_EL1
+        | (3, 0, 9, 14, 1 | 2 | 6)
+        // PMEVCNTR<n>_EL0, PMEVTYPER<n>_EL0, PMCCFILTR_EL0
+        | (3, 3, 14, 8..=15, _)
+    );
+    there && vm.id.has_monitors()
 }
 
 #[cold]

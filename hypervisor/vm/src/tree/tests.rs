@@ -34,6 +34,7 @@ fn generated(user: &[&[u8]]) -> Result<DeviceTree, TreeError> {
         devices: devices(),
         cmdline: Some("console=ttyAMA0"),
         initrd: Some(range(0x87f0_0000, 0x1234)),
+        monitors: true,
         seed: &[0, 1, 2, 3, 4, 5, 6, 7, 1, 2, 3, 4],
         user,
     };
@@ -104,6 +105,7 @@ fn vcpus_beyond_the_sixteenth_have_another_affinity_1() {
         devices: Node::new(""),
         cmdline: None,
         initrd: None,
+        monitors: true,
         seed: &[],
         user: &[],
     };

@@ -2,7 +2,7 @@
 
 use crate::exit::syndrome::sysreg;
 use crate::policy::{Action, Unsupported};
-use crate::testing::{ID_AA64PFR0_EL1, REDISTRIBUTORS, STARTED, Wishes, World, store};
+use crate::testing::{ID_AA64PFR0_EL1, REDISTRIBUTORS, STARTED, Wishes, World, host_id, mrs, store};
 use crate::timer::control;
 use crate::vcpu::{El1Register, Next};
 use types::{AccessSize, Ipa, Ticks, VcpuId};
@@ -188,6 +188,34 @@ fn the_cpu_compares_only_while_debug_exceptions_are_on() {
     assert_eq!(world.cpus[0].debug.as_ref().unwrap().watchpoints[3].value, 0x2000, "it follows");
     assert_eq!(world.msr(oslar, 1), Some(Next::Resume));
     assert_eq!(world.cpus[0].debug, None, "locked");
+}
+
+#[test]
+fn the_monitors_are_handed_over_on_first_use_if_the_guest_has_them() {
+    const PMCR: u64 = sysreg(3, 3, 9, 12, 0);
+    let host_id = host_id(&[(4, 0, 0x2222), (5, 0, 0x1030_5106)]);
+    let registers = [
+        PMCR,
+        sysreg(3, 3, 9, 13, 0),
+        sysreg(3, 3, 9, 14, 3),
+        sysreg(3, 0, 9, 14, 1),
+        sysreg(3, 3, 14, 8, 0),
+        sysreg(3, 3, 14, 15, 7),
+    ];
+    for register in registers {
+        let mut world = World::with(Wishes { host_id, monitors: true, ..Wishes::default() });
+        let pc = world.pc();
+        assert_eq!(world.exit(mrs(register, 2)), Next::Resume);
+        assert_eq!(world.pc(), pc, "once more");
+        assert!(world.cpus[0].monitors);
+        assert_eq!(world.mrs(register), None, "what traps all the same is not there");
+    }
+    let mut hidden = World::with(Wishes { host_id, monitors: false, ..Wishes::default() });
+    assert_eq!(hidden.mrs(PMCR), None);
+    assert!(!hidden.cpus[0].monitors);
+    let mut shown = World::with(Wishes { host_id, monitors: true, ..Wishes::default() });
+    assert_eq!(shown.mrs(sysreg(3, 0, 9, 9, 0)), None, "PMSCR_EL1 is of another extension");
+    assert!(!shown.cpus[0].monitors);
 }
 
 /// The PMU, implementation defined registers, a reserved encoding, EL2's own.
