@@ -24,6 +24,7 @@ static BOARD: kernel::Board = kernel::Board {
     name: "faulty",
     factories: &FACTORIES,
     console: Some(kernel::Pa(0x0900_0000)),
+    entropy: None,
     reset: None,
     power_off: None,
 };
