@@ -61,7 +61,9 @@ impl Vgic {
             return VcpuSet::EMPTY;
         }
         let mut signals = self.signals(Some(vcpu));
-        if private.interface.used_shared != 0 || private.interface.control != hcr::EN {
+        if private.interface.used == 0 && private.to_deactivate == 0 && private.interface.control == hcr::EN {
+            // Nothing was in them.
+        } else if private.interface.used_shared != 0 || private.interface.control != hcr::EN {
             let mut shared = self.shared.lock();
             self.unload(vcpu, &mut private, Some(&mut shared), registers, &mut signals);
         } else {

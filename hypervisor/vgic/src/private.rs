@@ -98,22 +98,27 @@ impl Interface {
     /// Reads into memory what is neither list nor control register; `count` active-priorities registers of each group.
     pub(crate) fn save(&mut self, registers: &impl ListRegisters, count: usize) {
         self.vmcr = registers.vmcr();
-        for (index, value) in self.ap0r.iter_mut().enumerate().take(count) {
-            *value = registers.ap0r(index);
-        }
-        for (index, value) in self.ap1r.iter_mut().enumerate().take(count) {
-            *value = registers.ap1r(index);
+        // The first of each is the only one on most CPUs.
+        let ([first_0, rest_0 @ ..], [first_1, rest_1 @ ..]) = (&mut self.ap0r, &mut self.ap1r);
+        (*first_0, *first_1) = (registers.ap0r(0), registers.ap1r(0));
+        if count > 1 {
+            for (index, (value_0, value_1)) in (1..count).zip(rest_0.iter_mut().zip(rest_1)) {
+                (*value_0, *value_1) = (registers.ap0r(index), registers.ap1r(index));
+            }
         }
     }
 
     /// The inverse of [`Interface::save`].
     pub(crate) fn restore(&self, registers: &mut impl ListRegisters, count: usize) {
         registers.set_vmcr(self.vmcr);
-        for (index, value) in self.ap0r.iter().enumerate().take(count) {
-            registers.set_ap0r(index, *value);
-        }
-        for (index, value) in self.ap1r.iter().enumerate().take(count) {
-            registers.set_ap1r(index, *value);
+        let ([first_0, rest_0 @ ..], [first_1, rest_1 @ ..]) = (&self.ap0r, &self.ap1r);
+        registers.set_ap0r(0, *first_0);
+        registers.set_ap1r(0, *first_1);
+        if count > 1 {
+            for (index, (value_0, value_1)) in (1..count).zip(rest_0.iter().zip(rest_1)) {
+                registers.set_ap0r(index, *value_0);
+                registers.set_ap1r(index, *value_1);
+            }
         }
     }
 

@@ -254,6 +254,12 @@ impl Shared {
         self.apply(number, change, signals);
     }
 
+    /// Whether no bank has anything for `vcpu`.
+    #[inline]
+    pub(crate) fn is_quiet(&self, vcpu: VcpuId) -> bool {
+        self.ready.get(vcpu.index()).is_none_or(|ready| *ready == 0)
+    }
+
     /// Allots free list registers of `vcpu` to what is pending or active for it in memory. `None` if there are not enough,
     /// or if what is in one of the others has become pending once more.
     #[inline]

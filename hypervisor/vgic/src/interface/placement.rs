@@ -68,6 +68,9 @@ impl Vgic {
         let Private { bank, physical, interface, .. } = private;
         let physical = |index: u32| physical.get(index as usize).copied().unwrap_or(0);
         let (waiting, stranded) = (bank.deliverable(groups), bank.stranded());
+        if waiting | stranded | bank.repeated() == 0 && shared.is_quiet(vcpu) {
+            return true;
+        }
         let free = !interface.used & self.all_list_registers;
         if bank.repeated() != 0 {
             return false;
