@@ -67,7 +67,7 @@ const LAYERS: &[Layer] = &[
 ];
 const TYPES: &str = "types";
 /// What a board may use.
-const BOARD: &[&str] = &["kernel", "drivers", "machine", "vdevs"];
+const BOARD: &[&str] = &["kernel", "drivers", "machine", "vdev", "vdevs"];
 /// What a guest may use: it has to run without this hypervisor.
 const GUEST: &[&str] = &["guest-rt"];
 /// What this tool may use: nothing that runs at EL2 only.

@@ -4,9 +4,9 @@
 //! that is being typed and what reports look like (`host::shell`).
 
 use crate::qvm::{self, Qvm};
+use crate::report::{self, Snapshot};
 use crate::startup::{self, find_archive, print};
 use crate::thread::{self, Thread};
-use crate::report::{self, Snapshot};
 use crate::{board, console, groups};
 use alloc::collections::vec_deque::VecDeque;
 use alloc::format;
@@ -23,6 +23,9 @@ use vdev::Cause;
 
 /// How long `shutdown` and `reset` wait for VMs that were asked to end, in microseconds.
 const PATIENCE: u64 = 10_000_000;
+
+/// Bytes that may be typed while a command is carried out.
+const AHEAD: usize = 1024;
 
 /// Ctrl-C.
 const INTERRUPT: u8 = 0x03;
@@ -64,7 +67,10 @@ impl Keyboard {
     /// Fetches what has been typed. Says whether that is to end what goes on: Ctrl-C, which takes everything before along.
     fn listen(&mut self) -> bool {
         while let Some(byte) = self.stream.read() {
-            self.ahead.push_back(byte);
+            // What is typed too far ahead is dropped, but for the key that ends it all.
+            if self.ahead.len() < AHEAD || byte == INTERRUPT {
+                self.ahead.push_back(byte);
+            }
         }
         let interrupt = self.ahead.iter().rposition(|byte| *byte == INTERRUPT);
         if let Some(end) = interrupt {
@@ -111,7 +117,8 @@ impl Completions for Names {
             Named::Vm => qvm::all().iter().for_each(|qvm| offer(&qvm.name)),
             Named::Vdev => board::factories().iter().for_each(|factory| offer(factory.name)),
             Named::File => {
-                startup::archive().into_iter().for_each(|archive| archive.files().for_each(|(name, _)| offer(name)))
+                let files = startup::archive().into_iter().flat_map(host::archive::Archive::files);
+                files.for_each(|(name, _)| offer(name));
             }
         }
     }

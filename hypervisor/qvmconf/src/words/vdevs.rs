@@ -1,4 +1,4 @@
-//! The vdevs of the original.
+//! The vdevs of the original, and those of ours that it has not got.
 //!
 //! This hypervisor's own vdevs come from their factories; this table is there so that a name of the original that is not
 //! among them is known as such, and so that its options do not each count as another error. From facts 2.3 and 2.4.
@@ -20,7 +20,7 @@ const fn pc(name: &'static str, help: &'static str) -> KnownVdev {
 const SERIAL: &[KnownOption] =
     &[option("hostdev", "[<|>]PATH"), option("batch", "MICROSECONDS"), option("delayed", "SECONDS|forever")];
 
-/// Every vdev of the original that is publicly known.
+/// Every vdev of the original that is publicly known, and our extensions.
 pub static VDEVS: &[KnownVdev] = &[
     vdev(
         "gic",
@@ -93,6 +93,7 @@ pub static VDEVS: &[KnownVdev] = &[
     vdev("qvmterm", "Example that only handles termination.", &[]),
     vdev("progress", "Marks the progress of a guest's start.", &[]),
     vdev("pci-dummy", "Placeholder on the PCI bus.", &[]),
+    vdev("watch", "Tells the guest of another VM's end. An extension.", &[option("vm", "NAME")]),
     pc("ioapic", "I/O APIC."),
     pc("8259", "Interrupt controllers of the PC."),
     pc("timer8254", "Timer of the PC."),
