@@ -11,9 +11,12 @@ use crate::workspace::{BARE_METAL, find_program, output, run as run_command, sho
 
 mod apt;
 mod distribution;
+mod libraries;
 mod linux_guest;
 
-pub(crate) use linux_guest::{IMAGE as LINUX_IMAGE, INITRAMFS as LINUX_INITRAMFS, shell as linux_shell};
+pub(crate) use linux_guest::{
+    IMAGE as LINUX_IMAGE, INITRAMFS as LINUX_INITRAMFS, ensure_tools as linux_guest_with_tools, shell as linux_shell,
+};
 
 /// The oldest QEMU that has all that is used (`raspi4b`, nested SMMU).
 const OLDEST_QEMU: u32 = 9;

@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use super::apt::{self, Source};
+use super::libraries::{self, Content, Contents};
 use crate::cpio::{self, Entry};
 use crate::workspace::{find_program, output, root, run, shown, target};
 
@@ -20,9 +21,19 @@ pub(crate) const IMAGE: &str = "target/guests/linux/Image";
 /// The initial file system, likewise.
 pub(crate) const INITRAMFS: &str = "target/guests/linux/initramfs.cpio.gz";
 
+/// The same with a debugger and a profiler, and the libraries that they need: for the tests of what they use.
+pub(crate) const INITRAMFS_WITH_TOOLS: &str = "target/guests/linux/tools.cpio";
+
 /// The package that always depends on the newest kernel.
 const KERNEL_META_PACKAGE: &str = "linux-image-arm64";
 const BUSYBOX_PACKAGE: &str = "busybox-static";
+/// Packages of the second initial file system, and their programs.
+const GUEST_TOOLS: [&str; 2] = ["gdb-minimal", "linux-perf"];
+const GUEST_PROGRAMS: [&str; 2] = ["usr/bin/gdb", "usr/bin/perf"];
+/// Where the libraries of packages are, and where they go.
+const LIBRARIES: [&str; 2] = ["lib/aarch64-linux-gnu/", "usr/lib/aarch64-linux-gnu/"];
+/// What loads them, as every program names it.
+const LOADER: &str = "lib/ld-linux-aarch64.so.1";
 /// Tools that unpack a package.
 const TOOLS: [&str; 4] = ["apt-get", "apt-cache", "dpkg-deb", "tar"];
 
@@ -57,6 +68,45 @@ pub(crate) fn ensure() -> Result<()> {
         write_whole(&initramfs, &build_initramfs(&fs::read(&init)?, &fs::read(&busybox)?)?)?;
     }
     Ok(())
+}
+
+/// Makes sure that the initial file system with tools is there.
+pub(crate) fn ensure_tools() -> Result<()> {
+    ensure()?;
+    let lock = fs::File::create(state().join("lock"))?;
+    lock.lock().context("cannot lock the folder of the Linux guest")?;
+    let (made, plain) = (root().join(INITRAMFS_WITH_TOOLS), root().join(INITRAMFS));
+    if !is_older(&made, &[&plain]) {
+        return Ok(());
+    }
+    let client = PrivateClient::new(&state().join("apt"), &debian_sources(apt::sources()?)?)?;
+    eprintln!("setup: downloading {} and what they need ...", GUEST_TOOLS.join(", "));
+    run(client.command("apt-get").args(["-q", "update"]).stdout(std::io::stderr()))?;
+    run(client
+        .command("apt-get")
+        .args(["-q", "-y", "--no-install-recommends", "--download-only", "install"])
+        .args(GUEST_TOOLS)
+        .stdout(std::io::stderr()))?;
+    let mut files = Contents::new();
+    for entry in fs::read_dir(state().join("apt/cache/archives"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            read_package(&path, &mut |name, content| {
+                let library = LIBRARIES.into_iter().find_map(|folder| name.strip_prefix(folder));
+                if GUEST_PROGRAMS.contains(&name) {
+                    files.insert(name.to_string(), content);
+                } else if let Some(library) =
+                    library.filter(|library| !library.contains('/') && library.contains(".so"))
+                {
+                    files.insert(format!("{}{library}", LIBRARIES[0]), content);
+                }
+            })?;
+        }
+    }
+    let mut archive = libraries::archive(&files, &GUEST_PROGRAMS, LIBRARIES[0], LOADER)?;
+    // The kernel unpacks one archive after the other; a packed one may follow at any place.
+    archive.extend(fs::read(&plain)?);
+    write_whole(&made, &archive)
 }
 
 /// Whether `made` is missing or older than one of the files it is made of.
@@ -97,8 +147,8 @@ fn download(image: &Path, busybox: &Path) -> Result<()> {
         .current_dir(&packages)
         .stdout(std::io::stderr()))?;
     eprintln!("setup: unpacking ...");
-    write_whole(image, &unpack(&packages, &kernel, "./boot/vmlinuz-")?)?;
-    write_whole(busybox, &unpack(&packages, BUSYBOX_PACKAGE, "./bin/busybox")?)
+    write_whole(image, &unpack(&packages, &kernel, "boot/vmlinuz-")?)?;
+    write_whole(busybox, &unpack(&packages, BUSYBOX_PACKAGE, "bin/busybox")?)
 }
 
 /// The sources of Debian itself among the machine's: others may have no arm64 packages, or none of these.
@@ -123,23 +173,38 @@ fn kernel_package(depends: &str) -> Option<String> {
 /// package is mostly modules.
 fn unpack(packages: &Path, package: &str, name: &str) -> Result<Vec<u8>> {
     let file = newest(packages, &format!("{package}_"))?;
-    let mut unpacker = Command::new("dpkg-deb").arg("--fsys-tarfile").arg(&file).stdout(Stdio::piped()).spawn()?;
+    let mut found = None;
+    read_package(&file, &mut |path, content| {
+        if let Content::File(bytes) = content
+            && path.starts_with(name)
+        {
+            found = Some(bytes);
+        }
+    })?;
+    found.with_context(|| format!("{} has no {name}*", file.display()))
+}
+
+/// Passes every file and every symbolic link of the package in `file` to `take`, with its path.
+fn read_package(file: &Path, take: &mut dyn FnMut(&str, Content)) -> Result<()> {
+    let mut unpacker = Command::new("dpkg-deb").arg("--fsys-tarfile").arg(file).stdout(Stdio::piped()).spawn()?;
     let archive = unpacker.stdout.take().context("dpkg-deb has no output")?;
     let mut archive = tar::Archive::new(archive);
-    let mut content = None;
     for entry in archive.entries()? {
         let mut entry = entry?;
-        if entry.header().entry_type().is_file() && entry.path_bytes().starts_with(name.as_bytes()) {
+        let path = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_string();
+        let kind = entry.header().entry_type();
+        if kind.is_file() {
             let mut bytes = Vec::new();
             std::io::Read::read_to_end(&mut entry, &mut bytes)?;
-            content = Some(bytes);
+            take(&path, Content::File(bytes));
+        } else if kind.is_symlink()
+            && let Some(to) = entry.link_name_bytes()
+        {
+            take(&path, Content::Link(String::from_utf8_lossy(&to).to_string()));
         }
     }
     let status = unpacker.wait()?;
-    match content {
-        Some(content) if status.success() => Ok(content),
-        _ => bail!("{} has no {name}* ({status})", file.display()),
-    }
+    if status.success() { Ok(()) } else { bail!("cannot unpack {} ({status})", file.display()) }
 }
 
 /// The newest file whose name begins with `prefix`.

@@ -37,6 +37,16 @@ pub(super) fn tests() -> Vec<Test> {
             three,
         ),
         Test::hypervisor("linux/stolen-time", "a VM that shares its CPU sees in /proc/stat what is taken", stolen_time),
+        Test::hypervisor(
+            "linux/debugger",
+            "Debian's gdb watches memory, breaks and steps with the CPU's help",
+            debugger,
+        ),
+        Test::hypervisor(
+            "linux/profiler",
+            "Debian's perf counts cycles and instructions; `set pmu off` hides them",
+            profiler,
+        ),
         Test::hypervisor("linux/entropy", "random numbers come by firmware calls and with the tree", entropy),
         Test::hypervisor("linux/shell", "the demo: a shell that takes typing, beside `hello`", shell),
     ];
@@ -142,6 +152,52 @@ fn stolen_time(case: &Case) -> Result<()> {
         [Some(before), Some(after)] if *after > before + 100 => Ok(()),
         counts => bail!("stolen before and after a busy neighbour: {counts:?}"),
     }
+}
+
+/// The configuration with the debugger and the profiler in the initial file system.
+fn with_tools(commands: &str, more: &str) -> String {
+    configuration("linux", 1, commands).replace("initramfs.cpio.gz", "tools.cpio").replace("256M", "512M") + more
+}
+
+fn debugger(case: &Case) -> Result<()> {
+    setup::linux_guest_with_tools()?;
+    // On the first instructions of a program without symbols: one step; a breakpoint two instructions on; and a word of
+    // the stack that will soon be written.
+    let script = "gdb -nx -batch -ex starti -ex 'set $from=(long)$pc' -ex stepi -ex 'p (long)$pc-$from' \
+                  -ex 'hbreak *($from+12)' -ex continue -ex 'p (long)$pc-$from' -ex 'watch -l *(long*)($sp-16)' \
+                  -ex continue -ex 'info breakpoints' --args busybox true";
+    let file = case.file("linux.qvmconf", with_tools(script, ""))?;
+    let ran = case.batch(&Machine::default(), &[file])?;
+    ran.expect_status(0)?.expect("linux| $1 = 4")?.expect("linux| $2 = 12")?.expect("Hardware watchpoint 2:")?;
+    let lines: Vec<&str> = ran.of("linux").map(str::trim).collect();
+    if !lines.iter().any(|line| line.starts_with("New value = ")) {
+        bail!("the watchpoint was not hit");
+    }
+    if lines.iter().filter(|line| line.contains("breakpoint already hit 1 time")).count() != 2 {
+        bail!("not each of the two was hit once");
+    }
+    Ok(())
+}
+
+/// QEMU counts instructions only if its own time does.
+fn profiler(case: &Case) -> Result<()> {
+    setup::linux_guest_with_tools()?;
+    let count = "perf stat -e cycles:u,instructions:u,instructions:k busybox true 2>&1; dmesg | grep -i perfevents";
+    let machine = Machine { cpus: 1, count_instructions: true, ..Machine::default() };
+    let ran = case.batch(&machine, &[case.file("linux.qvmconf", with_tools(count, ""))?])?;
+    ran.expect_status(0)?.expect("armv8_pmuv3")?;
+    for event in ["cycles:u", "instructions:u", "instructions:k"] {
+        let number = |line: &str| line.trim().strip_suffix(event)?.trim().replace(',', "").parse::<u64>().ok();
+        // perf adds how much that is for each cycle.
+        let of = ran.of("linux").filter_map(|line| number(line.split('#').next().unwrap_or(line))).next();
+        if of.is_none_or(|count| count < 1000) {
+            bail!("{event}: {of:?}");
+        }
+    }
+    let hidden = with_tools("dmesg | grep '[h]w perfevents' || echo no monitors", "set pmu off\n");
+    let ran = case.batch(&Machine::default(), &[case.file("hidden.qvmconf", hidden)?])?;
+    ran.expect_status(0)?.expect("linux| no monitors")?;
+    Ok(())
 }
 
 fn entropy(case: &Case) -> Result<()> {
