@@ -27,8 +27,18 @@ pub(super) fn handle<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, call: Call, cpu: &mut C, 
     if psci::is_psci(identifier) {
         return psci::call(vm, vcpu, identifier, effects);
     }
-    other(vm, vcpu, identifier, cpu);
+    if may_be_known(identifier) {
+        other(vm, vcpu, identifier, cpu);
+    } else {
+        vcpu.answer(smccc::NOT_SUPPORTED);
+    }
     Next::Resume
+}
+
+/// Whether it is a fast call to one of those who have services here: the architecture (owner 0), standard services (4), the
+/// hypervisor (5); 1 passes, too. Whatever else a guest tries costs it no more than that.
+const fn may_be_known(identifier: u32) -> bool {
+    identifier & 0xbaff_0000 == 0x8000_0000
 }
 
 /// All but PSCI: out of line, so that PSCI does not pay for the registers that this needs.
