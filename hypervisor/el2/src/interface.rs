@@ -1,40 +1,49 @@
 //! The hypervisor control interface of a GICv3: list registers and their company (IHI 0069, "GIC virtualization").
 
-// Out of line: a register's number is a part of the instruction, so each place would have a jump over all of them.
+// The first is where it is used: it is the one that is most often meant, and of some the only one. The others are out of line:
+// a register's number is a part of the instruction, so each place would have a jump over all of them.
 macro_rules! by_index {
-    ($read:ident, $write:ident, $what:literal, $($index:literal => $name:literal),*) => {
+    ($read:ident, $write:ident, $what:literal, $first:literal, $($index:literal => $name:literal),*) => {
         #[doc = concat!("Reads ", $what, "; an index beyond the last reads zero.")]
         #[must_use]
-        #[inline(never)]
+        #[inline(always)]
         pub fn $read(index: usize) -> u64 {
-            match index {
-                $($index => read_register!($name),)*
-                _ => 0,
+            #[inline(never)]
+            fn others(index: usize) -> u64 {
+                match index {
+                    $($index => read_register!($name),)*
+                    _ => 0,
+                }
             }
+            if index == 0 { read_register!($first) } else { others(index) }
         }
 
         #[doc = concat!("Writes ", $what, "; an index beyond the last writes nothing.")]
-        #[inline(never)]
+        #[inline(always)]
         pub fn $write(index: usize, value: u64) {
-            match index {
-                $($index => write_register!($name, value),)*
-                _ => {}
+            #[inline(never)]
+            fn others(index: usize, value: u64) {
+                match index {
+                    $($index => write_register!($name, value),)*
+                    _ => {}
+                }
             }
+            if index == 0 { write_register!($first, value) } else { others(index, value) }
         }
     };
 }
 
 by_index!(list_register, set_list_register, "ICH_LR<n>_EL2",
-    0 => "s3_4_c12_c12_0", 1 => "s3_4_c12_c12_1", 2 => "s3_4_c12_c12_2", 3 => "s3_4_c12_c12_3",
+    "s3_4_c12_c12_0", 1 => "s3_4_c12_c12_1", 2 => "s3_4_c12_c12_2", 3 => "s3_4_c12_c12_3",
     4 => "s3_4_c12_c12_4", 5 => "s3_4_c12_c12_5", 6 => "s3_4_c12_c12_6", 7 => "s3_4_c12_c12_7",
     8 => "s3_4_c12_c13_0", 9 => "s3_4_c12_c13_1", 10 => "s3_4_c12_c13_2", 11 => "s3_4_c12_c13_3",
     12 => "s3_4_c12_c13_4", 13 => "s3_4_c12_c13_5", 14 => "s3_4_c12_c13_6", 15 => "s3_4_c12_c13_7");
 
 by_index!(active_priorities_0, set_active_priorities_0, "ICH_AP0R<n>_EL2",
-    0 => "s3_4_c12_c8_0", 1 => "s3_4_c12_c8_1", 2 => "s3_4_c12_c8_2", 3 => "s3_4_c12_c8_3");
+    "s3_4_c12_c8_0", 1 => "s3_4_c12_c8_1", 2 => "s3_4_c12_c8_2", 3 => "s3_4_c12_c8_3");
 
 by_index!(active_priorities_1, set_active_priorities_1, "ICH_AP1R<n>_EL2",
-    0 => "s3_4_c12_c9_0", 1 => "s3_4_c12_c9_1", 2 => "s3_4_c12_c9_2", 3 => "s3_4_c12_c9_3");
+    "s3_4_c12_c9_0", 1 => "s3_4_c12_c9_1", 2 => "s3_4_c12_c9_2", 3 => "s3_4_c12_c9_3");
 
 /// ICH_VTR_EL2: how many list registers and priority bits there are.
 #[must_use]

@@ -2,6 +2,29 @@
 
 use types::Ticks;
 
+/// Takes registers out of the CPU, two at a time: one store for both.
+macro_rules! save_pairs {
+    ($to:ident:) => {};
+    ($to:ident: $field:ident $name:literal) => { $to.$field = read_register!($name); };
+    ($to:ident: $first:ident $first_name:literal $second:ident $second_name:literal $($rest:tt)*) => {
+        let (first, second) = (read_register!($first_name), read_register!($second_name));
+        ($to.$first, $to.$second) = (first, second);
+        save_pairs!($to: $($rest)*);
+    };
+}
+
+/// The inverse.
+macro_rules! load_pairs {
+    ($from:ident:) => {};
+    ($from:ident: $field:ident $name:literal) => { write_register!($name, $from.$field); };
+    ($from:ident: $first:ident $first_name:literal $second:ident $second_name:literal $($rest:tt)*) => {
+        let (first, second) = ($from.$first, $from.$second);
+        write_register!($first_name, first);
+        write_register!($second_name, second);
+        load_pairs!($from: $($rest)*);
+    };
+}
+
 macro_rules! el1_state {
     ($($(#[$doc:meta])* $field:ident: $name:literal = $reset:expr;)*) => {
         /// EL1's system registers, and EL0's that EL1 manages. The virtual timer and the interrupt controller interface are
@@ -21,15 +44,15 @@ macro_rules! el1_state {
             }
 
             /// Takes the registers out of the CPU.
-            #[inline]
+            #[inline(always)]
             pub fn save(&mut self) {
-                $(self.$field = read_register!($name);)*
+                save_pairs!(self: $($field $name)*);
             }
 
             /// Puts them into the CPU. The exception return that follows synchronises.
-            #[inline]
+            #[inline(always)]
             pub fn load(&self) {
-                $(write_register!($name, self.$field);)*
+                load_pairs!(self: $($field $name)*);
             }
         }
     };
@@ -160,12 +183,14 @@ macro_rules! pointer_authentication {
 
         impl PointerAuthenticationKeys {
             /// Takes the keys out of the CPU, which has FEAT_PAuth.
+            #[inline(never)]
             pub fn save(&mut self) {
                 let mut keys = self.0.iter_mut();
                 $(if let Some(key) = keys.next() { *key = read_register!($name); })*
             }
 
             /// Puts them into the CPU, which has FEAT_PAuth.
+            #[inline(never)]
             pub fn load(&self) {
                 let mut keys = self.0.iter();
                 $(if let Some(key) = keys.next() { write_register!($name, *key); })*
@@ -277,6 +302,7 @@ pub fn virtual_timer_is_due() -> bool {
 
 /// EL2's controls of one vCPU.
 #[derive(Clone, Copy, Debug)]
+#[repr(C)]
 pub struct Controls {
     /// HCR_EL2.
     pub hcr: u64,
@@ -294,14 +320,10 @@ pub struct Controls {
 
 impl Controls {
     /// Puts them into the CPU.
-    #[inline]
+    #[inline(always)]
     pub fn load(&self) {
-        write_register!("hcr_el2", self.hcr);
-        write_register!("vttbr_el2", self.vttbr);
-        write_register!("vtcr_el2", self.vtcr);
-        write_register!("vmpidr_el2", self.vmpidr);
-        write_register!("vpidr_el2", self.vpidr);
-        write_register!("cntvoff_el2", self.counter_offset);
+        load_pairs!(self: hcr "hcr_el2" vttbr "vttbr_el2" vtcr "vtcr_el2" vmpidr "vmpidr_el2");
+        load_pairs!(self: vpidr "vpidr_el2" counter_offset "cntvoff_el2");
     }
 }
 
@@ -372,7 +394,7 @@ impl ExtensionState {
     }
 
     /// Takes it out of the CPU.
-    #[inline]
+    #[inline(always)]
     pub fn save(&mut self) {
         if let Some(keys) = &mut self.keys {
             keys.save();
@@ -383,7 +405,7 @@ impl ExtensionState {
     }
 
     /// Puts it into the CPU.
-    #[inline]
+    #[inline(always)]
     pub fn load(&self) {
         if let Some(keys) = &self.keys {
             keys.load();

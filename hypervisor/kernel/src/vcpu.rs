@@ -15,7 +15,7 @@ use el2::state::{Controls, El1State, ExtensionState, FpState, VirtualTimer, hcr}
 use el2::{guest, interface};
 use types::{DebugState, IntId, Ipa, Mpidr, PAGE_SIZE, RawExit, RawExitKind, Ticks, VcpuId, VcpuSet};
 use vdev::Effects;
-use vgic::ListRegisters;
+use vgic::{ListRegisters, Saved};
 use vm::smccc::Workaround;
 use vm::{Cpu, El1Register, Next, Operands, Vcpu};
 
@@ -263,13 +263,13 @@ impl LoadedVcpu {
         }
     }
 
+    /// No other one is in it. So the vector registers trap: whoever used them has left that behind.
     #[inline(never)]
     #[unsafe(link_section = ".text.exits")]
     fn load_into(&mut self, cpu: &PerCpu) {
         self.controls.load();
         self.el1.load();
         self.extensions.load();
-        el2::state::trap_fp(true);
         self.partition.vm.gic.load(self.id, &mut Interface);
         if self.timer_active {
             interrupt::set_guest_active(cpu, interrupt::guest_timer(), true);
@@ -320,9 +320,8 @@ pub(crate) struct Put<'a> {
 #[unsafe(link_section = ".text.exits")]
 pub(crate) fn put<'a>(this: &'a mut LoadedVcpu, cpu: &PerCpu) -> Put<'a> {
     this.timer.save();
-    let gic = &this.partition.vm.gic;
-    let kick = gic.save(this.id, &mut Interface);
-    this.timer_active = gic.hardware_linked_in_flight(this.id, IntId::VIRTUAL_TIMER);
+    let saved = this.partition.vm.gic.save(this.id, &mut Interface);
+    this.timer_active = saved.is_in_flight(IntId::VIRTUAL_TIMER);
     if this.timer_active {
         interrupt::set_guest_active(cpu, interrupt::guest_timer(), false);
     }
@@ -337,21 +336,21 @@ pub(crate) fn put<'a>(this: &'a mut LoadedVcpu, cpu: &PerCpu) -> Put<'a> {
         el2::debug::stop();
     }
     if this.monitors_in_cpu || this.monitors_active {
-        put_monitors(this, cpu);
+        put_monitors(this, cpu, saved);
     }
     let offset = this.partition.vm.counter_offset();
     let wake_at = vm::timer::virtual_deadline(this.timer.control, this.timer.compare, offset);
-    Put { wake_at, kick, partition: this.partition }
+    Put { wake_at, kick: saved.kick, partition: this.partition }
 }
 
 /// They go on when the vCPU is loaded again, if anything counts; otherwise when they are used again.
 #[cold]
-fn put_monitors(this: &mut LoadedVcpu, cpu: &PerCpu) {
+fn put_monitors(this: &mut LoadedVcpu, cpu: &PerCpu, saved: Saved) {
     if this.monitors_in_cpu {
         this.monitors.save();
         this.monitors_in_cpu = false;
     }
-    this.monitors_active = this.partition.vm.gic.hardware_linked_in_flight(this.id, IntId::MONITORS);
+    this.monitors_active = saved.is_in_flight(IntId::MONITORS);
     if this.monitors_active {
         interrupt::set_guest_active(cpu, interrupt::monitors(), false);
     }
@@ -527,7 +526,7 @@ fn obey(next: Next, partition: &Partition, vcpu: &mut Vcpu, loaded: &mut LoadedV
             after_interrupt(partition, vcpu);
         }
         Next::ArmTimer => thread::set_deadline(vcpu.timer_deadline()),
-        Next::Yield => thread::yield_now(),
+        Next::Yield => thread::give_way(),
         Next::WaitForInterrupt => wait_for_interrupt(partition, vcpu, loaded),
         Next::Off | Next::Stop => return ControlFlow::Break(()),
     }
@@ -553,6 +552,7 @@ fn clean_caches(partition: &Partition, vcpu: &mut Vcpu, loaded: &mut LoadedVcpu)
 }
 
 /// EL2's timer may have fired for the guest's physical timer.
+#[inline(always)]
 fn after_interrupt(partition: &Partition, vcpu: &mut Vcpu) {
     thread::take_notification(thread::current());
     if vcpu.timer_deadline() != Ticks::NEVER {
@@ -560,6 +560,7 @@ fn after_interrupt(partition: &Partition, vcpu: &mut Vcpu) {
     }
 }
 
+#[inline(never)]
 fn update_timer(partition: &Partition, vcpu: &mut Vcpu) {
     let mut effects = Effects::default();
     vcpu.update_timer(&partition.vm, el2::cpu::counter(), &mut effects);
@@ -570,6 +571,8 @@ fn update_timer(partition: &Partition, vcpu: &mut Vcpu) {
 }
 
 /// Blocks until something is pending for the guest (DDI 0487, "Wait for Interrupt": masked or not).
+#[inline(never)]
+#[unsafe(link_section = ".text.exits")]
 fn wait_for_interrupt(partition: &Partition, vcpu: &mut Vcpu, loaded: &mut LoadedVcpu) {
     let vm = &partition.vm;
     loop {

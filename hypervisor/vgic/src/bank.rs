@@ -159,6 +159,12 @@ impl Bank {
         self.waiting() & self.enabled & self.forwarded(groups) & !self.active & !self.resident
     }
 
+    /// Whether nothing is pending or active in memory, be it enabled or not.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.waiting() | self.active == 0
+    }
+
     /// Those that are active and in no list register.
     #[inline]
     pub(crate) fn stranded(&self) -> u32 {

@@ -57,16 +57,4 @@ impl Vgic {
         cell.attend(PRIVATE);
         true
     }
-
-    /// Whether the host's interrupt behind private interrupt `intid` is still active on the guest's behalf: injected, and
-    /// not ended. Exact while the vCPU is not loaded; while it is, one that the guest has ended since the last refill may
-    /// still count. For the kernel, which has to keep the host's state with a vCPU that moves.
-    #[must_use]
-    pub fn hardware_linked_in_flight(&self, vcpu: VcpuId, intid: IntId) -> bool {
-        intid.is_private()
-            && self.cells.get(vcpu.index()).is_some_and(|cell| {
-                let private = cell.private.lock();
-                (private.bank.hardware | private.bank.linked) & bit(intid.0) != 0
-            })
-    }
 }

@@ -33,10 +33,29 @@ use core::sync::atomic::Ordering;
 use placement::key;
 use types::{IntId, VcpuId, VcpuSet};
 
+/// What is left of a vCPU's interface when it has been switched out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Saved {
+    /// The vCPUs that now have something to take.
+    pub kick: VcpuSet,
+    hardware: u32,
+}
+
+impl Saved {
+    /// Whether the host's interrupt behind private interrupt `intid` is still active on the guest's behalf: injected, and
+    /// not ended. For the kernel, which has to keep the host's state with a vCPU that moves.
+    #[inline]
+    #[must_use]
+    pub fn is_in_flight(self, intid: IntId) -> bool {
+        intid.is_private() && self.hardware & bit(intid.0) != 0
+    }
+}
+
 impl Vgic {
     /// The vCPU is switched in on the calling CPU, whose list registers hold nothing.
     ///
     /// The virtual interface is on from here to [`Vgic::save`].
+    #[inline]
     pub fn load(&self, vcpu: VcpuId, registers: &mut impl ListRegisters) {
         let Some(cell) = self.cells.get(vcpu.index()) else { return };
         cell.attention.swap(0, Ordering::Acquire);
@@ -48,31 +67,47 @@ impl Vgic {
         // The kernel has given the host's interrupts their state back as they are now.
         private.to_deactivate = 0;
         let mut shared = self.shared.lock();
-        private.interface.control = 0;
-        self.fill(vcpu, &mut private, &mut shared, registers);
+        if private.bank.is_quiet() && shared.is_quiet(vcpu) {
+            // The usual case: nothing to go in.
+            private.interface.control = hcr::EN;
+            registers.set_hcr(hcr::EN);
+        } else {
+            private.interface.control = 0;
+            self.fill(vcpu, &mut private, &mut shared, registers);
+        }
     }
 
-    /// The vCPU is switched out of the calling CPU: everything goes back to memory, the virtual interface is off. Returns
-    /// the vCPUs that now have something to take.
-    pub fn save(&self, vcpu: VcpuId, registers: &mut impl ListRegisters) -> VcpuSet {
-        let Some(cell) = self.cells.get(vcpu.index()) else { return VcpuSet::EMPTY };
+    /// The vCPU is switched out of the calling CPU: everything goes back to memory, the virtual interface is off.
+    #[inline]
+    pub fn save(&self, vcpu: VcpuId, registers: &mut impl ListRegisters) -> Saved {
+        let mut saved = Saved { kick: VcpuSet::EMPTY, hardware: 0 };
+        let Some(cell) = self.cells.get(vcpu.index()) else { return saved };
         let mut private = cell.private.lock();
-        if !private.interface.loaded {
-            return VcpuSet::EMPTY;
+        let private = &mut *private;
+        if private.interface.loaded {
+            let is_plain = private.interface.control == hcr::EN;
+            if private.interface.used != 0 || private.to_deactivate != 0 || !is_plain {
+                saved.kick = self.empty(vcpu, private, registers);
+            }
+            private.interface.save(registers, self.active_priorities);
+            private.interface.loaded = false;
+            private.interface.control = 0;
+            registers.set_hcr(0);
         }
+        saved.hardware = private.bank.hardware | private.bank.linked;
+        saved
+    }
+
+    /// The rest of [`Vgic::save`] when there is something in the list registers. Returns the vCPUs to kick.
+    #[inline(never)]
+    fn empty(&self, vcpu: VcpuId, private: &mut Private, registers: &mut impl ListRegisters) -> VcpuSet {
         let mut signals = self.signals(Some(vcpu));
-        if private.interface.used == 0 && private.to_deactivate == 0 && private.interface.control == hcr::EN {
-            // Nothing was in them.
-        } else if private.interface.used_shared != 0 || private.interface.control != hcr::EN {
+        if private.interface.used_shared != 0 || private.interface.control != hcr::EN {
             let mut shared = self.shared.lock();
-            self.unload(vcpu, &mut private, Some(&mut shared), registers, &mut signals);
+            self.unload(vcpu, private, Some(&mut shared), registers, &mut signals);
         } else {
-            self.unload(vcpu, &mut private, None, registers, &mut signals);
+            self.unload(vcpu, private, None, registers, &mut signals);
         }
-        private.interface.save(registers, self.active_priorities);
-        private.interface.loaded = false;
-        private.interface.control = 0;
-        registers.set_hcr(0);
         signals.kick
     }
 
@@ -221,6 +256,7 @@ impl Vgic {
 
     /// Empties all list registers into memory. `shared` may be left out if nothing shared is in them, and nothing that
     /// is active is left in memory.
+    #[inline(never)]
     fn unload(
         &self,
         vcpu: VcpuId,

@@ -68,6 +68,7 @@ mod v3;
 mod wake;
 mod word;
 
+pub use interface::Saved;
 pub use registers::ListRegisters;
 pub use v3::sgi::SgiRegister;
 
@@ -212,14 +213,22 @@ impl Vgic {
     }
 
     /// The vCPU takes 1-of-N interrupts from now on, if it is on and awake.
+    #[inline]
     fn take_part(&self, vcpu: VcpuId, private: &Private) {
-        let bit = VcpuSet::of(vcpu).0;
-        if private.on && !private.asleep && self.participating.load(Ordering::Relaxed) & bit == 0 {
-            let mut shared = self.shared.lock();
-            self.participating.fetch_or(bit, Ordering::Relaxed);
-            // What nobody could take goes to this one, who is about to look; what others have stays with them.
-            shared.reconsider(&mut self.signals(Some(vcpu)));
+        let is_in = self.participating.load(Ordering::Relaxed) & VcpuSet::of(vcpu).0 != 0;
+        if !is_in && private.on && !private.asleep {
+            self.enter(vcpu);
         }
+    }
+
+    /// The vCPU takes 1-of-N interrupts from now on.
+    #[cold]
+    #[inline(never)]
+    fn enter(&self, vcpu: VcpuId) {
+        let mut shared = self.shared.lock();
+        self.participating.fetch_or(VcpuSet::of(vcpu).0, Ordering::Relaxed);
+        // What nobody could take goes to this one, who is about to look; what others have stays with them.
+        shared.reconsider(&mut self.signals(Some(vcpu)));
     }
 
     /// The vCPU does not take 1-of-N interrupts any more: those chosen for it go to others, who are returned.

@@ -71,8 +71,8 @@ impl Rig {
         self.vgic.wants_attention(VcpuId(vcpu as u16), &self.cpus[vcpu])
     }
 
-    fn save(&mut self, vcpu: usize) {
-        let _ = self.vgic.save(VcpuId(vcpu as u16), &mut self.cpus[vcpu]);
+    fn save(&mut self, vcpu: usize) -> Saved {
+        self.vgic.save(VcpuId(vcpu as u16), &mut self.cpus[vcpu])
     }
 
     fn load(&mut self, vcpu: usize) {
@@ -476,15 +476,12 @@ fn deactivation_out_of_order_traps_while_active_interrupts_are_in_memory() {
 fn the_guests_end_of_a_hardware_linked_interrupt_ends_the_hosts() {
     let mut rig = Rig::new(config(1));
     let timer = IntId::VIRTUAL_TIMER;
-    let in_flight = |rig: &Rig| rig.vgic.hardware_linked_in_flight(VcpuId(0), timer);
     assert!(rig.vgic.inject_hardware(VcpuId(0), timer, IntId(29)));
-    assert!(in_flight(&rig));
     assert_eq!(rig.take(0), 27);
     rig.end(0, 27);
     assert_eq!(rig.cpus[0].deactivated, [IntId(29)]);
     assert_eq!(rig.cpus[0].maintenance(), 0, "without an exit");
-    rig.save(0);
-    assert!(!in_flight(&rig));
+    assert!(!rig.save(0).is_in_flight(timer));
     for (virtual_, physical) in [(IntId(5), IntId(27)), (IntId(32), IntId(27)), (timer, IntId(1020))] {
         assert!(!rig.vgic.inject_hardware(VcpuId(0), virtual_, physical));
     }
@@ -496,12 +493,10 @@ fn a_hardware_linked_interrupt_moves_with_its_vcpu() {
     let timer = IntId::VIRTUAL_TIMER;
     rig.vgic.inject_hardware(VcpuId(0), timer, timer);
     rig.enter(0);
-    rig.save(0);
-    assert!(rig.vgic.hardware_linked_in_flight(VcpuId(0), timer), "pending");
+    assert!(rig.save(0).is_in_flight(timer), "pending");
     rig.load(0);
     assert_eq!(rig.take(0), 27);
-    rig.save(0);
-    assert!(rig.vgic.hardware_linked_in_flight(VcpuId(0), timer), "active");
+    assert!(rig.save(0).is_in_flight(timer), "active");
     rig.load(0);
     rig.end(0, 27);
     assert_eq!(rig.cpus[0].deactivated, [timer]);
@@ -516,7 +511,7 @@ fn a_hardware_linked_interrupt_made_inactive_by_software_ends_the_hosts_too() {
     rig.vgic.write_redistributor(0x1_0380, WORD, 1 << 27);
     rig.enter(0);
     assert_eq!(rig.cpus[0].deactivated, [timer]);
-    assert!(!rig.vgic.hardware_linked_in_flight(VcpuId(0), timer));
+    assert!(!rig.save(0).is_in_flight(timer));
 }
 
 #[test]
@@ -644,7 +639,7 @@ fn strangers_are_ignored() {
     let mut cpu = CpuInterface::new(4, 5);
     let nobody = VcpuId(1);
     rig.vgic.load(nobody, &mut cpu);
-    assert!(rig.vgic.save(nobody, &mut cpu).is_empty() && rig.vgic.refill(nobody, &mut cpu).is_empty());
+    assert!(rig.vgic.save(nobody, &mut cpu).kick.is_empty() && rig.vgic.refill(nobody, &mut cpu).is_empty());
     assert!(!rig.vgic.needs_refill(nobody) && !rig.vgic.wants_attention(nobody, &cpu));
     assert!(rig.vgic.power_off(nobody).is_empty() && !rig.vgic.inject_hardware(nobody, IntId(27), IntId(27)));
     assert!(rig.vgic.deactivate(nobody, IntId(27), &mut cpu).is_empty());

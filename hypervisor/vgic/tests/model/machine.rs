@@ -160,11 +160,11 @@ impl Machine {
     fn switch(&mut self, cpu: usize, to: Option<usize>) {
         let interface = &mut self.cpus[cpu];
         if let Some(from) = self.loaded[cpu].take() {
-            let _kick = self.vgic.save(Self::id(from), interface);
+            let saved = self.vgic.save(Self::id(from), interface);
             assert!(interface.list.iter().all(|value| value >> 62 == 0), "a list register is left over");
             assert_eq!(interface.hcr, 0);
             self.note_deactivations(cpu, from);
-            let in_flight = self.vgic.hardware_linked_in_flight(Self::id(from), IntId(TIMER as u32));
+            let in_flight = saved.is_in_flight(IntId(TIMER as u32));
             assert_eq!(in_flight, self.guests[from].timer_active, "{}: timer of {from}", self.context());
         }
         if let Some(to) = to {
