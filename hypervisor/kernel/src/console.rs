@@ -210,13 +210,20 @@ fn run() -> ! {
 }
 
 /// Wakes the console's thread if somebody has asked for it.
-#[inline]
+#[inline(always)]
 pub(crate) fn answer_bell() {
-    if let (Some(urgency), Some(thread)) = (BELL.get().and_then(|bell| bell.answer()), THREAD.get()) {
-        match urgency {
-            Urgency::Now => thread::notify(thread),
-            Urgency::Soon => thread::notify_at(thread, pause()),
-        }
+    if let Some(urgency) = BELL.get().and_then(|bell| bell.answer()) {
+        wake_thread(urgency);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn wake_thread(urgency: Urgency) {
+    match (THREAD.get(), urgency) {
+        (Some(thread), Urgency::Now) => thread::notify(thread),
+        (Some(thread), Urgency::Soon) => thread::notify_at(thread, pause()),
+        (None, _) => {}
     }
 }
 

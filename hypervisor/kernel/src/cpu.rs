@@ -30,8 +30,8 @@ pub(crate) struct PerCpu {
     pub(crate) gives_way: Cell<bool>,
     /// The thread that runs here, or that waits for this CPU on its stack.
     pub(crate) current: Cell<*const Thread>,
-    /// The thread we came from, until the switch away from it is complete.
-    pub(crate) previous: Cell<*const Thread>,
+    /// The thread that has ended here, until the switch away from it is complete.
+    pub(crate) ended: Cell<*const Thread>,
     /// SP of the idle loop on the CPU's first stack.
     pub(crate) idle_sp: Cell<usize>,
     /// The vCPU whose registers are in this CPU.
@@ -59,7 +59,7 @@ impl PerCpu {
             need_reschedule: Cell::new(false),
             gives_way: Cell::new(false),
             current: Cell::new(ptr::null()),
-            previous: Cell::new(ptr::null()),
+            ended: Cell::new(ptr::null()),
             idle_sp: Cell::new(0),
             loaded: Cell::new(ptr::null_mut()),
             slice_end: Cell::new(Ticks::NEVER),

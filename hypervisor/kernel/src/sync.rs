@@ -81,9 +81,12 @@ impl Ranks {
         self.0.set(0);
     }
 
+    #[inline(always)]
     fn enter(&self, rank: Rank) {
         let held = self.0.get();
-        assert!(held >> rank as u8 == 0, "lock order: {rank:?} taken while {held:#b} are held");
+        if held >> rank as u8 != 0 {
+            refuse(rank, held);
+        }
         self.0.set(held | 1 << rank as u8);
     }
 
@@ -96,9 +99,16 @@ impl Ranks {
         is_outermost
     }
 
+    #[inline(always)]
     fn leave(&self, rank: Rank) {
         self.0.set(self.0.get() & !(1 << rank as u8));
     }
+}
+
+#[cold]
+#[inline(never)]
+fn refuse(rank: Rank, held: u32) -> ! {
+    panic!("lock order: {rank:?} taken while {held:#b} are held");
 }
 
 /// Masks interrupts while it lives; puts back what was before.
@@ -201,9 +211,8 @@ impl<T> Drop for Guard<'_, T> {
     }
 }
 
-/// The scheduler's lock: one thread takes it, the next, after the switch, releases it.
+/// The scheduler's lock, of rank [`Rank::Scheduler`]: one thread takes it, the next, after the switch, releases it.
 pub(crate) struct HandoverLock<T> {
-    rank: Rank,
     lock: Turnstile,
     value: UnsafeCell<T>,
 }
@@ -212,14 +221,16 @@ pub(crate) struct HandoverLock<T> {
 unsafe impl<T: Send> Sync for HandoverLock<T> {}
 
 impl<T> HandoverLock<T> {
-    pub(crate) const fn new(rank: Rank, value: T) -> Self {
-        Self { rank, lock: Turnstile::new(), value: UnsafeCell::new(value) }
+    pub(crate) const fn new(value: T) -> Self {
+        Self { lock: Turnstile::new(), value: UnsafeCell::new(value) }
     }
 
     /// Takes the lock until [`HandoverLock::release`]. Interrupts are masked, and stay masked until then.
+    #[inline(never)]
+    #[unsafe(link_section = ".text.exits")]
     #[expect(clippy::mut_from_ref, reason = "the lock is what makes it unique")]
     pub(crate) fn acquire(&self) -> &mut T {
-        cpu::this().locks.enter(self.rank);
+        cpu::this().locks.enter(Rank::Scheduler);
         self.lock.enter(el2::cpu::relax);
         // SAFETY: the lock is ours, and nobody else has a reference.
         unsafe { &mut *self.value.get() }
@@ -236,9 +247,11 @@ impl<T> HandoverLock<T> {
     }
 
     /// Gives the lock back that this CPU took, perhaps while the thread before us ran. References from `acquire` are not used afterwards.
+    #[inline(never)]
+    #[unsafe(link_section = ".text.exits")]
     pub(crate) fn release(&self) {
         self.lock.leave();
-        cpu::this().locks.leave(self.rank);
+        cpu::this().locks.leave(Rank::Scheduler);
     }
 
     /// Runs `work` with the lock held and interrupts masked.

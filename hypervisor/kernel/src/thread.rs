@@ -16,7 +16,7 @@ pub(crate) use timer::{set_deadline, timer_fired};
 use crate::address_space::Stack;
 use crate::compartment::Compartment;
 use crate::cpu::{self, PerCpu};
-use crate::sync::{HandoverLock, Masked, Rank};
+use crate::sync::{HandoverLock, Masked};
 use crate::vcpu;
 use crate::{console, interrupt};
 use alloc::boxed::Box;
@@ -49,7 +49,6 @@ pub(crate) struct Thread {
     deadline: Cell<Ticks>,
     /// Its CPU has left its stack for good.
     ended: AtomicBool,
-    ending: Cell<bool>,
     /// Who waits for the end (guarded by the scheduler's lock).
     joiner: Cell<Option<ThreadId>>,
     stack: UnsafeCell<Option<Stack>>,
@@ -98,7 +97,7 @@ struct Core {
     timeouts: Timeouts,
 }
 
-static CORE: HandoverLock<Option<Core>> = HandoverLock::new(Rank::Scheduler, None);
+static CORE: HandoverLock<Option<Core>> = HandoverLock::new(None);
 
 impl Core {
     fn thread(&self, id: ThreadId) -> Option<&Arc<Thread>> {
@@ -218,7 +217,6 @@ fn start(
         blocked: Cell::new(true),
         deadline: Cell::new(Ticks::NEVER),
         ended: AtomicBool::new(false),
-        ending: Cell::new(false),
         joiner: Cell::new(None),
         stack: UnsafeCell::new(Some(stack)),
         entry: Cell::new(Some(entry)),
@@ -271,12 +269,12 @@ extern "C" fn kernel_thread_main(thread: *const Thread) -> ! {
 
 fn exit(thread: &Thread) -> ! {
     let cpu = cpu::this();
-    thread.ending.set(true);
     if let (Some(core), Some(id)) = (CORE.acquire().as_mut(), thread.id.get()) {
         let now = el2::cpu::counter();
         core.policy.block(cpu.id, now);
         // Not even idle may this CPU stay on a stack that is about to be freed.
         if core.policy.evict(id).is_some() {
+            cpu.ended.set(thread);
             run_next(core, cpu, thread.sp.as_ptr());
         }
     }
@@ -345,32 +343,39 @@ pub(crate) fn join_until(thread: &Arc<Thread>, deadline: Ticks) -> bool {
 }
 
 /// Completes a switch on the side of the thread that comes: from here the one we came from may be resumed elsewhere.
-#[unsafe(link_section = ".text.exits")]
+#[inline(always)]
 fn finish_switch() {
     let cpu = cpu::this();
-    // SAFETY: null, or a thread that the list keeps alive until `ended` has been seen.
-    if let Some(previous) = unsafe { cpu.previous.replace(ptr::null()).as_ref() }
-        && previous.ending.get()
-    {
-        previous.ended.store(true, Ordering::Release);
-        // SAFETY: the lock is held: the thread that left took it, and it is released below.
-        if let (Some(joiner), Some(core)) = (previous.joiner.get(), unsafe { CORE.held() }.as_mut())
-            && let Some(thread) = core.thread(joiner).cloned()
-        {
-            core.notify(&thread);
-        }
+    if !cpu.ended.get().is_null() {
+        bury(cpu);
     }
     CORE.release();
 }
 
+/// The thread we came from has left its stack for good: tells who waits for that. The scheduler's lock is held.
+#[cold]
+#[inline(never)]
+fn bury(cpu: &PerCpu) {
+    // SAFETY: null, or a thread that the list keeps alive until `ended` has been seen.
+    let Some(ended) = (unsafe { cpu.ended.replace(ptr::null()).as_ref() }) else { return };
+    ended.ended.store(true, Ordering::Release);
+    // SAFETY: the lock is held: the thread that left took it, and the caller releases it.
+    if let (Some(joiner), Some(core)) = (ended.joiner.get(), unsafe { CORE.held() }.as_mut())
+        && let Some(thread) = core.thread(joiner).cloned()
+    {
+        core.notify(&thread);
+    }
+}
+
 /// Takes the vCPU out of this CPU, if there is one, and watches its timer should its thread be blocked.
+#[inline(always)]
 fn unload(core: &mut Core, cpu: &PerCpu) {
     let loaded = cpu.loaded.replace(ptr::null_mut());
     // SAFETY: null, or the vCPU of the thread that runs here, which does not touch it meanwhile.
     let Some(loaded) = (unsafe { loaded.as_mut() }) else { return };
     let vcpu::Put { wake_at, kick, partition } = vcpu::put(loaded, cpu);
-    for thread in kick.iter().filter_map(|vcpu| partition.thread(vcpu)) {
-        core.notify(thread);
+    if !kick.is_empty() {
+        kick.iter().filter_map(|vcpu| partition.thread(vcpu)).for_each(|thread| core.notify(thread));
     }
     // SAFETY: the current thread lives.
     if let Some(thread) = unsafe { cpu.current.get().as_ref() }
@@ -435,7 +440,6 @@ fn switch_to(core: &mut Core, cpu: &PerCpu, next: *const Thread, sp: usize, from
     if let Some(current) = unsafe { cpu.current.get().as_ref() } {
         current.presence.depart();
     }
-    cpu.previous.set(cpu.current.get());
     cpu.current.set(next);
     core.arm(cpu);
     // SAFETY: the policy picked `next`, so it runs nowhere else and its SP is that of its last switch or its start; the
@@ -464,7 +468,7 @@ pub(crate) fn reschedule() {
 }
 
 /// Whoever comes back here and has been given up comes no further.
-#[inline]
+#[inline(always)]
 fn end_if_given_up() {
     // SAFETY: null on the CPU's first stack, or the calling thread.
     if let Some(thread) = unsafe { cpu::this().current.get().as_ref() }
@@ -498,9 +502,9 @@ pub(crate) fn preempt_if_needed() {
     }
 }
 
-/// To the back of the threads of equal priority.
-pub(crate) fn yield_now() {
-    let _masked = Masked::new();
+/// To the back of the threads of equal priority. Interrupts are masked, no kernel lock is held.
+#[inline]
+pub(crate) fn give_way() {
     cpu::this().gives_way.set(true);
     reschedule();
 }

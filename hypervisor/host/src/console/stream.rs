@@ -42,12 +42,15 @@ impl Bell {
     }
 
     /// What has to be done after an exit that produced output ([`vdev::Effects::output`]), if it has not been said before.
-    #[inline]
+    #[inline(always)]
     pub fn answer(&self) -> Option<Urgency> {
         let rung = self.rung.load(Ordering::Acquire);
-        if rung == self.told.load(Ordering::Relaxed) {
-            return None;
-        }
+        if rung == self.told.load(Ordering::Relaxed) { None } else { self.tell(rung) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn tell(&self, rung: u8) -> Option<Urgency> {
         match (self.told.fetch_max(rung, Ordering::Relaxed), rung) {
             (told, rung) if told >= rung => None,
             (_, rung) if rung == Urgency::Now as u8 => Some(Urgency::Now),

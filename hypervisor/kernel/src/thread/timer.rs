@@ -88,6 +88,7 @@ impl Core {
     }
 }
 
+#[inline(always)]
 fn running(cpu: &PerCpu) -> Option<&Thread> {
     // SAFETY: null, or the thread that runs here, which lives.
     unsafe { cpu.current.get().as_ref() }

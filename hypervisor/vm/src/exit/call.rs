@@ -19,8 +19,13 @@ pub(super) fn handle<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, call: Call, cpu: &mut C, 
         // A trapped SMC has not been executed; an HVC has.
         vcpu.context.step(4);
     }
-    if call.immediate() != 0 {
-        return outside_the_convention(vcpu, call);
+    match call.immediate() {
+        0 => {}
+        YIELD if !call.is_smc() => return Next::Yield,
+        _ => {
+            vcpu.answer(smccc::NOT_SUPPORTED);
+            return Next::Resume;
+        }
     }
     #[expect(clippy::cast_possible_truncation, reason = "the identifier is W0")]
     let identifier = vcpu.context.register(0) as u32;
@@ -57,15 +62,4 @@ fn other<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, identifier: u32, cpu: &mut C) {
         },
         smccc::Answer::NotOurs => vcpu.answer(vm.stolen_time.call(vcpu.id, identifier, argument)),
     }
-}
-
-/// A call with an immediate.
-#[cold]
-#[inline(never)]
-fn outside_the_convention(vcpu: &mut Vcpu, call: Call) -> Next {
-    if call.immediate() == YIELD && !call.is_smc() {
-        return Next::Yield;
-    }
-    vcpu.answer(smccc::NOT_SUPPORTED);
-    Next::Resume
 }
