@@ -241,6 +241,12 @@ impl FpState {
         self.q.get_mut(usize::from(index))
     }
 
+    /// V0 to V31, FPSR and FPCR.
+    #[must_use]
+    pub const fn registers(&self) -> (&[u128; 32], u64, u64) {
+        (&self.q, self.fpsr, self.fpcr)
+    }
+
     /// Takes the registers out of the CPU. The FP trap of EL2 is off.
     pub fn save(&mut self) {
         // SAFETY: the pointer is valid for writes of the whole structure, whose layout the assembly knows.

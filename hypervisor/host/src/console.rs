@@ -306,6 +306,16 @@ impl Multiplexer {
         self.bell.ring(Urgency::Now);
     }
 
+    /// As [`Multiplexer::print`], but only if nothing of the host's waits: who has much to say uses this, and lets others have
+    /// their turn. Says whether it was.
+    pub fn offer(&mut self, text: &str) -> bool {
+        let free = self.notices.is_empty();
+        if free {
+            self.print(text);
+        }
+        free
+    }
+
     /// A byte was typed.
     pub fn input(&mut self, byte: u8) -> Action {
         if self.batch {

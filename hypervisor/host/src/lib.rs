@@ -1,7 +1,7 @@
 //! Host services: what the original leaves to the operating system around it.
 //!
 //! Answers for: the boot archive ([`archive`]), the shell and its start-up script ([`shell`]), the console that VMs and host share
-//! ([`console`]), the log ([`log`]), whether VMs are started again ([`restart`]), and the line that reports a VM's end ([`end_line`]). Does not answer for: running
+//! ([`console`]), files in RAM ([`file`]), the log ([`log`]), whether VMs are started again ([`restart`]), and the line that reports a VM's end ([`end_line`]). Does not answer for: running
 //! anything. The kernel's host threads call in here, and do what is returned.
 
 #![no_std]
@@ -25,6 +25,7 @@ extern crate std;
 pub mod archive;
 pub mod console;
 mod end;
+pub mod file;
 pub mod log;
 pub mod restart;
 pub mod shell;

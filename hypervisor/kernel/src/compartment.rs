@@ -21,7 +21,7 @@ use crate::qvm::{self, Qvm};
 use crate::stage2::GuestSpace;
 use crate::sync::{Lock, Rank};
 use crate::thread::{self, Thread};
-use crate::{cpu, startup};
+use crate::{cpu, files, startup};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;
@@ -66,6 +66,8 @@ bitflags::bitflags! {
         const STATUS = 1 << 3;
         /// The devices are to go quiet; the thread ends then.
         const TERMINATE = 1 << 4;
+        /// The guest is to be dumped.
+        const DUMP = 1 << 6;
         /// Another VM has come or gone.
         const NEWS = 1 << 5;
     }
@@ -168,7 +170,7 @@ pub(crate) fn wait() {
     }
 }
 
-fn deadline() -> Ticks {
+pub(crate) fn deadline() -> Ticks {
     let ticks = el2::cpu::counter_frequency().map_or(Ticks(0), |frequency| frequency.microseconds(PATIENCE));
     el2::cpu::counter().saturating_add(ticks)
 }
@@ -356,6 +358,8 @@ impl Compartment {
     /// it, another thread goes on with the next device. Says whether the last thread is gone.
     fn stop_worker(&self, mut worker: Arc<Thread>) -> bool {
         let devices = self.partition().map_or(0, |partition| partition.vm.bus.devices().count() as u32);
+        // A dump may have lowered it: there is no time to wait for others.
+        thread::set_priority(&worker, startup::PRIORITY);
         loop {
             self.request(Requests::TERMINATE);
             let gone = self.wait_until_quiet(&worker);
@@ -430,6 +434,7 @@ impl Compartment {
     /// # Safety
     /// All of its threads are gone, and nobody else looks at what it has.
     pub(crate) unsafe fn take_down(&self) {
+        files::abandon(self.id);
         let Memory { space, ram } = core::mem::take(&mut *self.memory.lock());
         drop(space);
         if let Some(ram) = ram {

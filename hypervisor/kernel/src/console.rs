@@ -179,7 +179,8 @@ fn step() -> Option<Progress> {
     })
 }
 
-fn pause() -> Ticks {
+/// In a little while.
+pub(crate) fn pause() -> Ticks {
     let ticks = el2::cpu::counter_frequency().map_or(Ticks(0), |frequency| frequency.microseconds(PAUSE));
     el2::cpu::counter().saturating_add(ticks)
 }

@@ -19,7 +19,7 @@ const MAX_BANKS: usize = 16;
 /// VMs whose memory can be accounted for at once.
 pub(crate) const MAX_VMS: usize = 128;
 
-/// Pages kept back for the hypervisor itself: no VM gets the last of them.
+/// Pages kept back for the hypervisor itself: no VM and no file gets the last of them.
 const RESERVE: usize = 512;
 
 /// Who has a piece of RAM.
@@ -29,15 +29,19 @@ pub(crate) enum Owner {
     Kernel,
     /// A VM: its RAM and its tables.
     Vm(VmId),
+    /// Files in RAM.
+    Files,
 }
 
 static OWNED_BY_KERNEL: AtomicUsize = AtomicUsize::new(0);
+static OWNED_BY_FILES: AtomicUsize = AtomicUsize::new(0);
 static OWNED_BY_VM: [AtomicUsize; MAX_VMS] = [const { AtomicUsize::new(0) }; MAX_VMS];
 
 impl Owner {
     fn account(self) -> Option<&'static AtomicUsize> {
         match self {
             Self::Kernel => Some(&OWNED_BY_KERNEL),
+            Self::Files => Some(&OWNED_BY_FILES),
             Self::Vm(id) => OWNED_BY_VM.get(id.index()),
         }
     }
@@ -190,8 +194,8 @@ fn place_bitmap(bank: Range<Pa>, bytes: u64, reserved: &[Range<Pa>]) -> Option<R
     }
 }
 
-/// `pages` contiguous pages at a multiple of `alignment` pages (a power of two). `None` if there are none, or if a VM asks
-/// for what the hypervisor needs itself. The contents are arbitrary.
+/// `pages` contiguous pages at a multiple of `alignment` pages (a power of two). `None` if there are none, or if a VM or a
+/// file wants what the hypervisor needs itself. The contents are arbitrary.
 pub(crate) fn allocate(pages: usize, alignment: usize, owner: Owner) -> Option<Frames> {
     let mut allocator = ALLOCATOR.lock();
     let reserve = if owner == Owner::Kernel { 0 } else { RESERVE };

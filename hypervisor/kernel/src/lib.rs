@@ -13,6 +13,8 @@ mod board;
 mod compartment;
 mod console;
 mod cpu;
+mod dump;
+mod files;
 mod frames;
 mod groups;
 mod guest_memory;

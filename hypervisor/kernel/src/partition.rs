@@ -12,7 +12,7 @@ use crate::stage2::GuestSpace;
 use crate::startup::{self, HostDevices};
 use crate::sync::{Masked, masked};
 use crate::thread::Thread;
-use crate::{console, qvm, thread, vcpu};
+use crate::{console, dump, qvm, thread, vcpu};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -27,12 +27,19 @@ use types::{AccessSize, Ipa, PAGE_SIZE, Range, Ticks, VcpuId, VcpuSet};
 use vdev::{Cause, DeviceId, Effects, GuestMemory, MemoryFault, Wake};
 use vm::Vm;
 use vm::assemble::Assembled;
+use vm::dump::Registers;
 use vm::lifecycle::{EndRecord, State};
 
 /// The VM ends: its vCPUs leave their guests for good.
 const STOPPING: u8 = 1 << 0;
 /// The VM is paused: its vCPUs stay out of their guests.
 const PAUSED: u8 = 1 << 1;
+
+/// The VM is being dumped: its vCPUs stay out of their guests, and show their registers.
+const DUMPING: u8 = 1 << 2;
+
+/// Some vCPUs, each with its registers.
+pub(crate) type Shown = Vec<(VcpuId, Box<Registers>)>;
 
 /// What the vCPUs of a VM share.
 pub(crate) struct Partition {
@@ -44,8 +51,10 @@ pub(crate) struct Partition {
     ram: &'static GuestRam,
     terminal: ManuallyDrop<Arc<Terminal>>,
     watches: ManuallyDrop<Vec<(DeviceId, String)>>,
-    /// [`STOPPING`], [`PAUSED`]: why vCPUs do not enter their guests.
+    /// [`STOPPING`], [`PAUSED`], [`DUMPING`]: why vCPUs do not enter their guests.
     hold: AtomicU8,
+    /// What vCPUs have shown for a dump.
+    registers: ManuallyDrop<types::Lock<Shown>>,
     threads: Once<Vec<Arc<Thread>>>,
     /// The host's thread that looks after the VM.
     keeper: Option<Arc<Thread>>,
@@ -138,6 +147,35 @@ impl Partition {
         };
         self.notify(VcpuSet::first(self.vm.gic.vcpus()));
         (before & PAUSED != 0) == pause
+    }
+
+    /// Keeps the vCPUs out of their guests for a dump, whether the VM is paused or not, or lets them go on.
+    pub(crate) fn hold_for_dump(&self, hold: bool) {
+        if hold {
+            masked(|| self.registers.lock().clear());
+            self.hold.fetch_or(DUMPING, Ordering::SeqCst);
+        } else {
+            self.hold.fetch_and(!DUMPING, Ordering::SeqCst);
+        }
+        self.notify(VcpuSet::first(self.vm.gic.vcpus()));
+    }
+
+    /// A vCPU that stays out of its guest shows its registers, if somebody wants to see them.
+    pub(crate) fn show_registers(&self, id: VcpuId, registers: impl FnOnce() -> Registers) {
+        if self.hold.load(Ordering::SeqCst) & DUMPING != 0 {
+            let registers = Box::new(registers());
+            masked(|| {
+                let mut shown = self.registers.lock();
+                if shown.iter().all(|(other, _)| *other != id) {
+                    shown.push((id, registers));
+                }
+            });
+        }
+    }
+
+    /// Looks at what vCPUs have shown.
+    pub(crate) fn shown<R>(&self, look: impl FnOnce(&mut Shown) -> R) -> R {
+        masked(|| look(&mut self.registers.lock()))
     }
 
     /// Does something with the VM's devices in this host thread of the VM, and then what that asked for.
@@ -264,6 +302,7 @@ fn build(compartment: &'static Compartment) -> Result<Partition, Failure> {
         terminal: ManuallyDrop::new(backends.terminal),
         watches: ManuallyDrop::new(backends.watches),
         hold: AtomicU8::new(0),
+        registers: ManuallyDrop::new(types::Lock::new(Vec::new())),
         threads: Once::new(),
         keeper: qvm.keeper(),
     })
@@ -327,7 +366,11 @@ fn serve(compartment: &'static Compartment) {
             compartment.record(EndRecord::new(Cause::Terminated, None, None, format_args!("")));
         }
         if requests.contains(Requests::STATUS) {
-            report_status(compartment, partition);
+            let origin = partition.vm.origin();
+            status(compartment, partition, |line| log::info!(target: origin, "{line}"));
+        }
+        if requests.contains(Requests::DUMP) {
+            dump::take(compartment, partition);
         }
         if requests.is_empty() {
             thread::sleep_until(Ticks::NEVER);
@@ -335,11 +378,10 @@ fn serve(compartment: &'static Compartment) {
     }
 }
 
-/// The status of the VM and of every device, in the log.
-fn report_status(compartment: &Compartment, partition: &Partition) {
+/// The status of the VM and of every device, line by line.
+pub(crate) fn status(compartment: &Compartment, partition: &Partition, mut info: impl FnMut(fmt::Arguments<'_>)) {
     let vm = &*partition.vm;
     let (used, size) = compartment.heap_statistics();
-    let info = |text: fmt::Arguments<'_>| log::info!(target: vm.origin(), "{text}");
     info(format_args!("{}; heap {} of {} KiB in use", vm.lifecycle.state(), used >> 10, size >> 10));
     for number in 0..vm.gic.vcpus() {
         let id = VcpuId(number as u16);

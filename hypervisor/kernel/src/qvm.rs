@@ -59,7 +59,14 @@ pub(crate) struct Qvm {
     stream: Lock<&'static Stream>,
     life: Lock<Option<Arc<Compartment>>>,
     keeper: Once<Arc<Thread>>,
+    /// Where the next dump goes, if somebody has said so.
+    dump_file: Lock<Option<String>>,
+    /// How much of a dump is done, in per cent; [`NO_DUMP`] if none has been asked for.
+    dumped: AtomicU32,
 }
+
+/// See [`Qvm::dumped`].
+const NO_DUMP: u32 = u32::MAX;
 
 static QVMS: Lock<Vec<Arc<Qvm>>> = Lock::new(Rank::Qvms, Vec::new());
 
@@ -127,6 +134,8 @@ pub(crate) fn start(configuration: Configuration, sources: Sources) -> Option<(A
         stream: Lock::new(Rank::Compartment, stream),
         life: Lock::new(Rank::Life, None),
         keeper: Once::new(),
+        dump_file: Lock::new(Rank::Compartment, None),
+        dumped: AtomicU32::new(NO_DUMP),
     });
     QVMS.lock().push(Arc::clone(&qvm));
     tell_watchers();
@@ -268,6 +277,7 @@ impl Qvm {
         let end = compartment.end();
         // From here on nobody finds it any more; whoever had found it has let go of it with the lock.
         *self.life.lock() = None;
+        self.end_dump();
         if all_gone {
             // SAFETY: its threads are gone, and nobody else looks at it but under the lock above.
             unsafe { compartment.take_down() };
@@ -328,7 +338,10 @@ impl Qvm {
             compartment.request(Requests::STATUS);
         }
         if wanted.contains(Wanted::USR2) {
-            log::warn!("{}: no dump: its configuration has no `dump`", self.name);
+            match self.configuration.dump {
+                Some(_) => self.begin_dump(compartment, None),
+                None => log::warn!(target: &self.origin(), "no dump: its configuration has no `dump`"),
+            }
         }
         if wanted.contains(Wanted::TERM) {
             let again = self.asked.swap(true, Ordering::SeqCst);
@@ -341,6 +354,39 @@ impl Qvm {
         if wanted.contains(Wanted::QUIT) {
             compartment.record(EndRecord::new(Cause::PowerCut, None, None, format_args!("")));
         }
+    }
+
+    /// Asks for a dump, to this file or where its configuration says.
+    fn begin_dump(&self, compartment: &Compartment, file: Option<String>) {
+        *self.dump_file.lock() = file;
+        self.dumped.store(0, Ordering::SeqCst);
+        compartment.request(Requests::DUMP);
+    }
+
+    /// Asks for a dump of its present life, if it lives.
+    pub(crate) fn dump(&self, file: Option<&str>) -> Option<()> {
+        self.look(|compartment| self.begin_dump(compartment, file.map(host::file::harmless)))
+    }
+
+    /// Where the dump goes that has been asked for, unless its configuration says.
+    pub(crate) fn dump_file(&self) -> Option<String> {
+        self.dump_file.lock().clone()
+    }
+
+    /// Notes how much of the dump is done, in per cent.
+    pub(crate) fn set_dumped(&self, percent: u32) {
+        self.dumped.store(percent, Ordering::SeqCst);
+    }
+
+    /// There is no dump, or no more of it.
+    pub(crate) fn end_dump(&self) {
+        self.dumped.store(NO_DUMP, Ordering::SeqCst);
+        shell::notify();
+    }
+
+    /// How much of a dump is done, in per cent. `None`: there is none.
+    pub(crate) fn dumped(&self) -> Option<u32> {
+        Some(self.dumped.load(Ordering::SeqCst)).filter(|percent| *percent != NO_DUMP)
     }
 
     /// Has the thread that looks after it look.

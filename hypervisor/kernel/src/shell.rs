@@ -7,7 +7,7 @@ use crate::qvm::{self, Qvm};
 use crate::report::{self, Snapshot};
 use crate::startup::{self, find_archive, print};
 use crate::thread::{self, Thread};
-use crate::{board, console, groups};
+use crate::{board, console, files, groups};
 use alloc::collections::vec_deque::VecDeque;
 use alloc::format;
 use alloc::string::String;
@@ -26,6 +26,10 @@ const PATIENCE: u64 = 10_000_000;
 
 /// Bytes that may be typed while a command is carried out.
 const AHEAD: usize = 1024;
+
+/// How often `dump` shows how far it is, in microseconds, and for how many looks it waits for it to go on.
+const DUMP_LOOK: u64 = 250_000;
+const DUMP_LOOKS: u32 = 80;
 
 /// Ctrl-C.
 const INTERRUPT: u8 = 0x03;
@@ -180,7 +184,18 @@ impl Shell {
             Command::Slay(signal, ref names) => names.iter().for_each(|name| slay(name, signal, out)),
             Command::Wait(ref names) => self.wait(names, out),
             Command::Status(name) => slay(name, Signal::Usr1, out),
-            Command::Dump { name, .. } => slay(name, Signal::Usr2, out),
+            Command::Dump { name, to } => self.dump(name, to, out),
+            Command::Files => list_files(out),
+            Command::Send(name) => {
+                if !files::send(name, || !self.is_interrupted()) {
+                    no_file(name, out);
+                }
+            }
+            Command::Remove(name) => {
+                if !files::remove(name) {
+                    no_file(name, out);
+                }
+            }
             Command::Pause(name) => pause(name, true, out),
             Command::Resume(name) => pause(name, false, out),
             Command::Console(name) => {
@@ -328,6 +343,36 @@ impl Shell {
         }
     }
 
+    /// Dumps a VM and waits for it, as long as it goes on; who can type sees how far it is.
+    fn dump(&mut self, name: &str, to: Option<&str>, out: Output<'_>) {
+        with_vms(name, out, |qvm, out| {
+            if qvm.dump(to).is_none() {
+                let _ = writeln!(out, "shell: `{name}` does not run yet");
+            }
+        });
+        for vm in qvm::named(name) {
+            let mut patience = DUMP_LOOKS;
+            while let Some(percent) = vm.dumped() {
+                if self.is_interrupted() || patience == 0 {
+                    let _ = writeln!(out, "shell: not waiting for the dump of `{name}`");
+                    break;
+                }
+                self.sleep(DUMP_LOOK, || vm.dumped().is_none());
+                if vm.dumped().is_none_or(|now| now == percent) {
+                    patience -= 1;
+                    continue;
+                }
+                patience = DUMP_LOOKS;
+                if self.keyboard.is_some() {
+                    let _ = write!(out, "\rdump of `{name}`: {percent} %");
+                }
+            }
+            if self.keyboard.is_some() {
+                let _ = writeln!(out);
+            }
+        }
+    }
+
     fn wait(&mut self, names: &[&str], out: Output<'_>) {
         if names.is_empty() {
             return self.wait_until(|| qvm::all().is_empty());
@@ -398,6 +443,18 @@ fn show_log(vm: Option<&str>, out: Output<'_>) {
     while console::log().kept_line(vm, &mut place, &mut line) {
         let _ = writeln!(out, "{}", String::from_utf8_lossy(&line));
         line.clear();
+    }
+}
+
+fn no_file(name: &str, out: Output<'_>) {
+    let _ = writeln!(out, "shell: there is no file `{name}`");
+}
+
+/// Name, size and size as it is kept of every file in RAM, in KiB.
+fn list_files(out: Output<'_>) {
+    let _ = writeln!(out, "       KiB     PACKED NAME");
+    for (name, about) in files::list() {
+        let _ = writeln!(out, "{:10} {:10} {name}", about.size.div_ceil(1024), about.packed.div_ceil(1024));
     }
 }
 

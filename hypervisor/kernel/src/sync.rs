@@ -48,6 +48,8 @@ pub(crate) enum Rank {
     Vmids,
     /// The names of clusters and adaptive partitions.
     Groups,
+    /// The files in RAM.
+    Files,
     /// Threads, ready queues, timeouts.
     Scheduler,
     /// Any lock of a portable crate.

@@ -27,7 +27,7 @@ use core::cell::{Cell, UnsafeCell};
 use core::ptr;
 use core::sync::atomic::{AtomicBool, Ordering};
 use host::console::VmNumber;
-use sched::{Parameters, Presence, Scheduler, ThreadId};
+use sched::{Parameters, Presence, Priority, Scheduler, ThreadId};
 use timer::Timeouts;
 use types::Ticks;
 
@@ -298,6 +298,18 @@ pub(crate) fn give_up(thread: &Thread) {
         (Some(cpu), _) => interrupt::request_reschedule(cpu),
         (None, Some(id)) => core.wake(id, el2::cpu::counter()),
         (None, None) => {}
+    });
+}
+
+/// Gives a thread another priority.
+pub(crate) fn set_priority(thread: &Thread, priority: u8) {
+    let _masked = Masked::new();
+    with_core(|core| {
+        if let (Some(id), Some(priority)) = (thread.id.get(), Priority::new(priority))
+            && let Some(cpu) = core.policy.set_priority(id, priority)
+        {
+            interrupt::request_reschedule(cpu);
+        }
     });
 }
 

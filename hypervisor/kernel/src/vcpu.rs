@@ -16,6 +16,7 @@ use el2::{guest, interface};
 use types::{DebugState, IntId, Ipa, Mpidr, PAGE_SIZE, RawExit, RawExitKind, Ticks, VcpuId, VcpuSet};
 use vdev::Effects;
 use vgic::{ListRegisters, Saved};
+use vm::dump::{Registers, SystemRegisters};
 use vm::smccc::Workaround;
 use vm::{Cpu, El1Register, Next, Operands, Vcpu};
 
@@ -300,6 +301,37 @@ impl LoadedVcpu {
         self.controls.load();
     }
 
+    /// For a dump. The vCPU is not in a CPU.
+    fn registers(&self, vcpu: &Vcpu) -> Registers {
+        let (el1, (vectors, fpsr, fpcr)) = (&self.el1, self.fp.registers());
+        Registers {
+            general: vcpu.context.clone(),
+            system: SystemRegisters {
+                sctlr_el1: el1.sctlr,
+                cpacr_el1: el1.cpacr,
+                ttbr0_el1: el1.ttbr0,
+                ttbr1_el1: el1.ttbr1,
+                tcr_el1: el1.tcr,
+                spsr_el1: el1.spsr,
+                elr_el1: el1.elr,
+                sp_el0: el1.sp_el0,
+                sp_el1: el1.sp_el1,
+                esr_el1: el1.esr,
+                far_el1: el1.far,
+                par_el1: el1.par,
+                mair_el1: el1.mair,
+                vbar_el1: el1.vbar,
+                contextidr_el1: el1.contextidr,
+                tpidr_el1: el1.tpidr_el1,
+                tpidr_el0: el1.tpidr_el0,
+                tpidrro_el0: el1.tpidrro_el0,
+            },
+            vectors: *vectors,
+            fpsr,
+            fpcr,
+        }
+    }
+
     fn use_fp(&mut self) {
         el2::state::trap_fp(false);
         self.fp.load();
@@ -394,7 +426,7 @@ pub(crate) fn run(partition: &'static Partition, mut vcpu: Vcpu) {
         loaded.load();
         loaded.reset();
         vcpu.reset(&partition.vm, entry, argument);
-        if !partition.is_held() || stay_out(partition, &mut loaded).is_continue() {
+        if !partition.is_held() || stay_out(partition, &vcpu, &mut loaded).is_continue() {
             run_until_off(partition, &mut vcpu, &mut loaded);
         }
         unload(&mut loaded);
@@ -492,16 +524,16 @@ fn run_until_off(partition: &'static Partition, vcpu: &mut Vcpu, loaded: &mut Lo
         }
         thread::preempt_if_needed();
         // Last: while others ran, another vCPU may have ended the VM, and nothing would bring this one back from its guest.
-        if partition.is_held() && stay_out(partition, loaded).is_break() {
+        if partition.is_held() && stay_out(partition, vcpu, loaded).is_break() {
             return;
         }
     }
 }
 
-/// The VM is paused, or ends: waits until it goes on, if it does.
+/// The VM is paused or dumped, or ends: waits until it goes on, if it does.
 #[cold]
 #[inline(never)]
-fn stay_out(partition: &Partition, loaded: &mut LoadedVcpu) -> ControlFlow<()> {
+fn stay_out(partition: &Partition, vcpu: &Vcpu, loaded: &mut LoadedVcpu) -> ControlFlow<()> {
     loop {
         if partition.is_stopping() {
             return ControlFlow::Break(());
@@ -511,6 +543,7 @@ fn stay_out(partition: &Partition, loaded: &mut LoadedVcpu) -> ControlFlow<()> {
         }
         // Out of the CPU: what the guest's timer says meanwhile is for later.
         unload_paused(loaded);
+        partition.show_registers(vcpu.id, || loaded.registers(vcpu));
         thread::sleep_until(Ticks::NEVER);
     }
 }
@@ -577,7 +610,8 @@ fn wait_for_interrupt(partition: &Partition, vcpu: &mut Vcpu, loaded: &mut Loade
     let vm = &partition.vm;
     loop {
         thread::take_notification(thread::current());
-        if partition.is_stopping() {
+        // One that is to stay out does so elsewhere: a guest may be woken for no reason (DDI 0487, "Wait for Interrupt").
+        if partition.is_held() {
             return;
         }
         // Loaded anew if another vCPU ran meanwhile: then the timer, if it is due, raises its interrupt by itself.

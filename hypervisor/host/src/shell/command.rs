@@ -30,6 +30,12 @@ pub enum Command<'a> {
         /// Where to; `None` is where its configuration says.
         to: Option<&'a str>,
     },
+    /// List the files in RAM.
+    Files,
+    /// Send a file in RAM over the console.
+    Send(&'a str),
+    /// Take a file in RAM away.
+    Remove(&'a str),
     /// Report the state of a VM and of its devices here.
     Status(&'a str),
     /// This VM is to be in the foreground.
@@ -185,6 +191,12 @@ pub(super) const COMMANDS: &[Row] = &[
         }
         _ => call.usage(1),
     }),
+    row("files", "", "the files in RAM", |call| match call.words {
+        [] => Ok(Command::Files),
+        _ => call.usage(0),
+    }),
+    row("send", "FILE", "send a file in RAM over the console", |call| call.name().map(Command::Send)),
+    row("rm", "FILE", "take a file in RAM away", |call| call.name().map(Command::Remove)),
     row("status", "NAME", "report on a VM and its devices", |call| call.name().map(Command::Status)),
     row("console", "NAME", "the VM that is in the foreground", |call| call.name().map(Command::Console)),
     row("pause", "NAME", "stop a VM for now", |call| call.name().map(Command::Pause)),
@@ -424,6 +436,9 @@ mod tests {
             ("slog2info", Command::Slog2info(None)),
             ("slog2info a", Command::Slog2info(Some("a"))),
             ("dump a", Command::Dump { name: "a", to: None }),
+            ("files", Command::Files),
+            ("send a.gcore", Command::Send("a.gcore")),
+            ("rm dumps/a.gcore", Command::Remove("dumps/a.gcore")),
             ("dump a vblk0", Command::Dump { name: "a", to: Some("vblk0") }),
             ("status a", Command::Status("a")),
             ("console a", Command::Console("a")),
