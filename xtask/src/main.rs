@@ -15,6 +15,7 @@ mod bench;
 mod check;
 mod child;
 mod configuration;
+mod coredump;
 mod cpio;
 mod failure;
 mod gdb;
@@ -22,6 +23,7 @@ mod image;
 mod layers;
 mod lexical;
 mod qemu;
+mod receive;
 mod setup;
 mod soak;
 mod symbols;
@@ -45,6 +47,10 @@ enum Task {
     Check(check::Arguments),
     /// Check which crate uses which, and where `unsafe` may be said
     Layers,
+    /// Say what is in a dump of a guest, and make it and its symbols ready for gdb
+    Core(coredump::Arguments),
+    /// Take the files out of a recording of the console that were sent by `send`
+    Receive(receive::Arguments),
     /// Run every test there is, or those with FILTER in their name
     Test(test::Arguments),
     /// Start, kill and restart VMs for hours, and count what is lost
@@ -61,6 +67,8 @@ fn main() -> ExitCode {
         Task::Gdb(arguments) => gdb::run(&arguments),
         Task::Check(arguments) => check::run(&arguments),
         Task::Layers => layers::run(),
+        Task::Core(arguments) => coredump::run(&arguments),
+        Task::Receive(arguments) => receive::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Soak(arguments) => soak::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),

@@ -13,6 +13,7 @@ use clap::{Args, ValueEnum};
 use crate::archive::{ArchiveFile, Layout};
 use crate::artifacts::{self, Profile};
 use crate::configuration::Configuration;
+use crate::receive::Receiver;
 use crate::workspace::root;
 use crate::{failure, lexical, setup};
 
@@ -82,6 +83,9 @@ pub(crate) struct Arguments {
     /// Take this initial file system in place of the Linux guest's
     #[arg(long, value_name = "PATH")]
     initrd: Option<PathBuf>,
+    /// Where files go that the shell sends (`send FILE`) [default: target/dumps]
+    #[arg(long, value_name = "FOLDER")]
+    dumps: Option<PathBuf>,
     /// Passed to QEMU as they are
     #[arg(last = true, value_name = "QEMU-ARGUMENTS")]
     qemu_arguments: Vec<String>,
@@ -106,14 +110,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     match mode {
         Mode::Batch | Mode::Debugged => {
             let names: Vec<&str> = configurations.iter().map(|configuration| configuration.name.as_str()).collect();
-            let outcome = batch::run(command, limit, &mut std::io::stdout())?;
+            let mut receiver = Receiver::new(arguments.dumps.as_deref(), std::io::stdout());
+            let outcome = batch::run(command, limit, &mut receiver)?;
+            receiver.finish();
             Ok(outcome.explain(&names, &board.elf))
         }
         Mode::Interactive => {
             if arguments.gdb {
                 eprintln!("QEMU waits for a debugger: `cargo xtask gdb` in another terminal.");
             }
-            interactive::run(command, limit, &board.elf)
+            interactive::run(command, limit, &board.elf, arguments.dumps.as_deref())
         }
     }
 }

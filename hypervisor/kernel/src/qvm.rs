@@ -339,6 +339,7 @@ impl Qvm {
         }
         if wanted.contains(Wanted::USR2) {
             match self.configuration.dump {
+                Some(_) if self.dumped().is_some() => {}
                 Some(_) => self.begin_dump(compartment, None),
                 None => log::warn!(target: &self.origin(), "no dump: its configuration has no `dump`"),
             }
@@ -363,9 +364,14 @@ impl Qvm {
         compartment.request(Requests::DUMP);
     }
 
-    /// Asks for a dump of its present life, if it lives.
-    pub(crate) fn dump(&self, file: Option<&str>) -> Option<()> {
-        self.look(|compartment| self.begin_dump(compartment, file.map(host::file::harmless)))
+    /// Asks for a dump of its present life. Says whether there is one; a dump that goes on is enough.
+    pub(crate) fn dump(&self, file: Option<&str>) -> bool {
+        let begin = |compartment: &Compartment| {
+            if self.dumped().is_none() {
+                self.begin_dump(compartment, file.map(host::file::harmless));
+            }
+        };
+        self.look(begin).is_some()
     }
 
     /// Where the dump goes that has been asked for, unless its configuration says.

@@ -346,7 +346,7 @@ impl Shell {
     /// Dumps a VM and waits for it, as long as it goes on; who can type sees how far it is.
     fn dump(&mut self, name: &str, to: Option<&str>, out: Output<'_>) {
         with_vms(name, out, |qvm, out| {
-            if qvm.dump(to).is_none() {
+            if !qvm.dump(to) {
                 let _ = writeln!(out, "shell: `{name}` does not run yet");
             }
         });

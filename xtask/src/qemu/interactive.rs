@@ -1,6 +1,6 @@
 //! A run for a person: the terminal is the machine's console.
 //!
-//! Answers for: passing bytes both ways untouched, and for the state of the terminal afterwards. An epitaph gets its names
+//! Answers for: passing bytes both ways untouched, but for files that are sent (`receive`), and for the state of the terminal afterwards. An epitaph gets its names
 //! here too.
 
 use std::io::{IsTerminal, Write};
@@ -13,19 +13,20 @@ use anyhow::Result;
 use super::batch::epitaph_with_names;
 use crate::child::{Guarded, Input, Output};
 use crate::failure;
+use crate::receive::Receiver;
 use crate::symbols::Epitaph;
 
 const HINT: &str = "Ctrl-] h lists the keys of the console, Ctrl-] q q powers the machine off.";
 
 /// Runs QEMU on the user's terminal.
-pub(crate) fn run(command: Command, limit: Option<Duration>, elf: &Path) -> Result<u8> {
+pub(crate) fn run(command: Command, limit: Option<Duration>, elf: &Path, dumps: Option<&Path>) -> Result<u8> {
     let _terminal = Terminal::save();
     eprintln!("{HINT}");
     let mut child = Guarded::start(command, Input::Terminal)?;
     let deadline = limit.map(|limit| Instant::now() + limit);
     let mut epitaph = Epitaph::default();
     let mut line = Vec::new();
-    let mut stdout = std::io::stdout();
+    let mut stdout = Receiver::new(dumps, std::io::stdout());
     let late = loop {
         match child.read(deadline) {
             Output::Bytes(bytes) => {
@@ -46,6 +47,7 @@ pub(crate) fn run(command: Command, limit: Option<Duration>, elf: &Path) -> Resu
             Output::End => break false,
         }
     };
+    stdout.finish();
     let status = child.finish(if late { Duration::ZERO } else { Duration::from_secs(5) })?;
     if epitaph.seen() {
         eprint!("{}", epitaph_with_names(&epitaph, elf));

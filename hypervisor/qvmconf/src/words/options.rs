@@ -27,6 +27,7 @@ const fn row(
 const NONE: &[Parameter] = &[];
 const NAME: &[Parameter] = &[parameter("NAME", Shape::Text)];
 const RESTART: &[Parameter] = &[parameter("never|on-failure|always[,COUNT/SECONDS[,stay|reset]]", Shape::Text)];
+const FOLDER: &[Parameter] = &[parameter("FOLDER", Shape::Text)];
 const TEXT: &[Parameter] = &[parameter("TEXT", Shape::Text)];
 const REGION: &[Parameter] = &[parameter("[START,]LENGTH", Shape::Region)];
 const FILE: &[Parameter] = &[parameter("[ADDRESS,]FILE", Shape::File)];
@@ -83,7 +84,7 @@ pub static ROWS: &[Row] = &[
     row(Keyword::Set,         "set",         VARIABLE, Guest, Neither, LastWinsEach, Supported, "Sets a variable; see below."),
     row(Keyword::Unsupported, "unsupported", POLICY,   Guest, Neither, LastWinsEach, Supported, "What to do with what cannot be emulated: `instruction` and `register` `fail`, `reference` is `ignore`d unless this says otherwise."),
     row(Keyword::Logger,      "logger",      LOG,      Guest, Neither, Accumulates, Supported, "Which messages go where; without any, `fatal,internal,error,warn,info` go to `stderr`."),
-    row(Keyword::Dump,        "dump",        TEXT,     Guest, Neither, LastWins, NotYet, "Where a dump of the guest goes."),
+    row(Keyword::Dump,        "dump",        FOLDER,   Guest, Neither, LastWins, Supported, "SIGUSR2 dumps the guest, to a file in RAM of this folder; see dump.md."),
     row(Keyword::Dryrun,      "dryrun",      NONE,     Guest, Neither, LastWins, Supported, "Builds and checks everything and runs nothing."),
     row(Keyword::OnExit,      "on-exit",     RESTART,  Guest, Neither, LastWins, Supported, "Whether it is started again when it has ended. Not of the original; see below."),
     row(Keyword::Debug,       "debug",       NONE,     Guest, Neither, LastWins, NotYet, "Seen in configurations of the original; meaning not published."),
