@@ -23,8 +23,10 @@ impl Symbols {
     /// The file.
     pub(super) fn to_elf(&self) -> Result<Vec<u8>> {
         let first = self.address("_text").or_else(|| self.address("_stext")).context("no symbol `_text`")?;
-        let code_end = self.address("_etext").context("no symbol `_etext`")?;
-        let last = self.address("_end").or_else(|| self.0.last().map(|symbol| symbol.address)).unwrap_or(code_end);
+        // A kernel without KALLSYMS_ALL knows functions only, and not where they end.
+        let behind = self.0.last().map_or(first, |symbol| symbol.address | 0xfff) + 1;
+        let code_end = self.address("_etext").unwrap_or(behind);
+        let last = self.address("_end").unwrap_or(behind);
         let (mut names, mut table) = (vec![0], vec![0; SYMBOL as usize]);
         let mut globals = Vec::new();
         let mut local = 1;

@@ -57,7 +57,7 @@ impl Half {
         };
         let bits = 64 - size as u32;
         // TnSZ from 12 to 48, as far as the architecture goes with all its extensions.
-        if !(16..=52).contains(&bits) {
+        if !(16..=52).contains(&bits) || bits <= page {
             return None;
         }
         let long = page < 16 && tcr & TCR_DS != 0;
