@@ -14,7 +14,9 @@ use anyhow::{Context, Result};
 use crate::workspace::{describe, find_program};
 
 /// How many bytes are read from a child at a time.
-const CHUNK: usize = 4096;
+const CHUNK: usize = 1 << 16;
+/// How long more is waited for: QEMU writes byte by byte, and a reader that wakes for each slows it down several times.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Where a child's standard input comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +83,7 @@ impl Guarded {
                 if sender.send(chunk.get(..count).unwrap_or_default().to_vec()).is_err() {
                     break;
                 }
+                std::thread::sleep(PAUSE);
             }
         });
         Ok(Guarded { child, input, output })

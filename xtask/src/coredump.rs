@@ -288,7 +288,9 @@ impl Core {
             && let (Some(next), Some(address)) = (self.long(pointer), self.long(pointer.wrapping_add(8)))
             && address != 0
         {
-            frames.push(address);
+            // A return address may be signed (FEAT_PAuth): bit 55 says which half it is in.
+            let bits = 64 - (vcpu.system("tcr_el1") >> 16 & 0x3f).clamp(12, 48);
+            frames.push(if address >> 55 & 1 == 1 { address | u64::MAX << bits } else { address & !(u64::MAX << 48) });
             if next <= pointer {
                 break;
             }

@@ -18,6 +18,7 @@ use crate::qemu::machine::PACKAGE;
 use crate::setup;
 use crate::workspace::target;
 
+mod dump;
 mod guests;
 mod host;
 mod interface;
@@ -105,6 +106,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(guests::tests());
     tests.extend(interface::tests());
     tests.extend(lifecycle::tests());
+    tests.extend(dump::tests());
     tests.extend(ordeals::tests());
     tests.extend(scheduling::tests());
     tests.extend(linux::tests());

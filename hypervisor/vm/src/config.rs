@@ -203,7 +203,7 @@ pub fn build(
     let messages = reader.messages();
     let on_exit = reader.on_exit();
     let dryrun = reader.last(Keyword::Dryrun).is_some();
-    let dump = reader.last(Keyword::Dump).map(Statement::value).and_then(text);
+    let dump = reader.dump();
     reader.diagnostics.sort();
     if reader.diagnostics.has_errors() {
         return Err(reader.diagnostics);
@@ -352,6 +352,17 @@ impl<'a> Reader<'a> {
             self.error(statement.value_span(), message, hint);
             OnExit::default()
         })
+    }
+
+    /// QNX: `|COMMAND` there is a program that gets the dump.
+    fn dump(&mut self) -> Option<String> {
+        let statement = self.last(Keyword::Dump)?;
+        let folder = text(statement.value())?;
+        if folder.starts_with('|') {
+            let hint = "name a folder for files in RAM, as in `dump dumps`; they are packed anyway";
+            self.error(statement.value_span(), "there are no commands here", hint);
+        }
+        Some(folder)
     }
 
     /// QNX: `stdout` and `stderr` are one here, the console. Any destination but `none` replaces the default; `none` takes

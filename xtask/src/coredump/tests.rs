@@ -105,7 +105,9 @@ fn pages_and_blocks_are_found_and_what_follows_one_another_is_one_piece() {
 #[test]
 fn every_granule_has_its_own_form() {
     // Bits of address, TG0, page; the descriptor of a table, and of a page behind as many tables as it takes.
-    for (bits, granule, page) in [(48, 0, 12), (39, 0, 12), (47, 2, 14), (36, 2, 14), (48, 1, 16), (42, 1, 16), (52, 1, 16)] {
+    for (bits, granule, page) in
+        [(48, 0, 12), (39, 0, 12), (47, 2, 14), (36, 2, 14), (48, 1, 16), (42, 1, 16), (52, 1, 16)]
+    {
         let mut guest = Guest::new(1 << 20);
         guest.registers.system.tcr_el1 = 64 - bits | granule << 14 | 1 << 23;
         let stride = page - 3;
@@ -319,14 +321,23 @@ fn symbols_come_from_text_as_well_and_are_not_believed_to_be_at_0() {
 #[test]
 fn a_debugger_reads_the_symbols() {
     use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
-    let symbols = [("_text", 'T', 0), ("idle", 't', 0x10), ("_etext", 'T', 0x1000), ("banner", 'D', 0x1010), ("_end", 'B', 0x2000)];
+    let symbols = [
+        ("_text", 'T', 0),
+        ("idle", 't', 0x10),
+        ("_etext", 'T', 0x1000),
+        ("banner", 'D', 0x1010),
+        ("_end", 'B', 0x2000),
+    ];
     let symbols = symbols.map(|(name, kind, offset)| Symbol { address: KERNEL + offset, kind, name: name.into() });
     let elf = Symbols(symbols.to_vec()).to_elf().unwrap();
     let file = object::File::parse(elf.as_slice()).unwrap();
     let text = file.section_by_name(".text").unwrap();
     assert_eq!((text.address(), text.size()), (KERNEL, 0x1000));
     let found = |name: &str| file.symbols().find(|symbol| symbol.name() == Ok(name)).unwrap();
-    assert_eq!((found("idle").address(), found("idle").size(), found("idle").kind()), (KERNEL + 0x10, 0xff0, SymbolKind::Text));
+    assert_eq!(
+        (found("idle").address(), found("idle").size(), found("idle").kind()),
+        (KERNEL + 0x10, 0xff0, SymbolKind::Text)
+    );
     assert!(found("_text").is_global() && !found("idle").is_global());
     assert_eq!((found("banner").address(), found("banner").kind()), (KERNEL + 0x1010, SymbolKind::Data));
 }

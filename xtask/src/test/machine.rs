@@ -71,6 +71,11 @@ impl<'a> Case<'a> {
         Ok(Case { folder, log, board })
     }
 
+    /// Where a file of this test is.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     /// Writes a file for this test; its path.
     pub(super) fn file(&self, name: &str, content: impl AsRef<[u8]>) -> Result<PathBuf> {
         let path = self.folder.join(name);

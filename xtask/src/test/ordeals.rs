@@ -212,9 +212,14 @@ fn kills(case: &Case, times: usize) -> Result<Figures> {
         // Most of what can go wrong is at the beginning.
         let milliseconds = if number % 2 == 0 { random.below(longest) } else { random.below(80) };
         let (seconds, thousandths) = (milliseconds / 1000, milliseconds % 1000);
-        scene.line(format!("qvm @{name}.qvmconf &")).line(format!("sleep {seconds}.{thousandths:03}"));
+        scene.line(format!("qvm @{name}.qvmconf dump kills &")).line(format!("sleep {seconds}.{thousandths:03}"));
+        // Every other life may end while it is dumped.
+        if number % 4 < 2 {
+            scene.line(format!("slay -s USR2 {name}")).line(format!("sleep 0.{:03}", random.below(300)));
+        }
         scene.line(format!("slay -s SIGQUIT {name}")).line(format!("wait {name}"));
-        // One that had ended already is no harm.
+        // One that had ended already is no harm, nor is a dump that was never made.
+        scene.line(format!("rm kills/{name}.gcore"));
     }
     scene.line("sleep 0.2").line("qvm @hello.qvmconf").line("slay -s QUIT witness");
     let machine = Machine { memory: "1G".into(), ..Machine::default() };

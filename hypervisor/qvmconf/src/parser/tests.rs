@@ -81,7 +81,6 @@ fn what_is_not_there_is_named_with_what_was_meant() {
     bad("set exit-on-hlat off", &["did you mean `exit-on-halt`?"]);
     bad("set fdt-dump-file x", &["known, not supported yet"]);
     bad("pass loc mem:0x1000,0x1000,rw intr gic:40", &["`pass`: known, not supported yet"]);
-    bad("dump /tmp", &["`dump`: known, not supported yet"]);
 }
 
 #[test]

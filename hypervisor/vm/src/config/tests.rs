@@ -308,6 +308,8 @@ fn what_becomes_of_a_vm_that_has_ended_is_a_policy() {
     assert_eq!(on_exit, OnExit { when: When::OnFailure, limit: (3, 10), then: Then::Reset });
     bad(&format!("{RAM}on-exit always,3"), &["2:9: error: `3` is no number of times", "as in never, on-failure"]);
     assert!(good(&format!("{RAM}dryrun")).dryrun);
+    assert_eq!(good(&format!("{RAM}dump /dumps")).dump.as_deref(), Some("/dumps"));
+    bad(&format!("{RAM}dump \"|gzip >x\""), &["2:6: error: there are no commands here"]);
 }
 
 #[test]

@@ -1,0 +1,143 @@
+//! Dumps of guests, on their whole way to a debugger.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::Test;
+use super::machine::{Case, Ran};
+use super::scene::Scene;
+use crate::qemu::machine::Machine;
+use crate::workspace::{find_program, output};
+
+/// What the debugger is asked. Of vCPU 0, which sleeps, and of vCPU 1, which is busy; the banner is `linux_banner`.
+const QUESTIONS: &str = "set pagination off
+set print frame-arguments none
+info threads
+thread apply all backtrace 16
+find /1 &_stext, +64000000, 'L','i','n','u','x',' ','v','e','r','s','i','o','n',' ','6'
+x/s $_
+thread 2
+x/1i $pc
+x/1xw 0x80000038
+";
+
+/// The tests of this file.
+pub(super) fn tests() -> Vec<Test> {
+    vec![
+        Test::hypervisor("dump/shell", "dumps, names, files, and what there is no room for", shell),
+        Test::hypervisor("dump/linux", "gdb finds its way in a Linux guest, asleep and busy", linux),
+    ]
+}
+
+/// Fails unless the lines are there in this order.
+fn in_order(ran: &Ran, lines: &[&str]) -> Result<()> {
+    let mut rest = ran.text.lines();
+    for wanted in lines {
+        ensure!(rest.any(|line| line.contains(wanted)), "no line, or not in this place, has `{wanted}`");
+    }
+    Ok(())
+}
+
+/// Takes the files out of what a machine has printed.
+fn received(case: &Case, ran: &Ran) -> Result<PathBuf> {
+    let folder = case.path("dumps");
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    let mut receiver = crate::receive::Receiver::new(Some(&folder), std::io::sink());
+    std::io::Write::write_all(&mut receiver, ran.text.as_bytes())?;
+    ensure!(receiver.finish().1 == 0, "a file was damaged");
+    Ok(folder)
+}
+
+fn shell(case: &Case) -> Result<()> {
+    let mut scene = Scene::new();
+    scene.vm("hello", "hello", "2M", "cpu cpu\ncmdline ticks=1000\ndump dumps")?;
+    scene.vm("mute", "hello", "2M", "cmdline ticks=1000")?;
+    scene.line("qvm @hello.qvmconf &").line("qvm @mute.qvmconf &").line("sleep 0.3");
+    // By signal only where the configuration says so; by hand everywhere; a paused VM stays paused.
+    scene
+        .line("slay -s USR2 hello mute")
+        .line("sleep 1")
+        .line("dump hello")
+        .line("pause mute")
+        .line("dump mute m.gcore");
+    scene.line("resume mute").line("dump mute m.gcore").line("files").line("rm nothing").line("rm m.gcore");
+    scene.line("send dumps/hello.gcore").line("send m.gcore");
+    scene.line("sleep 0.3").line("slay -s QUIT hello mute").line("wait").line("files");
+    let ran = scene.run(case, &Machine::default(), None, 4)?;
+    in_order(
+        &ran,
+        &[
+            "warning: mute: no dump: its configuration has no `dump`",
+            "hello: dumped to `dumps/hello.gcore`: 2052 KiB, packed ",
+            "hello: dumped to `dumps/hello-1.gcore`: 2052 KiB",
+            "mute: dumped to `m.gcore`",
+            "error: mute: no dump: there is a file `m.gcore` already",
+            "dumps/hello.gcore",
+            "dumps/hello-1.gcore",
+            "m.gcore",
+            "shell: there is no file `nothing`",
+            "@file end dumps/hello.gcore",
+            "shell: there is no file `m.gcore`",
+            "qvm: ",
+            " dumps/hello-1.gcore",
+        ],
+    )?;
+    // The guests have gone on: they print a line every 100 ms.
+    let behind = ran.text.rsplit_once("shell: there is no file `m.gcore`").map_or("", |(_, rest)| rest);
+    for name in ["hello| hello: tick", "mute| hello: tick"] {
+        ensure!(behind.contains(name), "`{name}` is missing after the dumps");
+    }
+    let core = received(case, &ran)?.join("hello.gcore");
+    let text = describe(&core)?;
+    for wanted in ["memory: 0x80000000..0x80200000 (2048 KiB)", "vcpu0: on", "vcpu1: ", "status: pl011"] {
+        ensure!(text.contains(wanted), "no `{wanted}` in:\n{text}");
+    }
+    Ok(())
+}
+
+fn linux(case: &Case) -> Result<()> {
+    let mut scene = Scene::new();
+    scene.linux(2, "(while :; do :; done) & sleep 1; echo ready; sleep 1000")?;
+    scene.line("qvm @linux.qvmconf dump / &").line("sleep 20").line("dump linux").line("send linux.gcore");
+    scene.line("slay -s QUIT linux");
+    let machine = Machine { memory: "1G".into(), ..Machine::default() };
+    let ran = scene.run(case, &machine, None, 12)?;
+    ran.expect("linux: dumped to `linux.gcore`: ")?;
+    let core = received(case, &ran)?.join("linux.gcore");
+    let text = describe(&core)?;
+    let idle = text.lines().filter(|line| line.contains(" cpu_do_idle+")).count();
+    ensure!(idle == 1 && text.contains(" start_kernel+"), "one vCPU is to be asleep in a known place:\n{text}");
+    debug(&core)
+}
+
+/// What this tool says of a dump; makes symbols for it.
+fn describe(core: &Path) -> Result<String> {
+    output(Command::new(std::env::current_exe()?).arg("core").arg(core))
+}
+
+/// What gdb says of a dump of Linux.
+fn debug(core: &Path) -> Result<()> {
+    let debugger = find_program("gdb-multiarch").context("no gdb-multiarch; `cargo xtask setup` installs it")?;
+    let questions = core.with_extension("gdb");
+    fs::write(&questions, QUESTIONS)?;
+    let symbols = core.with_extension("symbols.elf");
+    let mut command = Command::new(debugger);
+    command.args(["-batch", "-nx", "-x"]).arg(&questions).arg(&symbols).arg(core);
+    let text = output(&mut command)?;
+    fs::write(core.with_extension("gdb.txt"), &text)?;
+    // The banner and the first bytes of the image's header: at virtual addresses, at a physical one.
+    for wanted in
+        ["in cpu_do_idle ()", "in do_idle ()", "in start_kernel ()", "\"Linux version 6", "0x80000038:\t0x644d5241"]
+    {
+        if !text.contains(wanted) {
+            bail!("gdb does not say `{wanted}`:\n{text}");
+        }
+    }
+    ensure!(text.matches("Thread ").count() >= 2, "gdb does not see two vCPUs:\n{text}");
+    Ok(())
+}
