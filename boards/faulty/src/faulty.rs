@@ -31,7 +31,7 @@ static OPTIONS: &[OptionSpec] = &[
 ];
 
 const WHENS: &[&str] = &["create", "configured", "starting", "write", "button", "status", "terminate"];
-const HOWS: &[&str] = &["panic", "abort", "overflow", "hang", "hypervisor", "terminate"];
+const HOWS: &[&str] = &["panic", "abort", "overflow", "hang", "hypervisor", "terminate", "exhaust"];
 
 struct Faulty {
     when: &'static str,
@@ -71,6 +71,14 @@ fn fail(how: &str) {
         "hang" => loop {
             core::hint::spin_loop();
         },
+        "exhaust" => {
+            // More and more, until the VM's heap has no more.
+            let mut all = Vec::new();
+            loop {
+                all.push(Vec::<u8>::with_capacity(1 << 20));
+                core::hint::black_box(&all);
+            }
+        }
         "hypervisor" => kernel::provoke::failure(),
         _ => {}
     }

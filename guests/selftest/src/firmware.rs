@@ -20,7 +20,10 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "firmware: an unknown function is NOT_SUPPORTED by HVC", run: unknown_by_hvc },
     Test { name: "firmware: an unknown function is NOT_SUPPORTED by SMC", run: unknown_by_smc },
     Test { name: "firmware: HVC and SMC give the same answers", run: same_by_both },
-    Test { name: "firmware: a call with a number other than zero is refused, but for that of yielding", run: wrong_immediate },
+    Test {
+        name: "firmware: a call with a number other than zero is refused, but for that of yielding",
+        run: wrong_immediate,
+    },
     Test { name: "firmware: a 32-bit call looks at 32 bits of its arguments", run: truncated_arguments },
 ];
 

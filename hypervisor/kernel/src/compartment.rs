@@ -84,7 +84,9 @@ pub(crate) struct Memory {
 pub(crate) struct Compartment {
     pub(crate) id: VmId,
     pub(crate) qvm: Arc<Qvm>,
-    heap: VmHeap,
+    pub(crate) heap: VmHeap,
+    /// Its heap could not give what one of its threads wanted.
+    out_of_memory: AtomicBool,
     pub(crate) memory: Lock<Memory>,
     partition: Once<Partition>,
     phase: AtomicU8,
@@ -120,18 +122,15 @@ pub(crate) fn kernel_work<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// The compartment in which this CPU works right now, if it does nothing for the kernel.
-fn here() -> Option<&'static Compartment> {
+/// The compartment in which this CPU works right now, if it does nothing for the kernel: where it allocates, and whose end a
+/// failure is.
+#[inline]
+pub(crate) fn here() -> Option<&'static Compartment> {
     let cpu = cpu::this();
     // SAFETY: null, or the thread that runs here.
     let thread = unsafe { cpu.current.get().as_ref() }?;
     let confined = !cpu.in_interrupt.get() && !cpu.locks.are_kernel() && thread.kernel_work.get() == 0;
     thread.compartment().filter(|_| confined)
-}
-
-/// Where this CPU allocates; `None`: the kernel's heap. Interrupts are masked.
-pub(crate) fn heap() -> Option<&'static VmHeap> {
-    here().map(|compartment| &compartment.heap)
 }
 
 /// Something on this CPU has failed, and `what` says what. If it can be confined to a VM, the VM ends, and this does not
@@ -150,7 +149,11 @@ pub(crate) fn confine(what: fmt::Arguments<'_>) {
     };
     // Locks of the VM's own: nobody but the VM's threads waits for them, and those give up.
     cpu::this().locks.clear();
-    let cause = if compartment.phase() == Phase::Building { Cause::Fatal } else { Cause::Unexpected };
+    let cause = match (compartment.phase(), compartment.out_of_memory.load(Ordering::Relaxed)) {
+        (Phase::Building, _) => Cause::Fatal,
+        (_, true) => Cause::FatalRunning,
+        (_, false) => Cause::Unexpected,
+    };
     let record = match again {
         false => EndRecord::new(cause, None, None, what),
         true => EndRecord::new(cause, None, None, format_args!("failed, and failed to say why")),
@@ -227,6 +230,10 @@ impl Compartment {
         }
     }
 
+    pub(crate) fn note_out_of_memory(&self) {
+        self.out_of_memory.store(true, Ordering::Relaxed);
+    }
+
     /// Its memory, in use and altogether: heap, and RAM with tables, in bytes.
     pub(crate) fn heap_statistics(&self) -> (usize, usize) {
         self.heap.statistics()
@@ -241,6 +248,7 @@ impl Compartment {
             id,
             qvm: Arc::clone(qvm),
             heap: VmHeap::new(id),
+            out_of_memory: AtomicBool::new(false),
             memory: Lock::new(Rank::Compartment, Memory::default()),
             partition: Once::new(),
             phase: AtomicU8::new(Phase::Building as u8),
@@ -411,7 +419,8 @@ impl Compartment {
             (Some(record), _) => record,
             (None, Some(record)) => match busy.and_then(device) {
                 Some(name) => {
-                    let failed = EndRecord::new(Cause::Vdev, None, None, format_args!("vdev `{name}`: {record}"));
+                    let cause = if record.cause == Cause::Unexpected { Cause::Vdev } else { record.cause };
+                    let failed = EndRecord::new(cause, None, None, format_args!("vdev `{name}`: {record}"));
                     // Nobody expects it to have gone quiet.
                     if self.hung.get() == busy.as_ref() {
                         return failed;

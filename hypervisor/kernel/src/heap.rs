@@ -187,8 +187,14 @@ fn owner(address: usize) -> Option<&'static VmHeap> {
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let _masked = Masked::new();
-        match compartment::heap() {
-            Some(heap) => heap.allocate(layout),
+        match compartment::here() {
+            Some(compartment) => {
+                let block = compartment.heap.allocate(layout);
+                if block.is_null() {
+                    compartment.note_out_of_memory();
+                }
+                block
+            }
             None => self.allocate(layout),
         }
     }

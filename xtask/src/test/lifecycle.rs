@@ -11,13 +11,14 @@ use crate::failure;
 use crate::qemu::machine::Machine;
 
 /// Calls in which `vdev faulty` can fail, how it fails, and the code of the VM's end.
-const FAILURES: [(&str, &str, u8, &str); 10] = [
+const FAILURES: [(&str, &str, u8, &str); 11] = [
     ("create", "panic", 64, "the device was told to"),
     ("configured", "panic", 64, "the device was told to"),
     ("starting", "overflow", 64, "stack overflow in EL2"),
     ("write", "panic", 6, "vdev `faulty`: the device was told to"),
     ("write", "abort", 6, "vdev `faulty`: data abort in EL2"),
     ("write", "overflow", 6, "vdev `faulty`: stack overflow in EL2"),
+    ("write", "exhaust", 96, "memory allocation of"),
     ("write", "terminate", 42, "a device ended the VM"),
     ("status", "panic", 6, "vdev `faulty`: the device was told to"),
     ("button", "abort", 6, "vdev `faulty`: data abort in EL2"),
