@@ -314,8 +314,11 @@ fn longs(bytes: &[u8]) -> impl Iterator<Item = u64> {
     bytes.chunks_exact(8).map(|chunk| chunk.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte)))
 }
 
+/// Owner, type, content, and what is behind it.
+type Note<'a> = (&'a [u8], u32, &'a [u8], &'a [u8]);
+
 /// The first note: its owner without the zero, type, content, and what is behind it.
-fn note(bytes: &[u8]) -> Option<(&[u8], u32, &[u8], &[u8])> {
+fn note(bytes: &[u8]) -> Option<Note<'_>> {
     let word = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let (name, content) = (word(0)? as usize, word(4)? as usize);
     let content_at = 12 + name.next_multiple_of(4);

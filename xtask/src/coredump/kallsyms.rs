@@ -39,7 +39,7 @@ pub(crate) struct Symbol {
 
 impl Symbols {
     fn new(mut symbols: Vec<Symbol>) -> Symbols {
-        symbols.sort_by(|a, b| a.address.cmp(&b.address));
+        symbols.sort_by_key(|symbol| symbol.address);
         Symbols(symbols)
     }
 

@@ -75,16 +75,16 @@ impl Guest {
 fn kernel() -> Guest {
     let mut guest = Guest::new(4 << 20);
     guest.registers.system.tcr_el1 = 16 << 16 | 0b10 << 30 | 1 << 7;
-    guest.registers.system.ttbr1_el1 = RAM + 0x1000 | 0x7 << 48 | 1;
-    guest.put(0x1000, RAM + 0x2000 | 3);
-    guest.put(0x2000, RAM + 0x3000 | 3);
-    guest.put(0x2008, RAM + 0x4000 | 3);
-    guest.put(0x3000, RAM + 0x5000 | 3);
+    guest.registers.system.ttbr1_el1 = (RAM + 0x1000) | 0x7 << 48 | 1;
+    guest.put(0x1000, (RAM + 0x2000) | 3);
+    guest.put(0x2000, (RAM + 0x3000) | 3);
+    guest.put(0x2008, (RAM + 0x4000) | 3);
+    guest.put(0x3000, (RAM + 0x5000) | 3);
     // Two pages in a row, one elsewhere, one that is no memory of the guest's.
     for (page, to) in [(0, 0x10_0000), (1, 0x10_1000), (2, 0x20_0000), (3, 0x4000_0000)] {
-        guest.put(0x5000 + 8 * page, RAM + to | 0x703);
+        guest.put(0x5000 + 8 * page, (RAM + to) | 0x703);
     }
-    guest.put(0x4000, RAM + 0x20_0000 | 0x701);
+    guest.put(0x4000, (RAM + 0x20_0000) | 0x701);
     guest
 }
 
@@ -109,7 +109,7 @@ fn every_granule_has_its_own_form() {
         [(48, 0, 12), (39, 0, 12), (47, 2, 14), (36, 2, 14), (48, 1, 16), (42, 1, 16), (52, 1, 16)]
     {
         let mut guest = Guest::new(1 << 20);
-        guest.registers.system.tcr_el1 = 64 - bits | granule << 14 | 1 << 23;
+        guest.registers.system.tcr_el1 = (64 - bits) | granule << 14 | 1 << 23;
         let stride = page - 3;
         let levels = (bits - page).div_ceil(stride);
         guest.registers.system.ttbr0_el1 = RAM + 0x10000;
@@ -131,9 +131,9 @@ fn addresses_of_52_bits_in_small_pages_are_understood() {
     guest.registers.system.ttbr0_el1 = RAM + 0x1000;
     // Level -1 has 16 entries.
     for level in 1..=4 {
-        guest.put(0x1000 * level + 8 * (level - 1), RAM + 0x1000 * (level + 1) | 3);
+        guest.put(0x1000 * level + 8 * (level - 1), (RAM + 0x1000 * (level + 1)) | 3);
     }
-    guest.put(0x5000 + 8 * 4, RAM + 0x8_0000 | 3);
+    guest.put(0x5000 + 8 * 4, (RAM + 0x8_0000) | 3);
     assert_eq!(guest.runs(), [(1 << 39 | 2 << 30 | 3 << 21 | 4 << 12, RAM + 0x8_0000, 0x1000)]);
 }
 

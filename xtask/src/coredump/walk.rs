@@ -160,12 +160,14 @@ impl Walk<'_> {
         for (index, descriptor) in (0..).zip(super::longs(&bytes)) {
             let address = start + index * size;
             let output = half.output(descriptor);
-            match (descriptor & VALID != 0, descriptor & TABLE_OR_PAGE != 0) {
-                (false, _) => {}
-                (true, true) if level < 3 => self.table(half, level + 1, output, address, 1 << half.stride()),
-                (true, true) => self.found(address, output, size),
-                (true, false) if half.may_be_block(level) => self.found(address, output & !(size - 1), size),
-                (true, false) => {}
+            if descriptor & VALID == 0 {
+                continue;
+            }
+            match descriptor & TABLE_OR_PAGE != 0 {
+                true if level < 3 => self.table(half, level + 1, output, address, 1 << half.stride()),
+                true => self.found(address, output, size),
+                false if half.may_be_block(level) => self.found(address, output & !(size - 1), size),
+                false => {}
             }
         }
     }

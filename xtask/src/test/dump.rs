@@ -106,7 +106,8 @@ fn linux(case: &Case) -> Result<()> {
     scene.line("qvm @linux.qvmconf dump / &").line("sleep 20").line("dump linux").line("send linux.gcore");
     scene.line("slay -s QUIT linux");
     let machine = Machine { memory: "1G".into(), ..Machine::default() };
-    let ran = scene.run(case, &machine, None, 12)?;
+    // What takes the time is the console: 30 MB, byte by byte.
+    let ran = scene.run(case, &machine, None, 40)?;
     ran.expect("linux: dumped to `linux.gcore`: ")?;
     let core = received(case, &ran)?.join("linux.gcore");
     let text = describe(&core)?;
