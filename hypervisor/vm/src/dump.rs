@@ -235,13 +235,13 @@ impl Dump<'_> {
         let mut notes = Words(Vec::new());
         for (id, presence) in self.vcpus {
             if let Presence::On(registers) = presence {
-                notes.note("CORE", NT_PRSTATUS, |out| prstatus(*id, registers, out));
-                notes.note("CORE", NT_FPREGSET, |out| {
+                notes.note("CORE", NT_PRSTATUS, &|out| prstatus(*id, registers, out));
+                notes.note("CORE", NT_FPREGSET, &|out| {
                     registers.vectors.iter().for_each(|vector| out.bytes(&vector.to_le_bytes()));
                     out.long(registers.fpsr & 0xffff_ffff | registers.fpcr << 32).long(0);
                 });
             }
-            notes.note(OWNER, NT_VCPU, |out| {
+            notes.note(OWNER, NT_VCPU, &|out| {
                 out.word(u32::from(id.0)).word(presence.number());
                 if let Presence::On(registers) = presence {
                     for (encoding, value) in SystemRegisters::ENCODINGS.iter().zip(registers.system.values()) {
@@ -250,7 +250,7 @@ impl Dump<'_> {
                 }
             });
         }
-        notes.note(OWNER, NT_STATUS, |out| out.bytes(self.status.as_bytes()));
+        notes.note(OWNER, NT_STATUS, &|out| out.bytes(self.status.as_bytes()));
         notes.0
     }
 }
@@ -300,7 +300,7 @@ impl Words {
     }
 
     /// A note: sizes, type, the owner's name with its zero, the content; both padded to four bytes.
-    fn note(&mut self, owner: &str, kind: u32, content: impl FnOnce(&mut Self)) {
+    fn note(&mut self, owner: &str, kind: u32, content: &dyn Fn(&mut Self)) {
         let size = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
         self.word(size(owner.len().saturating_add(1)));
         let size_at = self.0.len();
