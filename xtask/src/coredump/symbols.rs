@@ -68,9 +68,9 @@ impl Symbols {
         out.resize(out.len().next_multiple_of(8), 0);
         let frames_at = out.len() as u64;
         let mut frames = COMMON.to_vec();
-        // All of the code: length, where the common entry is, start, size.
+        // All of the code, with what is behind the data and runs only once: length, where the common entry is, start, size.
         frames.extend([20_u32, 0].into_iter().flat_map(u32::to_le_bytes));
-        frames.extend([first, code_end.saturating_sub(first)].into_iter().flat_map(u64::to_le_bytes));
+        frames.extend([first, last.saturating_sub(first)].into_iter().flat_map(u64::to_le_bytes));
         out.extend(&frames);
         let section_names_at = out.len() as u64;
         out.extend(NAMES);
