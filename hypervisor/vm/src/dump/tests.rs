@@ -126,7 +126,7 @@ fn a_debugger_finds_each_vcpu_that_is_on() {
     let pairs: Vec<(u64, u64)> = own[8..].chunks(16).map(|pair| (long(pair, 0), long(pair, 8))).collect();
     assert_eq!(pairs.len(), SystemRegisters::ENCODINGS.len());
     // TTBR1_EL1 is op0 3, op1 0, CRn 2, CRm 0, op2 1 (DDI 0487, D24).
-    assert!(pairs.contains(&(0b11_000_0010_0000_001, 0x4012_3000)));
+    assert!(pairs.contains(&(0xc101, 0x4012_3000)));
     assert_eq!((long(found[3].2, 0), long(found[4].2, 0)), (1 | 1 << 32, 2 | 2 << 32));
     assert_eq!(found[8].2, b"all is well\n");
 }
