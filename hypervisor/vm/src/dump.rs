@@ -219,7 +219,7 @@ impl Dump<'_> {
         out.long(0).long(EHDR as u64).long(0).word(0);
         // e_ehsize, e_phentsize, e_phnum, and no sections. A VM has few regions.
         out.half(64).half(56).half(u16::try_from(headers).unwrap_or(u16::MAX)).half(0).half(0).half(0);
-        out.header(PT_NOTE, 0, notes_at as u64, 0, notes.len() as u64, 0);
+        out.header(PT_NOTE, 0, notes_at as u64, 0, notes.len() as u64, 4);
         let end = notes_at.saturating_add(notes.len());
         let mut offset = (end as u64).saturating_add(padding(end));
         for (range, writable) in self.regions {
