@@ -273,6 +273,7 @@ pub fn trap_fp(trap: bool) {
 
 /// The EL1 virtual timer.
 #[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
 pub struct VirtualTimer {
     /// CNTV_CTL_EL0: bit 0 ENABLE, bit 1 IMASK, bit 2 ISTATUS.
     pub control: u64,
@@ -284,18 +285,19 @@ impl VirtualTimer {
     /// Takes the timer out of the CPU and stops it there.
     #[inline]
     pub fn save(&mut self) {
-        self.control = read_register!("cntv_ctl_el0");
+        let control = read_register!("cntv_ctl_el0");
         write_register!("cntv_ctl_el0", 0);
-        self.compare = read_register!("cntv_cval_el0");
+        (self.control, self.compare) = (control, read_register!("cntv_cval_el0"));
         aarch64_cpu::asm::barrier::isb(aarch64_cpu::asm::barrier::SY);
     }
 
     /// Puts it into the CPU, where it goes on counting towards `compare`.
     #[inline]
     pub fn load(&self) {
-        write_register!("cntv_cval_el0", self.compare);
+        let Self { control, compare } = *self;
+        write_register!("cntv_cval_el0", compare);
         aarch64_cpu::asm::barrier::isb(aarch64_cpu::asm::barrier::SY);
-        write_register!("cntv_ctl_el0", self.control);
+        write_register!("cntv_ctl_el0", control);
     }
 }
 

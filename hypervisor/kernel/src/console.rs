@@ -213,7 +213,9 @@ fn run() -> ! {
 /// Wakes the console's thread if somebody has asked for it.
 #[inline(always)]
 pub(crate) fn answer_bell() {
-    if let Some(urgency) = BELL.get().and_then(|bell| bell.answer()) {
+    if let Some(bell) = BELL.get()
+        && let Some(urgency) = bell.answer()
+    {
         wake_thread(urgency);
     }
 }

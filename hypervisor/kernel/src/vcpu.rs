@@ -23,30 +23,32 @@ use vm::{Cpu, El1Register, Next, Operands, Vcpu};
 /// ESR_EL2.EC of a trapped access to the vector registers (DDI 0487, ESR_ELx).
 const EC_FP: u64 = 0x07;
 
-/// What is exchanged when another vCPU is loaded.
+/// What is exchanged when another vCPU is loaded. What every switch touches comes first, where one instruction reaches two
+/// registers.
+#[repr(C)]
 pub(crate) struct LoadedVcpu {
     /// Of the compartment, which outlives the vCPU's thread.
     partition: &'static Partition,
     id: VcpuId,
-    controls: Controls,
-    el1: El1State,
-    extensions: ExtensionState,
-    fp: FpState,
     /// The vector registers are in the CPU; otherwise their first use traps.
     fp_in_cpu: bool,
-    timer: VirtualTimer,
     /// All caches of the VM have just been cleaned for a set/way operation of this vCPU, and further ones go unnoticed.
     set_way_open: bool,
     /// The timer's interrupt has been handed to the guest, which has not deactivated it.
     timer_active: bool,
-    monitors: Monitors,
     /// The performance monitors are in the CPU; otherwise their first use traps.
     monitors_in_cpu: bool,
     /// Their interrupt has been handed to the guest, which has not deactivated it.
     monitors_active: bool,
+    interface: Interface,
+    timer: VirtualTimer,
+    controls: Controls,
+    el1: El1State,
+    extensions: ExtensionState,
     /// What the CPU compares and steps for this vCPU, if anything.
     debug: Option<DebugState>,
-    interface: Interface,
+    monitors: Monitors,
+    fp: FpState,
 }
 
 /// The hypervisor control interface of this CPU.
@@ -287,8 +289,13 @@ impl LoadedVcpu {
         }
         cpu.loaded.set(self);
         if self.partition.vm.shows_stolen_time(self.id) {
-            self.partition.vm.publish_stolen_time(self.id, thread::waiting_time());
+            self.publish_stolen_time();
         }
+    }
+
+    #[inline(never)]
+    fn publish_stolen_time(&self) {
+        self.partition.vm.publish_stolen_time(self.id, thread::waiting_time());
     }
 
     /// A guest that cleans by set and way does so in a loop over all sets and ways; one clean of the whole VM is as good as

@@ -77,15 +77,22 @@ impl Queue {
         }
     }
 
+    /// A list that was empty holds this thread.
+    #[inline(never)]
+    fn occupy(&mut self, index: Index, priority: u8) {
+        self.set_head(priority, index);
+        self.set_tail(priority, index);
+        if let Some(word) = self.occupied.get_mut(usize::from(priority >> 6)) {
+            *word |= 1 << (priority & 63);
+        }
+        self.top = self.top.max(priority);
+    }
+
+    #[inline(always)]
     fn push(&mut self, index: Index, priority: u8, end: End, threads: &mut [Thread]) {
         let head = self.head(priority);
         if head == NONE {
-            self.set_head(priority, index);
-            self.set_tail(priority, index);
-            if let Some(word) = self.occupied.get_mut(usize::from(priority >> 6)) {
-                *word |= 1 << (priority & 63);
-            }
-            self.top = self.top.max(priority);
+            self.occupy(index, priority);
         } else if end == End::Front {
             link(index, head, threads);
             self.set_head(priority, index);
@@ -95,20 +102,15 @@ impl Queue {
         }
     }
 
-    /// Takes the first of a list out, `next` being its successor if it has one. Says whether it has one.
-    #[inline]
-    fn remove_first(&mut self, index: Index, priority: u8, next: Index) -> bool {
-        let more = self.tail(priority) != index;
-        self.set_head(priority, if more { next } else { NONE });
-        if !more {
-            if let Some(word) = self.occupied.get_mut(usize::from(priority >> 6)) {
-                *word &= !(1 << (priority & 63));
-            }
-            if priority == self.top {
-                self.top = self.highest();
-            }
+    /// A list is empty from now on.
+    fn vacate(&mut self, priority: u8) {
+        self.set_head(priority, NONE);
+        if let Some(word) = self.occupied.get_mut(usize::from(priority >> 6)) {
+            *word &= !(1 << (priority & 63));
         }
-        more
+        if priority == self.top {
+            self.top = self.highest();
+        }
     }
 
     /// The highest occupied priority; 0 if there is none (bit 0 is never set).
@@ -125,6 +127,7 @@ impl Queue {
 }
 
 /// Makes `next` follow `previous`.
+#[inline(always)]
 fn link(previous: Index, next: Index, threads: &mut [Thread]) {
     if let Some(thread) = threads.get_mut(usize::from(previous)) {
         thread.next = next;
@@ -150,15 +153,19 @@ impl QueueSet {
     }
 }
 
-/// The first thread of some queue.
-#[derive(Clone, Copy, Debug)]
+/// The first thread of some queue, or none.
+#[derive(Debug)]
 pub(crate) struct Head {
     pub(crate) index: Index,
-    /// See [`Queues::rank`].
+    /// See [`Queues::rank`]; 0 for no thread.
     pub(crate) rank: u16,
     queue: u8,
     /// Another queue has a thread of this rank.
     pub(crate) tie: bool,
+}
+
+impl Head {
+    pub(crate) const NONE: Self = Self { index: NONE, rank: 0, queue: 0, tie: false };
 }
 
 /// All queues.
@@ -246,6 +253,12 @@ impl Queues {
 
     /// Queues a ready thread.
     pub(crate) fn push(&mut self, index: Index, end: End, threads: &mut [Thread]) {
+        self.push_now(index, end, threads);
+    }
+
+    /// The same, in place.
+    #[inline(always)]
+    pub(crate) fn push_now(&mut self, index: Index, end: End, threads: &mut [Thread]) {
         let Some(thread) = threads.get_mut(usize::from(index)) else { return };
         thread.turn = match end {
             End::Front => {
@@ -271,7 +284,7 @@ impl Queues {
         let rank = self.rank(thread);
         let Some(list) = self.queues.get_mut(usize::from(queue)) else { return };
         if list.head(priority) == index {
-            self.remove_head(Head { index, rank, queue, tie: false }, threads);
+            self.remove_head(&Head { index, rank, queue, tie: false }, threads);
         } else if list.tail(priority) == index {
             list.set_tail(priority, previous);
         } else {
@@ -280,13 +293,19 @@ impl Queues {
     }
 
     /// Takes the first thread of its priority in some queue out. Says whether there are others of its priority in it.
-    #[inline]
-    pub(crate) fn remove_head(&mut self, head: Head, threads: &[Thread]) -> bool {
+    #[inline(always)]
+    pub(crate) fn remove_head(&mut self, head: &Head, threads: &[Thread]) -> bool {
         let next = threads.get(usize::from(head.index)).map_or(NONE, |thread| thread.next);
         let Some(queue) = self.queues.get_mut(usize::from(head.queue)) else { return false };
-        let more = queue.remove_first(head.index, (head.rank & 0xff) as u8, next);
-        if queue.top == 0 {
-            self.occupied.0 &= !(1 << (head.queue & 63));
+        let priority = (head.rank & 0xff) as u8;
+        let more = queue.tail(priority) != head.index;
+        if more {
+            queue.set_head(priority, next);
+        } else {
+            queue.vacate(priority);
+            if queue.top == 0 {
+                self.occupied.0 &= !(1 << (head.queue & 63));
+            }
         }
         more
     }
@@ -304,22 +323,25 @@ impl Queues {
         })
     }
 
-    /// Which of the threads in these queues is to run next.
-    #[inline]
-    pub(crate) fn best(&self, set: QueueSet, threads: &[Thread]) -> Option<Head> {
-        let mut heads = self.heads(set);
-        let mut best = heads.next()?;
-        for head in heads {
-            if head.rank > best.rank {
-                best = head;
-            } else if head.rank == best.rank {
-                let turn = |index: Index| threads.get(usize::from(index)).map_or(u64::MAX, |thread| thread.turn);
-                if turn(head.index) < turn(best.index) {
-                    best = head;
-                }
-                best.tie = true;
+    /// Which of the threads in these queues is to run next: makes it `best`, which is none yet. Field by field, for a small
+    /// structure as a whole would be packed into a register and unpacked again.
+    #[inline(always)]
+    pub(crate) fn find_best(&self, set: QueueSet, threads: &[Thread], best: &mut Head) {
+        let turn = |index: Index| threads.get(usize::from(index)).map_or(u64::MAX, |thread| thread.turn);
+        let mut rest = set.0 & self.occupied.0;
+        while rest != 0 {
+            let number = (rest.trailing_zeros() & 63) as u8;
+            rest &= rest.wrapping_sub(1);
+            let Some(queue) = self.queues.get(usize::from(number)) else { return };
+            let rank = u16::from(queue.top) | u16::from(self.is_first(number)) << 8;
+            if rank < best.rank {
+                continue;
+            }
+            let index = queue.head(queue.top);
+            best.tie = rank == best.rank;
+            if !best.tie || turn(index) < turn(best.index) {
+                (best.index, best.rank, best.queue) = (index, rank, number);
             }
         }
-        Some(best)
     }
 }

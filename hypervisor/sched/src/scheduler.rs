@@ -42,8 +42,8 @@ impl Choice {
 }
 
 /// The resident thread of a CPU that picks, if it could run.
-#[derive(Clone, Copy)]
 struct Own {
+    /// 0: it could not.
     rank: u16,
     /// Where it goes if it does not stay.
     end: End,
@@ -52,10 +52,12 @@ struct Own {
 }
 
 impl Own {
+    const NONE: Self = Self { rank: 0, end: End::Back, allowed: false };
+
     /// Whether it goes on rather than `best`.
-    fn stays(self, best: Option<Head>) -> bool {
-        let first = |other: u16| self.rank > other || (self.rank == other && self.end == End::Front);
-        self.allowed && best.is_none_or(|best| first(best.rank))
+    #[inline(always)]
+    fn stays(&self, best: &Head) -> bool {
+        self.allowed && (self.rank > best.rank || (self.rank == best.rank && self.end == End::Front))
     }
 }
 
@@ -148,40 +150,38 @@ impl Scheduler {
         let threads = self.threads.entries();
         let Some(core) = self.cpus.get_mut(cpu) else { return Choice::NOTHING };
         let requests = core::mem::replace(&mut core.requests, Requests::empty());
-        let best = self.queues.best(core.queues, threads);
+        let mut best = Head::NONE;
+        self.queues.find_best(core.queues, threads, &mut best);
         let resident = core.resident;
-        let thread = threads.get_mut(usize::from(resident));
-        let own = thread.and_then(|thread| {
-            let (end, allowed) = contend(thread, cpu, core.since, requests, self.slice, now)?;
-            Some(Own { rank: self.queues.rank(thread), end, allowed })
-        });
+        let mut own = Own::NONE;
+        if let Some(thread) = threads.get_mut(usize::from(resident))
+            && let Some(end) = contend(thread, core.since, requests, self.slice, now)
+        {
+            own.rank = self.queues.rank(thread);
+            own.end = end;
+            own.allowed = thread.parameters.affinity.contains(cpu);
+        }
         core.since = now;
 
-        let mut vacate = false;
-        let (thread, mut until) = match (own, best) {
-            (Some(own), best) if own.stays(best) => {
-                let equals = best.is_some_and(|best| best.rank == own.rank);
-                run(core, threads, (own.rank, equals), cpu, now)
+        let (mut thread, mut until, mut vacate) = (None, Ticks::NEVER, false);
+        if own.stays(&best) {
+            (thread, until) = run(core, threads, (own.rank, own.rank == best.rank), cpu, now);
+        } else if best.rank != 0 {
+            leave(resident, threads, &own, &mut self.queues, now);
+            let more = self.queues.remove_head(&best, threads);
+            let equals = more || best.tie || (own.allowed && own.rank == best.rank);
+            core.resident = best.index;
+            (thread, until) = run(core, threads, (best.rank, equals), cpu, now);
+        } else {
+            // Nothing to run; nor to stay where it is, if `own` is there, for then that may not run here.
+            vacate = resident != NONE && (own.rank != 0 || requests.contains(Requests::EVICT));
+            if vacate {
+                leave(resident, threads, &own, &mut self.queues, now);
+                core.resident = NONE;
             }
-            (own, Some(best)) => {
-                leave(resident, threads, own, &mut self.queues, now);
-                let more = self.queues.remove_head(best, threads);
-                let equals = more || best.tie || own.is_some_and(|own| own.allowed && own.rank == best.rank);
-                core.resident = best.index;
-                run(core, threads, (best.rank, equals), cpu, now)
-            }
-            (own, None) => {
-                // Nothing to run; nor to stay where it is, if `own` is there, for then that may not run here.
-                vacate = resident != NONE && (own.is_some() || requests.contains(Requests::EVICT));
-                if vacate {
-                    leave(resident, threads, own, &mut self.queues, now);
-                    core.resident = NONE;
-                }
-                (core.level, core.lonely) = (0, false);
-                (None, Ticks::NEVER)
-            }
-        };
-        if own.is_some()
+            (core.level, core.lonely) = (0, false);
+        }
+        if own.rank != 0
             && resident != core.resident
             && let Some(thread) = threads.get(usize::from(resident))
             && thread.parameters.affinity != CpuSet::of(cpu)
@@ -215,15 +215,9 @@ impl Scheduler {
 }
 
 /// How the resident thread of a CPU takes part in its pick, having been charged for the time it had: where it goes if it does
-/// not stay, and whether it may. `None` if it is blocked.
-fn contend(
-    thread: &mut Thread,
-    cpu: CpuId,
-    since: Ticks,
-    requests: Requests,
-    slice: Ticks,
-    now: Ticks,
-) -> Option<(End, bool)> {
+/// not stay. `None` if it is blocked.
+#[inline(always)]
+fn contend(thread: &mut Thread, since: Ticks, requests: Requests, slice: Ticks, now: Ticks) -> Option<End> {
     let end = match thread.stage {
         Stage::Running => {
             thread.charge(now.saturating_sub(since));
@@ -236,19 +230,22 @@ fn contend(
     if end == End::Back {
         thread.slice = slice;
     }
-    Some((end, thread.parameters.affinity.contains(cpu)))
+    Some(end)
 }
 
 /// A CPU leaves the stack of `resident`, which is queued if it could run.
-fn leave(resident: Index, threads: &mut [Thread], own: Option<Own>, queues: &mut Queues, now: Ticks) {
+#[inline(always)]
+fn leave(resident: Index, threads: &mut [Thread], own: &Own, queues: &mut Queues, now: Ticks) {
     let Some(thread) = threads.get_mut(usize::from(resident)) else { return };
     thread.resident = None;
-    let Some(own) = own else { return };
+    if own.rank == 0 {
+        return;
+    }
     if thread.stage == Stage::Running {
         thread.stage = Stage::Ready;
         thread.ready_since = now;
     }
-    queues.push(resident, own.end, threads);
+    queues.push_now(resident, own.end, threads);
 }
 
 /// Makes the resident thread of a CPU current, and says until when; `equals` is whether others of its rank wait for a turn

@@ -96,29 +96,41 @@ impl Interface {
     }
 
     /// Reads into memory what is neither list nor control register; `count` active-priorities registers of each group.
+    #[inline(always)]
     pub(crate) fn save(&mut self, registers: &impl ListRegisters, count: usize) {
         self.vmcr = registers.vmcr();
         // The first of each is the only one on most CPUs.
-        let ([first_0, rest_0 @ ..], [first_1, rest_1 @ ..]) = (&mut self.ap0r, &mut self.ap1r);
+        let ([first_0, ..], [first_1, ..]) = (&mut self.ap0r, &mut self.ap1r);
         (*first_0, *first_1) = (registers.ap0r(0), registers.ap1r(0));
         if count > 1 {
-            for (index, (value_0, value_1)) in (1..count).zip(rest_0.iter_mut().zip(rest_1)) {
-                (*value_0, *value_1) = (registers.ap0r(index), registers.ap1r(index));
-            }
+            self.save_others(registers, count);
+        }
+    }
+
+    #[inline(never)]
+    fn save_others(&mut self, registers: &impl ListRegisters, count: usize) {
+        for (index, (value_0, value_1)) in (1..count).zip(self.ap0r.iter_mut().zip(&mut self.ap1r).skip(1)) {
+            (*value_0, *value_1) = (registers.ap0r(index), registers.ap1r(index));
         }
     }
 
     /// The inverse of [`Interface::save`].
+    #[inline(always)]
     pub(crate) fn restore(&self, registers: &mut impl ListRegisters, count: usize) {
         registers.set_vmcr(self.vmcr);
-        let ([first_0, rest_0 @ ..], [first_1, rest_1 @ ..]) = (&self.ap0r, &self.ap1r);
+        let ([first_0, ..], [first_1, ..]) = (&self.ap0r, &self.ap1r);
         registers.set_ap0r(0, *first_0);
         registers.set_ap1r(0, *first_1);
         if count > 1 {
-            for (index, (value_0, value_1)) in (1..count).zip(rest_0.iter().zip(rest_1)) {
-                registers.set_ap0r(index, *value_0);
-                registers.set_ap1r(index, *value_1);
-            }
+            self.restore_others(registers, count);
+        }
+    }
+
+    #[inline(never)]
+    fn restore_others(&self, registers: &mut impl ListRegisters, count: usize) {
+        for (index, (value_0, value_1)) in (1..count).zip(self.ap0r.iter().zip(&self.ap1r).skip(1)) {
+            registers.set_ap0r(index, *value_0);
+            registers.set_ap1r(index, *value_1);
         }
     }
 

@@ -53,7 +53,8 @@ impl StolenTime {
     }
 
     pub(crate) fn is_shown_to(&self, vcpu: VcpuId) -> bool {
-        self.asked.load(Ordering::Relaxed) & bit(vcpu) != 0
+        let asked = self.asked.load(Ordering::Relaxed);
+        asked != 0 && asked & bit(vcpu) != 0
     }
 
     /// Tells `vcpu` that it has waited for so long altogether.
