@@ -401,8 +401,14 @@ impl ExtensionState {
         }
     }
 
+    /// Whether there is nothing of the kind on this CPU.
+    #[must_use]
+    pub const fn none(&self) -> bool {
+        self.keys.is_none() && self.deferred_error.is_none()
+    }
+
     /// Takes it out of the CPU.
-    #[inline(always)]
+    #[inline]
     pub fn save(&mut self) {
         if let Some(keys) = &mut self.keys {
             keys.save();
@@ -413,7 +419,7 @@ impl ExtensionState {
     }
 
     /// Puts it into the CPU.
-    #[inline(always)]
+    #[inline]
     pub fn load(&self) {
         if let Some(keys) = &self.keys {
             keys.load();
@@ -425,7 +431,7 @@ impl ExtensionState {
 }
 
 /// Arms EL2's own timer to fire at `deadline`, or stops it for [`Ticks::NEVER`].
-#[inline]
+#[inline(always)]
 pub fn set_hypervisor_timer(deadline: Ticks) {
     if deadline == Ticks::NEVER {
         write_register!("cnthp_ctl_el2", 0);

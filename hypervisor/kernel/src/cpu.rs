@@ -26,8 +26,6 @@ pub(crate) struct PerCpu {
     pub(crate) in_interrupt: Cell<bool>,
     /// Something more important than the current thread may be ready.
     pub(crate) need_reschedule: Cell<bool>,
-    /// The current thread lets its equals go first.
-    pub(crate) gives_way: Cell<bool>,
     /// The thread that runs here, or that waits for this CPU on its stack.
     pub(crate) current: Cell<*const Thread>,
     /// The thread that has ended here, until the switch away from it is complete.
@@ -57,7 +55,6 @@ impl PerCpu {
             locks: Ranks::none(),
             in_interrupt: Cell::new(false),
             need_reschedule: Cell::new(false),
-            gives_way: Cell::new(false),
             current: Cell::new(ptr::null()),
             ended: Cell::new(ptr::null()),
             idle_sp: Cell::new(0),

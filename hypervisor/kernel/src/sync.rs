@@ -9,7 +9,7 @@
 //! heap and the page frames behind it. [`masked`] enforces that for whatever the portable code may call back; the exit
 //! path, which has no hooks but the same ones, does without.
 
-use crate::cpu;
+use crate::cpu::{self, PerCpu};
 use core::cell::{Cell, UnsafeCell};
 use core::ops::{Deref, DerefMut};
 use sched::Turnstile;
@@ -227,12 +227,11 @@ impl<T> HandoverLock<T> {
         Self { lock: Turnstile::new(), value: UnsafeCell::new(value) }
     }
 
-    /// Takes the lock until [`HandoverLock::release`]. Interrupts are masked, and stay masked until then.
-    #[inline(never)]
-    #[unsafe(link_section = ".text.exits")]
+    /// Takes the lock for `cpu`, this one, until [`HandoverLock::release`]. Interrupts are masked, and stay masked until then.
+    #[inline(always)]
     #[expect(clippy::mut_from_ref, reason = "the lock is what makes it unique")]
-    pub(crate) fn acquire(&self) -> &mut T {
-        cpu::this().locks.enter(Rank::Scheduler);
+    pub(crate) fn acquire(&self, cpu: &PerCpu) -> &mut T {
+        cpu.locks.enter(Rank::Scheduler);
         self.lock.enter(el2::cpu::relax);
         // SAFETY: the lock is ours, and nobody else has a reference.
         unsafe { &mut *self.value.get() }
@@ -249,18 +248,30 @@ impl<T> HandoverLock<T> {
     }
 
     /// Gives the lock back that this CPU took, perhaps while the thread before us ran. References from `acquire` are not used afterwards.
-    #[inline(never)]
-    #[unsafe(link_section = ".text.exits")]
-    pub(crate) fn release(&self) {
+    #[inline(always)]
+    pub(crate) fn release(&self, cpu: &PerCpu) {
         self.lock.leave();
-        cpu::this().locks.leave(Rank::Scheduler);
+        cpu.locks.leave(Rank::Scheduler);
     }
 
     /// Runs `work` with the lock held and interrupts masked.
     pub(crate) fn with<R>(&self, work: impl FnOnce(&mut T) -> R) -> R {
         let _masked = Masked::new();
-        let result = work(self.acquire());
-        self.release();
+        let result = work(self.acquire_far());
+        self.release_far();
         result
+    }
+
+    /// [`HandoverLock::acquire`] as a call, for the many places that are not in a hurry.
+    #[inline(never)]
+    #[expect(clippy::mut_from_ref, reason = "the lock is what makes it unique")]
+    fn acquire_far(&self) -> &mut T {
+        self.acquire(cpu::this())
+    }
+
+    /// [`HandoverLock::release`] likewise.
+    #[inline(never)]
+    fn release_far(&self) {
+        self.release(cpu::this());
     }
 }

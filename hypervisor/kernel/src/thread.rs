@@ -269,15 +269,16 @@ extern "C" fn kernel_thread_main(thread: *const Thread) -> ! {
 
 fn exit(thread: &Thread) -> ! {
     let cpu = cpu::this();
-    if let (Some(core), Some(id)) = (CORE.acquire().as_mut(), thread.id.get()) {
-        let now = el2::cpu::counter();
-        core.policy.block(cpu.id, now);
+    with_core(|core| {
+        core.policy.block(cpu.id, el2::cpu::counter());
         // Not even idle may this CPU stay on a stack that is about to be freed.
-        if core.policy.evict(id).is_some() {
+        if let Some(id) = thread.id.get()
+            && core.policy.evict(id).is_some()
+        {
             cpu.ended.set(thread);
-            run_next(core, cpu, thread.sp.as_ptr());
         }
-    }
+    });
+    reschedule();
     unreachable!("a thread that has ended was resumed")
 }
 
@@ -361,7 +362,7 @@ fn finish_switch() {
     if !cpu.ended.get().is_null() {
         bury(cpu);
     }
-    CORE.release();
+    CORE.release(cpu);
 }
 
 /// The thread we came from has left its stack for good: tells who waits for that. The scheduler's lock is held.
@@ -379,114 +380,107 @@ fn bury(cpu: &PerCpu) {
     }
 }
 
-/// Takes the vCPU out of this CPU, if there is one, and watches its timer should its thread be blocked.
+/// Takes the vCPU of the current thread out of this CPU, if it has one, and watches its timer should the thread be blocked.
 #[inline(always)]
-fn unload(core: &mut Core, cpu: &PerCpu) {
+fn unload(core: &mut Core, cpu: &PerCpu, current: Option<&Thread>) {
     let loaded = cpu.loaded.replace(ptr::null_mut());
     // SAFETY: null, or the vCPU of the thread that runs here, which does not touch it meanwhile.
     let Some(loaded) = (unsafe { loaded.as_mut() }) else { return };
-    let vcpu::Put { wake_at, kick, partition } = vcpu::put(loaded, cpu);
-    if !kick.is_empty() {
-        kick.iter().filter_map(|vcpu| partition.thread(vcpu)).for_each(|thread| core.notify(thread));
+    let put = vcpu::put(loaded, cpu);
+    if !put.kick.is_empty() {
+        let others = put.kick.iter().filter_map(|vcpu| put.partition().thread(vcpu));
+        others.for_each(|thread| core.notify(thread));
     }
-    // SAFETY: the current thread lives.
-    if let Some(thread) = unsafe { cpu.current.get().as_ref() }
+    if let Some(thread) = current
         && thread.blocked.get()
-        && wake_at != Ticks::NEVER
         && let Some(id) = thread.id.get()
     {
-        core.timeouts.add(cpu.id, wake_at, id);
-    }
-}
-
-/// What a CPU does next.
-enum Turn {
-    /// The calling thread goes on.
-    Stay,
-    /// It has been resumed after others ran.
-    Resumed,
-    /// Nothing is ready; the scheduler's lock is free again.
-    Idle,
-}
-
-/// Lets the policy choose and follows it. SP of the caller goes to `from` if it is left. The scheduler's lock is held, and
-/// released on return.
-#[unsafe(link_section = ".text.exits")]
-fn run_next(core: &mut Core, cpu: &PerCpu, from: *mut usize) -> Turn {
-    cpu.need_reschedule.set(false);
-    if cpu.gives_way.take() {
-        core.policy.yield_now(cpu.id);
-    }
-    let choice = core.policy.pick(cpu.id, el2::cpu::counter());
-    cpu.slice_end.set(choice.until);
-    choice.kick.iter().for_each(interrupt::request_reschedule);
-    let current = cpu.current.get();
-    match choice.thread.and_then(|id| core.thread(id)).map(Arc::as_ptr) {
-        Some(next) if ptr::eq(next, current) => {
-            // SAFETY: the calling thread.
-            unsafe { &*current }.presence.arrive(cpu.id);
-            core.arm(cpu);
-            CORE.release();
-            Turn::Stay
-        }
-        Some(next) => {
-            // SAFETY: listed in `core`, hence alive.
-            let to = unsafe { &*next };
-            to.presence.arrive(cpu.id);
-            switch_to(core, cpu, next, to.sp.get(), from)
-        }
-        None if choice.vacate && !current.is_null() => switch_to(core, cpu, ptr::null(), cpu.idle_sp.get(), from),
-        None => {
-            core.arm(cpu);
-            CORE.release();
-            Turn::Idle
+        let wake_at = put.wake_at();
+        if wake_at != Ticks::NEVER {
+            core.timeouts.add(cpu.id, wake_at, id);
         }
     }
-}
-
-/// Leaves the running thread for `next`, or for the CPU's first stack if that is null. Returns when it is resumed.
-#[unsafe(link_section = ".text.exits")]
-fn switch_to(core: &mut Core, cpu: &PerCpu, next: *const Thread, sp: usize, from: *mut usize) -> Turn {
-    unload(core, cpu);
-    // SAFETY: null, or the thread that runs here, which lives.
-    if let Some(current) = unsafe { cpu.current.get().as_ref() } {
-        current.presence.depart();
-    }
-    cpu.current.set(next);
-    core.arm(cpu);
-    // SAFETY: the policy picked `next`, so it runs nowhere else and its SP is that of its last switch or its start; the
-    // first stack's was stored when the idle loop left it.
-    unsafe { el2::thread::switch(from, sp) };
-    finish_switch();
-    Turn::Resumed
 }
 
 /// Lets the most important ready thread run; waits if there is none. Returns when the calling thread is to run.
 /// Interrupts are masked, no kernel lock is held.
-#[unsafe(link_section = ".text.exits")]
+#[inline(always)]
 pub(crate) fn reschedule() {
+    run_others(false);
+}
+
+/// The same; `yields`: the calling thread lets its equals run first.
+#[inline(never)]
+#[unsafe(link_section = ".text.exits")]
+fn run_others(yields: bool) {
     // Whatever was logged since: this is where every thread comes by sooner or later.
     console::answer_bell();
     loop {
         let cpu = cpu::this();
-        // SAFETY: the calling thread, or none on the CPU's first stack.
-        let from = unsafe { cpu.current.get().as_ref() }.map_or(cpu.idle_sp.as_ptr(), |thread| thread.sp.as_ptr());
-        let Some(core) = CORE.acquire() else { return CORE.release() };
-        match run_next(core, cpu, from) {
-            Turn::Stay | Turn::Resumed => return end_if_given_up(),
-            Turn::Idle => wait_for_work(cpu),
+        let Some(core) = CORE.acquire(cpu) else { return CORE.release(cpu) };
+        cpu.need_reschedule.set(false);
+        let choice = core.policy.pick(cpu.id, yields, el2::cpu::counter());
+        cpu.slice_end.set(choice.until);
+        if !choice.kick.is_empty() {
+            choice.kick.iter().for_each(interrupt::request_reschedule);
         }
+        let current = cpu.current.get();
+        let next = match choice.thread.and_then(|id| core.thread(id)) {
+            Some(next) => Arc::as_ptr(next),
+            None if choice.vacate && !current.is_null() => ptr::null(),
+            None => {
+                core.arm(cpu);
+                CORE.release(cpu);
+                wait_for_work(cpu);
+                continue;
+            }
+        };
+        // SAFETY: null, or listed in `core`, hence alive.
+        let to = unsafe { next.as_ref() };
+        if let Some(to) = to {
+            to.presence.arrive(cpu.id);
+        }
+        if ptr::eq(next, current) {
+            core.arm(cpu);
+            CORE.release(cpu);
+        } else {
+            switch_to(core, cpu, to);
+        }
+        // SAFETY: null on the CPU's first stack, or the calling thread.
+        if let Some(thread) = unsafe { current.as_ref() } {
+            end_if_given_up(thread);
+        }
+        return;
     }
+}
+
+/// Leaves the running thread for `next`, or for the CPU's first stack if that is none. The scheduler's lock is held. Returns
+/// when the calling thread is resumed, perhaps on another CPU, with the lock released.
+#[inline(always)]
+fn switch_to(core: &mut Core, cpu: &PerCpu, next: Option<&Thread>) {
+    // SAFETY: null, or the thread that runs here, which lives.
+    let current = unsafe { cpu.current.get().as_ref() };
+    unload(core, cpu, current);
+    let from = match current {
+        Some(current) => {
+            current.presence.depart();
+            current.sp.as_ptr()
+        }
+        None => cpu.idle_sp.as_ptr(),
+    };
+    let to = next.map_or(&cpu.idle_sp, |next| &next.sp).get();
+    cpu.current.set(next.map_or(ptr::null(), ptr::from_ref));
+    core.arm_for(cpu, next);
+    // SAFETY: the policy picked `next`, so it runs nowhere else and its SP is that of its last switch or its start; the
+    // first stack's was stored when the idle loop left it.
+    unsafe { el2::thread::switch(from, to) };
+    finish_switch();
 }
 
 /// Whoever comes back here and has been given up comes no further.
 #[inline(always)]
-fn end_if_given_up() {
-    // SAFETY: null on the CPU's first stack, or the calling thread.
-    if let Some(thread) = unsafe { cpu::this().current.get().as_ref() }
-        && thread.doomed.load(Ordering::Relaxed)
-        && thread.kernel_work.get() == 0
-    {
+fn end_if_given_up(thread: &Thread) {
+    if thread.doomed.load(Ordering::Relaxed) && thread.kernel_work.get() == 0 {
         abandon();
     }
 }
@@ -517,8 +511,7 @@ pub(crate) fn preempt_if_needed() {
 /// To the back of the threads of equal priority. Interrupts are masked, no kernel lock is held.
 #[inline]
 pub(crate) fn give_way() {
-    cpu::this().gives_way.set(true);
-    reschedule();
+    run_others(true);
 }
 
 /// Waits until somebody notifies the calling thread, or `deadline`. A notification that came before is consumed at once.

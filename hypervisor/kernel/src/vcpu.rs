@@ -40,6 +40,9 @@ pub(crate) struct LoadedVcpu {
     monitors_in_cpu: bool,
     /// Their interrupt has been handed to the guest, which has not deactivated it.
     monitors_active: bool,
+    /// Something below is to be exchanged besides what always is: vector registers, extensions, debug state, monitors, or the
+    /// active state of an interrupt.
+    is_special: bool,
     interface: Interface,
     timer: VirtualTimer,
     controls: Controls,
@@ -167,6 +170,7 @@ impl Operands for LoadedVcpu {
 
     fn set_debug(&mut self, state: Option<&DebugState>) {
         self.debug = state.cloned();
+        self.is_special = true;
         self.debug.as_ref().map_or_else(el2::debug::stop, el2::debug::load);
     }
 
@@ -176,6 +180,7 @@ impl Operands for LoadedVcpu {
         }
         self.monitors.load();
         self.monitors_in_cpu = true;
+        self.is_special = true;
         true
     }
 }
@@ -230,6 +235,7 @@ impl LoadedVcpu {
             monitors: Monitors::reset(),
             monitors_in_cpu: false,
             monitors_active: false,
+            is_special: true,
             debug: None,
             interface: Interface,
         }
@@ -272,12 +278,24 @@ impl LoadedVcpu {
     fn load_into(&mut self, cpu: &PerCpu) {
         self.controls.load();
         self.el1.load();
-        self.extensions.load();
         self.partition.vm.gic.load(self.id, &mut Interface);
+        if self.is_special {
+            self.load_special(cpu);
+        }
+        self.timer.load();
+        cpu.loaded.set(self);
+        if self.partition.vm.shows_stolen_time(self.id) {
+            self.publish_stolen_time();
+        }
+    }
+
+    /// What few vCPUs have. The timer is not in the CPU yet: it may not fire before its interrupt is active.
+    #[inline(never)]
+    fn load_special(&mut self, cpu: &PerCpu) {
+        self.extensions.load();
         if self.timer_active {
             interrupt::set_guest_active(cpu, interrupt::guest_timer(), true);
         }
-        self.timer.load();
         if let Some(debug) = &self.debug {
             el2::debug::load(debug);
         }
@@ -287,10 +305,35 @@ impl LoadedVcpu {
         if self.monitors.count() {
             self.use_monitors();
         }
-        cpu.loaded.set(self);
-        if self.partition.vm.shows_stolen_time(self.id) {
-            self.publish_stolen_time();
+    }
+
+    /// The inverse.
+    #[inline(never)]
+    fn put_special(&mut self, cpu: &PerCpu, saved: Saved) {
+        self.extensions.save();
+        self.timer_active = saved.is_in_flight(IntId::VIRTUAL_TIMER);
+        if self.timer_active {
+            interrupt::set_guest_active(cpu, interrupt::guest_timer(), false);
         }
+        if self.fp_in_cpu {
+            self.fp.save();
+            el2::state::trap_fp(true);
+            self.fp_in_cpu = false;
+        }
+        if self.debug.is_some() {
+            el2::debug::stop();
+        }
+        // They go on when the vCPU is loaded again, if anything counts; otherwise when they are used again.
+        if self.monitors_in_cpu {
+            self.monitors.save();
+            self.monitors_in_cpu = false;
+        }
+        self.monitors_active = saved.is_in_flight(IntId::MONITORS);
+        if self.monitors_active {
+            interrupt::set_guest_active(cpu, interrupt::monitors(), false);
+        }
+        let is_active = self.timer_active || self.monitors_active;
+        self.is_special = is_active || !self.extensions.none() || self.debug.is_some() || self.monitors.count();
     }
 
     #[inline(never)]
@@ -343,56 +386,46 @@ impl LoadedVcpu {
         el2::state::trap_fp(false);
         self.fp.load();
         self.fp_in_cpu = true;
+        self.is_special = true;
     }
 }
 
 /// What has to be done for a vCPU that was taken out of its CPU.
 pub(crate) struct Put<'a> {
-    /// When its virtual timer wants it back.
-    pub(crate) wake_at: Ticks,
+    vcpu: &'a LoadedVcpu,
     /// vCPUs of the same VM that have to take interrupts in its place.
     pub(crate) kick: VcpuSet,
-    pub(crate) partition: &'a Partition,
+}
+
+impl Put<'_> {
+    /// When its virtual timer wants it back.
+    pub(crate) fn wake_at(&self) -> Ticks {
+        let VirtualTimer { control, compare } = self.vcpu.timer;
+        vm::timer::virtual_deadline(control, compare, self.partition().vm.counter_offset())
+    }
+
+    #[inline]
+    pub(crate) fn partition(&self) -> &'static Partition {
+        self.vcpu.partition
+    }
 }
 
 /// Takes a vCPU out of the CPU.
-#[unsafe(link_section = ".text.exits")]
+#[inline(always)]
 pub(crate) fn put<'a>(this: &'a mut LoadedVcpu, cpu: &PerCpu) -> Put<'a> {
     this.timer.save();
     let saved = this.partition.vm.gic.save(this.id, &mut Interface);
-    this.timer_active = saved.is_in_flight(IntId::VIRTUAL_TIMER);
-    if this.timer_active {
-        interrupt::set_guest_active(cpu, interrupt::guest_timer(), false);
-    }
     this.el1.save();
-    this.extensions.save();
-    if this.fp_in_cpu {
-        this.fp.save();
-        el2::state::trap_fp(true);
-        this.fp_in_cpu = false;
+    if this.is_special || saved.is_any_in_flight() {
+        this.put_special(cpu, saved);
     }
-    if this.debug.is_some() {
-        el2::debug::stop();
-    }
-    if this.monitors_in_cpu || this.monitors_active {
-        put_monitors(this, cpu, saved);
-    }
-    let offset = this.partition.vm.counter_offset();
-    let wake_at = vm::timer::virtual_deadline(this.timer.control, this.timer.compare, offset);
-    Put { wake_at, kick: saved.kick, partition: this.partition }
+    Put { vcpu: this, kick: saved.kick }
 }
 
-/// They go on when the vCPU is loaded again, if anything counts; otherwise when they are used again.
-#[cold]
-fn put_monitors(this: &mut LoadedVcpu, cpu: &PerCpu, saved: Saved) {
-    if this.monitors_in_cpu {
-        this.monitors.save();
-        this.monitors_in_cpu = false;
-    }
-    this.monitors_active = saved.is_in_flight(IntId::MONITORS);
-    if this.monitors_active {
-        interrupt::set_guest_active(cpu, interrupt::monitors(), false);
-    }
+/// The same, where a switch is not waited for.
+#[inline(never)]
+fn take_out<'a>(this: &'a mut LoadedVcpu, cpu: &PerCpu) -> Put<'a> {
+    put(this, cpu)
 }
 
 /// Whether the performance monitors are the loaded vCPU's.
@@ -459,8 +492,8 @@ fn wait_for_power(partition: &Partition, id: VcpuId) -> Option<(u64, u64)> {
 fn unload_paused(loaded: &mut LoadedVcpu) {
     let (cpu, id) = (cpu::this(), loaded.id);
     if core::ptr::eq(cpu.loaded.get(), loaded) {
-        let Put { kick, partition, .. } = put(loaded, cpu);
-        partition.kick(kick, id);
+        let put = take_out(loaded, cpu);
+        put.partition().kick(put.kick, id);
         cpu.loaded.set(core::ptr::null_mut());
     }
 }
@@ -488,7 +521,8 @@ pub(crate) fn discard(cpu: &PerCpu) {
 fn unload(loaded: &mut LoadedVcpu) {
     let (cpu, id) = (cpu::this(), loaded.id);
     if core::ptr::eq(cpu.loaded.get(), loaded) {
-        let Put { kick, partition, .. } = put(loaded, cpu);
+        let put = take_out(loaded, cpu);
+        let (kick, partition) = (put.kick, put.partition());
         let others = kick.union(partition.vm.gic.power_off(id));
         partition.kick(others, id);
         cpu.loaded.set(core::ptr::null_mut());
@@ -526,7 +560,9 @@ fn run_until_off(partition: &'static Partition, vcpu: &mut Vcpu, loaded: &mut Lo
                 clean_caches(partition, vcpu, loaded);
             }
         }
-        if !matches!(next, Next::Resume) && obey(next, partition, vcpu, loaded).is_break() {
+        if matches!(next, Next::Yield) {
+            thread::give_way();
+        } else if !matches!(next, Next::Resume) && obey(next, partition, vcpu, loaded).is_break() {
             return;
         }
         thread::preempt_if_needed();
@@ -560,13 +596,12 @@ fn stay_out(partition: &Partition, vcpu: &Vcpu, loaded: &mut LoadedVcpu) -> Cont
 #[unsafe(link_section = ".text.exits")]
 fn obey(next: Next, partition: &Partition, vcpu: &mut Vcpu, loaded: &mut LoadedVcpu) -> ControlFlow<()> {
     match next {
-        Next::Resume => {}
+        Next::Resume | Next::Yield => {}
         Next::HostInterrupt => {
             interrupt::handle();
             after_interrupt(partition, vcpu);
         }
         Next::ArmTimer => thread::set_deadline(vcpu.timer_deadline()),
-        Next::Yield => thread::give_way(),
         Next::WaitForInterrupt => wait_for_interrupt(partition, vcpu, loaded),
         Next::Off | Next::Stop => return ControlFlow::Break(()),
     }

@@ -159,7 +159,7 @@ pub(crate) struct Head {
     pub(crate) index: Index,
     /// See [`Queues::rank`]; 0 for no thread.
     pub(crate) rank: u16,
-    queue: u8,
+    pub(crate) queue: u8,
     /// Another queue has a thread of this rank.
     pub(crate) tie: bool,
 }
@@ -253,12 +253,6 @@ impl Queues {
 
     /// Queues a ready thread.
     pub(crate) fn push(&mut self, index: Index, end: End, threads: &mut [Thread]) {
-        self.push_now(index, end, threads);
-    }
-
-    /// The same, in place.
-    #[inline(always)]
-    pub(crate) fn push_now(&mut self, index: Index, end: End, threads: &mut [Thread]) {
         let Some(thread) = threads.get_mut(usize::from(index)) else { return };
         thread.turn = match end {
             End::Front => {
@@ -314,12 +308,10 @@ impl Queues {
     pub(crate) fn heads(&self, set: QueueSet) -> impl Iterator<Item = Head> {
         let mut rest = set.0 & self.occupied.0;
         core::iter::from_fn(move || {
-            let number = rest.trailing_zeros();
-            let queue = self.queues.get(number as usize)?;
+            let mut head = Head::NONE;
+            self.head_of(rest.trailing_zeros(), &mut head);
             rest &= rest.wrapping_sub(1);
-            let (index, number) = (queue.head(queue.top), (number & 63) as u8);
-            let rank = u16::from(queue.top) | u16::from(self.is_first(number)) << 8;
-            Some(Head { index, rank, queue: number, tie: false })
+            (head.rank != 0).then_some(head)
         })
     }
 
@@ -327,21 +319,58 @@ impl Queues {
     /// structure as a whole would be packed into a register and unpacked again.
     #[inline(always)]
     pub(crate) fn find_best(&self, set: QueueSet, threads: &[Thread], best: &mut Head) {
-        let turn = |index: Index| threads.get(usize::from(index)).map_or(u64::MAX, |thread| thread.turn);
         let mut rest = set.0 & self.occupied.0;
-        while rest != 0 {
-            let number = (rest.trailing_zeros() & 63) as u8;
+        if rest != 0 {
+            self.head_of(rest.trailing_zeros(), best);
             rest &= rest.wrapping_sub(1);
-            let Some(queue) = self.queues.get(usize::from(number)) else { return };
-            let rank = u16::from(queue.top) | u16::from(self.is_first(number)) << 8;
-            if rank < best.rank {
+        }
+        if rest != 0 {
+            let mut other = Head { ..*best };
+            self.contest(QueueSet(rest), threads, &mut other);
+            (best.index, best.rank, best.queue, best.tie) = (other.index, other.rank, other.queue, other.tie);
+        }
+    }
+
+    /// Who wins against `best`, the first of another queue: becomes `best`. Out of line: it is seldom that there are two queues.
+    #[inline(never)]
+    fn contest(&self, set: QueueSet, threads: &[Thread], best: &mut Head) {
+        for head in self.heads(set) {
+            if head.rank < best.rank {
                 continue;
             }
-            let index = queue.head(queue.top);
-            best.tie = rank == best.rank;
-            if !best.tie || turn(index) < turn(best.index) {
-                (best.index, best.rank, best.queue) = (index, rank, number);
+            best.tie = head.rank == best.rank;
+            let turn = |index: Index| threads.get(usize::from(index)).map_or(u64::MAX, |thread| thread.turn);
+            if !best.tie || turn(head.index) < turn(best.index) {
+                (best.index, best.rank, best.queue) = (head.index, head.rank, head.queue);
             }
+        }
+    }
+
+    /// Makes the first thread of queue `number`, which is not empty, `head`.
+    #[inline(always)]
+    fn head_of(&self, number: u32, head: &mut Head) {
+        if let Some(queue) = self.queues.get(number as usize) {
+            head.queue = (number & 63) as u8;
+            head.index = queue.head(queue.top);
+            head.rank = u16::from(queue.top) | u16::from(self.is_first(head.queue)) << 8;
+        }
+    }
+
+    /// As if the thread at `index` were queued last among its equals, and `best`, the first of them, taken out: they are in the
+    /// same queue.
+    #[inline(always)]
+    pub(crate) fn rotate(&mut self, best: &Head, index: Index, threads: &mut [Thread]) {
+        self.back = self.back.wrapping_add(1);
+        let priority = (best.rank & 0xff) as u8;
+        let Some(queue) = self.queues.get_mut(usize::from(best.queue)) else { return };
+        link(queue.tail(priority), index, threads);
+        queue.set_tail(priority, index);
+        if let Some(thread) = threads.get_mut(usize::from(index)) {
+            thread.turn = self.back;
+        }
+        // If it was alone, that is the thread that has just come behind it.
+        if let Some(first) = threads.get(usize::from(best.index)) {
+            queue.set_head(priority, first.next);
         }
     }
 }

@@ -49,15 +49,18 @@ struct Own {
     end: End,
     /// Whether it may run here.
     allowed: bool,
+    /// Its ready queue.
+    queue: u8,
 }
 
 impl Own {
-    const NONE: Self = Self { rank: 0, end: End::Back, allowed: false };
+    const NONE: Self = Self { rank: 0, end: End::Back, allowed: false, queue: 0 };
 
-    /// Whether it goes on rather than `best`.
+    /// Whether it goes on rather than `best`: it is more urgent, or as urgent and its turn is not over.
     #[inline(always)]
     fn stays(&self, best: &Head) -> bool {
-        self.allowed && (self.rank > best.rank || (self.rank == best.rank && self.end == End::Front))
+        let claim = self.rank.wrapping_add(u16::from(self.end == End::Front));
+        self.allowed && claim > best.rank
     }
 }
 
@@ -137,29 +140,24 @@ impl Scheduler {
         core.level = 0;
     }
 
-    /// The current thread of `cpu` lets its equals go first. A [`Scheduler::pick`] has to follow.
-    pub fn yield_now(&mut self, cpu: CpuId) {
-        if let Some(core) = self.cpus.get_mut(cpu) {
-            core.requests |= Requests::YIELDED;
-        }
-    }
-
-    /// Decides what `cpu` runs from `now` on, and makes it current.
-    pub fn pick(&mut self, cpu: CpuId, now: Ticks) -> Choice {
+    /// Decides what `cpu` runs from `now` on, and makes it current. `yields`: its current thread lets its equals go first.
+    pub fn pick(&mut self, cpu: CpuId, yields: bool, now: Ticks) -> Choice {
         let mut kick = if self.metered { self.settle(cpu, now) } else { CpuSet::EMPTY };
         let threads = self.threads.entries();
         let Some(core) = self.cpus.get_mut(cpu) else { return Choice::NOTHING };
         let requests = core::mem::replace(&mut core.requests, Requests::empty());
+        let yields = yields || requests.contains(Requests::YIELDED);
         let mut best = Head::NONE;
         self.queues.find_best(core.queues, threads, &mut best);
         let resident = core.resident;
         let mut own = Own::NONE;
         if let Some(thread) = threads.get_mut(usize::from(resident))
-            && let Some(end) = contend(thread, core.since, requests, self.slice, now)
+            && let Some(end) = contend(thread, core.since, yields, self.slice, now)
         {
             own.rank = self.queues.rank(thread);
             own.end = end;
             own.allowed = thread.parameters.affinity.contains(cpu);
+            own.queue = thread.queue;
         }
         core.since = now;
 
@@ -167,16 +165,24 @@ impl Scheduler {
         if own.stays(&best) {
             (thread, until) = run(core, threads, (own.rank, own.rank == best.rank), cpu, now);
         } else if best.rank != 0 {
-            leave(resident, threads, &own, &mut self.queues, now);
-            let more = self.queues.remove_head(&best, threads);
-            let equals = more || best.tie || (own.allowed && own.rank == best.rank);
+            let takes_turns = own.rank == best.rank && own.queue == best.queue && own.end == End::Back;
+            let equals = if takes_turns {
+                // The usual case: equals share a CPU.
+                leave(resident, threads, now);
+                self.queues.rotate(&best, resident, threads);
+                true
+            } else {
+                leave_into(resident, threads, &own, &mut self.queues, now);
+                let more = self.queues.remove_head(&best, threads);
+                more || best.tie || (own.allowed && own.rank == best.rank)
+            };
             core.resident = best.index;
             (thread, until) = run(core, threads, (best.rank, equals), cpu, now);
         } else {
             // Nothing to run; nor to stay where it is, if `own` is there, for then that may not run here.
             vacate = resident != NONE && (own.rank != 0 || requests.contains(Requests::EVICT));
             if vacate {
-                leave(resident, threads, &own, &mut self.queues, now);
+                leave_into(resident, threads, &own, &mut self.queues, now);
                 core.resident = NONE;
             }
             (core.level, core.lonely) = (0, false);
@@ -217,12 +223,12 @@ impl Scheduler {
 /// How the resident thread of a CPU takes part in its pick, having been charged for the time it had: where it goes if it does
 /// not stay. `None` if it is blocked.
 #[inline(always)]
-fn contend(thread: &mut Thread, since: Ticks, requests: Requests, slice: Ticks, now: Ticks) -> Option<End> {
+fn contend(thread: &mut Thread, since: Ticks, yields: bool, slice: Ticks, now: Ticks) -> Option<End> {
     let end = match thread.stage {
         Stage::Running => {
             thread.charge(now.saturating_sub(since));
             let expired = thread.parameters.policy == Policy::RoundRobin && thread.slice == Ticks(0);
-            if expired || requests.contains(Requests::YIELDED) { End::Back } else { End::Front }
+            if expired || yields { End::Back } else { End::Front }
         }
         Stage::Ready => End::Back,
         Stage::Blocked | Stage::Free => return None,
@@ -233,19 +239,24 @@ fn contend(thread: &mut Thread, since: Ticks, requests: Requests, slice: Ticks, 
     Some(end)
 }
 
-/// A CPU leaves the stack of `resident`, which is queued if it could run.
+/// A CPU leaves the stack of `resident`, which waits for a CPU if it could run.
 #[inline(always)]
-fn leave(resident: Index, threads: &mut [Thread], own: &Own, queues: &mut Queues, now: Ticks) {
+fn leave(resident: Index, threads: &mut [Thread], now: Ticks) {
     let Some(thread) = threads.get_mut(usize::from(resident)) else { return };
     thread.resident = None;
-    if own.rank == 0 {
-        return;
-    }
     if thread.stage == Stage::Running {
         thread.stage = Stage::Ready;
         thread.ready_since = now;
     }
-    queues.push_now(resident, own.end, threads);
+}
+
+/// The same, and it is queued.
+#[inline(never)]
+fn leave_into(resident: Index, threads: &mut [Thread], own: &Own, queues: &mut Queues, now: Ticks) {
+    leave(resident, threads, now);
+    if own.rank != 0 {
+        queues.push(resident, own.end, threads);
+    }
 }
 
 /// Makes the resident thread of a CPU current, and says until when; `equals` is whether others of its rank wait for a turn

@@ -84,8 +84,12 @@ impl Machine {
 
     /// What a CPU does on every interrupt that tells it to reschedule.
     fn pick(&mut self, cpu: usize) {
+        self.pick_or_yield(cpu, false);
+    }
+
+    fn pick_or_yield(&mut self, cpu: usize, yields: bool) {
         self.charge(cpu);
-        let Choice { thread, until, vacate, kick } = self.scheduler.pick(CpuId(cpu as u16), Ticks(self.now));
+        let Choice { thread, until, vacate, kick } = self.scheduler.pick(CpuId(cpu as u16), yields, Ticks(self.now));
         if let Some(id) = thread {
             let elsewhere = self.cores.iter().enumerate().find(|&(other, core)| other != cpu && core.stack == Some(id));
             assert!(elsewhere.is_none(), "picked a thread whose registers are on another CPU");
@@ -320,10 +324,7 @@ impl Machine {
             }
             Step::Wake(number) => _ = self.thread(number).map(|id| self.wake(id)),
             Step::Block(cpu) => self.block(cpu),
-            Step::Yield(cpu) if self.cores[cpu].online => {
-                self.scheduler.yield_now(CpuId(cpu as u16));
-                self.pick(cpu);
-            }
+            Step::Yield(cpu) if self.cores[cpu].online => self.pick_or_yield(cpu, true),
             Step::Come(cpu) if self.cores[cpu].told => self.pick(cpu),
             Step::Yield(_) | Step::Come(_) => {}
             Step::Settle => {

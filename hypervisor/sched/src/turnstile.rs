@@ -19,7 +19,7 @@ impl Turnstile {
     }
 
     /// Waits for its turn; calls `relax` meanwhile. Sees all that was done before the last [`Turnstile::leave`].
-    #[inline]
+    #[inline(always)]
     pub fn enter(&self, relax: impl Fn()) {
         let ticket = self.next.fetch_add(1, Ordering::Relaxed);
         while self.serving.load(Ordering::Acquire) != ticket {
@@ -28,7 +28,7 @@ impl Turnstile {
     }
 
     /// Lets the next one in. Only on behalf of who has entered.
-    #[inline]
+    #[inline(always)]
     pub fn leave(&self) {
         let ticket = self.serving.load(Ordering::Relaxed);
         self.serving.store(ticket.wrapping_add(1), Ordering::Release);

@@ -78,12 +78,12 @@ impl Machine {
         let machine = Self { core: Core::new(2), presence: Presence::new(), rung };
         let threads = machine.core.with(|policy| {
             [SLEEPER, WAKER].map(|cpu| {
-                let _ = policy.pick(cpu, Ticks(0));
+                let _ = policy.pick(cpu, false, Ticks(0));
                 let (priority, policy_, affinity) = (Priority::LOWEST, Policy::RoundRobin, CpuSet::of(cpu));
                 let parameters = Parameters { priority, policy: policy_, affinity, share: ShareId::SYSTEM };
                 let id = policy.spawn(parameters).unwrap();
                 assert_eq!(policy.wake(id, Ticks(0)), Some(cpu));
-                assert_eq!(policy.pick(cpu, Ticks(0)).thread, Some(id));
+                assert_eq!(policy.pick(cpu, false, Ticks(0)).thread, Some(id));
                 id
             })
         });
@@ -128,7 +128,7 @@ impl Machine {
     fn reschedule(&self, id: ThreadId) {
         loop {
             let choice = self.core.with(|policy| {
-                let choice = policy.pick(SLEEPER, Ticks(0));
+                let choice = policy.pick(SLEEPER, false, Ticks(0));
                 if choice.thread.is_some() {
                     self.presence.arrive(SLEEPER);
                 }

@@ -49,6 +49,13 @@ impl Saved {
     pub fn is_in_flight(self, intid: IntId) -> bool {
         intid.is_private() && self.hardware & bit(intid.0) != 0
     }
+
+    /// Whether any interrupt of the host is.
+    #[inline]
+    #[must_use]
+    pub fn is_any_in_flight(self) -> bool {
+        self.hardware != 0
+    }
 }
 
 impl Vgic {
@@ -58,7 +65,9 @@ impl Vgic {
     #[inline]
     pub fn load(&self, vcpu: VcpuId, registers: &mut impl ListRegisters) {
         let Some(cell) = self.cells.get(vcpu.index()) else { return };
-        cell.attention.swap(0, Ordering::Acquire);
+        if cell.attention.load(Ordering::Relaxed) != 0 {
+            cell.attention.swap(0, Ordering::Acquire);
+        }
         let mut private = cell.private.lock();
         private.on = true;
         self.take_part(vcpu, &private);
@@ -78,7 +87,7 @@ impl Vgic {
     }
 
     /// The vCPU is switched out of the calling CPU: everything goes back to memory, the virtual interface is off.
-    #[inline]
+    #[inline(always)]
     pub fn save(&self, vcpu: VcpuId, registers: &mut impl ListRegisters) -> Saved {
         let mut saved = Saved { kick: VcpuSet::EMPTY, hardware: 0 };
         let Some(cell) = self.cells.get(vcpu.index()) else { return saved };

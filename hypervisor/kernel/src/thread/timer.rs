@@ -60,6 +60,7 @@ impl Timeouts {
     }
 
     /// When the earliest expires.
+    #[inline(always)]
     fn next(&self, cpu: CpuId) -> Ticks {
         self.lists.get(cpu.index()).and_then(|list| list.last()).map_or(Ticks::NEVER, |timeout| timeout.at)
     }
@@ -78,9 +79,16 @@ impl Core {
 
     /// Sets EL2's timer to the next thing this CPU has to do: a timeout, the end of the slice, or what the running thread
     /// wants of it.
+    #[inline(never)]
     #[unsafe(link_section = ".text.exits")]
     pub(super) fn arm(&self, cpu: &PerCpu) {
-        let wanted = running(cpu).map_or(Ticks::NEVER, |thread| thread.deadline.get());
+        self.arm_for(cpu, running(cpu));
+    }
+
+    /// The same for who knows that `thread` runs.
+    #[inline(always)]
+    pub(super) fn arm_for(&self, cpu: &PerCpu, thread: Option<&Thread>) {
+        let wanted = thread.map_or(Ticks::NEVER, |thread| thread.deadline.get());
         let deadline = self.timeouts.next(cpu.id).min(cpu.slice_end.get()).min(wanted);
         if cpu.armed.replace(deadline) != deadline {
             el2::state::set_hypervisor_timer(deadline);

@@ -11,7 +11,7 @@ const CPU1: CpuId = CpuId(1);
 fn online(cpus: usize) -> Scheduler {
     let mut scheduler = Scheduler::new(cpus, SLICE, 16);
     for cpu in 0..cpus as u16 {
-        let choice = scheduler.pick(CpuId(cpu), Ticks(0));
+        let choice = scheduler.pick(CpuId(cpu), false, Ticks(0));
         assert_eq!(choice, Choice { thread: None, until: Ticks::NEVER, vacate: false, kick: CpuSet::EMPTY });
     }
     scheduler
@@ -28,7 +28,7 @@ fn robin(scheduler: &mut Scheduler, priority: u8) -> ThreadId {
 }
 
 fn run(scheduler: &mut Scheduler, cpu: CpuId, now: u64) -> Option<ThreadId> {
-    scheduler.pick(cpu, Ticks(now)).thread
+    scheduler.pick(cpu, false, Ticks(now)).thread
 }
 
 /// Spawns and wakes a thread on `cpu` and lets it run there.
@@ -57,7 +57,7 @@ fn a_thread_alone_at_its_priority_has_no_time_limit() {
     let (low, high) = (robin(&mut scheduler, 5), robin(&mut scheduler, 10));
     assert_eq!(scheduler.wake(low, Ticks(0)), Some(CPU0));
     assert_eq!(scheduler.wake(high, Ticks(0)), Some(CPU0));
-    let choice = scheduler.pick(CPU0, Ticks(0));
+    let choice = scheduler.pick(CPU0, false, Ticks(0));
     assert_eq!((choice.thread, choice.until), (Some(high), Ticks::NEVER));
 }
 
@@ -70,7 +70,7 @@ fn equals_take_turns_of_one_slice() {
     }
     let mut now = Ticks(0);
     for turn in 0..12 {
-        let choice = scheduler.pick(CPU0, now);
+        let choice = scheduler.pick(CPU0, false, now);
         assert_eq!(choice.thread, Some(threads[turn % 3]));
         assert_eq!(choice.until, Ticks(now.0 + SLICE.0));
         now = choice.until;
@@ -87,7 +87,7 @@ fn an_early_pick_leaves_the_rest_of_the_slice() {
         let _ = scheduler.wake(thread, Ticks(0));
     }
     assert_eq!(run(&mut scheduler, CPU0, 0), Some(threads[0]));
-    let choice = scheduler.pick(CPU0, Ticks(30));
+    let choice = scheduler.pick(CPU0, false, Ticks(30));
     assert_eq!((choice.thread, choice.until), (Some(threads[0]), Ticks(100)));
 }
 
@@ -100,7 +100,7 @@ fn an_equal_that_comes_later_makes_a_limit() {
     assert_eq!(scheduler.wake(second, Ticks(40)), Some(CPU0));
     let early = robin(&mut scheduler, 10);
     assert_eq!(scheduler.wake(early, Ticks(40)), None, "it is coming already");
-    let choice = scheduler.pick(CPU0, Ticks(40));
+    let choice = scheduler.pick(CPU0, false, Ticks(40));
     assert_eq!((choice.thread, choice.until), (Some(first), Ticks(100)));
     // A third one need not tell anybody: the limit is there.
     let third = robin(&mut scheduler, 10);
@@ -116,10 +116,9 @@ fn a_fifo_thread_is_not_limited_by_its_equals() {
     assert_eq!(scheduler.wake(fifo, Ticks(0)), Some(CPU0));
     assert_eq!(run(&mut scheduler, CPU0, 0), Some(fifo));
     assert_eq!(scheduler.wake(other, Ticks(0)), None);
-    let choice = scheduler.pick(CPU0, Ticks(100_000));
+    let choice = scheduler.pick(CPU0, false, Ticks(100_000));
     assert_eq!((choice.thread, choice.until), (Some(fifo), Ticks::NEVER));
-    scheduler.yield_now(CPU0);
-    assert_eq!(run(&mut scheduler, CPU0, 100_000), Some(other));
+    assert_eq!(scheduler.pick(CPU0, true, Ticks(100_000)).thread, Some(other));
 }
 
 #[test]
@@ -133,7 +132,7 @@ fn a_preempted_thread_goes_to_the_front_and_keeps_the_rest_of_its_slice() {
     assert_eq!(scheduler.wake(urgent, Ticks(30)), Some(CPU0));
     assert_eq!(run(&mut scheduler, CPU0, 30), Some(urgent));
     scheduler.block(CPU0, Ticks(50));
-    let choice = scheduler.pick(CPU0, Ticks(50));
+    let choice = scheduler.pick(CPU0, false, Ticks(50));
     assert_eq!((choice.thread, choice.until), (Some(first), Ticks(120)));
 }
 
@@ -145,14 +144,11 @@ fn a_yield_lets_equals_run_and_nobody_below() {
         let _ = scheduler.wake(thread, Ticks(0));
     }
     assert_eq!(run(&mut scheduler, CPU0, 0), Some(a));
-    scheduler.yield_now(CPU0);
-    assert_eq!(run(&mut scheduler, CPU0, 1), Some(b));
-    scheduler.yield_now(CPU0);
-    assert_eq!(run(&mut scheduler, CPU0, 2), Some(a));
+    assert_eq!(scheduler.pick(CPU0, true, Ticks(1)).thread, Some(b));
+    assert_eq!(scheduler.pick(CPU0, true, Ticks(2)).thread, Some(a));
     scheduler.block(CPU0, Ticks(3));
     assert_eq!(run(&mut scheduler, CPU0, 3), Some(b));
-    scheduler.yield_now(CPU0);
-    assert_eq!(run(&mut scheduler, CPU0, 4), Some(b));
+    assert_eq!(scheduler.pick(CPU0, true, Ticks(4)).thread, Some(b));
     // That one was for nothing, and is over.
     let _ = scheduler.wake(a, Ticks(5));
     assert_eq!(run(&mut scheduler, CPU0, 5), Some(b));
@@ -190,7 +186,7 @@ fn a_resident_thread_that_is_not_taken_is_sent_elsewhere() {
     let pinned = spawn(&mut scheduler, 20, Policy::RoundRobin, CpuSet::of(CPU0));
     assert_eq!(scheduler.wake(floating, Ticks(1)), Some(CPU0));
     assert_eq!(scheduler.wake(pinned, Ticks(1)), Some(CPU0));
-    let choice = scheduler.pick(CPU0, Ticks(1));
+    let choice = scheduler.pick(CPU0, false, Ticks(1));
     assert_eq!((choice.thread, choice.kick), (Some(pinned), CpuSet::of(CPU1)));
     assert_eq!(run(&mut scheduler, CPU1, 1), Some(floating));
 }
@@ -203,7 +199,7 @@ fn a_resident_thread_that_may_no_longer_run_there_makes_the_cpu_leave_its_stack(
     assert_eq!(run(&mut scheduler, CPU0, 0), None);
     assert_eq!(scheduler.set_affinity(thread, CpuSet::of(CPU1)), Ok(None));
     assert_eq!(scheduler.wake(thread, Ticks(1)), Some(CPU0));
-    let choice = scheduler.pick(CPU0, Ticks(1));
+    let choice = scheduler.pick(CPU0, false, Ticks(1));
     assert_eq!(choice, Choice { thread: None, until: Ticks::NEVER, vacate: true, kick: CpuSet::of(CPU1) });
     assert_eq!(run(&mut scheduler, CPU1, 1), Some(thread));
 }
@@ -213,7 +209,7 @@ fn a_running_thread_that_is_moved_leaves_at_the_next_pick() {
     let mut scheduler = online(2);
     let thread = running(&mut scheduler, CPU0, 10);
     assert_eq!(scheduler.set_affinity(thread, CpuSet::of(CPU1)), Ok(Some(CPU0)));
-    let choice = scheduler.pick(CPU0, Ticks(1));
+    let choice = scheduler.pick(CPU0, false, Ticks(1));
     assert_eq!((choice.thread, choice.vacate, choice.kick), (None, true, CpuSet::of(CPU1)));
     assert_eq!(run(&mut scheduler, CPU1, 1), Some(thread));
 }
@@ -228,7 +224,7 @@ fn only_a_blocked_thread_whose_stack_nobody_uses_can_be_removed() {
     assert_eq!(run(&mut scheduler, CPU0, 0), None);
     assert_eq!(scheduler.remove(thread), Err(RemoveError::Resident));
     assert_eq!(scheduler.evict(thread), Some(CPU0));
-    assert!(scheduler.pick(CPU0, Ticks(1)).vacate);
+    assert!(scheduler.pick(CPU0, false, Ticks(1)).vacate);
     assert_eq!(scheduler.remove(thread), Ok(()));
     assert_eq!(scheduler.remove(thread), Err(RemoveError::NoThread));
 }
@@ -298,7 +294,7 @@ fn a_thread_pushed_aside_by_a_pinned_one_is_sent_to_an_idle_cpu() {
     assert_eq!(run(&mut scheduler, CPU0, 0), Some(floating));
     let pinned = spawn(&mut scheduler, 20, Policy::RoundRobin, CpuSet::of(CPU0));
     assert_eq!(scheduler.wake(pinned, Ticks(1)), Some(CPU0));
-    assert_eq!(scheduler.pick(CPU0, Ticks(1)).kick, CpuSet::of(CPU1));
+    assert_eq!(scheduler.pick(CPU0, false, Ticks(1)).kick, CpuSet::of(CPU1));
     assert_eq!(run(&mut scheduler, CPU1, 1), Some(floating));
 }
 
