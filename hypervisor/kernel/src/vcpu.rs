@@ -241,26 +241,16 @@ impl LoadedVcpu {
         }
     }
 
-    /// As a core comes out of reset. The vCPU is loaded.
+    /// As a core comes out of reset. The vCPU is in no CPU.
     fn reset(&mut self) {
         self.el1 = El1State::reset();
         self.fp = FpState::reset();
         self.timer = VirtualTimer::default();
         self.extensions = ExtensionState::reset();
-        self.extensions.load();
-        self.el1.load();
-        self.timer.load();
-        el2::state::trap_fp(true);
-        self.fp_in_cpu = false;
-        self.set_debug(None);
+        self.debug = None;
         self.monitors = Monitors::reset();
-        if self.monitors_in_cpu {
-            el2::monitors::stop();
-            self.monitors_in_cpu = false;
-        }
-        if core::mem::take(&mut self.monitors_active) {
-            interrupt::set_guest_active(cpu::this(), interrupt::monitors(), false);
-        }
+        self.monitors_active = false;
+        self.is_special = true;
     }
 
     /// Puts the vCPU into this CPU, unless it is there. Interrupts are masked.
@@ -463,7 +453,6 @@ pub(crate) fn run(partition: &'static Partition, mut vcpu: Vcpu) {
     let _masked = Masked::new();
     let mut loaded = Box::new(LoadedVcpu::new(partition, vcpu.id));
     while let Some((entry, argument)) = wait_for_power(partition, vcpu.id) {
-        loaded.load();
         loaded.reset();
         vcpu.reset(&partition.vm, entry, argument);
         if !partition.is_held() || stay_out(partition, &vcpu, &mut loaded).is_continue() {
