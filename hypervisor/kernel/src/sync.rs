@@ -264,7 +264,6 @@ impl<T> HandoverLock<T> {
 
     /// [`HandoverLock::acquire`] as a call, for the many places that are not in a hurry.
     #[inline(never)]
-    #[expect(clippy::mut_from_ref, reason = "the lock is what makes it unique")]
     fn acquire_far(&self) -> &mut T {
         self.acquire(cpu::this())
     }

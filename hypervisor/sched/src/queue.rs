@@ -374,3 +374,62 @@ impl Queues {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        parameters::{Parameters, Policy, Priority},
+        sporadic::NO_SERVER,
+        thread::Threads,
+    };
+    use types::CpuId;
+
+    /// A resident thread, number 0, and so many of its equals in the queue.
+    fn resident_and(equals: u16) -> (Queues, Threads, Head) {
+        let (mut queues, mut threads) = (Queues::new(1), Threads::new(8));
+        let affinity = CpuSet::of(CpuId(0));
+        let priority = Priority::new(10).unwrap();
+        let parameters = Parameters { priority, policy: Policy::RoundRobin, affinity, share: ShareId::SYSTEM };
+        for index in 0..=equals {
+            let queue = queues.join(affinity, ShareId::SYSTEM, true).unwrap();
+            assert_eq!(threads.insert(parameters, (queue, NO_SERVER), CpuId(0)), Ok(index));
+            if index > 0 {
+                queues.push(index, End::Back, threads.entries());
+            }
+        }
+        let mut best = Head::NONE;
+        queues.find_best(QueueSet::ALL, threads.entries(), &mut best);
+        assert_eq!(best.index, 1);
+        (queues, threads, best)
+    }
+
+    /// Who follows, each with its turn.
+    fn drained((mut queues, mut threads, _): (Queues, Threads, Head)) -> Vec<(Index, u64)> {
+        core::iter::from_fn(|| {
+            let mut head = Head::NONE;
+            queues.find_best(QueueSet::ALL, threads.entries(), &mut head);
+            let turn = threads.get(head.index)?.turn;
+            queues.remove_head(&head, threads.entries());
+            Some((head.index, turn))
+        })
+        .collect()
+    }
+
+    #[test]
+    fn a_rotation_is_queueing_one_and_taking_the_first_out() {
+        for equals in 1..5 {
+            let mut rotated = resident_and(equals);
+            rotated.0.rotate(&rotated.2, 0, rotated.1.entries());
+            let mut pushed = resident_and(equals);
+            pushed.0.push(0, End::Back, pushed.1.entries());
+            assert!(pushed.0.remove_head(&pushed.2, pushed.1.entries()));
+            let order = drained(rotated);
+            assert_eq!(order, drained(pushed));
+            assert_eq!(
+                order.iter().map(|(index, _)| *index).collect::<Vec<_>>(),
+                (2..=equals).chain([0]).collect::<Vec<_>>()
+            );
+        }
+    }
+}
