@@ -70,6 +70,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes minutes there, and the test above goes the same ways")]
     fn no_order_is_slow() {
         let count = 1 << 12;
         for input in [numbers(count, u32::MAX), (0..count as u32).collect(), (0..count as u32).rev().collect()] {

@@ -8,8 +8,12 @@
 
 use super::{Core, Vcpu};
 
-/// Most tables that are looked at: those of some hundred GiB mapped by pages.
-const TABLES: usize = 100_000;
+/// Most tables that are looked at: as many as there could be, each for two roots. Tables that point at one another would
+/// lead on for ever.
+fn most_tables(core: &Core) -> usize {
+    let bytes: u64 = core.segments.iter().map(|segment| segment.size).sum();
+    (bytes >> 11) as usize + 16
+}
 
 const SCTLR_M: u64 = 1 << 0;
 const TCR_EPD: [u64; 2] = [1 << 7, 1 << 23];
@@ -118,7 +122,7 @@ struct Walk<'a> {
 /// What the vCPUs' tables map of the dumped memory, by address, and whether that is all. Of two tables that map an address
 /// the first counts: the kernel's before user space's, a vCPU's that is in the kernel before another's.
 pub(super) fn walk(core: &Core, room: usize) -> (Vec<Run>, bool) {
-    let mut walk = Walk { core, runs: Vec::new(), room, tables: TABLES, complete: true };
+    let mut walk = Walk { core, runs: Vec::new(), room, tables: most_tables(core), complete: true };
     let mut vcpus: Vec<&Vcpu> = core.vcpus.iter().collect();
     vcpus.sort_by_key(|vcpu| vcpu.in_user_space());
     let mut roots = Vec::new();
