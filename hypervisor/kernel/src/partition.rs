@@ -319,7 +319,7 @@ fn take_memory(compartment: &'static Compartment) -> Result<(&'static GuestRam, 
     let wanted = memory().fold(0_u64, |sum, (range, _)| sum.saturating_add(range.length()));
     let no_memory = || {
         let free = crate::frames::statistics().0 as u64 * PAGE_SIZE;
-        fatal(format_args!("not enough memory for {} KiB of RAM ({} KiB are free)", wanted >> 10, free >> 10))
+        fatal(format_args!("not enough memory: {} KiB are wanted, {} KiB are free", wanted >> 10, free >> 10))
     };
     // What cannot be had is not even begun: meanwhile it would be missing elsewhere.
     if wanted > crate::frames::statistics().0 as u64 * PAGE_SIZE {
