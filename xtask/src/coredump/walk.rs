@@ -200,7 +200,8 @@ impl Walk<'_> {
                     last.size += run.size;
                 }
                 _ if room => self.runs.push(run),
-                _ => self.complete = false,
+                // There is no point in looking on.
+                _ => (self.complete, self.tables) = (false, 0),
             }
         }
     }
