@@ -6,13 +6,21 @@
 use libfuzzer_sys::fuzz_target;
 use types::AccessSize;
 use vdev::testkit::{Rig, Wire, Wires};
-use vdev::{Control, Factory};
+use vdev::{Control, Factory, Wake};
 
 const DR: u64 = 0x00;
 const FR: u64 = 0x18;
 const IMSC: u64 = 0x38;
 const RIS: u64 = 0x3c;
 const MIS: u64 = 0x40;
+
+/// What a device cannot be made without.
+fn needed(factory: &Factory) -> &'static [(&'static str, Option<&'static str>)] {
+    match factory.name {
+        "watch" => &[("vm", Some("neighbour"))],
+        _ => &[],
+    }
+}
 
 fuzz_target!(|data: &[u8]| {
     let Some((&which, calls)) = data.split_first() else { return };
@@ -21,7 +29,7 @@ fuzz_target!(|data: &[u8]| {
     let factory = with_registers[usize::from(which) % with_registers.len()];
     let mut wires = Wires::default();
     let wire = wires.wire("-");
-    let mut rig = Rig::new(factory, &[], &mut wires).expect("no option is needed");
+    let mut rig = Rig::new(factory, needed(factory), &mut wires).expect("nothing else is needed");
     for call in calls.chunks_exact(4) {
         drive(&mut rig, &wire, factory, call);
         if factory.name == "pl011" {
@@ -45,9 +53,11 @@ fn drive(rig: &mut Rig, wire: &Wire, factory: &Factory, call: &[u8]) {
             wire.set_space((call[1] & 1 == 0).then_some(usize::from(call[2])));
             rig.wake();
         }
-        _ => match call[1] & 3 {
+        _ => match call[1] & 7 {
             0 => rig.control(Control::Reset).expect("a reset cannot fail"),
             1 => assert!(!rig.status().is_empty()),
+            2 => rig.wake_for(Wake::VmLives),
+            3 => rig.wake_for(Wake::VmEnded { code: call[2] }),
             _ => rig.wake(),
         },
     }

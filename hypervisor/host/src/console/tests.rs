@@ -106,6 +106,7 @@ fn a_line_that_breaks_into_a_prompt_leaves_the_prompt_behind_it() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri takes minutes to fill a ring of atomics")]
 fn a_burst_of_the_foreground_is_not_broken_in_the_middle_of_a_line() {
     let mut console = Console::new();
     let (_, mut linux) = console.vm("linux");
@@ -303,6 +304,7 @@ fn a_device_that_was_refused_is_named_when_there_is_space() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri takes minutes to fill a ring of atomics")]
 fn there_is_room_for_96_vms_and_no_more() {
     let mut console = Console::batch();
     let numbers: Vec<u8> = (0..96).map(|n| console.vm(&n.to_string()).0.get()).collect();
@@ -311,6 +313,7 @@ fn there_is_room_for_96_vms_and_no_more() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri takes minutes to fill a ring of atomics")]
 fn the_hosts_own_lines_are_bounded() {
     let mut console = Console::new();
     for _ in 0..10 * NOTICES {
