@@ -34,9 +34,6 @@ use machine::Case;
 /// How many tests run at once, on the PC or on emulated machines, which have threads of their own.
 const AT_ONCE: usize = 2;
 
-/// Tests that run only if they are asked for.
-const LONG: &[&str] = &["dump/linux"];
-
 /// Options of `cargo xtask test`.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
@@ -119,11 +116,7 @@ fn all() -> Result<Vec<Test>> {
 /// The task.
 pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     let filter = arguments.filter.as_deref().unwrap_or_default();
-    let mut tests: Vec<Test> = all()?.into_iter().filter(|test| test.name.contains(filter)).collect();
-    if filter.is_empty() && !arguments.list {
-        eprintln!("test: left out because they take many minutes: {}; name them to run them", LONG.join(", "));
-        tests.retain(|test| !LONG.contains(&test.name.as_str()));
-    }
+    let tests: Vec<Test> = all()?.into_iter().filter(|test| test.name.contains(filter)).collect();
     if arguments.list {
         for test in &tests {
             println!("{:32} {}", test.name, test.about);

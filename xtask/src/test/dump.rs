@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -12,7 +13,7 @@ use super::scene::Scene;
 use crate::qemu::machine::Machine;
 use crate::workspace::{find_program, output};
 
-/// What the debugger is asked. Of vCPU 0, which sleeps, and of vCPU 1, which is busy; the banner is `linux_banner`.
+/// What the debugger is asked. Of a vCPU that sleeps and one that is busy; the banner is `linux_banner`.
 const QUESTIONS: &str = "set pagination off
 set print frame-arguments none
 info threads
@@ -24,6 +25,14 @@ x/1i $pc
 find /1 0x80000000, +0x4000000, 'L','i','n','u','x',' ','v','e','r','s','i','o','n',' ','6'
 x/s $_
 ";
+
+/// The first frame of the first CPU's idle thread, and of another's.
+const OUTERMOST: [&str; 2] = ["__primary_switched+0xbc", "__secondary_switched+0xb0"];
+
+/// How long a guest may take to boot, a command to answer, and some 30 MB to come over the console, byte by byte.
+const BOOT: Duration = Duration::from_secs(90);
+const SOON: Duration = Duration::from_secs(60);
+const SENT: Duration = Duration::from_secs(400);
 
 /// The tests of this file.
 pub(super) fn tests() -> Vec<Test> {
@@ -43,13 +52,13 @@ fn in_order(ran: &Ran, lines: &[&str]) -> Result<()> {
 }
 
 /// Takes the files out of what a machine has printed.
-fn received(case: &Case, ran: &Ran) -> Result<PathBuf> {
+fn received(case: &Case, text: &str) -> Result<PathBuf> {
     let folder = case.path("dumps");
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }
     let mut receiver = crate::receive::Receiver::new(Some(&folder), std::io::sink());
-    std::io::Write::write_all(&mut receiver, ran.text.as_bytes())?;
+    std::io::Write::write_all(&mut receiver, text.as_bytes())?;
     ensure!(receiver.finish().1 == 0, "a file was damaged");
     Ok(folder)
 }
@@ -93,7 +102,7 @@ fn shell(case: &Case) -> Result<()> {
     for name in ["hello| hello: tick", "mute| hello: tick"] {
         ensure!(behind.contains(name), "`{name}` is missing after the dumps");
     }
-    let core = received(case, &ran)?.join("hello.gcore");
+    let core = received(case, &ran.text)?.join("hello.gcore");
     let text = describe(&core)?;
     for wanted in ["memory: 0x80000000..0x80200000 (2048 KiB)", "vcpu0: on", "vcpu1: ", "status: pl011"] {
         ensure!(text.contains(wanted), "no `{wanted}` in:\n{text}");
@@ -102,19 +111,29 @@ fn shell(case: &Case) -> Result<()> {
 }
 
 fn linux(case: &Case) -> Result<()> {
-    let mut scene = Scene::new();
+    let mut scene = Scene::interactive();
     scene.linux(2, "(while :; do :; done) & sleep 1; echo ready; sleep 1000")?;
-    scene.line("qvm @linux.qvmconf dump / &").line("sleep 20").line("dump linux").line("send linux.gcore");
-    scene.line("slay -s QUIT linux");
-    let machine = Machine { memory: "1G".into(), ..Machine::default() };
-    // What takes the time is the console: 30 MB, byte by byte.
-    let ran = scene.run(case, &machine, None, 40)?;
-    ran.expect("linux: dumped to `linux.gcore`: ")?;
-    let core = received(case, &ran)?.join("linux.gcore");
+    scene.line("qvm @linux.qvmconf dump / &");
+    let mut session = scene.session(case, &Machine { memory: "1G".into(), ..Machine::default() })?;
+    // Not the one on the command line, which Linux prints.
+    session.expect("\nready", BOOT)?;
+    for (typed, answer, within) in [
+        ("\x1ds", "bulkhead# ", SOON),
+        ("sleep 3\r", "\rbulkhead# ", SOON),
+        ("dump linux\r", "linux: dumped to `linux.gcore`: ", SOON),
+        ("send linux.gcore\r", "@file end linux.gcore", SENT),
+        ("slay -s QUIT linux\r", "qvm: linux ended: code 3", SOON),
+        ("shutdown\r", "", SOON),
+    ] {
+        session.send(typed)?;
+        session.expect(answer, within)?;
+    }
+    let core = received(case, session.text())?.join("linux.gcore");
     let text = describe(&core)?;
     fs::write(core.with_extension("txt"), &text)?;
     let idle = text.lines().filter(|line| line.contains(" cpu_do_idle+")).count();
-    ensure!(idle == 1 && text.contains(" start_kernel+"), "one vCPU is to be asleep in a known place:\n{text}");
+    let outermost = text.lines().filter(|line| line.ends_with(OUTERMOST[0]) || line.ends_with(OUTERMOST[1])).count();
+    ensure!(idle == 1 && outermost == 1, "one vCPU is to be asleep, and known down to its first frame:\n{text}");
     debug(&core)
 }
 
@@ -133,7 +152,7 @@ fn debug(core: &Path) -> Result<()> {
     command.args(["-batch", "-nx", "-x"]).arg(&questions).arg(&symbols).arg(core);
     let text = output(&mut command)?;
     fs::write(core.with_extension("gdb.txt"), &text)?;
-    for wanted in ["in cpu_do_idle ()", "in do_idle ()", "in start_kernel ()"] {
+    for wanted in ["in cpu_do_idle ()", "in do_idle ()", "in cpu_startup_entry ()"] {
         if !text.contains(wanted) {
             bail!("gdb does not say `{wanted}`:\n{text}");
         }

@@ -203,11 +203,14 @@ impl Session {
     /// Waits until `text` is printed; looks only at what came after the last text that was waited for.
     pub(super) fn expect(&mut self, text: &str, within: Duration) -> Result<()> {
         let deadline = Instant::now() + within;
+        let mut from = self.seen;
         loop {
-            if let Some(at) = self.text.get(self.seen..).and_then(|rest| rest.find(text)) {
-                self.seen += at + text.len();
+            if let Some(at) = self.text.get(from..).and_then(|rest| rest.find(text)) {
+                self.seen = from + at + text.len();
                 return Ok(());
             }
+            // Its beginning may be here already. What is before that need not be searched again.
+            from = self.text.floor_char_boundary(from.max(self.text.len().saturating_sub(text.len())));
             match self.child.read(Some(deadline)) {
                 Output::Bytes(bytes) => {
                     self.log.write_all(&bytes)?;
@@ -217,6 +220,11 @@ impl Session {
                 Output::End => bail!("the machine stopped while waiting for `{text}`"),
             }
         }
+    }
+
+    /// Everything that was printed so far.
+    pub(super) fn text(&self) -> &str {
+        &self.text
     }
 
     /// Types.
