@@ -281,8 +281,8 @@ impl vdev::CharDevice for Silence {
         usize::MAX
     }
 
-    fn write(&mut self, _: u8) -> bool {
-        true
+    fn write(&mut self, _: u8) -> vdev::Taken {
+        vdev::Taken::Yes
     }
 
     fn read(&mut self) -> Option<u8> {

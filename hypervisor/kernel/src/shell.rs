@@ -91,7 +91,7 @@ impl Keyboard {
     /// Sends bytes as they are, as fast as they are shown.
     fn send(&self, bytes: &[u8]) {
         for byte in bytes {
-            while !self.stream.write(*byte) {
+            while !self.stream.write(*byte).is_taken() {
                 console::answer_bell();
                 thread::sleep_until(Ticks::NEVER);
             }

@@ -1,5 +1,26 @@
 //! What stands behind a device: the `hostdev`.
 
+/// What has become of a byte for a [`CharDevice`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Taken {
+    /// There was no space for it.
+    No,
+    /// It was taken. Whoever passes it on knows that there is something.
+    Yes,
+    /// It was taken, and whoever passes it on has to be told: [`crate::Context::output`].
+    Ring,
+}
+
+impl Taken {
+    /// Whether the byte was taken.
+    #[inline]
+    #[must_use]
+    pub const fn is_taken(self) -> bool {
+        !matches!(self, Self::No)
+    }
+}
+
 /// A character back end: a console stream, a file, nothing at all.
 ///
 /// Neither call blocks. When `space` has become non-zero again, or bytes have arrived, the owner of the back end wakes the
@@ -7,8 +28,8 @@
 pub trait CharDevice: Send {
     /// How many bytes [`CharDevice::write`] would take now.
     fn space(&self) -> usize;
-    /// Appends one byte. Returns `false`, and takes nothing, if there is no space.
-    fn write(&mut self, byte: u8) -> bool;
+    /// Appends one byte, if there is space.
+    fn write(&mut self, byte: u8) -> Taken;
     /// The next byte from outside, if there is one.
     fn read(&mut self) -> Option<u8>;
 }

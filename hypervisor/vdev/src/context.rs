@@ -72,7 +72,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Says that a back end was given output, so that its host thread looks at it.
+    /// Says that a back end has output that its host thread is to look at ([`crate::Taken::Ring`]).
     pub const fn output(&mut self) {
         self.effects.output();
     }

@@ -113,7 +113,7 @@ impl Effects {
         self.clean_caches
     }
 
-    /// Whether a back end was given output: its host thread has to look.
+    /// Whether a back end has output that its host thread has to look at.
     #[inline]
     #[must_use]
     pub const fn has_output(&self) -> bool {
@@ -141,7 +141,7 @@ impl Effects {
         self.any = true;
     }
 
-    /// A back end was given output.
+    /// A back end has output that somebody has to be told of.
     #[inline]
     pub const fn output(&mut self) {
         self.output = true;

@@ -164,7 +164,7 @@ impl fmt::Debug for Setup<'_> {
 /// The host's side of `hostdev`: names to back ends.
 pub trait Backends {
     /// Opens a character back end for the device `id` of the VM being assembled. When the back end has space again or has
-    /// input, its owner wakes that device with [`crate::Wake::Backend`].
+    /// input, its owner wakes that device with [`crate::Wake::Backend`]. What is opened for output only never has input.
     ///
     /// # Errors
     /// If there is no such thing, or it cannot be used that way.

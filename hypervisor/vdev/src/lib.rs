@@ -33,7 +33,7 @@ mod options;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 
-pub use backend::CharDevice;
+pub use backend::{CharDevice, Taken};
 pub use bus::{Bus, BusError, Device, Target};
 pub use context::{Context, Identity, Services};
 pub use device::{AccessFault, Control, ControlError, Vdev, Wake};

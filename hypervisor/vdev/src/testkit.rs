@@ -7,7 +7,7 @@
 use crate::{
     AccessFault, AccessSizes, BackendError, Backends, Bus, CharDevice, Control, ControlError, Device, DeviceId,
     Effects, Factory, Given, GuestMemory, HostDevice, InterruptController, MemoryFault, Node, Numbers, OptionError,
-    Options, Place, Services, Setup, Wake,
+    Options, Place, Services, Setup, Taken, Wake,
 };
 use alloc::{
     boxed::Box,
@@ -149,19 +149,36 @@ impl CharDevice for Wire {
         self.0.lock().limit.unwrap_or(usize::MAX)
     }
 
-    fn write(&mut self, byte: u8) -> bool {
+    fn write(&mut self, byte: u8) -> Taken {
         let mut state = self.0.lock();
         match &mut state.limit {
-            Some(0) => return false,
+            Some(0) => return Taken::No,
             Some(limit) => *limit = limit.saturating_sub(1),
             None => {}
         }
         state.output.push(byte);
-        true
+        if state.output.len() == 1 { Taken::Ring } else { Taken::Yes }
     }
 
     fn read(&mut self) -> Option<u8> {
         self.0.lock().input.pop_front()
+    }
+}
+
+/// A back end that was opened for output only.
+struct Deaf(Wire);
+
+impl CharDevice for Deaf {
+    fn space(&self) -> usize {
+        self.0.space()
+    }
+
+    fn write(&mut self, byte: u8) -> Taken {
+        self.0.write(byte)
+    }
+
+    fn read(&mut self) -> Option<u8> {
+        None
     }
 }
 
@@ -187,7 +204,8 @@ impl Wires {
 impl Backends for Wires {
     fn character(&mut self, _id: DeviceId, device: &HostDevice) -> Result<Box<dyn CharDevice>, BackendError> {
         match self.wires.get(&device.name) {
-            Some(wire) => Ok(Box::new(wire.clone())),
+            Some(wire) if device.direction.reads() => Ok(Box::new(wire.clone())),
+            Some(wire) => Ok(Box::new(Deaf(wire.clone()))),
             None => Err(BackendError(format!("there is no back end `{}`", device.name))),
         }
     }

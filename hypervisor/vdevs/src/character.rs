@@ -5,7 +5,7 @@
 //! ([`vdev::Backends`]).
 
 use alloc::{boxed::Box, vec::Vec};
-use vdev::{CharDevice, Direction, HostDevice, OptionError, OptionKind, OptionSpec, Options, Setup};
+use vdev::{CharDevice, Direction, HostDevice, OptionError, OptionKind, OptionSpec, Options, Setup, Taken};
 
 /// The option, for a serial device's table.
 pub(crate) const HOSTDEV: OptionSpec =
@@ -19,7 +19,7 @@ pub(crate) fn open(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn C
     match first {
         None => setup.character(HOSTDEV.name, &HostDevice::console()),
         // The usual case is worth a shorter way: nothing between the device and its back end.
-        Some(only) if rest.is_empty() && only.direction == Direction::Both => setup.character(HOSTDEV.name, only),
+        Some(only) if rest.is_empty() && only.direction.writes() => setup.character(HOSTDEV.name, only),
         Some(first) => {
             let mut split = Split { inputs: Vec::new(), outputs: Vec::new() };
             for device in [first].into_iter().chain(rest) {
@@ -50,16 +50,19 @@ impl CharDevice for Split {
         self.outputs.iter().map(|end| end.device.space()).min().unwrap_or(usize::MAX)
     }
 
-    fn write(&mut self, byte: u8) -> bool {
+    fn write(&mut self, byte: u8) -> Taken {
         // All or none: a byte that only one of them took could not be given again.
         if self.space() == 0 {
-            return false;
+            return Taken::No;
         }
-        // Another user of the same back end may have taken the space meanwhile: that one then misses a byte.
+        let mut taken = Taken::Yes;
         for end in &mut self.outputs {
-            end.device.write(byte);
+            // Another user of the same back end may have taken the space meanwhile: that one then misses a byte.
+            if end.device.write(byte) == Taken::Ring {
+                taken = Taken::Ring;
+            }
         }
-        true
+        taken
     }
 
     fn read(&mut self) -> Option<u8> {
@@ -92,7 +95,7 @@ mod tests {
     fn none_at_all_is_the_console_both_ways() {
         let mut wires = Wires::default();
         let mut device = opened(&[], &mut wires).unwrap();
-        assert!(device.write(b'x'));
+        assert!(device.write(b'x').is_taken());
         wires.wire("-").type_in(b"y");
         assert_eq!(wires.wire("-").take_output(), b"x");
         assert_eq!(device.read(), Some(b'y'));
@@ -104,11 +107,11 @@ mod tests {
         wires.wire("-").type_in(b"y");
         let mut output = opened(&[">-"], &mut wires).unwrap();
         assert_eq!(output.read(), None);
-        assert!(output.write(b'x'));
+        assert!(output.write(b'x').is_taken());
         let mut input = opened(&["<-"], &mut wires).unwrap();
         assert_eq!(input.read(), Some(b'y'));
         assert_eq!(input.space(), usize::MAX);
-        assert!(input.write(b'z'));
+        assert!(input.write(b'z').is_taken());
         assert_eq!(wires.wire("-").take_output(), b"x");
     }
 
@@ -119,8 +122,8 @@ mod tests {
         let mut device = opened(&["a", ">b", "<c"], &mut wires).unwrap();
         b.set_space(Some(1));
         assert_eq!(device.space(), 1);
-        assert!(device.write(b'1'));
-        assert!(!device.write(b'2'));
+        assert!(device.write(b'1').is_taken());
+        assert!(!device.write(b'2').is_taken());
         assert_eq!((a.take_output(), b.take_output(), c.take_output()), (b"1".to_vec(), b"1".to_vec(), Vec::new()));
         a.type_in(b"A");
         b.type_in(b"B");

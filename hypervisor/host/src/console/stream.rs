@@ -9,6 +9,7 @@ use core::{
     fmt,
     sync::atomic::{AtomicBool, AtomicU8, Ordering},
 };
+use vdev::Taken;
 
 /// Bytes of output that wait for the console.
 pub(super) const OUTPUT: usize = 4096;
@@ -118,19 +119,19 @@ impl Stream {
         self.output.space()
     }
 
-    /// Prints a byte. `false` if there is no space.
+    /// Prints a byte. If it says [`Taken::Ring`], somebody has to answer the bell.
     #[inline]
-    pub fn write(&self, byte: u8) -> bool {
+    pub fn write(&self, byte: u8) -> Taken {
         // Once, or twice if space has come in between.
         loop {
             match self.output.push(byte) {
                 Some(1) => self.bell.ring(Urgency::Soon),
                 Some(length) if length == OUTPUT / 2 => self.bell.ring(Urgency::Now),
-                Some(_) => {}
-                None if self.starve() == 0 => return false,
+                Some(_) => return Taken::Yes,
+                None if self.starve() == 0 => return Taken::No,
                 None => continue,
             }
-            return true;
+            return Taken::Ring;
         }
     }
 
@@ -199,7 +200,9 @@ mod tests {
         let (stream, bell) = stream();
         let mut answers = Vec::new();
         for n in 1..=OUTPUT {
-            assert!(stream.write(0));
+            let taken = stream.write(0);
+            // Whoever is not told to need not look.
+            assert_eq!(taken == Taken::Ring, n == 1 || n == OUTPUT / 2);
             if let Some(urgency) = bell.answer() {
                 answers.push((n, urgency));
             }
@@ -208,7 +211,7 @@ mod tests {
         bell.quiet();
         assert_eq!(bell.answer(), None);
         while take(stream, &mut [0; 64]).0 > 0 {}
-        assert!(stream.write(0));
+        assert_eq!(stream.write(0), Taken::Ring);
         assert_eq!(bell.answer(), Some(Urgency::Soon));
     }
 
@@ -227,7 +230,7 @@ mod tests {
     #[cfg_attr(miri, ignore = "Miri takes minutes to fill a ring of atomics")]
     fn who_was_refused_hears_of_space_once_when_the_queue_is_half_empty() {
         let (stream, _) = stream();
-        while stream.write(0) {}
+        while stream.write(0).is_taken() {}
         assert_eq!(stream.space(), 0);
         let mut relieved = Vec::new();
         for n in 0..OUTPUT / 64 {
@@ -250,7 +253,7 @@ mod tests {
     #[cfg_attr(miri, ignore = "Miri takes minutes to fill a ring of atomics")]
     fn nothing_of_one_who_had_it_before_is_left() {
         let (stream, _) = stream();
-        while stream.write(b'a') {}
+        while stream.write(b'a').is_taken() {}
         stream.type_in(b'b');
         stream.clear();
         assert_eq!((stream.space(), stream.read(), take(stream, &mut [0; 8])), (OUTPUT, None, (0, false)));

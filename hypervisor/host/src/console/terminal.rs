@@ -9,7 +9,7 @@ use alloc::{boxed::Box, format, sync::Arc};
 use arrayvec::ArrayVec;
 use core::fmt;
 use types::Lock;
-use vdev::{BackendError, CharDevice, DeviceId, Direction, HostDevice};
+use vdev::{BackendError, CharDevice, DeviceId, Direction, HostDevice, Taken};
 
 /// Most devices of a VM that can have the console behind them: a `vdev pl011` that says nothing else is one of them.
 const USERS: usize = 64;
@@ -86,7 +86,7 @@ impl CharDevice for End {
     }
 
     #[inline]
-    fn write(&mut self, byte: u8) -> bool {
+    fn write(&mut self, byte: u8) -> Taken {
         let _held = self.terminal.output.lock();
         self.terminal.stream.write(byte)
     }
@@ -143,7 +143,7 @@ mod tests {
     fn a_thread_that_dies_with_the_locks_in_its_hands_is_nobody_elses_problem() {
         let (stream, terminal) = terminal();
         let mut end = terminal.open(DeviceId(0), &HostDevice::console()).unwrap();
-        assert!(end.write(b'a'));
+        assert!(end.write(b'a').is_taken());
         core::mem::forget((terminal.output.lock(), terminal.input.lock(), terminal.users.lock()));
         let mut some = [0; 4];
         assert_eq!((stream.take_output(&mut some, stream.end()), some[0]), ((1, false), b'a'));
@@ -152,6 +152,6 @@ mod tests {
         stream.hand_over();
         let again = Terminal::new(stream);
         let mut end = again.open(DeviceId(0), &HostDevice::console()).unwrap();
-        assert_eq!((end.read(), end.write(b'b')), (None, true));
+        assert_eq!((end.read(), end.write(b'b').is_taken()), (None, true));
     }
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use core::fmt;
 use tock_registers::LocalRegisterCopy;
-use vdev::CharDevice;
+use vdev::{CharDevice, Taken};
 
 /// A character that has come in, with what was wrong with it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -113,7 +113,7 @@ impl Chip {
     }
 
     /// A store of `value` at `at`; bits that do not exist are not kept. Stores to read-only registers, to reserved offsets
-    /// and to other byte lanes than the lowest do nothing. Returns whether anything has gone onto the wire.
+    /// and to other byte lanes than the lowest do nothing. Returns whether whoever is at the other end has to be told.
     #[inline]
     pub(super) fn write(&mut self, at: u64, value: u64, wire: &mut dyn CharDevice) -> bool {
         let [low, high, ..] = value.to_le_bytes();
@@ -124,8 +124,8 @@ impl Chip {
         }
     }
 
-    /// Moves what can be moved between the FIFOs and the wire: the wire has space again, or bytes. Returns whether
-    /// anything has gone onto the wire.
+    /// Moves what can be moved between the FIFOs and the wire: the wire has space again, or bytes. Returns whether whoever
+    /// is at the other end has to be told.
     pub(super) fn service(&mut self, wire: &mut dyn CharDevice) -> bool {
         let sent = self.drain(wire);
         self.fill(wire);
@@ -156,14 +156,14 @@ impl Chip {
     /// UARTDR written (3.3.1).
     #[inline]
     fn send(&mut self, byte: u8, wire: &mut dyn CharDevice) -> bool {
-        if self.sending && self.transmit.is_empty() && wire.write(byte) {
+        let taken = if self.sending && self.transmit.is_empty() { wire.write(byte) } else { Taken::No };
+        if taken.is_taken() {
             // The byte has left the FIFO again, which is below its trigger level (3.4, "UARTTXINTR").
             self.raw.insert(Interrupts::TRANSMIT);
-            true
         } else {
             self.hold(byte);
-            false
         }
+        taken == Taken::Ring
     }
 
     /// A byte that cannot be sent now, or goes into the loop.
@@ -184,18 +184,22 @@ impl Chip {
         }
     }
 
-    /// Sends what waits in the FIFO, as far as it goes.
+    /// Sends what waits in the FIFO, as far as it goes. Returns whether whoever is at the other end has to be told.
     fn drain(&mut self, wire: &mut dyn CharDevice) -> bool {
         if !self.sending && !self.looping() {
             return false;
         }
-        let before = self.transmit.len();
+        let (before, mut ring) = (self.transmit.len(), false);
         while let Some(byte) = self.transmit.first() {
             if self.looping() {
                 self.accept(Received { byte, errors: Errors::empty() });
                 self.raw.insert(Interrupts::RECEIVE_TIMEOUT);
-            } else if !wire.write(byte) {
-                break;
+            } else {
+                let taken = wire.write(byte);
+                if !taken.is_taken() {
+                    break;
+                }
+                ring |= taken == Taken::Ring;
             }
             self.transmit.pop();
         }
@@ -203,7 +207,7 @@ impl Chip {
         if moved && self.transmit.len() <= self.transmit_trigger() {
             self.raw.insert(Interrupts::TRANSMIT);
         }
-        moved && self.sending
+        ring
     }
 
     // ---- receiving
@@ -335,8 +339,12 @@ impl Chip {
 
     /// UARTFR (3.3.3).
     fn flags(&self) -> Flags {
-        let depth = self.depth();
         let mut flags = self.modem();
+        // Nearly always, and the shorter way for it.
+        if self.transmit.is_empty() && self.receive.is_empty() {
+            return flags | Flags::TXFE | Flags::RXFE;
+        }
+        let depth = self.depth();
         flags.set(Flags::TXFE, self.transmit.is_empty());
         flags.set(Flags::BUSY, !self.transmit.is_empty());
         flags.set(Flags::TXFF, self.transmit.len() >= depth);
