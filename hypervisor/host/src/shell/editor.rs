@@ -335,7 +335,9 @@ fn find(before: &str, word: &str, completions: &dyn Completions, offer: &mut dyn
     let Some(command) = words.next() else { return typed().for_each(offer) };
     let Some(row) = COMMANDS.iter().find(|row| row.word == command) else { return };
     if words.next_back() == Some("-s") {
-        return Signal::ALL.iter().for_each(|signal| offer(signal.name()));
+        // By the name that was begun.
+        let short = !word.is_empty() && !word.starts_with('S');
+        return Signal::ALL.iter().for_each(|signal| offer(if short { signal.short_name() } else { signal.name() }));
     }
     for kind in row.arguments.split([' ', '[', ']', '|', ',']) {
         match kind {

@@ -31,6 +31,12 @@ impl Signal {
         }
     }
 
+    /// The same without `SIG`.
+    #[must_use]
+    pub fn short_name(self) -> &'static str {
+        self.name().trim_start_matches("SIG")
+    }
+
     /// Its number where most shells run. QNX: SIGUSR1 and SIGUSR2 are 16 and 17 there.
     #[must_use]
     pub const fn number(self) -> u8 {
@@ -46,7 +52,7 @@ impl Signal {
     /// By its name, with or without `SIG`, or by its number.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        let named = |signal: &Self| signal.name() == word || signal.name().strip_prefix("SIG") == Some(word);
+        let named = |signal: &Self| signal.name() == word || signal.short_name() == word;
         let number = word.parse().ok();
         Self::ALL.into_iter().find(|signal| named(signal) || number == Some(signal.number()))
     }

@@ -204,6 +204,7 @@ fn words_are_completed_by_what_the_table_says_comes_next() {
     assert_eq!(typed("slay l\t"), "slay linux");
     assert_eq!(typed("slay -\tSIGT\thel\t"), "slay -s SIGTERM hello ");
     assert_eq!(typed("slay -s SIGUSR1 a linux-\t"), "slay -s SIGUSR1 a linux-rt ");
+    assert_eq!(typed("slay -s Q\tlinux-\t"), "slay -s QUIT linux-rt ");
     assert_eq!(typed("pidin t\t"), "pidin threads ");
     assert_eq!(typed("pidin l\t-\t"), "pidin linux-rt ");
     assert_eq!(typed("qvm \th\t"), "qvm @hello.qvmconf ");
