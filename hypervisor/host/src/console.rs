@@ -43,6 +43,10 @@ const NOTICES: usize = 256;
 /// So many chunks of the foreground's output may come before somebody else's line, unless its line ends first.
 const PATIENCE: u8 = 8;
 
+/// Chunks of background output looked at in one go: more than a line has, fewer than VMs that print nothing but control
+/// sequences can make.
+const CHUNKS: usize = 16;
+
 /// What the console sends bytes to.
 pub trait Uart {
     /// Whether it takes a byte now.
@@ -340,13 +344,21 @@ impl Multiplexer {
         Action::None
     }
 
-    /// Sends what there is to `uart`, at most `budget` bytes.
+    /// Sends what there is to `uart`, at most `budget` bytes, and at most the rest of what was begun and one thing more: who
+    /// calls this has interrupts masked.
     pub fn step(&mut self, uart: &mut dyn Uart, budget: usize) -> Progress {
         self.bell.quiet();
         let mut sent = 0_usize;
+        let mut refilled = false;
         let next = loop {
-            if self.screen.is_empty() && !self.refill() {
-                break if core::mem::take(&mut self.unfinished) { Next::Again } else { Next::Idle };
+            if self.screen.is_empty() {
+                if refilled {
+                    break Next::Again;
+                }
+                refilled = true;
+                if !self.refill() {
+                    break if core::mem::take(&mut self.unfinished) { Next::Again } else { Next::Idle };
+                }
             }
             let rest = budget.saturating_sub(sent);
             match self.screen.send(uart, rest) {
@@ -426,13 +438,14 @@ impl Multiplexer {
     /// A line of a VM in the background, or the report of its end. They take turns.
     fn background_line(&mut self) -> bool {
         let count = self.channels.len();
+        let mut looks = CHUNKS;
         for offset in 0..count {
             let place = self.turn.wrapping_add(offset).checked_rem(count).unwrap_or(0);
             let Some(channel) = self.channels.get_mut(place) else { continue };
             if Some(channel.number) == self.foreground {
                 continue;
             }
-            match channel.line(&mut self.relieved) {
+            match channel.line(&mut self.relieved, &mut looks) {
                 Line::Complete => {
                     self.screen.line_if(|line| {
                         channel.take_line(line);
@@ -442,7 +455,11 @@ impl Multiplexer {
                     return true;
                 }
                 Line::Incomplete => {}
-                Line::Unknown => self.unfinished = true,
+                Line::Unknown => {
+                    self.unfinished = true;
+                    self.turn = place.wrapping_add(1);
+                    return false;
+                }
                 Line::Report => {
                     self.report(place);
                     self.turn = place;

@@ -95,10 +95,14 @@ impl Bank {
     }
 
     fn set(&mut self, first: usize, count: usize, free: bool) {
-        for (index, mask) in words(first, count) {
+        let words = Words::of(first, count);
+        for (index, mask) in words.edges.into_iter().flatten() {
             if let Some(word) = self.free.get_mut(index) {
                 *word = if free { *word | mask } else { *word & !mask };
             }
+        }
+        if let Some(whole) = self.free.get_mut(words.whole) {
+            whole.fill(if free { u64::MAX } else { 0 });
         }
     }
 
@@ -106,21 +110,39 @@ impl Bank {
     fn find(&self, count: usize, alignment: usize) -> Option<usize> {
         let base = (self.range.start().0 / PAGE_SIZE) as usize;
         let align = |page: usize| (base + page).next_multiple_of(alignment) - base;
-        let mut first = align(0);
+        let mut first = align(self.first_free(0)?);
         while first + count <= self.pages() {
             match self.first_taken(first, count) {
                 None => return Some(first),
-                Some(taken) => first = align(taken + 1),
+                Some(taken) => first = align(self.first_free(taken + 1)?),
             }
         }
         None
     }
 
+    /// The first free page from `first` on.
+    fn first_free(&self, first: usize) -> Option<usize> {
+        let rest = self.free.get(first / 64..)?;
+        let begun = rest.first()? & u64::MAX << (first % 64);
+        let (index, word) = match begun {
+            0 => (1..).zip(rest.get(1..)?).find(|(_, word)| **word != 0).map(|(index, word)| (index, *word))?,
+            word => (0, word),
+        };
+        Some((first / 64 + index) * 64 + word.trailing_zeros() as usize)
+    }
+
     fn first_taken(&self, first: usize, count: usize) -> Option<usize> {
-        words(first, count).find_map(|(index, mask)| {
+        let words = Words::of(first, count);
+        let [low, high] = words.edges;
+        let taken_in = |(index, mask): (usize, u64)| {
             let taken = !self.free.get(index)? & mask;
             (taken != 0).then(|| index * 64 + taken.trailing_zeros() as usize)
-        })
+        };
+        let from = words.whole.start;
+        let whole = self.free.get(words.whole).unwrap_or_default();
+        low.and_then(taken_in)
+            .or_else(|| taken_in((from + whole.iter().position(|word| *word != u64::MAX)?, u64::MAX)))
+            .or_else(|| high.and_then(taken_in))
     }
 
     /// The free page with the highest address.
@@ -130,14 +152,26 @@ impl Bank {
     }
 }
 
-/// The words that hold the bits `first` to `first + count - 1`, each with a mask of those bits.
-fn words(first: usize, count: usize) -> impl Iterator<Item = (usize, u64)> {
-    let end = first + count;
-    (first / 64..end.div_ceil(64)).map(move |index| {
-        let low = first.saturating_sub(index * 64).min(63);
-        let high = (end - index * 64).min(64);
-        (index, u64::MAX << low & u64::MAX >> (64 - high))
-    })
+/// The words that hold a range of bits. Whole ones are looked at without a mask: this is done with interrupts masked.
+struct Words {
+    /// The first and the last if they are not whole, each with a mask of their bits in the range; the first if they are one.
+    edges: [Option<(usize, u64)>; 2],
+    whole: core::ops::Range<usize>,
+}
+
+impl Words {
+    /// Those of the bits `first` to `first + count - 1`.
+    fn of(first: usize, count: usize) -> Self {
+        let end = first + count;
+        let (low, high) = (u64::MAX << (first % 64), !(u64::MAX << (end % 64)));
+        let (from, to) = (first.div_ceil(64), end / 64);
+        if from > to {
+            return Self { edges: [Some((to, low & high)), None], whole: 0..0 };
+        }
+        let lower = (first % 64 != 0).then_some((first / 64, low));
+        let upper = (end % 64 != 0).then_some((to, high));
+        Self { edges: [lower, upper], whole: from..to }
+    }
 }
 
 struct Allocator {

@@ -75,9 +75,9 @@ impl Scene {
         Ok(self)
     }
 
-    /// The witness, in the background from the beginning, at a higher priority than everybody else.
+    /// The witness, in the background from the beginning, at a higher priority than everybody else and the host's threads.
     pub(super) fn witness(&mut self) -> Result<&mut Scene> {
-        self.vm("witness", "witness", "2M", "cmdline \"report=100\"\ncpu sched 30")?.line("qvm @witness.qvmconf &");
+        self.vm("witness", "witness", "2M", "cmdline \"report=100\"\ncpu sched 100")?.line("qvm @witness.qvmconf &");
         Ok(self)
     }
 

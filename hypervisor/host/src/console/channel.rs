@@ -12,8 +12,6 @@ use alloc::{
 
 /// Bytes taken from a stream at once.
 const CHUNK: usize = 128;
-/// Chunks looked at for one line: more than a line has, fewer than a VM that prints nothing but control sequences can make.
-const CHUNKS_FOR_A_LINE: usize = 16;
 /// Reports of a VM that can wait. A VM that comes and goes faster than the console can say so leaves the first and the last.
 const REPORTS: usize = 16;
 
@@ -24,7 +22,7 @@ pub(super) enum Line {
     Complete,
     /// Not yet.
     Incomplete,
-    /// Not among as many bytes as are looked at in one go, and there are more.
+    /// Not among as many bytes as may be looked at in one go, and there may be more.
     Unknown,
     /// Before there can be another, it is to be told how the VM ended: all output until then is out.
     Report,
@@ -98,9 +96,10 @@ impl Channel {
         true
     }
 
-    /// Looks for the end of a line; [`Channel::take_line`] then has it.
-    pub(super) fn line(&mut self, relieved: &mut VmNumbers) -> Line {
-        for _ in 0..CHUNKS_FOR_A_LINE {
+    /// Looks for the end of a line; [`Channel::take_line`] then has it. `looks` is how many chunks may be looked at, and then
+    /// how many still may.
+    pub(super) fn line(&mut self, relieved: &mut VmNumbers, looks: &mut usize) -> Line {
+        while *looks > 0 {
             loop {
                 let rest = self.chunk.get(self.at..self.length).unwrap_or_default();
                 let plain = self.lines.push_plain(rest);
@@ -121,6 +120,7 @@ impl Channel {
                     (false, false) => Line::Complete,
                 };
             }
+            *looks = looks.saturating_sub(1);
         }
         Line::Unknown
     }

@@ -232,9 +232,13 @@ fn a_batch_ends_when_the_last_vm_has_and_says_so_last() {
     console.multiplexer.set_complete();
     write(&mut out_b, "bye\n");
     console.multiplexer.ended(b, "qvm: b ended: code 5");
+    // One thing at a time, and no more than the UART takes.
     console.terminal.room = Some(10);
-    let progress = console.multiplexer.step(&mut console.terminal, 1000);
-    assert_eq!((progress.sent, progress.next, progress.finished), (10, Next::UartFull, false));
+    let steps = [(8, Next::Again), (2, Next::UartFull), (0, Next::UartFull)];
+    for expected in steps {
+        let progress = console.multiplexer.step(&mut console.terminal, 1000);
+        assert_eq!(((progress.sent, progress.next), progress.finished), (expected, false));
+    }
     console.terminal.room = None;
     let mut finished = false;
     while !finished {
@@ -456,4 +460,22 @@ fn keys_go_between_the_vms_and_the_shell() {
         relieved += usize::from(progress.relieved.contains(VmNumber::SHELL));
     }
     assert_eq!((relieved, shell.space()), (1, stream::OUTPUT));
+}
+
+#[test]
+fn however_much_rubbish_there_is_a_step_looks_at_little_of_it() {
+    let mut console = Console::batch();
+    let mut vms: Vec<_> = (0..20).map(|n| console.vm(&n.to_string()).1).collect();
+    // Control sequences without end, and text behind them in the last.
+    for vm in &mut vms {
+        while vm.write(0x1b).is_taken() {}
+    }
+    let mut steps = 0;
+    while console.multiplexer.step(&mut console.terminal, 128).next == Next::Again {
+        steps += 1;
+    }
+    // 4096 bytes each, at most 2048 in a step.
+    assert!((20 * 4096 / 2048..=20 * 4096 / 2048 + 20).contains(&steps), "{steps} steps");
+    write(&mut vms[19], "[mx\n");
+    assert_eq!(console.show(), "19| x\n");
 }
