@@ -168,8 +168,8 @@ impl Words {
         if from > to {
             return Self { edges: [Some((to, low & high)), None], whole: 0..0 };
         }
-        let lower = (first % 64 != 0).then_some((first / 64, low));
-        let upper = (end % 64 != 0).then_some((to, high));
+        let lower = (!first.is_multiple_of(64)).then_some((first / 64, low));
+        let upper = (!end.is_multiple_of(64)).then_some((to, high));
         Self { edges: [lower, upper], whole: from..to }
     }
 }
