@@ -65,6 +65,10 @@ const LINUX: [(&str, u32, Budget); 2] =
     [("linux-boot-1", 1, Budget::AtMost(0.08)), ("linux-boot-2", 2, Budget::AtMost(0.25))];
 /// RAM that nobody has any more while that VM runs on two CPUs, beside the VM's own.
 const MEMORY: (&str, Budget) = ("memory", Budget::AtMost(3072.0));
+/// What a VM costs from its configuration to its end, on average, when so many are started at once; and how much more it may
+/// be among many than among few.
+const LIVES: [(&str, u32); 2] = [("vm-life-of-8", 8), ("vm-life-of-64", 64)];
+const CONSTANT: f64 = 1.15;
 /// The size of the file.
 const IMAGE: (&str, Budget) = ("image", Budget::AtMost(384.0));
 
@@ -130,6 +134,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     if bench.wants(MEMORY.0) {
         rows.push(bench.memory()?);
     }
+    if LIVES.iter().any(|(name, _)| bench.wants(name)) {
+        rows.extend(bench.lives()?);
+    }
     if bench.wants(IMAGE.0) {
         let kibibytes = std::fs::metadata(&bench.board.image)?.len().div_ceil(1024) as f64;
         rows.push(Row { name: IMAGE.0.into(), unit: "KiB", bare: None, ours: Some(kibibytes), budget: IMAGE.1 });
@@ -156,7 +163,7 @@ impl Bench<'_> {
 
     /// What the bench guest measures itself.
     fn guest(&self) -> Result<Vec<Row>> {
-        let elsewhere = [BOOT.0, IMAGE.0, MEMORY.0, LINUX[0].0, LINUX[1].0];
+        let elsewhere = [BOOT.0, IMAGE.0, MEMORY.0, LINUX[0].0, LINUX[1].0, LIVES[0].0, LIVES[1].0];
         let elsewhere = |name: &&str| elsewhere.contains(name) || company::NAMES.contains(name);
         let names: Vec<&str> = self.names.iter().map(String::as_str).filter(|name| !elsewhere(name)).collect();
         if names.is_empty() && !self.names.is_empty() {
@@ -211,6 +218,43 @@ impl Bench<'_> {
         let gone = text.lines().find_map(memory_gone).with_context(|| format!("nothing is said of memory:\n{text}"))?;
         let (name, budget) = MEMORY;
         Ok(Row { name: name.into(), unit: "KiB", bare: None, ours: Some(gone - f64::from(128 << 10)), budget })
+    }
+
+    /// Both, whichever is asked for: the first is the second's budget.
+    fn lives(&self) -> Result<Vec<Row>> {
+        let [(few, fewer), (many, more)] = LIVES;
+        let (among_few, among_many) = (self.life_among(fewer)?, self.life_among(more)?);
+        let row = |name: &str, ours, budget| Row {
+            name: name.into(),
+            unit: INSTRUCTIONS,
+            bare: None,
+            ours: Some(ours),
+            budget,
+        };
+        let budget = Budget::AtMost(among_few * CONSTANT);
+        Ok([row(few, among_few, Budget::None), row(many, among_many, budget)].into())
+    }
+
+    fn life_among(&self, vms: u32) -> Result<f64> {
+        eprintln!("bench: {vms} VMs at once ...");
+        let vm = |number| {
+            let path = scratch(&format!("life{number}"), "load ../../guests/hello.elf", 1, 2, "ticks=0")?;
+            Configuration::read(&path, "", None)
+        };
+        let configurations: Vec<Configuration> = (0..vms).map(vm).collect::<Result<_>>()?;
+        let archive = pack(&configurations, Mode::Debugged, &[])?;
+        let mut text = Vec::new();
+        batch::run(counting(1).boot(&self.board.image, archive.path()), Some(LIMIT), &mut text)?;
+        let text = String::from_utf8_lossy(&text);
+        let seconds = |what: &str| {
+            let line =
+                text.lines().rev().find(|line| line.contains(what)).with_context(|| format!("no `{what}`:\n{text}"));
+            Ok::<f64, anyhow::Error>(
+                line?.trim_start_matches(['[', ' ']).split(']').next().unwrap_or_default().parse()?,
+            )
+        };
+        // An instruction takes a nanosecond.
+        Ok((seconds(" is gone: ")? - seconds("Bulkhead ")?) * 1e9 / f64::from(vms))
     }
 
     fn linux(&self, name: &str, cpus: u32, budget: Budget) -> Result<Row> {
