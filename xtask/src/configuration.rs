@@ -222,6 +222,7 @@ fn host() -> vm::Host<'static> {
     vm::Host {
         id: vm::id_registers::IdRegisters::plain(),
         frequency: COUNTER,
+        epoch: 0,
         list_registers: 4,
         priority_bits: 5,
         mitigations: vm::smccc::Mitigations::default(),

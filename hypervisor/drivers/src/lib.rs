@@ -8,5 +8,6 @@
 pub mod gicv3;
 mod mmio;
 pub mod pl011;
+pub mod pl031;
 
 pub use mmio::Mmio;

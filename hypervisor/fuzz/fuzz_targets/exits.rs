@@ -120,7 +120,7 @@ fn machine(shape: u8, features: u64) -> Vm {
         redistributors: Ipa(0x080a_0000),
         policy: Unsupported { instruction: action(shape), reference: action(shape >> 2), register: action(shape >> 4) },
         counter_offset: (shape & 0x80 != 0).then_some(u64::MAX - 5),
-        bus: Bus::new("guest", vec![device]).unwrap(),
+        bus: Bus::new("guest", vdev::testkit::Rig::clock(), vec![device]).unwrap(),
         gic: Vgic::new(config).unwrap(),
         host_id: IdRegisters::new([features; IdRegisters::COUNT]),
         frequency: Frequency::new(62_500_000).unwrap(),

@@ -58,6 +58,8 @@ pub(crate) struct Partition {
     threads: Once<Vec<Arc<Thread>>>,
     /// The host's thread that looks after the VM.
     keeper: Option<Arc<Thread>>,
+    /// The VM's own thread, which wakes its devices.
+    worker: Option<Arc<Thread>>,
 }
 
 impl Partition {
@@ -121,6 +123,11 @@ impl Partition {
         self.notify(kick);
         if effects.has_output() {
             console::answer_bell();
+        }
+        if effects.has_alarm()
+            && let Some(worker) = &self.worker
+        {
+            thread::notify_at(worker, self.vm.bus.clock().alarm());
         }
         if effects.stop().is_some() {
             self.stop();
@@ -305,6 +312,7 @@ fn build(compartment: &'static Compartment) -> Result<Partition, Failure> {
         registers: ManuallyDrop::new(types::Lock::new(Vec::new())),
         threads: Once::new(),
         keeper: qvm.keeper(),
+        worker: thread::current_shared(),
     })
 }
 
@@ -372,8 +380,9 @@ fn serve(compartment: &'static Compartment) {
         if requests.contains(Requests::DUMP) {
             dump::take(compartment, partition);
         }
+        let deadline = partition.with_effects(Vm::expire_timers);
         if requests.is_empty() {
-            thread::sleep_until(Ticks::NEVER);
+            thread::sleep_until(deadline);
         }
     }
 }

@@ -169,6 +169,7 @@ fn with_heap(blob: &'static [u8], bank: Range<Pa>, image: &Image) -> ! {
     groups::initialise(machine);
     this.online.store(true, Ordering::Release);
     console::initialise(machine);
+    startup::read_calendar(machine, frequency);
     banner(machine, frequency);
     start_others(machine, this, frequency);
     let parameters = startup::host_parameters(startup::PRIORITY);

@@ -10,13 +10,17 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use drivers::Mmio;
+use drivers::pl031::Pl031;
 use host::archive::Archive;
 use host::console::Terminal;
 use host::shell::{Part, Word};
+use machine::Machine;
 use qvmconf::Sources;
 use sched::{Parameters, Policy, Priority, ShareId, Sporadic};
 use spin::Once;
-use types::{CpuSet, MAX_CPUS, Ticks};
+use types::{CpuSet, Frequency, MAX_CPUS, Ticks};
 use vdev::{BackendError, Backends, CharDevice, DeviceId, HostDevice};
 use vm::assemble::Host;
 use vm::config::{self, Configuration, CpuConfig, CpuPolicy, Includes, Limits};
@@ -167,6 +171,20 @@ pub(crate) fn seed() -> Vec<u8> {
     words.into_iter().flat_map(u64::to_ne_bytes).collect()
 }
 
+/// Seconds since 1970 when the counter was zero; zero if nobody knows.
+static EPOCH: AtomicU64 = AtomicU64::new(0);
+
+/// Asks the board's clock for the time of day, once.
+pub(crate) fn read_calendar(machine: &Machine, frequency: Frequency) {
+    if let Some(registers) = &machine.calendar {
+        start::map_device(*registers);
+        // SAFETY: a PL031 by the device tree, mapped just now; nobody else uses it.
+        let seconds = Pl031::new(unsafe { Mmio::of(registers) }).seconds();
+        let since_start = el2::cpu::counter().0 / u64::from(frequency.hertz());
+        EPOCH.store(u64::from(seconds).saturating_sub(since_start), Ordering::Relaxed);
+    }
+}
+
 /// What guests get to know of the host's CPUs.
 pub(crate) fn host(seed: &[u8]) -> Option<Host<'_>> {
     let vtr = el2::interface::vtr();
@@ -178,6 +196,7 @@ pub(crate) fn host(seed: &[u8]) -> Option<Host<'_>> {
     Some(Host {
         id: IdRegisters::new(el2::cpu::identification()),
         frequency: el2::cpu::counter_frequency()?,
+        epoch: EPOCH.load(Ordering::Relaxed),
         list_registers: (vtr & 0x1f) as usize + 1,
         priority_bits: ((vtr >> 29) & 7) as u8 + 1,
         mitigations: Mitigations {

@@ -7,7 +7,7 @@
 //! Follows the Devicetree Specification, Release v0.4 ("DTSpec"), and for the nodes of an Arm machine the bindings that
 //! come with Linux (`Documentation/devicetree/bindings`): `arm/cpus.yaml`, `arm/psci.yaml`,
 //! `interrupt-controller/arm,gic.yaml`, `interrupt-controller/arm,gic-v3.yaml`, `timer/arm,arch_timer.yaml`,
-//! `serial/pl011.yaml`, `serial/8250.yaml`.
+//! `serial/pl011.yaml`, `serial/8250.yaml`, `rtc/arm,pl031.yaml`.
 //!
 //! A blob is checked whole (see [`mod@blob`]) before any of it is read; after that the `fdt` package reads it. What a tree
 //! says about itself can still be nonsense, and then the error names node and property.
@@ -29,6 +29,7 @@
 extern crate alloc;
 
 mod blob;
+mod calendar;
 mod chosen;
 mod console;
 mod cpus;
@@ -69,6 +70,8 @@ pub struct Machine {
     pub monitors: Option<IntId>,
     /// Serial ports with a driver, the one that `stdout-path` names first. May be empty.
     pub consoles: Vec<Console>,
+    /// The registers of a PL031 that knows the time of day, if there is one.
+    pub calendar: Option<Range<Pa>>,
     /// How to call PSCI, if firmware has it.
     pub psci: Option<Conduit>,
     /// `/chosen/bootargs`.
@@ -100,6 +103,7 @@ impl Machine {
             timer: interrupts::timer(&index, &gic)?,
             monitors: interrupts::monitors(&index, &gic),
             consoles: console::consoles(&index, &gic),
+            calendar: calendar::calendar(&index),
             gic: gic.gic,
             psci: cpus::psci(&index)?,
             bootargs: chosen::bootargs(&index),

@@ -6,12 +6,12 @@
 //! nobody takes (`vm`), nor for the interrupt controller's own registers, which the exit code hands to `vgic` directly.
 
 use crate::{
-    AccessFault, AccessSizes, Context, Control, ControlError, DeviceId, Effects, Factory, Identity, Node, Services,
-    Vdev, Wake,
+    AccessFault, AccessSizes, Clock, Context, Control, ControlError, Deadlines, DeviceId, Effects, Factory, Identity,
+    Line, Node, Services, TIMERS, Vdev, Wake,
 };
-use alloc::{boxed::Box, format, string::String, vec::Vec};
+use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
 use core::fmt;
-use types::{AccessSize, IntId, Ipa, Lock, PAGE_SIZE, Range};
+use types::{AccessSize, IntId, Ipa, Lock, PAGE_SIZE, Range, Ticks};
 
 /// A device on its way to the bus.
 pub struct Device {
@@ -64,6 +64,13 @@ pub enum BusError {
     },
     /// There are more devices than 65,535.
     TooMany,
+    /// An interrupt has more devices than [`Line::SHARERS`].
+    Shared {
+        /// Which.
+        intid: IntId,
+        /// How many.
+        count: usize,
+    },
 }
 
 impl fmt::Display for BusError {
@@ -74,6 +81,9 @@ impl fmt::Display for BusError {
                 write!(f, "`{name}` cannot be at {at}: a device begins at a multiple of 8 and ends below 2^64")
             }
             Self::TooMany => f.write_str("more than 65535 devices"),
+            Self::Shared { intid, count } => {
+                write!(f, "{count} devices share interrupt {}: {} are possible", intid.0, Line::SHARERS)
+            }
         }
     }
 }
@@ -106,6 +116,7 @@ pub struct Bus {
     slots: Box<[Slot]>,
     /// Where in `slots` each device is, by [`DeviceId`].
     places: Box<[u16]>,
+    clock: Arc<Clock>,
 }
 
 impl fmt::Debug for Bus {
@@ -115,11 +126,11 @@ impl fmt::Debug for Bus {
 }
 
 impl Bus {
-    /// Puts the devices of the VM `vm` on a bus; a device's place in `devices` is its [`DeviceId`].
+    /// Puts the devices of the VM `vm`, whose time is `clock`, on a bus; a device's place in `devices` is its [`DeviceId`].
     ///
     /// # Errors
     /// If two want the same address, or one has an address that cannot be.
-    pub fn new(vm: &str, devices: Vec<Device>) -> Result<Self, BusError> {
+    pub fn new(vm: &str, clock: Arc<Clock>, devices: Vec<Device>) -> Result<Self, BusError> {
         let mut sorted = Vec::with_capacity(devices.len());
         for (index, device) in devices.into_iter().enumerate() {
             let id = u16::try_from(index).map_err(|_| BusError::TooMany)?;
@@ -147,12 +158,20 @@ impl Bus {
         let (first_page, pages) = page_table(regions()).unwrap_or_default();
         let mut places: Vec<(u16, u16)> = sorted.iter().zip(0_u16..).map(|((_, id, _), place)| (*id, place)).collect();
         types::sort_by(&mut places, Ord::cmp);
+        let mut lines = lines(&sorted.iter().map(|(_, _, device)| device))?;
+        let slots = sorted.into_iter().map(|(region, _, device)| {
+            let line = lines.iter().position(|line| Some(line.intid()) == device.interrupt);
+            let line = line.map(|place| lines.swap_remove(place));
+            let origin = format!("vm:{vm}/{}", device.name);
+            Slot::new(region, device, Identity { line, origin, deadlines: Deadlines::new(clock.clone()) })
+        });
         Ok(Self {
+            slots: slots.collect(),
+            clock,
             pages: pages.into_boxed_slice(),
             first_page,
             starts,
             places: places.into_iter().map(|(_, place)| place).collect(),
-            slots: sorted.into_iter().map(|(region, _, device)| Slot::new(vm, region, device)).collect(),
         })
     }
 
@@ -220,6 +239,34 @@ impl Bus {
         if let Some(slot) = self.slot(id) {
             slot.vdev.lock().wake(wake, &mut slot.context(services, effects));
         }
+    }
+
+    /// Wakes a device for those of its timers that are due. One that it arms again for a time that has come has its turn
+    /// with the next call. Without a timer that is due this does nothing.
+    pub fn expire(&self, id: DeviceId, services: &Services<'_>, effects: &mut Effects) {
+        let Some(slot) = self.slot(id) else { return };
+        let deadlines = &slot.identity.deadlines;
+        if deadlines.next() > services.now {
+            return;
+        }
+        let mut vdev = slot.vdev.lock();
+        for _ in 0..TIMERS {
+            let Some(timer) = deadlines.take_due(services.now) else { break };
+            vdev.wake(Wake::Timer(timer), &mut slot.context(services, effects));
+        }
+    }
+
+    /// The VM's time.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// When the first timer is due. Until that has changed nobody is told of later ones ([`Effects::has_alarm`]): who asks
+    /// this goes to sleep until then.
+    pub fn next_deadline(&self) -> Ticks {
+        self.clock
+            .set_alarm(|| self.slots.iter().map(|slot| slot.identity.deadlines.next()).min().unwrap_or(Ticks::NEVER))
     }
 
     /// Tells a device what happens to the VM.
@@ -291,6 +338,22 @@ impl Bus {
     }
 }
 
+/// A line for each of the devices that have one.
+fn lines<'a>(devices: &(impl Iterator<Item = &'a Device> + Clone)) -> Result<Vec<Line>, BusError> {
+    let mut lines: Vec<Line> = Vec::new();
+    for device in devices.clone() {
+        let Some(intid) = device.interrupt.filter(|intid| lines.iter().all(|line| line.intid() != *intid)) else {
+            continue;
+        };
+        let count = devices.clone().filter(|other| other.interrupt == Some(intid)).count();
+        if count > usize::from(Line::SHARERS) {
+            return Err(BusError::Shared { intid, count });
+        }
+        lines.extend(Line::all(intid, count));
+    }
+    Ok(lines)
+}
+
 /// For each page which region, by its place in order, has it: the first page's number, and the table. `None` if that would
 /// be too long, or two regions share a page.
 fn page_table(regions: impl Iterator<Item = Range<Ipa>>) -> Option<(u64, Vec<u16>)> {
@@ -346,12 +409,12 @@ impl Target<'_> {
 }
 
 impl Slot {
-    fn new(vm: &str, region: Range<Ipa>, device: Device) -> Self {
+    fn new(region: Range<Ipa>, device: Device, identity: Identity) -> Self {
         Self {
             start: region.start().0,
             limits: limits(region.length(), device.factory.access_sizes),
             vdev: Lock::new(device.vdev),
-            identity: Identity { line: device.interrupt, origin: format!("vm:{vm}/{}", device.name) },
+            identity,
             length: region.length(),
             name: device.name,
             factory: device.factory,

@@ -4,10 +4,10 @@
 //! of its VM. It cannot reach the bus or another device, hence cannot deadlock. A context is made for every access, so
 //! it is a handful of references and nothing else.
 
-use crate::{Cause, Effects, GuestMemory, InterruptController};
+use crate::{Cause, Clock, Deadlines, Effects, GuestMemory, InterruptController, Line};
 use alloc::string::String;
 use core::fmt;
-use types::{IntId, Ticks};
+use types::Ticks;
 
 /// What all devices of one VM share, as it is at the moment of one exit or wake.
 #[derive(Clone, Copy)]
@@ -29,10 +29,12 @@ impl fmt::Debug for Services<'_> {
 /// What a device is to those outside.
 #[derive(Debug)]
 pub struct Identity {
-    /// Its interrupt, if the configuration gives it one.
-    pub line: Option<IntId>,
+    /// Its interrupt line, if the configuration gives it one.
+    pub line: Option<Line>,
     /// Its log target, `vm:NAME/DEVICE`; see [`Context::log`].
     pub origin: String,
+    /// Its timers; see [`crate::Timer`].
+    pub deadlines: Deadlines,
 }
 
 /// What one device may reach during one call.
@@ -57,6 +59,12 @@ impl<'a> Context<'a> {
         self.services.now
     }
 
+    /// The VM's time: frequency, the guest's counter, the time of day.
+    #[must_use]
+    pub fn clock(&self) -> &'a Clock {
+        self.identity.deadlines.clock()
+    }
+
     /// The VM's memory.
     #[must_use]
     pub fn memory(&self) -> &'a dyn GuestMemory {
@@ -66,15 +74,29 @@ impl<'a> Context<'a> {
     /// Asserts or releases the device's interrupt line. Without `intr` in the configuration there is no line and this does
     /// nothing. The same level twice is no event, but costs a call: a device keeps track of what it said last.
     pub fn set_line(&mut self, asserted: bool) {
-        if let Some(line) = self.identity.line {
-            let kicked = self.services.interrupts.set_level(line, asserted);
+        if let Some(line) = &self.identity.line {
+            let kicked = line.set(asserted, self.services.interrupts);
             self.effects.kick(kicked);
         }
+    }
+
+    /// Asserts the device's interrupt line and releases it again: one interrupt, if the guest has configured it as
+    /// edge-triggered, and none, as the line is low again before anybody looks, if it has not.
+    pub fn pulse_line(&mut self) {
+        self.set_line(true);
+        self.set_line(false);
     }
 
     /// Says that a back end has output that its host thread is to look at ([`crate::Taken::Ring`]).
     pub const fn output(&mut self) {
         self.effects.output();
+    }
+
+    /// Has the device woken at `at` with [`crate::Wake::Timer`]. [`crate::Timer`] is the way to it.
+    pub(crate) fn arm(&mut self, timer: u8, at: Ticks) {
+        if self.identity.deadlines.set(timer, at) {
+            self.effects.alarm();
+        }
     }
 
     /// Ends the VM (`guest_terminate`), unless something else has ended it already. The call that says so completes

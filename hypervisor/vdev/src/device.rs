@@ -131,6 +131,8 @@ impl fmt::Display for ControlError {
 pub enum Wake {
     /// A back end has space again, or has input.
     Backend,
+    /// A timer of the device has gone off ([`crate::Timer`]); this one.
+    Timer(u8),
     /// The VM that the device watches ([`crate::Backends::watch`]) lives.
     VmLives,
     /// It has ended. Comes for each end, even if it has been started again meanwhile.

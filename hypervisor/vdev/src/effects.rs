@@ -79,6 +79,7 @@ pub struct Effects {
     any: bool,
     clean_caches: bool,
     output: bool,
+    alarm: bool,
     stop: Option<Cause>,
     kick: VcpuSet,
 }
@@ -120,6 +121,13 @@ impl Effects {
         self.output
     }
 
+    /// Whether a timer of a device is due earlier than the VM's thread wakes up by itself.
+    #[inline]
+    #[must_use]
+    pub const fn has_alarm(&self) -> bool {
+        self.alarm
+    }
+
     /// Adds vCPUs that have something new to see.
     #[inline]
     pub fn kick(&mut self, vcpus: VcpuSet) {
@@ -138,6 +146,12 @@ impl Effects {
     /// A set/way operation was trapped: the caches have to be cleaned.
     pub const fn clean_caches(&mut self) {
         self.clean_caches = true;
+        self.any = true;
+    }
+
+    /// The VM's thread has to wake up earlier than it would.
+    pub const fn alarm(&mut self) {
+        self.alarm = true;
         self.any = true;
     }
 
@@ -192,6 +206,8 @@ mod tests {
         assert!(!kick.none() && kick.kicked() == VcpuSet(5));
         let clean = after(Effects::clean_caches);
         assert!(!clean.none() && clean.cleans_caches());
+        let alarm = after(Effects::alarm);
+        assert!(!alarm.none() && alarm.has_alarm());
         let output = after(Effects::output);
         assert!(!output.none() && output.has_output());
     }

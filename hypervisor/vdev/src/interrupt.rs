@@ -1,6 +1,7 @@
 //! What devices need of an interrupt controller.
 
-use types::{IntId, VcpuId, VcpuSet};
+use alloc::sync::Arc;
+use types::{IntId, Lock, VcpuId, VcpuSet};
 
 /// The inputs of a VM's interrupt controller. Each call returns the vCPUs that now have something to take, for
 /// [`crate::Effects::kick`].
@@ -11,4 +12,62 @@ pub trait InterruptController: Send + Sync {
 
     /// The private input `intid` of one vCPU is now asserted or not. An `intid` that is not a PPI is ignored.
     fn set_private_level(&self, vcpu: VcpuId, intid: IntId, asserted: bool) -> VcpuSet;
+}
+
+/// A device's interrupt line, or its share of one.
+#[derive(Clone, Debug)]
+pub enum Line {
+    /// A line of its own.
+    Own(IntId),
+    /// One that it shares with others, wired-OR: the interrupt is asserted as long as one of them asserts it.
+    Shared(Arc<SharedLine>, SharedBy),
+}
+
+/// Which of the devices on a [`SharedLine`].
+#[derive(Clone, Copy, Debug)]
+pub struct SharedBy(u8);
+
+/// A line that several devices share.
+#[derive(Debug)]
+pub struct SharedLine {
+    intid: IntId,
+    /// Who asserts it: a bit for each.
+    asserted: Lock<u64>,
+}
+
+impl Line {
+    /// Most devices that share a line.
+    pub const SHARERS: u8 = 64;
+
+    /// Lines of `count` devices, at most [`Line::SHARERS`], on the input `intid`.
+    pub fn all(intid: IntId, count: usize) -> impl Iterator<Item = Self> {
+        let shared = (count > 1).then(|| Arc::new(SharedLine { intid, asserted: Lock::new(0) }));
+        (0..Self::SHARERS).take(count).map(move |number| match &shared {
+            Some(shared) => Self::Shared(shared.clone(), SharedBy(number)),
+            None => Self::Own(intid),
+        })
+    }
+
+    /// The input of the interrupt controller.
+    #[must_use]
+    pub fn intid(&self) -> IntId {
+        match self {
+            Self::Own(intid) => *intid,
+            Self::Shared(line, _) => line.intid,
+        }
+    }
+
+    /// Asserts or releases it, as far as this device goes. Returns whom to kick.
+    pub(crate) fn set(&self, asserted: bool, interrupts: &dyn InterruptController) -> VcpuSet {
+        match self {
+            Self::Own(intid) => interrupts.set_level(*intid, asserted),
+            Self::Shared(line, SharedBy(number)) => {
+                let bit = 1 << (number & 63);
+                // Held until the controller knows: of two devices the one that is told last is the one that came last.
+                let mut held = line.asserted.lock();
+                *held = if asserted { *held | bit } else { *held & !bit };
+                interrupts.set_level(line.intid, *held != 0)
+            }
+        }
+    }
 }

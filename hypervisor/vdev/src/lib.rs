@@ -22,6 +22,7 @@ extern crate alloc;
 
 mod backend;
 mod bus;
+mod clock;
 mod context;
 mod device;
 mod effects;
@@ -32,17 +33,20 @@ mod node;
 mod options;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
+mod timer;
 
 pub use backend::{CharDevice, Taken};
 pub use bus::{Bus, BusError, Device, Target};
+pub use clock::Clock;
 pub use context::{Context, Identity, Services};
 pub use device::{AccessFault, Control, ControlError, Vdev, Wake};
 pub use effects::{Cause, Effects};
 pub use factory::{ABI, AccessSizes, BackendError, Backends, Create, DeviceId, Factory, FactoryFlags, Safety, Setup};
-pub use interrupt::InterruptController;
+pub use interrupt::{InterruptController, Line};
 pub use memory::{GuestMemory, MemoryFault};
 pub use node::{Node, Trigger};
 pub use options::{
     Direction, GENERAL_OPTIONS, Given, HostDevice, Numbers, OptionError, OptionKind, OptionSpec, OptionStatus, Options,
     Place,
 };
+pub use timer::{Deadlines, TIMERS, Timer};

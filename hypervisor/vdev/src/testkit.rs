@@ -5,7 +5,7 @@
 //! for: faithfulness in anything but the traits' contracts. Only tests, fuzzing and other crates' tests use it.
 
 use crate::{
-    AccessFault, AccessSizes, BackendError, Backends, Bus, CharDevice, Control, ControlError, Device, DeviceId,
+    AccessFault, AccessSizes, BackendError, Backends, Bus, CharDevice, Clock, Control, ControlError, Device, DeviceId,
     Effects, Factory, Given, GuestMemory, HostDevice, InterruptController, MemoryFault, Node, Numbers, OptionError,
     Options, Place, Services, Setup, Taken, Wake,
 };
@@ -20,7 +20,7 @@ use alloc::{
 };
 use core::fmt;
 use dtoolkit::model::DeviceTree;
-use types::{AccessSize, IntId, Ipa, Lock, Ticks, VcpuId, VcpuSet};
+use types::{AccessSize, Frequency, IntId, Ipa, Lock, Ticks, VcpuId, VcpuSet};
 
 /// Guest memory from one address on, zero at first.
 #[derive(Debug)]
@@ -274,9 +274,42 @@ impl Rig {
         let mut setup = Setup { id, name, location, interrupt, vcpus: 1, backends };
         let vdev = factory.build(&options, &mut setup).map_err(|error| vec![error])?;
         let device = Device { name: name.to_string(), factory, location, interrupt, vdev };
-        let bus = Bus::new("test", vec![device]).map_err(|error| vec![OptionError::general(error.to_string())])?;
+        let bus = Bus::new("test", Self::clock(), vec![device])
+            .map_err(|error| vec![OptionError::general(error.to_string())])?;
         let (ram, lines) = (Ram::new(Ipa(0x8000_0000), 0x1_0000), Lines::default());
         Ok(Self { bus, ram, lines, now: Ticks(0), effects: Effects::default() })
+    }
+
+    /// The time of a VM on a machine like QEMU's virt: 62.5 MHz, started on 2001-09-09 at 01:46:40 UTC.
+    #[must_use]
+    pub fn clock() -> Arc<Clock> {
+        Arc::new(Clock::new(const { Frequency::new(62_500_000).unwrap() }, 1_000_000_000))
+    }
+
+    /// Time passes: to `when`, and every timer that is due until then goes off when it is. Says how many wakes that were.
+    ///
+    /// # Panics
+    /// After a million of them: the device keeps arming a timer for a time that has come.
+    pub fn advance_to(&mut self, when: Ticks) -> usize {
+        let mut wakes = 0_usize;
+        loop {
+            let next = self.bus.next_deadline();
+            if next > when || next == Ticks::NEVER {
+                self.now = self.now.max(when);
+                return wakes;
+            }
+            self.now = self.now.max(next);
+            let services = Services { now: self.now, memory: &self.ram, interrupts: &self.lines };
+            self.bus.expire(DeviceId(0), &services, &mut self.effects);
+            wakes = wakes.saturating_add(1);
+            assert!(wakes < 1_000_000, "a timer goes off again and again at {:?}", self.now);
+        }
+    }
+
+    /// So many nanoseconds pass; see [`Rig::advance_to`].
+    pub fn pass(&mut self, nanoseconds: u64) -> usize {
+        let ticks = self.bus.clock().frequency().nanoseconds(nanoseconds);
+        self.advance_to(self.now.saturating_add(ticks))
     }
 
     /// Loads `size` bytes at `offset`; bits above are cut off, as the exit code does.

@@ -12,10 +12,10 @@ use crate::policy::Unsupported;
 use crate::smccc::Mitigations;
 use crate::tree::{self, GicFrames, TreeInput};
 use crate::trng::Entropy;
-use alloc::{format, string::String, string::ToString, vec::Vec};
+use alloc::{format, string::String, string::ToString, sync::Arc, vec::Vec};
 use core::fmt;
 use types::{Frequency, IntId, Ipa, PAGE_SIZE, Range};
-use vdev::{Backends, Bus, Device, DeviceId, Factory, Node, Options, Place, Setup};
+use vdev::{Backends, Bus, Clock, Device, DeviceId, Factory, Node, Options, Place, Setup};
 use vgic::{Vgic, VgicConfig};
 
 /// What a VM is to be.
@@ -73,6 +73,8 @@ pub struct Host<'a> {
     pub id: IdRegisters,
     /// Ticks per second of their counter.
     pub frequency: Frequency,
+    /// Seconds since 1970, in UTC, when that was zero; zero if nobody knows.
+    pub epoch: u64,
     /// How many list registers they have: `ICH_VTR_EL2.ListRegs + 1`.
     pub list_registers: usize,
     /// How many priority bits their virtual interface has: `ICH_VTR_EL2.PRIbits + 1`.
@@ -181,7 +183,8 @@ fn put_together(
     files: &dyn Files,
     host: &Host<'_>,
 ) -> Result<Assembled, AssembleError> {
-    let bus = Bus::new(&description.name, devices).map_err(|error| AssembleError::new(Subject::Vm, error))?;
+    let clock = Arc::new(Clock::new(host.frequency, host.epoch));
+    let bus = Bus::new(&description.name, clock, devices).map_err(|error| AssembleError::new(Subject::Vm, error))?;
     let gic = Vgic::new(VgicConfig {
         vcpus: description.vcpus,
         intids: description.intids(),

@@ -228,6 +228,7 @@ impl Vm {
     pub fn start(&mut self, entry: Ipa, argument: u64, now: Ticks) -> Result<(), DeviceError> {
         let _ = self.lifecycle.advance(State::Starting);
         self.counter_offset = self.configured_offset.unwrap_or(now.0);
+        self.bus.clock().set_offset(Ticks(self.counter_offset));
         self.tell_all(|| Control::GuestStarting, now, &mut Effects::default())?;
         // Nobody else knows this VM yet, so vCPU 0 is off.
         let _ = self.power.request_on(VcpuId(0), entry.0, argument);
@@ -277,6 +278,20 @@ impl Vm {
     /// A device's back end has something for it.
     pub fn wake(&self, device: DeviceId, wake: Wake, now: Ticks, effects: &mut Effects) {
         self.bus.wake(device, wake, &self.services(now), effects);
+        self.record_end_by(device, effects);
+    }
+
+    /// Wakes the devices whose timers are due, and returns when the next one is.
+    pub fn expire_timers(&self, now: Ticks, effects: &mut Effects) -> Ticks {
+        for device in self.bus.devices() {
+            self.bus.expire(device, &self.services(now), effects);
+            self.record_end_by(device, effects);
+        }
+        self.bus.next_deadline()
+    }
+
+    /// If the VM is to end, it is because of `device`, unless there was a cause before.
+    fn record_end_by(&self, device: DeviceId, effects: &Effects) {
         if let Some(cause) = effects.stop() {
             let name = self.bus.name(device).unwrap_or_default();
             self.lifecycle.record_end(EndRecord::new(cause, None, None, format_args!("ended by vdev `{name}`")));

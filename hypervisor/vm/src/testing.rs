@@ -271,7 +271,7 @@ impl World {
             redistributors: REDISTRIBUTORS,
             policy: wishes.policy,
             counter_offset: wishes.counter_offset,
-            bus: Bus::new("guest", [probe].into_iter().collect()).unwrap(),
+            bus: Bus::new("guest", vdev::testkit::Rig::clock(), [probe].into_iter().collect()).unwrap(),
             gic: Vgic::new(config).unwrap(),
             host_id: wishes.host_id,
             frequency: Frequency::new(62_500_000).unwrap(),

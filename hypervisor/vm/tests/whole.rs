@@ -58,6 +58,7 @@ fn host() -> Host<'static> {
     Host {
         id: IdRegisters::new(id),
         frequency: Frequency::new(62_500_000).unwrap(),
+        epoch: 1_000_000_000,
         list_registers: 4,
         priority_bits: 5,
         mitigations: Mitigations::default(),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     ABI, FactoryFlags, OptionError, Options, Safety, Setup,
-    testkit::{ANY_SIZE, Lines, Ram},
+    testkit::{ANY_SIZE, Lines, Ram, Rig},
 };
 use alloc::{string::ToString, sync::Arc, vec};
 use types::{Ticks, VcpuSet};
@@ -86,7 +86,7 @@ fn each_access_reaches_the_device_whose_region_it_is_in() {
     let devices = (0..32_u64).map(|n| device(&n.to_string(), &ECHO, Some(0x1000_0000 + (n * 7 % 32) * 0x2000)));
     let mut devices: Vec<Device> = devices.collect();
     devices.insert(5, device("nowhere", &ECHO, None));
-    let bus = Bus::new("vm", devices).unwrap();
+    let bus = Bus::new("vm", Rig::clock(), devices).unwrap();
     for n in 0..32_u64 {
         let base = 0x1000_0000 + n * 0x2000;
         bus.write(Ipa(base), AccessSize::Word, n << 16, &world.services(), &mut Effects::default()).unwrap();
@@ -109,7 +109,7 @@ fn devices_far_apart_or_on_one_page_are_found_as_well() {
         [[0x1000, 0x10_0000_0000, 0xffff_ffff_f000 - 0x1000], [0x1000, 0x1010, 0x1020], [0x1ff8, 0x3000, 0x4ff8]]
     {
         let devices = locations.iter().map(|at| device(&at.to_string(), &SMALL, Some(*at))).collect();
-        let bus = Bus::new("vm", devices).unwrap();
+        let bus = Bus::new("vm", Rig::clock(), devices).unwrap();
         for at in locations {
             for offset in [0, 8, 11] {
                 assert_eq!(world.read(&bus, at + offset, AccessSize::Byte), Ok(offset), "{at:#x} + {offset}");
@@ -126,7 +126,8 @@ fn devices_far_apart_or_on_one_page_are_found_as_well() {
 #[test]
 fn a_device_gets_only_accesses_that_fit_it() {
     let world = World::new();
-    let bus = Bus::new("vm", vec![device("a", &ECHO, Some(0x1000)), device("b", &SMALL, Some(0x2000))]).unwrap();
+    let bus = Bus::new("vm", Rig::clock(), vec![device("a", &ECHO, Some(0x1000)), device("b", &SMALL, Some(0x2000))])
+        .unwrap();
     for size in [AccessSize::Byte, AccessSize::Halfword, AccessSize::Doubleword] {
         assert_eq!(world.read(&bus, 0x1000, size), Err(AccessFault::Size));
     }
@@ -142,18 +143,20 @@ fn a_device_gets_only_accesses_that_fit_it() {
 
 #[test]
 fn two_at_one_address_are_refused_by_name() {
-    let error = |devices| Bus::new("vm", devices).unwrap_err();
+    let error = |devices| Bus::new("vm", Rig::clock(), devices).unwrap_err();
     let overlap = error(vec![device("late", &ECHO, Some(0x1800)), device("early", &ECHO, Some(0x1000))]);
     assert_eq!(overlap.to_string(), "`late` and `early` are both at 0x1800");
     let same = error(vec![device("a", &ECHO, Some(0x1000)), device("b", &SMALL, Some(0x1000))]);
     assert_eq!(same.to_string(), "`a` and `b` are both at 0x1000");
-    assert!(Bus::new("vm", vec![device("a", &ECHO, Some(0x1000)), device("b", &ECHO, Some(0x2000))]).is_ok());
+    assert!(
+        Bus::new("vm", Rig::clock(), vec![device("a", &ECHO, Some(0x1000)), device("b", &ECHO, Some(0x2000))]).is_ok()
+    );
 }
 
 #[test]
 fn a_location_that_cannot_be_is_refused() {
     for at in [0x1004, u64::MAX - 7] {
-        let error = Bus::new("vm", vec![device("a", &ECHO, Some(at))]).unwrap_err();
+        let error = Bus::new("vm", Rig::clock(), vec![device("a", &ECHO, Some(at))]).unwrap_err();
         assert_eq!(error, BusError::Location { name: "a".to_string(), at: Ipa(at) });
     }
 }
@@ -162,7 +165,7 @@ fn a_location_that_cannot_be_is_refused() {
 fn devices_are_called_by_their_place_in_the_configuration() {
     let world = World::new();
     let devices = vec![device("high", &ECHO, Some(0x2000)), device("none", &ECHO, None), device("low", &ECHO, Some(0))];
-    let bus = Bus::new("vm", devices).unwrap();
+    let bus = Bus::new("vm", Rig::clock(), devices).unwrap();
     assert!(bus.devices().map(|id| bus.name(id).unwrap()).eq(["high", "none", "low"]));
     let mut effects = Effects::default();
     bus.wake(DeviceId(0), Wake::Backend, &world.services(), &mut effects);
@@ -181,11 +184,36 @@ fn devices_are_called_by_their_place_in_the_configuration() {
 #[test]
 fn raising_the_line_kicks_through_the_effects() {
     let world = World::new();
-    let bus = Arc::new(Bus::new("vm", vec![device("a", &ECHO, Some(0))]).unwrap());
+    let bus = Arc::new(Bus::new("vm", Rig::clock(), vec![device("a", &ECHO, Some(0))]).unwrap());
     let mut effects = Effects::default();
     bus.write(Ipa(0), AccessSize::Word, 1, &world.services(), &mut effects).unwrap();
     assert!(world.lines.level(IntId(40)));
     assert_eq!(effects.kicked(), VcpuSet(1));
+}
+
+#[test]
+fn a_line_that_is_shared_is_asserted_as_long_as_somebody_asserts_it() {
+    let world = World::new();
+    let devices = [0x1000, 0x2000, 0x3000].map(|at| device(&at.to_string(), &ECHO, Some(at)));
+    let bus = Bus::new("vm", Rig::clock(), devices.into_iter().collect()).unwrap();
+    let set = |at, asserted| {
+        let mut effects = Effects::default();
+        bus.write(Ipa(at), AccessSize::Word, asserted, &world.services(), &mut effects).unwrap();
+        (world.lines.level(IntId(40)), effects.kicked())
+    };
+    assert_eq!(set(0x1000, 1), (true, VcpuSet(1)));
+    assert_eq!(set(0x3000, 1), (true, VcpuSet::EMPTY));
+    assert_eq!(set(0x1000, 0), (true, VcpuSet::EMPTY));
+    assert_eq!(set(0x2000, 0), (true, VcpuSet::EMPTY));
+    assert_eq!(set(0x3000, 0), (false, VcpuSet::EMPTY));
+}
+
+#[test]
+fn more_than_64_devices_do_not_share_a_line() {
+    let devices = |count: u64| (0..count).map(|n| device(&n.to_string(), &ECHO, Some(n * 0x1000))).collect();
+    assert!(Bus::new("vm", Rig::clock(), devices(64)).is_ok());
+    let error = Bus::new("vm", Rig::clock(), devices(65)).unwrap_err();
+    assert_eq!(error.to_string(), "65 devices share interrupt 40: 64 are possible");
 }
 
 #[test]

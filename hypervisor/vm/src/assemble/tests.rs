@@ -31,6 +31,7 @@ fn host() -> Host<'static> {
     Host {
         id: host_id(&[(4, 0, 0x11), (7, 0, 0x1124)]),
         frequency: Frequency::new(62_500_000).unwrap(),
+        epoch: 0,
         list_registers: 4,
         priority_bits: 5,
         mitigations: Mitigations::default(),

@@ -89,7 +89,8 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
         }
         if let Some((intid, span)) = interrupt {
             if let Some((_, other)) = interrupts.iter().find(|(used, _)| *used == intid) {
-                reader.conflict(span, format!("interrupt {} is used twice", intid.0), *other, "the other one");
+                let warning = Diagnostic::warning(span, format!("interrupt {} is shared", intid.0));
+                reader.diagnostics.push(warning.note(*other, "also used here"));
             }
             interrupts.push((intid, span));
         }

@@ -1,0 +1,79 @@
+//! What time it is for a VM and its devices.
+//!
+//! Answers for: the three times there are, and for when the VM's thread has to wake up. Does not answer for: the counter
+//! itself (every call brings its own look at it), nor for a device's timers ([`crate::Timer`]).
+//!
+//! The **host's counter** goes on from the machine's start, and is what timers are set by. The **guest's counter** is what
+//! the guest reads as `CNTVCT_EL0`: the host's less an offset that is fixed when the guest starts; both run at the same
+//! pace, also while the VM is paused. The **time of day** is what the board's clock said when the machine started, and the
+//! host's counter since.
+
+use core::sync::atomic::{
+    AtomicU64,
+    Ordering::{AcqRel, Relaxed},
+};
+use types::{Frequency, Ticks};
+
+/// A VM's time.
+#[derive(Debug)]
+pub struct Clock {
+    frequency: Frequency,
+    /// Seconds since 1970 when the counter was zero.
+    epoch: u64,
+    /// What the guest's counter lags behind the host's.
+    offset: AtomicU64,
+    /// Until when the thread sleeps that wakes the devices.
+    alarm: AtomicU64,
+}
+
+impl Clock {
+    /// Of a machine whose counter has this frequency, and was zero at `epoch`, in seconds since 1970 (zero if nobody knows).
+    #[must_use]
+    pub const fn new(frequency: Frequency, epoch: u64) -> Self {
+        Self { frequency, epoch, offset: AtomicU64::new(0), alarm: AtomicU64::new(Ticks::NEVER.0) }
+    }
+
+    /// Ticks of either counter in a second.
+    #[must_use]
+    pub const fn frequency(&self) -> Frequency {
+        self.frequency
+    }
+
+    /// Sets what the guest's counter lags behind the host's (`CNTVOFF_EL2`).
+    pub fn set_offset(&self, offset: Ticks) {
+        self.offset.store(offset.0, Relaxed);
+    }
+
+    /// What the guest's counter says when the host's says `now`. It wraps, as the guest's does.
+    #[must_use]
+    pub fn guest(&self, now: Ticks) -> Ticks {
+        Ticks(now.0.wrapping_sub(self.offset.load(Relaxed)))
+    }
+
+    /// Seconds since 1970, in UTC, when the host's counter says `now`.
+    #[must_use]
+    pub fn seconds(&self, now: Ticks) -> u64 {
+        let since_start = now.0.checked_div(u64::from(self.frequency.hertz())).unwrap_or_default();
+        self.epoch.saturating_add(since_start)
+    }
+
+    /// Until when the VM's thread may sleep, as far as timers go.
+    #[must_use]
+    pub fn alarm(&self) -> Ticks {
+        Ticks(self.alarm.load(Relaxed))
+    }
+
+    /// A timer goes off at `at`. Says whether that is earlier than all others that the VM's thread knows of.
+    pub(crate) fn advance_alarm(&self, at: Ticks) -> bool {
+        // Release, and Acquire below: who forgets this one sees the deadline that was set before it.
+        self.alarm.fetch_min(at.0, AcqRel) > at.0
+    }
+
+    /// Sets the alarm to the earliest deadline, which `earliest` finds and this returns. One that is set meanwhile is told.
+    pub(crate) fn set_alarm(&self, earliest: impl FnOnce() -> Ticks) -> Ticks {
+        self.alarm.swap(Ticks::NEVER.0, AcqRel);
+        let next = earliest();
+        self.alarm.fetch_min(next.0, AcqRel);
+        next
+    }
+}
