@@ -198,6 +198,16 @@ impl Partition {
         self.with_effects(|vm, now, effects| vm.wake(device, wake, now, effects));
     }
 
+    /// Wakes the devices whose timers are due, one at a time with interrupts masked, and returns when the next one is.
+    fn expire_timers(&self) -> Ticks {
+        for device in self.vm.bus.devices() {
+            if self.vm.bus.deadline(device) <= el2::cpu::counter() {
+                self.with_effects(|vm, now, effects| vm.expire_timers(device, now, effects));
+            }
+        }
+        self.vm.bus.next_deadline()
+    }
+
     /// Tells the devices that watch other VMs what has become of those since `seen`, and returns up to where they know.
     fn report_ends(&self, seen: u64) -> u64 {
         let mut last = seen;
@@ -380,7 +390,7 @@ fn serve(compartment: &'static Compartment) {
         if requests.contains(Requests::DUMP) {
             dump::take(compartment, partition);
         }
-        let deadline = partition.with_effects(Vm::expire_timers);
+        let deadline = partition.expire_timers();
         if requests.is_empty() {
             thread::sleep_until(deadline);
         }

@@ -201,11 +201,14 @@ fn claim_memory(machine: &Machine, blob: &[u8], bank: Range<Pa>, image: &Image) 
 
 /// Maps a device's registers.
 pub(crate) fn map_device(window: Range<Pa>) {
-    if let Some(pages) = whole_pages(&window)
-        && address_space::map(pages, El2Attributes::Device).is_err()
-    {
+    if !try_map_device(window) {
         refuse(format_args!("the device registers at {window} overlap something else"));
     }
+}
+
+/// The same for a device that can be done without. Says whether it is mapped.
+pub(crate) fn try_map_device(window: Range<Pa>) -> bool {
+    whole_pages(&window).is_some_and(|pages| address_space::map(pages, El2Attributes::Device).is_ok())
 }
 
 fn banner(machine: &Machine, frequency: types::Frequency) {

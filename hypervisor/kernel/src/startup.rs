@@ -176,8 +176,12 @@ static EPOCH: AtomicU64 = AtomicU64::new(0);
 
 /// Asks the board's clock for the time of day, once.
 pub(crate) fn read_calendar(machine: &Machine, frequency: Frequency) {
-    if let Some(registers) = &machine.calendar {
-        start::map_device(*registers);
+    if let Some(registers) = machine.calendar.as_ref().filter(|registers| registers.length() >= 4) {
+        // It may share its page with a device that is mapped, or the tree may be wrong: no reason not to start.
+        if !start::try_map_device(*registers) {
+            log::warn!("the clock at {registers} cannot be mapped: guests do not get to know the time of day");
+            return;
+        }
         // SAFETY: a PL031 by the device tree, mapped just now; nobody else uses it.
         let seconds = Pl031::new(unsafe { Mmio::of(registers) }).seconds();
         let since_start = el2::cpu::counter().0 / u64::from(frequency.hertz());

@@ -415,3 +415,9 @@ fn damaged_trees_are_refused_or_read_but_never_panic() {
         }
     }
 }
+
+#[test]
+fn the_clock_is_the_first_that_is_enabled() {
+    assert_eq!(Machine::from_device_tree(GICV3_2).unwrap().calendar, Some(range(0x0901_0000, 0x1000)));
+    assert_eq!(Machine::from_device_tree(&blob(pi())).unwrap().calendar, None);
+}

@@ -256,13 +256,19 @@ impl Bus {
         }
     }
 
+    /// When the first of a device's timers is due. Takes no lock.
+    #[must_use]
+    pub fn deadline(&self, id: DeviceId) -> Ticks {
+        self.slot(id).map_or(Ticks::NEVER, |slot| slot.identity.deadlines.next())
+    }
+
     /// The VM's time.
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.clock
     }
 
-    /// When the first timer is due. Until that has changed nobody is told of later ones ([`Effects::has_alarm`]): who asks
+    /// When the first timer of all is due; takes no lock. Until that has changed nobody is told of later ones ([`Effects::has_alarm`]): who asks
     /// this goes to sleep until then.
     pub fn next_deadline(&self) -> Ticks {
         self.clock

@@ -281,13 +281,10 @@ impl Vm {
         self.record_end_by(device, effects);
     }
 
-    /// Wakes the devices whose timers are due, and returns when the next one is.
-    pub fn expire_timers(&self, now: Ticks, effects: &mut Effects) -> Ticks {
-        for device in self.bus.devices() {
-            self.bus.expire(device, &self.services(now), effects);
-            self.record_end_by(device, effects);
-        }
-        self.bus.next_deadline()
+    /// Wakes a device for those of its timers that are due.
+    pub fn expire_timers(&self, device: DeviceId, now: Ticks, effects: &mut Effects) {
+        self.bus.expire(device, &self.services(now), effects);
+        self.record_end_by(device, effects);
     }
 
     /// If the VM is to end, it is because of `device`, unless there was a cause before.
