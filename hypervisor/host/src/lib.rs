@@ -28,6 +28,7 @@ mod end;
 pub mod file;
 pub mod log;
 pub mod restart;
+pub mod shared;
 pub mod shell;
 
 pub use end::{ALL_ENDED, end_line};

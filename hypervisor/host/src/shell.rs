@@ -9,12 +9,14 @@ mod command;
 mod editor;
 pub mod report;
 mod script;
+mod shm;
 mod signal;
 mod words;
 
 pub use command::{Command, Part, Pidin, Qvm, Read, help, read};
 pub use editor::{Completions, Editor, Named, PROMPT};
 pub use script::{FILE, Step, parse};
+pub use shm::{MOST_SHOWN, Shm};
 pub use signal::Signal;
 pub use words::Word;
 

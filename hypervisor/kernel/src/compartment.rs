@@ -18,6 +18,7 @@ use crate::guest_memory::GuestRam;
 use crate::heap::VmHeap;
 use crate::partition::{self, Partition};
 use crate::qvm::{self, Qvm};
+use crate::shared;
 use crate::stage2::GuestSpace;
 use crate::sync::{Lock, Rank};
 use crate::thread::{self, Thread};
@@ -234,6 +235,11 @@ impl Compartment {
         self.out_of_memory.store(true, Ordering::Relaxed);
     }
 
+    /// The compartment for somebody who may outlive this life of its VM.
+    pub(crate) fn shared(&self) -> Option<Arc<Self>> {
+        self.qvm.life()
+    }
+
     /// Its memory, in use and altogether: heap, and RAM with tables, in bytes.
     pub(crate) fn heap_statistics(&self) -> (usize, usize) {
         self.heap.statistics()
@@ -446,6 +452,7 @@ impl Compartment {
         files::abandon(self.id);
         let Memory { space, ram } = core::mem::take(&mut *self.memory.lock());
         drop(space);
+        shared::end(self);
         if let Some(ram) = ram {
             ram.scrub(|| true);
         }

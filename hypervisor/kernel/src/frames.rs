@@ -31,10 +31,13 @@ pub(crate) enum Owner {
     Vm(VmId),
     /// Files in RAM.
     Files,
+    /// Memory that VMs share.
+    Shared,
 }
 
 static OWNED_BY_KERNEL: AtomicUsize = AtomicUsize::new(0);
 static OWNED_BY_FILES: AtomicUsize = AtomicUsize::new(0);
+static OWNED_BY_SHARED: AtomicUsize = AtomicUsize::new(0);
 static OWNED_BY_VM: [AtomicUsize; MAX_VMS] = [const { AtomicUsize::new(0) }; MAX_VMS];
 
 impl Owner {
@@ -42,6 +45,7 @@ impl Owner {
         match self {
             Self::Kernel => Some(&OWNED_BY_KERNEL),
             Self::Files => Some(&OWNED_BY_FILES),
+            Self::Shared => Some(&OWNED_BY_SHARED),
             Self::Vm(id) => OWNED_BY_VM.get(id.index()),
         }
     }

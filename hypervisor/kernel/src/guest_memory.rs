@@ -7,14 +7,12 @@ use crate::frames::{self, Frames, Owner};
 use alloc::vec::Vec;
 use core::ptr;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
-use types::{AccessSize, Ipa, Pa, Range, VmId};
+use types::{AccessSize, Ipa, Pa, Range};
 use vdev::{GuestMemory, MemoryFault};
 
-/// Zeroing goes on in steps of so many bytes, with a chance to be preempted between them.
-const STEP: u64 = 256 * 1024;
-
-/// Cleaning, which is done with interrupts masked, goes on in steps of so many bytes.
-const CLEAN_STEP: u64 = 64 * 1024;
+/// Zeroing and cleaning, which may be done with interrupts masked, go on in steps of so many bytes, with a chance to be preempted
+/// between them.
+const STEP: u64 = 64 * 1024;
 
 #[derive(Debug)]
 struct Piece {
@@ -31,11 +29,11 @@ pub(crate) struct GuestRam {
 
 impl GuestRam {
     /// Takes frames for all of `regions`. `None`, and nothing taken, if there are not enough.
-    pub(crate) fn allocate(id: VmId, regions: &[Range<Ipa>]) -> Option<Self> {
+    pub(crate) fn allocate(owner: Owner, regions: &[Range<Ipa>]) -> Option<Self> {
         let mut pieces = Vec::new();
         for region in regions {
             let mut at = region.start();
-            for frames in frames::allocate_pieces(region.length(), Owner::Vm(id))? {
+            for frames in frames::allocate_pieces(region.length(), owner)? {
                 let guest = Range::new(at, frames.range().length())?;
                 at = guest.end();
                 pieces.push(Piece { guest, frames });
@@ -53,7 +51,7 @@ impl GuestRam {
     /// Overwrites everything with zeroes, down to the point of coherency: before a guest gets it (with its caches off, it
     /// would see what is in memory, not what is in our caches), and after the last guest had it. Between any two steps
     /// `go_on` says whether there is still a point in it.
-    pub(crate) fn scrub(&self, go_on: impl Fn() -> bool) {
+    pub(crate) fn scrub(&self, mut go_on: impl FnMut() -> bool) {
         for piece in &self.pieces {
             let start = piece.frames.start().0;
             let length = piece.guest.length();
@@ -73,8 +71,8 @@ impl GuestRam {
         for piece in &self.pieces {
             let start = piece.frames.start().0;
             let length = piece.guest.length();
-            for offset in (0..length).step_by(CLEAN_STEP as usize) {
-                let step = CLEAN_STEP.min(length - offset);
+            for offset in (0..length).step_by(STEP as usize) {
+                let step = STEP.min(length - offset);
                 // SAFETY: frames of ours; maintenance changes no contents.
                 unsafe { el2::cache::clean_and_invalidate((start + offset) as usize, step as usize) };
                 if !go_on() {

@@ -7,7 +7,9 @@
 //! All of it runs in threads of the VM: what they allocate is the VM's and is never dropped, but taken back with the VM's heap.
 
 use crate::compartment::{Compartment, Memory, Phase, Requests, kernel_work};
+use crate::frames::Owner;
 use crate::guest_memory::{GuestRam, Loading};
+use crate::shared::{self, Share, Shares};
 use crate::stage2::GuestSpace;
 use crate::startup::{self, HostDevices};
 use crate::sync::{Masked, masked};
@@ -20,7 +22,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::mem::ManuallyDrop;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU16, Ordering};
 use host::console::Terminal;
 use spin::Once;
 use types::{AccessSize, Ipa, PAGE_SIZE, Range, Ticks, VcpuId, VcpuSet};
@@ -38,6 +40,9 @@ const PAUSED: u8 = 1 << 1;
 /// The VM is being dumped: its vCPUs stay out of their guests, and show their registers.
 const DUMPING: u8 = 1 << 2;
 
+/// Somebody outside wants a device of the VM to look: one of its vCPUs has it do so, before it enters its guest.
+const CALLED: u8 = 1 << 3;
+
 /// Some vCPUs, each with its registers.
 pub(crate) type Shown = Vec<(VcpuId, Box<Registers>)>;
 
@@ -51,8 +56,11 @@ pub(crate) struct Partition {
     ram: &'static GuestRam,
     terminal: ManuallyDrop<Arc<Terminal>>,
     watches: ManuallyDrop<Vec<(DeviceId, String)>>,
-    /// [`STOPPING`], [`PAUSED`], [`DUMPING`]: why vCPUs do not enter their guests.
+    shares: ManuallyDrop<Shares>,
+    /// [`STOPPING`], [`PAUSED`], [`DUMPING`], [`CALLED`]: why vCPUs do not enter their guests.
     hold: AtomicU8,
+    /// The vCPU that answers calls: the one that had to be kicked the last time.
+    answers: AtomicU16,
     /// What vCPUs have shown for a dump.
     registers: ManuallyDrop<types::Lock<Shown>>,
     threads: Once<Vec<Arc<Thread>>>,
@@ -191,10 +199,52 @@ impl Partition {
         let mut effects = Effects::default();
         let result = masked(|| work(&self.vm, el2::cpu::counter(), &mut effects));
         self.apply(&effects, None);
+        if effects.has_later() {
+            self.do_later(&mut || !self.is_stopping());
+        }
         result
     }
 
-    fn wake(&self, device: DeviceId, wake: Wake) {
+    /// Has a vCPU of this VM have the devices look that share memory with others. From any thread; one that is another VM's does
+    /// not wait for anything of this one's.
+    pub(crate) fn call(&self) {
+        self.hold.fetch_or(CALLED, Ordering::SeqCst);
+        if let Some(thread) = self.thread(VcpuId(self.answers.load(Ordering::Relaxed))) {
+            thread::notify(thread);
+        }
+    }
+
+    /// A vCPU's thread, which is not in its guest, answers a call, if there is one.
+    pub(crate) fn answer_call(&self, own: VcpuId) {
+        if self.hold.load(Ordering::Relaxed) & CALLED == 0
+            || self.hold.fetch_and(!CALLED, Ordering::SeqCst) & CALLED == 0
+        {
+            return;
+        }
+        for share in self.shares() {
+            let mut effects = Effects::default();
+            masked(|| self.vm.wake(share.device(), Wake::Backend, el2::cpu::counter(), &mut effects));
+            if let Some(vcpu) = effects.kicked().iter().next() {
+                self.answers.store(vcpu.0, Ordering::Relaxed);
+            }
+            self.apply(&effects, Some(own));
+        }
+    }
+
+    /// What its devices have of shared memory.
+    pub(crate) fn shares(&self) -> impl Iterator<Item = &Share> {
+        self.shares.iter().map(|share| &**share)
+    }
+
+    /// Does what devices have asked back ends for, in one of the VM's threads; see [`shared::work`].
+    #[cold]
+    pub(crate) fn do_later(&self, go_on: &mut dyn FnMut() -> bool) {
+        if let Some(compartment) = thread::current().compartment() {
+            shared::work(self, compartment, go_on);
+        }
+    }
+
+    pub(crate) fn wake(&self, device: DeviceId, wake: Wake) {
         self.with_effects(|vm, now, effects| vm.wake(device, wake, now, effects));
     }
 
@@ -287,13 +337,17 @@ fn build(compartment: &'static Compartment) -> Result<Partition, Failure> {
     let archive = startup::archive().ok_or_else(|| fatal("there is no boot archive"))?;
     let seed = startup::seed();
     let host = startup::host(&seed).ok_or_else(|| fatal("the counter's frequency is unknown"))?;
-    let mut backends = HostDevices { terminal: Terminal::new(qvm.stream()), watches: Vec::new() };
+    let mut backends = HostDevices { terminal: Terminal::new(qvm.stream()), watches: Vec::new(), shares: Vec::new() };
     let assembled = vm::assemble::assemble(description, archive, &host, &mut backends);
     let Assembled { mut vm, load, tree } = assembled.map_err(|errors| qvm.complain(&errors))?;
     let go_on = || !compartment.is_ending();
 
     let (ram, vttbr) = take_memory(compartment)?;
     ram.scrub(go_on);
+    for share in &backends.shares {
+        let no_region = |(name, pages)| fatal(format_args!("no memory for the region `{name}` of {pages} pages"));
+        share.create(compartment.id).map_err(no_region)?;
+    }
     masked(|| vm.configure(Box::new(Shared(ram)), el2::cpu::counter())).map_err(fatal)?;
     let ready = match load.execute(archive as &dyn vm::Files, &tree, &Loading(ram), &mut |_| {}) {
         _ if !go_on() => Err((Cause::PowerCut, String::new())),
@@ -318,7 +372,9 @@ fn build(compartment: &'static Compartment) -> Result<Partition, Failure> {
         ram,
         terminal: ManuallyDrop::new(backends.terminal),
         watches: ManuallyDrop::new(backends.watches),
+        shares: ManuallyDrop::new(backends.shares),
         hold: AtomicU8::new(0),
+        answers: AtomicU16::new(0),
         registers: ManuallyDrop::new(types::Lock::new(Vec::new())),
         threads: Once::new(),
         keeper: qvm.keeper(),
@@ -345,7 +401,7 @@ fn take_memory(compartment: &'static Compartment) -> Result<(&'static GuestRam, 
     }
     let regions: Vec<Range<Ipa>> = memory().map(|(range, _)| range).collect();
     kernel_work(|| {
-        let ram = Box::new(GuestRam::allocate(compartment.id, &regions).ok_or_else(no_memory)?);
+        let ram = Box::new(GuestRam::allocate(Owner::Vm(compartment.id), &regions).ok_or_else(no_memory)?);
         let mut space = GuestSpace::new(compartment.id).ok_or_else(no_memory)?;
         for (guest, host) in ram.pieces() {
             let read_only = memory().any(|(range, read_only)| read_only && range.contains(guest.start()));

@@ -428,6 +428,11 @@ impl Qvm {
         self.life.lock().as_ref()?.partition().map(|partition| partition.pause(pause))
     }
 
+    /// Its present life, if it lives.
+    pub(crate) fn life(&self) -> Option<Arc<Compartment>> {
+        self.life.lock().clone()
+    }
+
     /// Looks at its present life, if it lives.
     pub(crate) fn look<R>(&self, look: impl FnOnce(&Compartment) -> R) -> Option<R> {
         self.life.lock().as_ref().map(|compartment| look(compartment))

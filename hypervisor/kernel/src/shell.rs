@@ -3,6 +3,8 @@
 //! Answers for: carrying commands out (`host::shell` reads them). Does not answer for: the lives of VMs (`qvm`), the line
 //! that is being typed and what reports look like (`host::shell`).
 
+mod shm;
+
 use crate::qvm::{self, Qvm};
 use crate::report::{self, Snapshot};
 use crate::startup::{self, find_archive, print};
@@ -209,6 +211,7 @@ impl Shell {
             Command::Sleep { milliseconds } => self.sleep(milliseconds.saturating_mul(1000), || false),
             Command::End { reset, force } => self.end(reset, force),
             Command::Slog2info(vm) => show_log(vm, out),
+            Command::Shm(command) => shm::carry_out(self, command, out),
             Command::Use(vdev) => explain_vdev(vdev, out),
             Command::Partition { name, percent } => {
                 complain("partition", name, groups::define_partition(name, percent), out);

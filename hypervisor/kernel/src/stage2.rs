@@ -82,6 +82,9 @@ impl TablePool for Pool {
     }
 }
 
+/// What is left to map, and to where.
+pub(crate) type Part = Option<(Range<Ipa>, Pa)>;
+
 struct Live {
     vttbr: u64,
 }
@@ -138,14 +141,35 @@ impl GuestSpace {
     /// Maps `range` to RAM from `to` on; the guest may write it unless it is `read_only`.
     pub(crate) fn map_memory(&mut self, range: Range<Ipa>, to: Pa, read_only: bool) -> Result<(), MapError<Ipa>> {
         let access = if read_only { Access::READ | Access::EXECUTE } else { Access::all() };
+        self.map(range, to, access, usize::MAX).map(|_| ())
+    }
+
+    /// Maps `range` to memory that others have as well, from `to` on: for data, not for code. Goes over `entries` leaves at most,
+    /// and returns what is left.
+    pub(crate) fn map_shared(&mut self, range: Range<Ipa>, to: Pa, entries: usize) -> Result<Part, MapError<Ipa>> {
+        let rest = self.map(range, to, Access::READ | Access::WRITE, entries)?;
+        Ok(rest.and_then(|rest| Some((rest, to.checked_add(rest.start().0 - range.start().0)?))))
+    }
+
+    fn map(
+        &mut self,
+        range: Range<Ipa>,
+        to: Pa,
+        access: Access,
+        entries: usize,
+    ) -> Result<Option<Range<Ipa>>, MapError<Ipa>> {
         let attributes = Stage2Attributes::new(Memory::NormalWriteBack, access);
         let vttbr = self.vttbr();
-        match &mut self.tables {
-            Some(tables) => {
-                tables.map(range, to, attributes, usize::MAX, &mut Pool(self.owner), &mut Live { vttbr }).map(|_| ())
-            }
-            None => Err(MapError::OutOfTables),
-        }
+        let tables = self.tables.as_mut().ok_or(MapError::OutOfTables)?;
+        let progress = tables.map(range, to, attributes, entries, &mut Pool(self.owner), &mut Live { vttbr })?;
+        Ok(progress.rest)
+    }
+
+    /// Takes `range` out of the guest's reach. Goes over `entries` leaves and holes at most, and returns what is left.
+    pub(crate) fn unmap(&mut self, range: Range<Ipa>, entries: usize) -> Option<Range<Ipa>> {
+        let vttbr = self.vttbr();
+        // An address that it could not have is not mapped.
+        self.tables.as_mut()?.unmap(range, entries, &mut Pool(self.owner), &mut Live { vttbr }).ok()?.rest
     }
 }
 

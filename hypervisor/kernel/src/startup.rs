@@ -4,6 +4,7 @@
 //! `hostdev` names, what guests get to know of the host's CPUs. Does not answer for: what configurations mean (`vm`), the
 //! lives of VMs (`qvm`), the commands that start them (`shell`).
 
+use crate::shared::{self, Share, Shares};
 use crate::{board, console, groups, start};
 use alloc::boxed::Box;
 use alloc::format;
@@ -20,8 +21,8 @@ use machine::Machine;
 use qvmconf::Sources;
 use sched::{Parameters, Policy, Priority, ShareId, Sporadic};
 use spin::Once;
-use types::{CpuSet, Frequency, MAX_CPUS, Ticks};
-use vdev::{BackendError, Backends, CharDevice, DeviceId, HostDevice};
+use types::{CpuSet, Frequency, Ipa, MAX_CPUS, Range, Ticks};
+use vdev::{BackendError, Backends, CharDevice, DeviceId, HostDevice, RegionWishes, SharedMemory};
 use vm::assemble::Host;
 use vm::config::{self, Configuration, CpuConfig, CpuPolicy, Includes, Limits};
 use vm::id_registers::IdRegisters;
@@ -146,12 +147,25 @@ pub(crate) struct HostDevices {
     pub(crate) terminal: Arc<Terminal>,
     /// Which devices watch which VMs.
     pub(crate) watches: Vec<(DeviceId, String)>,
+    /// What they have of shared memory.
+    pub(crate) shares: Shares,
 }
 
 impl Backends for HostDevices {
     fn watch(&mut self, id: DeviceId, vm: &str) -> Result<(), BackendError> {
         self.watches.push((id, vm.into()));
         Ok(())
+    }
+
+    fn shared_memory(
+        &mut self,
+        id: DeviceId,
+        window: Range<Ipa>,
+        wishes: RegionWishes,
+    ) -> Result<Box<dyn SharedMemory>, BackendError> {
+        let share = Share::new(id, window, wishes);
+        self.shares.push(Arc::clone(&share));
+        Ok(Box::new(shared::Handle(share)))
     }
 
     fn character(&mut self, id: DeviceId, device: &HostDevice) -> Result<Box<dyn CharDevice>, BackendError> {

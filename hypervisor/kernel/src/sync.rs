@@ -50,10 +50,14 @@ pub(crate) enum Rank {
     Groups,
     /// The files in RAM.
     Files,
+    /// Shared memory, and who is attached to it.
+    Regions,
     /// Threads, ready queues, timeouts.
     Scheduler,
     /// Any lock of a portable crate.
     Portable,
+    /// Which shared memory there is.
+    Directory,
     /// The log's, which threads of VMs take as well.
     Log,
     /// The small heaps.

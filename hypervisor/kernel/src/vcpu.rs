@@ -468,6 +468,7 @@ fn wait_for_power(partition: &Partition, id: VcpuId) -> Option<(u64, u64)> {
         if partition.is_stopping() {
             return None;
         }
+        partition.answer_call(id);
         if partition.is_complete()
             && let Some(start) = partition.vm.take_power_on(id)
         {
@@ -545,8 +546,8 @@ fn run_until_off(partition: &'static Partition, vcpu: &mut Vcpu, loaded: &mut Lo
         }
         if !effects.none() {
             partition.apply(&effects, Some(vcpu.id));
-            if effects.cleans_caches() {
-                clean_caches(partition, vcpu, loaded);
+            if effects.takes_long() {
+                take_long(&effects, partition, vcpu, loaded);
             }
         }
         if matches!(next, Next::Yield) {
@@ -570,6 +571,7 @@ fn stay_out(partition: &Partition, vcpu: &Vcpu, loaded: &mut LoadedVcpu) -> Cont
         if partition.is_stopping() {
             return ControlFlow::Break(());
         }
+        partition.answer_call(vcpu.id);
         if !partition.is_held() {
             return ControlFlow::Continue(());
         }
@@ -601,17 +603,23 @@ fn is_fp_trap(exit: &RawExit, loaded: &LoadedVcpu) -> bool {
     exit.kind == RawExitKind::Synchronous && exit.esr >> 26 == EC_FP && !loaded.fp_in_cpu
 }
 
-/// An operation by set and way: cleaning all of the VM's memory may take long, and exits run with interrupts masked. So
-/// between steps interrupts are taken and other threads run.
+/// What may take long, while exits run with interrupts masked: between steps interrupts are taken and other threads run.
 #[cold]
 #[inline(never)]
-fn clean_caches(partition: &Partition, vcpu: &mut Vcpu, loaded: &mut LoadedVcpu) {
-    loaded.trap_set_way(false);
-    partition.clean_caches(|| {
+fn take_long(effects: &Effects, partition: &Partition, vcpu: &mut Vcpu, loaded: &mut LoadedVcpu) {
+    let mut go_on = || {
         interrupt::handle();
         thread::preempt_if_needed();
         !partition.is_stopping()
-    });
+    };
+    // An operation by set and way.
+    if effects.cleans_caches() {
+        loaded.trap_set_way(false);
+        partition.clean_caches(&mut go_on);
+    }
+    if effects.has_later() {
+        partition.do_later(&mut go_on);
+    }
     after_interrupt(partition, vcpu);
 }
 

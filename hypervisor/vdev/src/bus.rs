@@ -23,6 +23,8 @@ pub struct Device {
     pub location: Option<Ipa>,
     /// The interrupt it raises, if it has one.
     pub interrupt: Option<IntId>,
+    /// Its window, if it has one ([`crate::Factory::window_size`]).
+    pub window: Option<Range<Ipa>>,
     /// The device.
     pub vdev: Box<dyn Vdev>,
 }
@@ -116,6 +118,8 @@ pub struct Bus {
     slots: Box<[Slot]>,
     /// Where in `slots` each device is, by [`DeviceId`].
     places: Box<[u16]>,
+    /// Windows, and where in `slots` their devices are. There are few, and they are searched last.
+    windows: Box<[(Range<Ipa>, u16)]>,
     clock: Arc<Clock>,
 }
 
@@ -158,6 +162,8 @@ impl Bus {
         let (first_page, pages) = page_table(regions()).unwrap_or_default();
         let mut places: Vec<(u16, u16)> = sorted.iter().zip(0_u16..).map(|((_, id, _), place)| (*id, place)).collect();
         types::sort_by(&mut places, Ord::cmp);
+        let windows = sorted.iter().zip(0_u16..).filter_map(|((_, _, device), place)| Some((device.window?, place)));
+        let windows = windows.collect();
         let mut lines = lines(&sorted.iter().map(|(_, _, device)| device))?;
         let slots = sorted.into_iter().map(|(region, _, device)| {
             let line = lines.iter().position(|line| Some(line.intid()) == device.interrupt);
@@ -172,6 +178,7 @@ impl Bus {
             first_page,
             starts,
             places: places.into_iter().map(|(_, place)| place).collect(),
+            windows,
         })
     }
 
@@ -326,15 +333,41 @@ impl Bus {
         let index = match usize::try_from(page).ok().and_then(|page| self.pages.get(page)) {
             Some(index) => usize::from(*index),
             // The table, if there is one, covers all devices.
-            None if !self.pages.is_empty() => return Err(AccessFault::Nothing),
+            None if !self.pages.is_empty() => return self.find_in_windows(at, size),
             // The last region that begins at or below `at`; 0 - 1 is beyond every slot.
             None => self.starts.partition_point(|start| *start <= at.0).wrapping_sub(1),
         };
-        let slot = self.slots.get(index).ok_or(AccessFault::Nothing)?;
+        let Some(slot) = self.slots.get(index) else { return self.find_in_windows(at, size) };
         let offset = at.0.wrapping_sub(slot.start);
         if offset >= slot.limit(size) || !size.is_aligned(at.0) {
-            return Err(slot.refusal(offset, size));
+            return self.refuse(slot, at, size);
         }
+        Ok(Target { slot, offset, size })
+    }
+
+    /// Why the device whose registers begin at or below `at` does not take the access, unless one has `at` in its window.
+    #[cold]
+    #[inline(never)]
+    fn refuse(&self, slot: &Slot, at: Ipa, size: AccessSize) -> Result<Target<'_>, AccessFault> {
+        match slot.refusal(at.0.wrapping_sub(slot.start), size) {
+            AccessFault::Nothing => self.find_in_windows(at, size),
+            fault => Err(fault),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_in_windows(&self, at: Ipa, size: AccessSize) -> Result<Target<'_>, AccessFault> {
+        let (window, place) = self.windows.iter().find(|(range, _)| range.contains(at)).ok_or(AccessFault::Nothing)?;
+        let slot = self.slots.get(usize::from(*place)).ok_or(AccessFault::Nothing)?;
+        if !size.is_aligned(at.0) {
+            return Err(AccessFault::Unaligned);
+        }
+        if !slot.factory.access_sizes.allows(size) {
+            return Err(AccessFault::Size);
+        }
+        // Aligned, it does not run over the window's end, which is a multiple of every size.
+        let offset = at.0.wrapping_sub(window.start().0).wrapping_add(slot.length);
         Ok(Target { slot, offset, size })
     }
 
@@ -433,7 +466,6 @@ impl Slot {
     }
 
     /// Why it does not take this access.
-    #[cold]
     fn refusal(&self, offset: u64, size: AccessSize) -> AccessFault {
         match self.length.checked_sub(offset) {
             None | Some(0) => AccessFault::Nothing,

@@ -92,6 +92,12 @@ impl<'a> Context<'a> {
         self.effects.output();
     }
 
+    /// Has the vCPU whose exit this is do what back ends have been asked for, with interrupts on and no lock held, before it
+    /// goes back to its guest.
+    pub const fn later(&mut self) {
+        self.effects.later();
+    }
+
     /// Has the device woken at `at` with [`crate::Wake::Timer`]. [`crate::Timer`] is the way to it.
     pub(crate) fn arm(&mut self, timer: u8, at: Ticks) {
         if self.identity.deadlines.set(timer, at) {

@@ -80,6 +80,7 @@ pub struct Effects {
     clean_caches: bool,
     output: bool,
     alarm: bool,
+    later: bool,
     stop: Option<Cause>,
     kick: VcpuSet,
 }
@@ -128,6 +129,20 @@ impl Effects {
         self.alarm
     }
 
+    /// Whether there is something to do that takes long.
+    #[inline]
+    #[must_use]
+    pub const fn takes_long(&self) -> bool {
+        self.clean_caches || self.later
+    }
+
+    /// Whether back ends have something to do before the vCPU goes back to its guest.
+    #[inline]
+    #[must_use]
+    pub const fn has_later(&self) -> bool {
+        self.later
+    }
+
     /// Adds vCPUs that have something new to see.
     #[inline]
     pub fn kick(&mut self, vcpus: VcpuSet) {
@@ -152,6 +167,12 @@ impl Effects {
     /// The VM's thread has to wake up earlier than it would.
     pub const fn alarm(&mut self) {
         self.alarm = true;
+        self.any = true;
+    }
+
+    /// Back ends have something to do that takes long, before the vCPU goes back to its guest.
+    pub const fn later(&mut self) {
+        self.later = true;
         self.any = true;
     }
 
@@ -208,6 +229,8 @@ mod tests {
         assert!(!clean.none() && clean.cleans_caches());
         let alarm = after(Effects::alarm);
         assert!(!alarm.none() && alarm.has_alarm());
+        let later = after(Effects::later);
+        assert!(!later.none() && later.has_later());
         let output = after(Effects::output);
         assert!(!output.none() && output.has_output());
     }

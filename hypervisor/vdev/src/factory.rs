@@ -4,15 +4,15 @@
 //! access sizes), and for making one. Does not answer for: the table of factories (`vdevs::catalogue`, or a board's own),
 //! nor for checking locations and interrupts against the rest of a configuration (`vm::config`).
 
-use crate::{CharDevice, HostDevice, OptionError, OptionSpec, Options, Vdev};
-use alloc::{boxed::Box, format, string::String};
+use crate::{CharDevice, HostDevice, OptionError, OptionSpec, Options, RegionName, SharedMemory, Vdev};
+use alloc::{boxed::Box, format, string::String, vec::Vec};
 use bitflags::bitflags;
 use core::fmt;
-use types::{AccessSize, IntId, Ipa};
+use types::{AccessSize, IntId, Ipa, Range};
 
 /// Version of the interface between factories and the hypervisor; a factory states the one it was written for, as the
 /// original's states `QVM_VDEV_ABI`.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 bitflags! {
     /// What a configuration must, may and must not say about a device (`VFF_*`).
@@ -85,6 +85,10 @@ pub struct Factory {
     pub safety: Safety,
     /// Size of its registers at `loc`, in bytes; 0 if it has none there, or if the partition places them itself.
     pub region_size: u64,
+    /// Bytes of guest-physical addresses that it has besides, for what it is given while the guest runs, a power of two; 0 for
+    /// none. The partition finds a free place, at a multiple of the size ([`Setup::window`]). Offsets behind `region_size` are
+    /// there.
+    pub window_size: u64,
     /// What it is, one line.
     pub help: &'static str,
     /// Makes one. Options have been checked against `options`, location and interrupt against `flags`.
@@ -95,6 +99,29 @@ pub struct Factory {
 pub type Create = fn(&Options, &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError>;
 
 impl Factory {
+    /// A factory of this interface's that has said nothing yet: for what the others have in common.
+    ///
+    /// ```
+    /// # use vdev::{AccessSizes, Factory, Options, OptionError, Setup, Vdev};
+    /// # fn create(_: &Options, _: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> { unimplemented!() }
+    /// static FACTORY: Factory = Factory { name: "mine", help: "a device of mine", ..Factory::new(create) };
+    /// ```
+    #[must_use]
+    pub const fn new(create: Create) -> Self {
+        Self {
+            name: "",
+            abi: ABI,
+            flags: FactoryFlags::LOC_MEM,
+            access_sizes: AccessSizes::WORD,
+            options: &[],
+            safety: Safety::Unqualified,
+            region_size: 0x1000,
+            window_size: 0,
+            help: "",
+            create,
+        }
+    }
+
     /// Makes a device, if the factory was written for this interface.
     ///
     /// # Errors
@@ -122,6 +149,8 @@ pub struct Setup<'a> {
     pub location: Option<Ipa>,
     /// `intr`, if there is one.
     pub interrupt: Option<IntId>,
+    /// Its window, if its factory wants one; see [`Factory::window_size`].
+    pub window: Option<Range<Ipa>>,
     /// How many vCPUs the VM has.
     pub vcpus: usize,
     /// Where back ends come from.
@@ -139,6 +168,16 @@ impl Setup<'_> {
             place: device.place,
             message,
         })
+    }
+
+    /// The shared memory of the device, in its window.
+    ///
+    /// # Errors
+    /// If it has no window, or the host has no shared memory.
+    pub fn shared_memory(&mut self, wishes: RegionWishes) -> Result<Box<dyn SharedMemory>, OptionError> {
+        let window = self.window.ok_or_else(|| OptionError::general(format!("`{}` has no window", self.name)))?;
+        let shared = self.backends.shared_memory(self.id, window, wishes);
+        shared.map_err(|BackendError(message)| OptionError::general(message))
     }
 
     /// Has the device watch another VM; the error is about the option that `options` holds the name in.
@@ -176,6 +215,27 @@ pub trait Backends {
     /// # Errors
     /// If it cannot be watched.
     fn watch(&mut self, id: DeviceId, vm: &str) -> Result<(), BackendError>;
+
+    /// The shared memory of the device `id`, mapped for its guest within `window`. What is wished for is made when the VM has
+    /// its memory; if it cannot be, the VM does not start.
+    ///
+    /// # Errors
+    /// If there is none.
+    fn shared_memory(
+        &mut self,
+        id: DeviceId,
+        window: Range<Ipa>,
+        wishes: RegionWishes,
+    ) -> Result<Box<dyn SharedMemory>, BackendError>;
+}
+
+/// What a configuration says about shared memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegionWishes {
+    /// Regions that there are to be while the VM lives, with their pages.
+    pub create: Vec<(RegionName, u32)>,
+    /// Most pages of all regions together that are made because the guest asks for them.
+    pub limit: u64,
 }
 
 /// Why a `hostdev` could not be opened: one sentence that names it.

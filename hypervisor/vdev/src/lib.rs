@@ -31,6 +31,7 @@ mod interrupt;
 mod memory;
 mod node;
 mod options;
+mod shared;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 mod timer;
@@ -41,7 +42,9 @@ pub use clock::Clock;
 pub use context::{Context, Identity, Services};
 pub use device::{AccessFault, Control, ControlError, Vdev, Wake};
 pub use effects::{Cause, Effects};
-pub use factory::{ABI, AccessSizes, BackendError, Backends, Create, DeviceId, Factory, FactoryFlags, Safety, Setup};
+pub use factory::{
+    ABI, AccessSizes, BackendError, Backends, Create, DeviceId, Factory, FactoryFlags, RegionWishes, Safety, Setup,
+};
 pub use interrupt::{InterruptController, Line};
 pub use memory::{GuestMemory, MemoryFault};
 pub use node::{Node, Trigger};
@@ -49,4 +52,5 @@ pub use options::{
     Direction, GENERAL_OPTIONS, Given, HostDevice, Numbers, OptionError, OptionKind, OptionSpec, OptionStatus, Options,
     Place,
 };
+pub use shared::{Attached, DEVICE_REGIONS, REGION_CLIENTS, RegionError, RegionName, SharedMemory};
 pub use timer::{Deadlines, TIMERS, Timer};

@@ -81,6 +81,8 @@ pub enum OptionKind {
     Text,
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// A name and a number of bytes: `NAME,SIZE`.
+    NamedSize,
     /// A back end: `[<|>]NAME`, see [`HostDevice`].
     HostDevice,
 }
@@ -247,6 +249,7 @@ enum Value {
     Number(u64),
     Text(String),
     Choice(&'static str),
+    NamedSize(String, u64),
     HostDevice(HostDevice),
 }
 
@@ -346,6 +349,14 @@ impl Options {
         })
     }
 
+    /// All values of a [`OptionKind::NamedSize`], in order: the name, and so many bytes.
+    pub fn named_sizes(&self, name: &str) -> impl Iterator<Item = (&str, u64, Option<Place>)> {
+        self.all(name).filter_map(|entry| match &entry.value {
+            Value::NamedSize(name, size) => Some((name.as_str(), *size, entry.place)),
+            _ => None,
+        })
+    }
+
     /// All values of a [`OptionKind::HostDevice`], in order.
     pub fn host_devices(&self, name: &str) -> impl Iterator<Item = &HostDevice> {
         self.all(name).filter_map(|entry| match &entry.value {
@@ -424,6 +435,10 @@ fn value(
             Some(word) => Ok(Value::Choice(word)),
             None => Err(prefixed(format!("must be one of: {}", words.join(", ")))),
         },
+        OptionKind::NamedSize => {
+            let (name, size) = text.rsplit_once(',').ok_or_else(|| prefixed("expected NAME,SIZE".to_string()))?;
+            numbers.size(size).map(|size| Value::NamedSize(name.to_string(), size)).map_err(prefixed)
+        }
         OptionKind::HostDevice => HostDevice::parse(text, place).map(Value::HostDevice).map_err(prefixed),
     }
 }

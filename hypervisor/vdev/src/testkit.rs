@@ -5,9 +5,9 @@
 //! for: faithfulness in anything but the traits' contracts. Only tests, fuzzing and other crates' tests use it.
 
 use crate::{
-    AccessFault, AccessSizes, BackendError, Backends, Bus, CharDevice, Clock, Control, ControlError, Device, DeviceId,
-    Effects, Factory, Given, GuestMemory, HostDevice, InterruptController, MemoryFault, Node, Numbers, OptionError,
-    Options, Place, Services, Setup, Taken, Wake,
+    AccessFault, AccessSizes, Attached, BackendError, Backends, Bus, CharDevice, Clock, Control, ControlError, Device,
+    DeviceId, Effects, Factory, Given, GuestMemory, HostDevice, InterruptController, MemoryFault, Node, Numbers,
+    OptionError, Options, Place, RegionError, RegionName, RegionWishes, Services, Setup, SharedMemory, Taken, Wake,
 };
 use alloc::{
     boxed::Box,
@@ -20,7 +20,7 @@ use alloc::{
 };
 use core::fmt;
 use dtoolkit::model::DeviceTree;
-use types::{AccessSize, Frequency, IntId, Ipa, Lock, Ticks, VcpuId, VcpuSet};
+use types::{AccessSize, Frequency, IntId, Ipa, Lock, PAGE_SIZE, Range, Ticks, VcpuId, VcpuSet};
 
 /// Guest memory from one address on, zero at first.
 #[derive(Debug)]
@@ -186,11 +186,13 @@ impl CharDevice for Deaf {
 #[derive(Debug)]
 pub struct Wires {
     wires: BTreeMap<String, Wire>,
+    /// The shared memory of the device that wants it.
+    pub shared: Shared,
 }
 
 impl Default for Wires {
     fn default() -> Self {
-        Self { wires: BTreeMap::from([("-".to_string(), Wire::default())]) }
+        Self { wires: BTreeMap::from([("-".to_string(), Wire::default())]), shared: Shared::default() }
     }
 }
 
@@ -213,9 +215,146 @@ impl Backends for Wires {
     fn watch(&mut self, _id: DeviceId, _vm: &str) -> Result<(), BackendError> {
         Ok(())
     }
+
+    fn shared_memory(
+        &mut self,
+        _id: DeviceId,
+        window: Range<Ipa>,
+        wishes: RegionWishes,
+    ) -> Result<Box<dyn SharedMemory>, BackendError> {
+        let mut state = self.shared.0.lock();
+        (state.window, state.wishes) = (window.start(), wishes);
+        drop(state);
+        Ok(Box::new(self.shared.clone()))
+    }
 }
 
-/// Decimal and `0x` hexadecimal numbers, without suffixes.
+/// Shared memory whose other clients are the test; clones are handles of the same.
+#[derive(Clone, Debug, Default)]
+pub struct Shared(Arc<Lock<SharedState>>);
+
+#[derive(Debug, Default)]
+struct SharedState {
+    window: Ipa,
+    wishes: RegionWishes,
+    /// What there is, and its size in pages.
+    regions: Vec<(RegionName, u32)>,
+    wanted: Option<(RegionName, u32)>,
+    answer: Option<Result<Attached, RegionError>>,
+    /// What is in each slot, and what its client has not looked at.
+    slots: Vec<Option<(RegionName, u32)>>,
+    notified: Vec<(u8, u16)>,
+}
+
+impl Shared {
+    /// Somebody else makes a region.
+    ///
+    /// # Panics
+    /// If that cannot be its name.
+    pub fn add(&self, name: &str, pages: u32) {
+        let name = RegionName::new(name.as_bytes());
+        assert!(name.is_some(), "that is no name");
+        self.0.lock().regions.extend(name.map(|name| (name, pages)));
+    }
+
+    /// What the device's configuration wants.
+    #[must_use]
+    pub fn wishes(&self) -> RegionWishes {
+        self.0.lock().wishes.clone()
+    }
+
+    /// Does what the device has asked for: says what that was, if anything. The device is to be woken then.
+    pub fn work(&self, result: Result<(), RegionError>) -> Option<(RegionName, u32)> {
+        let mut state = self.0.lock();
+        let wanted = state.wanted.take()?;
+        let (name, asked) = wanted;
+        let there = state.regions.iter().find(|(other, _)| *other == name).map(|(_, pages)| *pages);
+        let pages = there.unwrap_or(asked);
+        state.answer = Some(result.map(|()| {
+            if there.is_none() {
+                state.regions.push((name, pages));
+            }
+            let slot = state.slots.iter().position(Option::is_none).unwrap_or(state.slots.len());
+            if slot == state.slots.len() {
+                state.slots.push(None);
+            }
+            if let Some(place) = state.slots.get_mut(slot) {
+                *place = Some((name, 0));
+            }
+            let number = u64::try_from(slot).unwrap_or(u64::MAX);
+            let control = Ipa(state.window.0.wrapping_add(number.wrapping_mul(Self::SPACING)));
+            Attached { slot: u8::try_from(slot).unwrap_or(u8::MAX), client: Self::CLIENT, pages, control }
+        }));
+        Some(wanted)
+    }
+
+    /// From one region's registers to the next.
+    pub const SPACING: u64 = 16 * PAGE_SIZE;
+
+    /// Which client the device is everywhere.
+    pub const CLIENT: u8 = 3;
+
+    /// Others tell the device's client to look.
+    pub fn ring(&self, slot: usize, from: u32) {
+        if let Some(Some((_, news))) = self.0.lock().slots.get_mut(slot) {
+            *news |= from;
+        }
+    }
+
+    /// Whom the device has told to look since this was last asked: slots and clients.
+    #[must_use]
+    pub fn take_notified(&self) -> Vec<(u8, u16)> {
+        core::mem::take(&mut self.0.lock().notified)
+    }
+
+    /// Whether the device is attached to something in this slot.
+    #[must_use]
+    pub fn is_attached(&self, slot: usize) -> bool {
+        self.0.lock().slots.get(slot).is_some_and(Option::is_some)
+    }
+}
+
+impl SharedMemory for Shared {
+    fn attach(&mut self, name: RegionName, pages: u32) -> bool {
+        let mut state = self.0.lock();
+        let free = state.wanted.is_none() && state.answer.is_none();
+        if free {
+            state.wanted = Some((name, pages));
+        }
+        free
+    }
+
+    fn answer(&mut self) -> Option<Result<Attached, RegionError>> {
+        self.0.lock().answer.take()
+    }
+
+    fn detach(&mut self, slot: u8) {
+        if let Some(place) = self.0.lock().slots.get_mut(usize::from(slot)) {
+            *place = None;
+        }
+    }
+
+    fn notify(&mut self, slot: u8, clients: u16) {
+        self.0.lock().notified.push((slot, clients));
+    }
+
+    fn look(&mut self, slot: u8) -> u32 {
+        match self.0.lock().slots.get_mut(usize::from(slot)) {
+            Some(Some((_, news))) => core::mem::take(news) & 0xffff | 1 << (16 + Self::CLIENT),
+            _ => 0,
+        }
+    }
+
+    fn has_news(&self, slot: u8) -> bool {
+        matches!(self.0.lock().slots.get(usize::from(slot)), Some(Some((_, news))) if *news != 0)
+    }
+
+    fn region(&self, number: u32) -> Option<(RegionName, u32)> {
+        self.0.lock().regions.get(usize::try_from(number).ok()?).copied()
+    }
+}
+
+/// Decimal and `0x` hexadecimal numbers; sizes with the suffixes `K`, `M` and `G`.
 #[derive(Clone, Copy, Debug)]
 pub struct PlainNumbers;
 
@@ -229,7 +368,14 @@ impl Numbers for PlainNumbers {
     }
 
     fn size(&self, text: &str) -> Result<u64, String> {
-        self.number(text)
+        let (digits, shift) = match text.as_bytes().last() {
+            Some(b'K') => (text.trim_end_matches('K'), 10),
+            Some(b'M') => (text.trim_end_matches('M'), 20),
+            Some(b'G') => (text.trim_end_matches('G'), 30),
+            _ => (text, 0),
+        };
+        let scaled = self.number(digits)?.checked_mul(1 << shift);
+        scaled.ok_or_else(|| "too large".to_string())
     }
 }
 
@@ -255,6 +401,8 @@ impl fmt::Debug for Rig {
 impl Rig {
     /// Where the device's registers are.
     pub const BASE: Ipa = Ipa(0x1c09_0000);
+    /// Where its window is, if it has one.
+    pub const WINDOW: Ipa = Ipa(1 << 40);
     /// The device's interrupt.
     pub const LINE: IntId = IntId(37);
 
@@ -271,9 +419,10 @@ impl Rig {
         let options = Options::parse(factory.options, given, &PlainNumbers)?;
         let (id, name) = (DeviceId(0), "device");
         let (location, interrupt) = (Some(Self::BASE), Some(Self::LINE));
-        let mut setup = Setup { id, name, location, interrupt, vcpus: 1, backends };
+        let window = Range::new(Self::WINDOW, factory.window_size).filter(|window| !window.is_empty());
+        let mut setup = Setup { id, name, location, interrupt, window, vcpus: 1, backends };
         let vdev = factory.build(&options, &mut setup).map_err(|error| vec![error])?;
-        let device = Device { name: name.to_string(), factory, location, interrupt, vdev };
+        let device = Device { name: name.to_string(), factory, location, interrupt, window, vdev };
         let bus = Bus::new("test", Self::clock(), vec![device])
             .map_err(|error| vec![OptionError::general(error.to_string())])?;
         let (ram, lines) = (Ram::new(Ipa(0x8000_0000), 0x1_0000), Lines::default());
@@ -310,6 +459,31 @@ impl Rig {
     pub fn pass(&mut self, nanoseconds: u64) -> usize {
         let ticks = self.bus.clock().frequency().nanoseconds(nanoseconds);
         self.advance_to(self.now.saturating_add(ticks))
+    }
+
+    /// The same as [`Rig::try_read`] where registers and window are two things: offsets behind the registers are in the window.
+    ///
+    /// # Errors
+    /// If bus or device refuse.
+    pub fn try_read_at_window(&mut self, offset: u64, size: AccessSize) -> Result<u64, AccessFault> {
+        self.try_read(self.distance(offset), size)
+    }
+
+    /// The same as [`Rig::try_write`], likewise.
+    ///
+    /// # Errors
+    /// If bus or device refuse.
+    pub fn try_write_at_window(&mut self, offset: u64, size: AccessSize, value: u64) -> Result<(), AccessFault> {
+        self.try_write(self.distance(offset), size, value)
+    }
+
+    /// From the registers to what the device calls `offset`.
+    fn distance(&self, offset: u64) -> u64 {
+        let region = self.bus.factory(DeviceId(0)).map_or(0, |factory| factory.region_size);
+        match offset.checked_sub(region) {
+            Some(offset) => offset.wrapping_add(Self::WINDOW.0).wrapping_sub(Self::BASE.0),
+            None => offset,
+        }
     }
 
     /// Loads `size` bytes at `offset`; bits above are cut off, as the exit code does.

@@ -130,9 +130,7 @@ impl Deadlines {
 mod tests {
     use super::*;
     use crate::testkit::{ANY_SIZE, Rig, Wires};
-    use crate::{
-        ABI, AccessFault, Control, ControlError, Factory, FactoryFlags, Node, OptionError, Options, Safety, Setup, Vdev,
-    };
+    use crate::{AccessFault, Control, ControlError, Factory, Node, OptionError, Options, Setup, Vdev};
     use alloc::boxed::Box;
     use types::AccessSize;
 
@@ -185,17 +183,8 @@ mod tests {
         Ok(Box::new(Bells { timers, first: [0; 2], count: [0; 2], last: [0; 2] }))
     }
 
-    static BELLS: Factory = Factory {
-        name: "bells",
-        abi: ABI,
-        flags: FactoryFlags::LOC_MEM,
-        access_sizes: ANY_SIZE,
-        options: &[],
-        safety: Safety::Unqualified,
-        region_size: 0x40,
-        help: "",
-        create,
-    };
+    static BELLS: Factory =
+        Factory { name: "bells", access_sizes: ANY_SIZE, region_size: 0x40, ..Factory::new(create) };
 
     fn bells() -> Rig {
         Rig::new(&BELLS, &[], &mut Wires::default()).unwrap()

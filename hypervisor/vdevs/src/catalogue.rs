@@ -3,7 +3,8 @@
 use vdev::Factory;
 
 /// All factories, in the order in which they are listed and documented.
-pub static CATALOGUE: &[&Factory] = &[&crate::gic::FACTORY, &crate::pl011::FACTORY, &crate::watch::FACTORY];
+pub static CATALOGUE: &[&Factory] =
+    &[&crate::gic::FACTORY, &crate::pl011::FACTORY, &crate::shmem::FACTORY, &crate::watch::FACTORY];
 
 #[cfg(test)]
 mod tests {

@@ -88,7 +88,10 @@ mod tests {
         let given = hostdevs.iter().map(|text| Given { name: "hostdev", argument: Some(text), place });
         let options = Options::parse(OPTIONS, given, &PlainNumbers).unwrap();
         let id = DeviceId(0);
-        open(&options, &mut Setup { id, name: "uart", location: None, interrupt: None, vcpus: 1, backends: wires })
+        open(
+            &options,
+            &mut Setup { id, name: "uart", location: None, interrupt: None, window: None, vcpus: 1, backends: wires },
+        )
     }
 
     #[test]

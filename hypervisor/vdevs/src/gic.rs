@@ -6,14 +6,11 @@
 //! interrupt. So nothing is made here.
 
 use alloc::{boxed::Box, string::ToString};
-use vdev::{
-    ABI, AccessSizes, Factory, FactoryFlags, OptionError, OptionKind, OptionSpec, Options, Safety, Setup, Vdev,
-};
+use vdev::{AccessSizes, Factory, FactoryFlags, OptionError, OptionKind, OptionSpec, Options, Safety, Setup, Vdev};
 
 /// `vdev gic`.
 pub(crate) static FACTORY: Factory = Factory {
     name: "gic",
-    abi: ABI,
     flags: FactoryFlags::PIC
         .union(FactoryFlags::IMPLICIT)
         .union(FactoryFlags::LOC_MEM)
@@ -23,7 +20,7 @@ pub(crate) static FACTORY: Factory = Factory {
     safety: Safety::Qualified,
     region_size: 0,
     help: "the Arm Generic Interrupt Controller; `loc` is its distributor (0x08000000)",
-    create,
+    ..Factory::new(create)
 };
 
 const ANY: OptionKind = OptionKind::Number { min: 0, max: u64::MAX };

@@ -24,6 +24,7 @@ mod catalogue;
 mod character;
 mod gic;
 mod pl011;
+mod shmem;
 mod watch;
 
 pub use catalogue::CATALOGUE;

@@ -15,8 +15,8 @@ use alloc::{
 use chip::Chip;
 use types::{AccessSize, IntId, Ipa, Range};
 use vdev::{
-    ABI, AccessFault, AccessSizes, CharDevice, Context, Control, ControlError, Factory, FactoryFlags, Node,
-    OptionError, OptionKind, OptionSpec, Options, Safety, Setup, Trigger, Vdev, Wake,
+    AccessFault, AccessSizes, CharDevice, Context, Control, ControlError, Factory, Node, OptionError, OptionKind,
+    OptionSpec, Options, Safety, Setup, Trigger, Vdev, Wake,
 };
 
 /// DDI 0183, "Summary of registers": one 4 KiB page.
@@ -25,14 +25,12 @@ const REGION_SIZE: u64 = 0x1000;
 /// `vdev pl011`.
 pub(crate) static FACTORY: Factory = Factory {
     name: "pl011",
-    abi: ABI,
-    flags: FactoryFlags::LOC_MEM,
     access_sizes: AccessSizes::BYTE.union(AccessSizes::HALFWORD).union(AccessSizes::WORD),
     options: OPTIONS,
     safety: Safety::Qualified,
     region_size: REGION_SIZE,
     help: "Arm PrimeCell UART (PL011 r1p5)",
-    create,
+    ..Factory::new(create)
 };
 
 static OPTIONS: &[OptionSpec] = &[

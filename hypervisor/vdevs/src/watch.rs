@@ -20,8 +20,8 @@ use alloc::{
 };
 use types::{AccessSize, IntId, Ipa, Range};
 use vdev::{
-    ABI, AccessFault, AccessSizes, Context, Control, ControlError, Factory, FactoryFlags, Node, OptionError,
-    OptionKind, OptionSpec, Options, Safety, Setup, Trigger, Vdev, Wake,
+    AccessFault, Context, Control, ControlError, Factory, Node, OptionError, OptionKind, OptionSpec, Options, Safety,
+    Setup, Trigger, Vdev, Wake,
 };
 
 const REGION_SIZE: u64 = 0x1000;
@@ -30,14 +30,11 @@ const MAGIC: u32 = 0x4843_5457;
 /// `vdev watch`.
 pub(crate) static FACTORY: Factory = Factory {
     name: "watch",
-    abi: ABI,
-    flags: FactoryFlags::LOC_MEM,
-    access_sizes: AccessSizes::WORD,
     options: OPTIONS,
     safety: Safety::Qualified,
     region_size: REGION_SIZE,
     help: "tells the guest of another VM's end",
-    create,
+    ..Factory::new(create)
 };
 
 const VM: &str = "vm";

@@ -167,7 +167,7 @@ pub fn assemble(
             None
         }
     };
-    let devices = make_devices(description, backends, &mut errors);
+    let devices = make_devices(description, limit(host), backends, &mut errors);
     match load {
         Some(load) if errors.is_empty() => {
             put_together(description, load, devices, files, host).map_err(|error| [error].into_iter().collect())
@@ -229,17 +229,32 @@ impl Description {
     /// has 64 KiB for itself, as a guest with such pages wants it; `None` if there is no room for long.
     #[must_use]
     pub fn stolen_time(&self) -> Option<Range<Ipa>> {
-        const FIRST: u64 = 0x090a_0000;
+        const FIRST: Ipa = Ipa(0x090a_0000);
         const ROOM: u64 = 0x1_0000;
-        const PLACES: u64 = 1024;
+        let free = free_place(FIRST, ROOM, &self.taken())?;
+        Range::new(free.start(), PAGE_SIZE)
+    }
+
+    /// The window of each device that has one ([`Factory::window_size`]), below `limit`: behind the first gigabytes, where
+    /// guests have their memory. `None` too for one that finds no room.
+    fn windows(&self, limit: Ipa) -> Vec<Option<Range<Ipa>>> {
+        let mut taken = self.taken();
+        taken.extend(self.stolen_time());
+        let mut windows = Vec::with_capacity(self.vdevs.len());
+        for size in self.vdevs.iter().map(|vdev| vdev.factory.window_size) {
+            let place = if size == 0 { None } else { free_place(Ipa(size), size, &taken) };
+            let place = place.filter(|place| place.end() <= limit);
+            taken.extend(place);
+            windows.push(place);
+        }
+        windows
+    }
+
+    /// What is somewhere by its configuration.
+    fn taken(&self) -> Vec<Range<Ipa>> {
         let regions = self.vdevs.iter().filter_map(|vdev| Range::new(vdev.location?, vdev.factory.region_size));
         let frames = self.gic_frames().into_iter().flat_map(|frames| [frames.distributor, frames.redistributors]);
-        let taken = self.ram.iter().chain(&self.rom).chain(&self.reserved).copied().chain(regions).chain(frames);
-        let taken: Vec<Range<Ipa>> = taken.collect();
-        let places =
-            (0..PLACES).filter_map(|place| Range::new(Ipa(FIRST.checked_add(ROOM.checked_mul(place)?)?), ROOM));
-        let free = places.into_iter().find(|place| !taken.iter().any(|other| other.overlaps(place)))?;
-        Range::new(free.start(), PAGE_SIZE)
+        self.ram.iter().chain(&self.rom).chain(&self.reserved).copied().chain(regions).chain(frames).collect()
     }
 
     /// Where the interrupt controller's registers are; `None` if they run over the end of the address space.
@@ -250,10 +265,21 @@ impl Description {
     }
 }
 
+/// The first of a thousand places of `size` bytes from `first` on, one behind the other, that is not taken.
+fn free_place(first: Ipa, size: u64, taken: &[Range<Ipa>]) -> Option<Range<Ipa>> {
+    const PLACES: u64 = 1024;
+    let places = (0..PLACES).filter_map(|place| Range::new(first.checked_add(size.checked_mul(place)?)?, size));
+    places.into_iter().find(|place| !taken.iter().any(|other| other.overlaps(place)))
+}
+
+/// The end of the addresses that the host's CPUs can form.
+fn limit(host: &Host<'_>) -> Ipa {
+    Ipa(1_u64.checked_shl(u32::from(host.id.address_bits())).unwrap_or(u64::MAX))
+}
+
 /// Whether the host's CPUs can form all addresses: those of stage 2 have as many bits as the host's physical ones.
 fn check_addresses(description: &Description, host: &Host<'_>) -> Vec<AssembleError> {
-    let bits = host.id.address_bits();
-    let limit = Ipa(1_u64.checked_shl(u32::from(bits)).unwrap_or(u64::MAX));
+    let (bits, limit) = (host.id.address_bits(), limit(host));
     let too_high = |subject, what: &str, range: Option<Range<Ipa>>| {
         if range.is_some_and(|range| range.end() <= limit) {
             return None;
@@ -274,20 +300,29 @@ fn check_addresses(description: &Description, host: &Host<'_>) -> Vec<AssembleEr
 
 fn make_devices(
     description: &Description,
+    limit: Ipa,
     backends: &mut dyn Backends,
     errors: &mut Vec<AssembleError>,
 ) -> Vec<Device> {
+    let windows = description.windows(limit);
     let mut devices = Vec::with_capacity(description.vdevs.len());
     for (index, vdev) in description.vdevs.iter().enumerate() {
         let Ok(id) = u16::try_from(index) else {
             errors.push(AssembleError::new(Subject::Vdev(index), "one device too many"));
             break;
         };
+        let window = windows.get(index).copied().flatten();
+        if vdev.factory.window_size > 0 && window.is_none() {
+            let message = format!("no room for the {} MiB of addresses that it wants", vdev.factory.window_size >> 20);
+            errors.push(AssembleError::new(Subject::Vdev(index), message));
+            continue;
+        }
         let mut setup = Setup {
             id: DeviceId(id),
             name: &vdev.name,
             location: vdev.location,
             interrupt: vdev.interrupt,
+            window,
             vcpus: description.vcpus,
             backends: &mut *backends,
         };
@@ -297,6 +332,7 @@ fn make_devices(
                 factory: vdev.factory,
                 location: vdev.location,
                 interrupt: vdev.interrupt,
+                window,
                 vdev: made,
             }),
             Err(error) => {

@@ -12,8 +12,7 @@ use std::collections::HashMap;
 use types::{AccessSize, DebugState, Frequency, IntId, Ipa, Range, RawExit, RawExitKind, Ticks, VcpuId};
 use vdev::testkit::Ram;
 use vdev::{
-    ABI, AccessFault, AccessSizes, Bus, Cause, Context, Control, ControlError, Device, Effects, Factory, FactoryFlags,
-    Node, Safety, Vdev, Wake,
+    AccessFault, AccessSizes, Bus, Cause, Context, Control, ControlError, Device, Effects, Factory, Node, Vdev, Wake,
 };
 use vgic::{ListRegisters, Vgic, VgicConfig};
 
@@ -78,14 +77,10 @@ impl Vdev for Probe {
 
 pub(crate) static PROBE: Factory = Factory {
     name: "probe",
-    abi: ABI,
-    flags: FactoryFlags::LOC_MEM,
     access_sizes: AccessSizes::all().difference(AccessSizes::HALFWORD),
-    options: &[],
-    safety: Safety::Unqualified,
     region_size: 0x38,
     help: "answers in a few odd ways",
-    create: |_, _| Ok(Box::<Probe>::default()),
+    ..Factory::new(|_, _| Ok(Box::<Probe>::default()))
 };
 
 /// A CPU on which one vCPU is loaded.
@@ -261,6 +256,7 @@ impl World {
             factory: &PROBE,
             location: Some(DEVICE),
             interrupt: Some(Probe::INTERRUPT),
+            window: None,
             vdev: Box::<Probe>::default(),
         };
         let config = VgicConfig { vcpus: wishes.vcpus, intids: 64, list_registers: 4, priority_bits: 5 };

@@ -4,7 +4,7 @@
 //! `help` and completion know commands from here. Each argument is checked as far as that can be done without looking at
 //! the machine.
 
-use super::{CommandError, Signal, TYPED, Word, words::words};
+use super::{CommandError, Shm, Signal, TYPED, Word, shm, words::words};
 use ::log::LevelFilter;
 use alloc::{borrow::ToOwned, format, vec::Vec};
 use core::fmt;
@@ -79,6 +79,8 @@ pub enum Command<'a> {
         /// At least one.
         cpus: CpuSet,
     },
+    /// Something with shared memory.
+    Shm(Shm),
     /// Explain a vdev's options, or list the vdevs.
     Use(Option<&'a str>),
     /// Explain a command that there is, or all of them: [`help`] has the text.
@@ -236,6 +238,7 @@ pub(super) const COMMANDS: &[Row] = &[
         let [name, list] = call.words else { return call.usage(2) };
         Ok(Command::Cluster { name: plain(name)?, cpus: cpus(list)? })
     }),
+    row("shm", shm::ARGUMENTS, "shared memory; alone: list it", |call| shm::read(call).map(Command::Shm)),
     row("use", "[VDEV]", "the options of a vdev, or all vdevs", |call| {
         Ok(Command::Use(call.optional()?.map(plain).transpose()?))
     }),
@@ -244,7 +247,6 @@ pub(super) const COMMANDS: &[Row] = &[
         None => Ok(Command::Help(None)),
     }),
     later("smmuman"),
-    later("shm"),
     later("tracelogger"),
 ];
 
@@ -254,8 +256,12 @@ pub(super) const COMMANDS: &[Row] = &[
 /// If `out` fails.
 pub fn help(word: Option<&str>, out: &mut dyn fmt::Write) -> fmt::Result {
     for row in COMMANDS.iter().filter(|row| row.read.is_some() && word.is_none_or(|word| word == row.word)) {
-        let rest = HELP_COLUMN.saturating_sub(row.word.len()).saturating_sub(2);
-        writeln!(out, "{} {:rest$} {}", row.word, row.arguments, row.help)?;
+        let Row { word, arguments, help, .. } = row;
+        let used = word.len().saturating_add(arguments.len()).saturating_add(1);
+        // Long ones have a line to themselves.
+        let (end, used) = if used < HELP_COLUMN { ("", used) } else { ("\n", 0) };
+        let pad = HELP_COLUMN.saturating_sub(used);
+        writeln!(out, "{word} {arguments}{end}{:pad$}{help}", "")?;
     }
     Ok(())
 }
@@ -297,10 +303,10 @@ fn find(word: &Word<'_>) -> Result<&'static Row, CommandError> {
 }
 
 /// A command's words.
-struct Call<'w, 'a> {
-    first: &'w Word<'a>,
+pub(super) struct Call<'w, 'a> {
+    pub(super) first: &'w Word<'a>,
     /// Those behind it.
-    words: &'w [Word<'a>],
+    pub(super) words: &'w [Word<'a>],
     row: &'static Row,
 }
 
@@ -386,7 +392,7 @@ fn end<'a>(call: &Call<'_, 'a>, reset: bool) -> Result<Command<'a>, CommandError
 }
 
 /// Seconds with up to three decimal places, at most a few years.
-fn milliseconds(word: &Word<'_>) -> Result<u64, CommandError> {
+pub(super) fn milliseconds(word: &Word<'_>) -> Result<u64, CommandError> {
     let (whole, fraction) = word.text.split_once('.').unwrap_or((word.text, "0"));
     let digits = |text: &str| !text.is_empty() && text.len() <= 8 && text.bytes().all(|byte| byte.is_ascii_digit());
     let value = || {
@@ -488,7 +494,7 @@ mod tests {
             ("cluster a 16", "shell: `16` is no CPU: they are numbered from 0"),
             ("batch", "shell: `batch` is for the start-up script"),
             ("help sley", "shell: unknown command `sley`; did you mean `slay`?"),
-            ("shm", "shell: `shm` is known, not supported yet"),
+            ("smmuman", "shell: `smmuman` is known, not supported yet"),
         ];
         for (text, message) in expected {
             assert_eq!(error(text), message);
@@ -499,9 +505,13 @@ mod tests {
     fn help_has_a_line_of_80_characters_for_every_command_that_works() {
         let mut text = String::new();
         help(None, &mut text).unwrap();
-        assert_eq!(text.lines().count(), COMMANDS.len() - 3);
+        assert_eq!(text.lines().count(), COMMANDS.len() - 2 + 1);
         for line in text.lines() {
             assert!(line.len() <= 80, "{line}");
+            if line.starts_with("shm ") {
+                assert!(line.len() > HELP_COLUMN, "it needs no line of its own");
+                continue;
+            }
             let (usage, explanation) = line.split_at(HELP_COLUMN);
             assert!(usage.ends_with(' ') && explanation.starts_with(|first: char| first != ' '), "{line}");
         }

@@ -43,7 +43,12 @@ pub static VDEVS: &[KnownVdev] = &[
     vdev(
         "shmem",
         "Memory shared between guests and with the host.",
-        &[option("create", "NAME,SIZE"), option("allow", "PATTERN"), option("deny", "PATTERN")],
+        &[
+            option("create", "NAME,SIZE"),
+            option("allow", "PATTERN"),
+            option("deny", "PATTERN"),
+            option("limit", "SIZE"),
+        ],
     ),
     vdev("smmu", "IOMMU for a guest's own use.", &[]),
     vdev(

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    ABI, FactoryFlags, OptionError, Options, Safety, Setup,
+    ABI, OptionError, Options, Setup,
     testkit::{ANY_SIZE, Lines, Ram, Rig},
 };
 use alloc::{string::ToString, sync::Arc, vec};
@@ -38,17 +38,7 @@ fn create(_: &Options, _: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> 
     Ok(Box::new(Echo(0)))
 }
 
-const WORDS_ONLY: Factory = Factory {
-    name: "echo",
-    abi: ABI,
-    flags: FactoryFlags::LOC_MEM,
-    access_sizes: AccessSizes::WORD,
-    options: &[],
-    safety: Safety::Unqualified,
-    region_size: 0x1000,
-    help: "",
-    create,
-};
+const WORDS_ONLY: Factory = Factory { name: "echo", ..Factory::new(create) };
 static ECHO: Factory = WORDS_ONLY;
 static SMALL: Factory = Factory { region_size: 12, access_sizes: ANY_SIZE, ..WORDS_ONLY };
 
@@ -58,6 +48,7 @@ fn device(name: &str, factory: &'static Factory, location: Option<u64>) -> Devic
         factory,
         location: location.map(Ipa),
         interrupt: Some(IntId(40)),
+        window: None,
         vdev: Box::new(Echo(0)),
     }
 }
