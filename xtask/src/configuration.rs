@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use qvmconf::words::Keyword;
 use qvmconf::{Diagnostic, Diagnostics, Document, Loader, SettingName, Sources, Span, Value};
-use types::{AccessSize, Frequency, Ipa};
+use types::{AccessSize, Frequency, Ipa, Range};
 use vdevs::CATALOGUE;
 use vm::config::Limits;
 
@@ -261,6 +261,15 @@ impl vdev::Backends for HostDevices {
         Ok(())
     }
 
+    fn shared_memory(
+        &mut self,
+        _: vdev::DeviceId,
+        _: Range<Ipa>,
+        _: vdev::RegionWishes,
+    ) -> Result<Box<dyn vdev::SharedMemory>, vdev::BackendError> {
+        Ok(Box::new(Silence))
+    }
+
     fn character(
         &mut self,
         _: vdev::DeviceId,
@@ -274,8 +283,34 @@ impl vdev::Backends for HostDevices {
     }
 }
 
-/// A back end that swallows what is written.
+/// A back end that swallows what is written, and shares nothing.
 struct Silence;
+
+impl vdev::SharedMemory for Silence {
+    fn attach(&mut self, _: vdev::RegionName, _: u32) -> bool {
+        false
+    }
+
+    fn answer(&mut self) -> Option<Result<vdev::Attached, vdev::RegionError>> {
+        None
+    }
+
+    fn detach(&mut self, _: u8) {}
+
+    fn notify(&mut self, _: u8, _: u16) {}
+
+    fn look(&mut self, _: u8) -> u32 {
+        0
+    }
+
+    fn has_news(&self, _: u8) -> bool {
+        false
+    }
+
+    fn region(&self, _: u32) -> Option<(vdev::RegionName, u32)> {
+        None
+    }
+}
 
 impl vdev::CharDevice for Silence {
     fn space(&self) -> usize {

@@ -28,6 +28,7 @@ pub(crate) mod machine;
 pub(crate) mod ordeals;
 mod scene;
 mod scheduling;
+mod shared;
 
 use machine::Case;
 
@@ -109,6 +110,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(dump::tests());
     tests.extend(ordeals::tests());
     tests.extend(scheduling::tests());
+    tests.extend(shared::tests());
     tests.extend(linux::tests());
     Ok(tests)
 }

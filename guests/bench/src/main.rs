@@ -13,6 +13,7 @@
 
 mod accesses;
 mod company;
+mod doorbell;
 mod interrupts;
 mod measure;
 
@@ -55,6 +56,8 @@ const BENCHMARKS: &[Benchmark] = &[
     in_company("switch", company::switch),
     in_company("busy", company::busy),
     in_company("periodic", company::periodic),
+    in_company("ring", doorbell::ring),
+    in_company("answer", doorbell::answer),
 ];
 
 fn main(machine: &'static Machine) {

@@ -21,6 +21,7 @@ pub mod mmio;
 pub mod mmu;
 pub mod registers;
 pub mod sandbox;
+pub mod shmem;
 pub mod smccc;
 pub mod tap;
 pub mod timer;

@@ -102,6 +102,8 @@ fn memory() -> MemoryInfo {
         hypervisor: kibibytes(Owner::Kernel.pages()),
         heap: (size >> 10) as u64,
         heap_used: (used >> 10) as u64,
+        files: kibibytes(Owner::Files.pages()),
+        shared: kibibytes(Owner::Shared.pages()),
     }
 }
 

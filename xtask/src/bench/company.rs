@@ -20,11 +20,13 @@ pub(super) const PREEMPT: (&str, Budget) = ("preempt", Budget::None);
 /// The worst lateness of a timer of 1 kHz, of a VM alone and of an urgent one beside eight busy vCPUs.
 pub(super) const PERIODIC: (&str, Budget) = ("periodic", Budget::None);
 pub(super) const CROWD: &str = "periodic-crowd";
+/// From a VM's store to another one's interrupt handler on the other CPU, which is busy, or asleep.
+pub(super) const DOORBELLS: [&str; 2] = ["doorbell", "doorbell-wfi"];
 /// What a VM measures alone: the path of an interrupt through the host to a guest that sleeps.
 const WAKE: &str = "timer-late-wfi";
 
 /// Everything that is measured here.
-pub(super) const NAMES: [&str; 5] = [YIELD.0, SLICE.0, PREEMPT.0, PERIODIC.0, CROWD];
+pub(super) const NAMES: [&str; 7] = [YIELD.0, SLICE.0, PREEMPT.0, PERIODIC.0, CROWD, DOORBELLS[0], DOORBELLS[1]];
 
 /// When it begins, in milliseconds after the machine does, by then all VMs run; how long yields and slices last.
 const START: u64 = 100;
@@ -50,6 +52,9 @@ impl Bench<'_> {
         if wants_periodic {
             rows.extend(self.lateness(slice)?);
         }
+        if DOORBELLS.iter().any(|name| self.wants(name)) {
+            rows.extend(self.doorbells()?);
+        }
         rows.retain(|row| self.wants(&row.name));
         Ok(rows)
     }
@@ -70,6 +75,17 @@ impl Bench<'_> {
         let instructions = |ticks: f64| ticks * 1e9 / second;
         let lost = SLICES as f64 * 1e6 - instructions(own_a + own_b);
         Ok((YIELDS as f64 * 1e6 / (yields_a + yields_b), lost / (turns_a + turns_b)))
+    }
+
+    fn doorbells(&self) -> Result<Vec<Row>> {
+        eprintln!("bench: two VMs that share memory, each on its CPU ...");
+        let with_device = |name: &str, cpu: u32, words: &str| {
+            let schedule = format!("sched 10 runmask {cpu} vdev shmem loc 0x1c050000 intr gic:43");
+            vm(name, &schedule, 1, words)
+        };
+        let vms = [with_device("ring", 0, "ring")?, with_device("answer", 1, "answer")?];
+        let [ring, _] = self.together(&vms, DOORBELLS[0])?;
+        DOORBELLS.iter().map(|name| Ok(row(name, value(&ring, name)?, Budget::None))).collect()
     }
 
     fn lateness(&self, slice: f64) -> Result<Vec<Row>> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::Test;
-use super::machine::{Case, Ran};
+use super::machine::Case;
 use super::scene::Scene;
 use crate::qemu::machine::Machine;
 use crate::workspace::{find_program, output};
@@ -42,15 +42,6 @@ pub(super) fn tests() -> Vec<Test> {
     ]
 }
 
-/// Fails unless the lines are there in this order.
-fn in_order(ran: &Ran, lines: &[&str]) -> Result<()> {
-    let mut rest = ran.text.lines();
-    for wanted in lines {
-        ensure!(rest.any(|line| line.contains(wanted)), "no line, or not in this place, has `{wanted}`");
-    }
-    Ok(())
-}
-
 /// Takes the files out of what a machine has printed.
 fn received(case: &Case, text: &str) -> Result<PathBuf> {
     let folder = case.path("dumps");
@@ -79,24 +70,21 @@ fn shell(case: &Case) -> Result<()> {
     scene.line("send dumps/hello.gcore").line("send m.gcore");
     scene.line("sleep 0.3").line("slay -s QUIT hello mute").line("wait").line("files");
     let ran = scene.run(case, &Machine::default(), None, 4)?;
-    in_order(
-        &ran,
-        &[
-            "warning: mute: no dump: its configuration has no `dump`",
-            "hello: dumped to `dumps/hello.gcore`: 2052 KiB, packed ",
-            "hello: dumped to `dumps/hello-1.gcore`: 2052 KiB",
-            "mute: dumped to `m.gcore`",
-            "error: mute: no dump: there is a file `m.gcore` already",
-            "dumps/hello.gcore",
-            "dumps/hello-1.gcore",
-            "m.gcore",
-            "shell: there is no file `nothing`",
-            "@file end dumps/hello.gcore",
-            "shell: there is no file `m.gcore`",
-            "qvm: ",
-            " dumps/hello-1.gcore",
-        ],
-    )?;
+    ran.in_order(&[
+        "warning: mute: no dump: its configuration has no `dump`",
+        "hello: dumped to `dumps/hello.gcore`: 2052 KiB, packed ",
+        "hello: dumped to `dumps/hello-1.gcore`: 2052 KiB",
+        "mute: dumped to `m.gcore`",
+        "error: mute: no dump: there is a file `m.gcore` already",
+        "dumps/hello.gcore",
+        "dumps/hello-1.gcore",
+        "m.gcore",
+        "shell: there is no file `nothing`",
+        "@file end dumps/hello.gcore",
+        "shell: there is no file `m.gcore`",
+        "qvm: ",
+        " dumps/hello-1.gcore",
+    ])?;
     // The guests have gone on: they print a line every 100 ms.
     let behind = ran.text.rsplit_once("shell: there is no file `m.gcore`").map_or("", |(_, rest)| rest);
     for name in ["hello| hello: tick", "mute| hello: tick"] {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use super::Test;
-use super::machine::{Case, PATIENCE, Ran};
+use super::machine::{Case, PATIENCE};
 use super::scene::{Scene, counting, faulty};
 use crate::failure;
 use crate::qemu::machine::Machine;
@@ -47,17 +47,6 @@ pub(super) fn tests() -> Vec<Test> {
     tests
 }
 
-/// Fails unless the lines are there in this order, with whatever between them.
-fn in_order(ran: &Ran, lines: &[&str]) -> Result<()> {
-    let mut rest = ran.text.lines();
-    for wanted in lines {
-        if !rest.any(|line| line.contains(wanted)) {
-            bail!("no line, or not in this place, has `{wanted}`");
-        }
-    }
-    Ok(())
-}
-
 fn signals(case: &Case) -> Result<()> {
     let mut scene = Scene::new();
     scene.vm("a", "hello", "2M", "cmdline forever")?;
@@ -67,19 +56,16 @@ fn signals(case: &Case) -> Result<()> {
     scene.line("qvm @a.qvmconf &").line("sleep 0.2").line("slay -s SIGUSR1 a").line("sleep 0.1");
     scene.line("slay nobody").line("shutdown");
     let ran = scene.run(case, &counting(), None, 4)?;
-    in_order(
-        &ran,
-        &[
-            "qvm: a ended: code 0 (ended on request)",
-            "qvm: a ended: code 0 (ended on request)",
-            "qvm: a ended: code 3 (power cut)",
-            "a: running; heap ",
-            "a: vcpu0: exits irq=",
-            "a: pl011: enabled",
-            "shell: there is no VM `nobody`",
-            "qvm: a ended: code 0 (ended on request)",
-        ],
-    )
+    ran.in_order(&[
+        "qvm: a ended: code 0 (ended on request)",
+        "qvm: a ended: code 0 (ended on request)",
+        "qvm: a ended: code 3 (power cut)",
+        "a: running; heap ",
+        "a: vcpu0: exits irq=",
+        "a: pl011: enabled",
+        "shell: there is no VM `nobody`",
+        "qvm: a ended: code 0 (ended on request)",
+    ])
 }
 
 fn restarts(case: &Case) -> Result<()> {
@@ -90,7 +76,7 @@ fn restarts(case: &Case) -> Result<()> {
     scene.line("qvm @bad.qvmconf").line("qvm @good.qvmconf").line("qvm @busy.qvmconf &");
     scene.line("sleep 0.2").line("slay -s QUIT busy").line("sleep 0.2").line("slay busy").line("wait");
     let ran = scene.run(case, &counting(), None, 6)?;
-    in_order(&ran, &["starting it again (1)", "starting it again (2)", "bad: started again too often, not once more"])?;
+    ran.in_order(&["starting it again (1)", "starting it again (2)", "bad: started again too often, not once more"])?;
     let ends = |start: &str| ran.text.lines().filter(|line| line.starts_with(start)).count();
     if (ends("qvm: bad ended: code 5 ("), ends("qvm: good ended: code 0 ("), ends("qvm: busy ended: ")) != (3, 1, 2) {
         bail!("started again too often, or not often enough");
@@ -106,7 +92,7 @@ fn reset(case: &Case) -> Result<()> {
     scene.vm("bad", "abuser", "4M", "cmdline nowhere\non-exit always,1/60,reset")?;
     scene.vm("other", "hello", "2M", "cmdline forever")?.line("qvm @other.qvmconf &").line("qvm @bad.qvmconf");
     let ran = scene.run(case, &counting(), None, 2)?;
-    in_order(&ran, &["starting it again (1)", "bad: started again too often; the board is reset"])?;
+    ran.in_order(&["starting it again (1)", "bad: started again too often; the board is reset"])?;
     if ran.text.contains("qvm: other ended") {
         bail!("the other VM has ended");
     }
@@ -119,10 +105,13 @@ fn pause(case: &Case) -> Result<()> {
     scene.line("pause a").line("pause a").line("sleep 1").line("status a").line("sleep 0.1").line("resume a");
     scene.line("sleep 0.5").line("slay a");
     let ran = scene.run(case, &counting(), None, 2)?;
-    in_order(
-        &ran,
-        &["witness: 500 ticks", "shell: `a` is paused already", "a: paused; heap", "witness: ", "qvm: a ended: code 0"],
-    )?;
+    ran.in_order(&[
+        "witness: 500 ticks",
+        "shell: `a` is paused already",
+        "a: paused; heap",
+        "witness: ",
+        "qvm: a ended: code 0",
+    ])?;
     // What passed meanwhile is one long tick.
     let last = ran.of("a").last().unwrap_or_default();
     if !last.ends_with("0 wrong") || last.contains(" 0 missed") {
@@ -147,7 +136,7 @@ fn dryrun(case: &Case) -> Result<()> {
     scene.vm("a", "hello", "2M", "")?.vm("b", "hello", "2M", "load 0x90000000,hello.elf")?;
     scene.line("dryrun @a.qvmconf").line("qvm @a.qvmconf dryrun").line("dryrun @b.qvmconf");
     let ran = scene.run(case, &counting(), None, 2)?;
-    in_order(&ran, &["dryrun completed", "dryrun completed", "b.qvmconf:", "qvm: b ended: code 65"])?;
+    ran.in_order(&["dryrun completed", "dryrun completed", "b.qvmconf:", "qvm: b ended: code 65"])?;
     if ran.text.contains("Hello from") {
         bail!("something has run");
     }
@@ -218,5 +207,5 @@ fn global(case: &Case) -> Result<()> {
     scene.line("qvm @a.qvmconf");
     let ran = scene.run(case, &Machine::default(), Some(faulty()?), 2)?;
     ran.expect_status(failure::HYPERVISOR)?;
-    in_order(&ran, &["bulkhead: panic on cpu", "the hypervisor was told to fail", "  #0 0x"])
+    ran.in_order(&["bulkhead: panic on cpu", "the hypervisor was told to fail", "  #0 0x"])
 }

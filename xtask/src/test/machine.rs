@@ -55,6 +55,17 @@ impl Ran {
         Ok(self)
     }
 
+    /// Fails unless lines hold these texts in this order, with whatever between them.
+    pub(super) fn in_order(&self, texts: &[&str]) -> Result<()> {
+        let mut rest = self.text.lines();
+        for wanted in texts {
+            if !rest.any(|line| line.contains(wanted)) {
+                bail!("no line, or not in this place, has `{wanted}`");
+            }
+        }
+        Ok(())
+    }
+
     /// What the VM `name` printed, without the prefix.
     pub(super) fn of(&self, name: &str) -> impl Iterator<Item = &str> {
         let prefix = format!("{name}| ");

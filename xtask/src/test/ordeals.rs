@@ -111,7 +111,7 @@ fn ends(ran: &Ran, name: &str, code: u8) -> usize {
 }
 
 /// What is free, in KiB, and what of the heap is in use, in bytes, each time that a VM of this name is gone.
-fn left(ran: &Ran, name: &str) -> Vec<(i64, i64)> {
+pub(super) fn left(ran: &Ran, name: &str) -> Vec<(i64, i64)> {
     let marker = format!("debug: {name} is gone: ");
     let numbers = |line: &str| {
         let rest = line.split_once(&marker)?.1;

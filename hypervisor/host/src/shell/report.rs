@@ -64,6 +64,10 @@ pub struct MemoryInfo {
     pub heap: u64,
     /// How much of the heap is in use.
     pub heap_used: u64,
+    /// What files have.
+    pub files: u64,
+    /// What VMs share with each other and with the host.
+    pub shared: u64,
 }
 
 /// `pidin`: a line for each VM, and one above.
@@ -111,9 +115,10 @@ pub fn threads(threads: &[ThreadInfo<'_>], out: &mut dyn Write) -> fmt::Result {
 /// # Errors
 /// If `out` fails.
 pub fn memory_map(memory: &MemoryInfo, vms: &[VmInfo<'_>], out: &mut dyn Write) -> fmt::Result {
-    let MemoryInfo { total, free, hypervisor, heap, heap_used } = memory;
+    let MemoryInfo { total, free, hypervisor, heap, heap_used, files, shared } = memory;
     writeln!(out, "       KiB\n{total:10} RAM\n{free:10} free")?;
     writeln!(out, "{hypervisor:10} hypervisor ({heap} heap, {heap_used} of it in use)")?;
+    writeln!(out, "{files:10} files\n{shared:10} shared by VMs")?;
     vms.iter().try_for_each(|vm| writeln!(out, "{:10} {}", vm.memory, vm.name))
 }
 
@@ -246,12 +251,22 @@ VM PRIO STATE      CPU CPU TIME NAME
 
     #[test]
     fn pidin_memory_says_who_has_it() {
-        let memory = MemoryInfo { total: 1 << 20, free: 800_000, hypervisor: 2048, heap: 512, heap_used: 300 };
+        let memory = MemoryInfo {
+            total: 1 << 20,
+            free: 800_000,
+            hypervisor: 2048,
+            heap: 512,
+            heap_used: 300,
+            files: 64,
+            shared: 8,
+        };
         let expected = "
        KiB
    1048576 RAM
     800000 free
       2048 hypervisor (512 heap, 300 of it in use)
+        64 files
+         8 shared by VMs
     131072 linux
 ";
         assert_eq!(text(|out| memory_map(&memory, &[LINUX], out)), expected[1..]);
