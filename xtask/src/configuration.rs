@@ -303,7 +303,7 @@ impl vdev::SharedMemory for Silence {
         0
     }
 
-    fn has_news(&self, _: u8) -> bool {
+    fn has_news(&self) -> bool {
         false
     }
 

@@ -80,11 +80,13 @@ pub(crate) fn uart_byte(_machine: &'static Machine) {
     const BYTES: u64 = 100;
     let Some(uart) = console::registers() else { return };
     let start = stamp();
-    for index in 1..=LINES * BYTES {
-        while uart.read(console::UARTFR) & console::TXFF != 0 {
-            relax();
+    for _ in 0..LINES {
+        for left in (0..BYTES).rev() {
+            while uart.read(console::UARTFR) & console::TXFF != 0 {
+                relax();
+            }
+            uart.write(console::UARTDR, u32::from(if left == 0 { b'\n' } else { b'.' }));
         }
-        uart.write(console::UARTDR, u32::from(if index % BYTES == 0 { b'\n' } else { b'.' }));
     }
     report("uart-byte", stamp() - start, LINES * BYTES);
 }

@@ -61,11 +61,10 @@ impl Bells {
 
     fn set(&self, whom: u32, bits: u32) -> u16 {
         let mut told = 0_u16;
-        for (news, client) in self.news.iter().zip(0_u32..) {
-            let bit = 1_u16.wrapping_shl(client);
+        for client in ones(whom) {
             // Who has not looked yet has been told, and will see this as well.
-            if whom & u32::from(bit) != 0 && news.fetch_or(bits, SeqCst) == 0 {
-                told |= bit;
+            if self.news.get(client).is_some_and(|news| news.fetch_or(bits, SeqCst) == 0) {
+                told |= 1_u16.checked_shl(u32::try_from(client).unwrap_or(u32::MAX)).unwrap_or(0);
             }
         }
         told
@@ -88,6 +87,15 @@ impl Bells {
     pub fn present(&self) -> u16 {
         u16::try_from(self.present.load(SeqCst) & CLIENTS).unwrap_or(0)
     }
+}
+
+/// Which bits are set, from the lowest.
+fn ones(mut bits: u32) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let lowest = (bits != 0).then(|| bits.trailing_zeros())?;
+        bits &= bits.wrapping_sub(1);
+        usize::try_from(lowest).ok()
+    })
 }
 
 /// A region, by its place in the table. What it names may have gone.
@@ -176,7 +184,8 @@ pub struct RegionInfo {
 /// All regions there are, and the bells of those there can be. `M` is the memory of one, `D` reaches a client.
 #[derive(Debug)]
 pub struct Regions<M: 'static, D> {
-    regions: [Option<Region<M, D>>; MAX_REGIONS],
+    /// At most [`MAX_REGIONS`].
+    regions: Vec<Option<Region<M, D>>>,
     bells: &'static [Bells; MAX_REGIONS],
 }
 
@@ -184,7 +193,7 @@ impl<M: Clone, D> Regions<M, D> {
     /// None yet.
     #[must_use]
     pub const fn new(bells: &'static [Bells; MAX_REGIONS]) -> Self {
-        Self { regions: [const { None }; MAX_REGIONS], bells }
+        Self { regions: Vec::new(), bells }
     }
 
     fn all(&self) -> impl Iterator<Item = (RegionId, &Region<M, D>)> {
@@ -235,11 +244,19 @@ impl<M: Clone, D> Regions<M, D> {
         if self.id(&name).is_some() {
             return Err(NotAdded::Exists(memory));
         }
-        let Some(place) = self.regions.iter_mut().find(|region| region.is_none()) else {
-            return Err(NotAdded::TooMany(memory));
+        let place = match self.regions.iter().position(Option::is_none) {
+            Some(place) => place,
+            None if self.regions.len() < MAX_REGIONS => {
+                self.regions.push(None);
+                self.regions.len().saturating_sub(1)
+            }
+            None => return Err(NotAdded::TooMany(memory)),
         };
         let clients = [const { None }; REGION_CLIENTS as usize];
-        *place = Some(Region { name, pages, memory, clients, keepers: keeper.into_iter().collect(), maker });
+        let region = Region { name, pages, memory, clients, keepers: keeper.into_iter().collect(), maker };
+        if let Some(place) = self.regions.get_mut(place) {
+            *place = Some(region);
+        }
         Ok(())
     }
 
@@ -290,8 +307,7 @@ impl<M: Clone, D> Regions<M, D> {
     /// How these clients of a region are reached.
     pub fn doors(&self, id: RegionId, clients: u16) -> impl Iterator<Item = &D> {
         let region = self.regions.get(id.index()).and_then(Option::as_ref);
-        let all = region.into_iter().flat_map(|region| region.clients.iter().zip(0_u32..));
-        all.filter_map(move |(client, number)| client.as_ref().filter(|_| clients.wrapping_shr(number) & 1 != 0))
+        ones(clients.into()).filter_map(move |client| region?.clients.get(client)?.as_ref())
     }
 
     /// Pages of the regions that were made for the guest of `vm` and are still there.

@@ -14,7 +14,6 @@ use crate::sync::{Lock, Rank, masked};
 use crate::thread::{self, Thread};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use arrayvec::ArrayVec;
 use host::shared::{Bells, Joined, Keeper, Left, MAX_REGIONS, NotAdded, RegionId, RegionInfo, Regions, Window};
 use types::{Ipa, PAGE_SIZE, Range, VmId};
 use vdev::{Attached, DEVICE_REGIONS, DeviceId, RegionError, RegionName, RegionWishes, SharedMemory, Wake};
@@ -24,7 +23,7 @@ static BELLS: [Bells; MAX_REGIONS] = [const { Bells::new() }; MAX_REGIONS];
 static REGIONS: Lock<Regions<Arc<GuestRam>, Door>> = Lock::new(Rank::Regions, Regions::new(&BELLS));
 
 /// Names and sizes of the regions there are, for devices, which cannot wait for the lock above.
-static DIRECTORY: Lock<ArrayVec<(RegionName, u32), MAX_REGIONS>> = Lock::new(Rank::Directory, ArrayVec::new_const());
+static DIRECTORY: Lock<Vec<(RegionName, u32)>> = Lock::new(Rank::Directory, Vec::new());
 
 /// How a client is reached.
 enum Door {
@@ -174,6 +173,8 @@ struct State {
     wanted: Option<(RegionName, u32)>,
     answer: Option<Result<Attached, RegionError>>,
     slots: [Option<Slot>; DEVICE_REGIONS],
+    /// Slots in which there is something to do, a bit each.
+    todo: u16,
 }
 
 /// A region that the device is attached to.
@@ -196,7 +197,8 @@ enum Job {
 
 impl Share {
     pub(crate) fn new(device: DeviceId, window: Range<Ipa>, wishes: RegionWishes) -> Arc<Self> {
-        let state = State { window: Window::new(window), wanted: None, answer: None, slots: [None; DEVICE_REGIONS] };
+        let state =
+            State { window: Window::new(window), wanted: None, answer: None, slots: [None; DEVICE_REGIONS], todo: 0 };
         Arc::new(Self { device, wishes, state: types::Lock::new(state) })
     }
 
@@ -220,14 +222,19 @@ impl Share {
 
     fn next(&self) -> Option<Job> {
         let mut state = self.state.lock();
-        for (index, slot) in state.slots.iter_mut().enumerate() {
-            let Some(slot) = slot else { continue };
-            if slot.to_knock != 0 {
-                return Some(Job::Knock(slot.region, core::mem::take(&mut slot.to_knock)));
+        while state.todo != 0 {
+            let index = state.todo.trailing_zeros() as usize;
+            if let Some(Some(slot)) = state.slots.get_mut(index) {
+                if slot.to_knock != 0 {
+                    return Some(Job::Knock(slot.region, core::mem::take(&mut slot.to_knock)));
+                }
+                if slot.leaving {
+                    let slot = *slot;
+                    state.todo &= !(1 << index);
+                    return Some(Job::Leave(index, slot));
+                }
             }
-            if core::mem::take(&mut slot.leaving) {
-                return Some(Job::Leave(index, *slot));
-            }
+            state.todo &= !(1 << index);
         }
         state.wanted.take().map(|(name, pages)| Job::Attach(name, pages))
     }
@@ -375,8 +382,13 @@ pub(crate) fn end(compartment: &Compartment) {
 pub(crate) struct Handle(pub(crate) Arc<Share>);
 
 impl Handle {
-    fn with_slot<R>(&self, slot: u8, work: impl FnOnce(&mut Slot) -> R) -> Option<R> {
-        self.0.state.lock().slots.get_mut(usize::from(slot))?.as_mut().map(work)
+    /// Notes that there is something to do for the device in a slot.
+    fn note(&self, slot: u8, note: impl FnOnce(&mut Slot)) {
+        let mut state = self.0.state.lock();
+        if let Some(Some(place)) = state.slots.get_mut(usize::from(slot)) {
+            note(place);
+            state.todo |= 1 << slot;
+        }
     }
 }
 
@@ -395,11 +407,11 @@ impl SharedMemory for Handle {
     }
 
     fn detach(&mut self, slot: u8) {
-        self.with_slot(slot, |slot| slot.leaving = true);
+        self.note(slot, |slot| slot.leaving = true);
     }
 
     fn notify(&mut self, slot: u8, clients: u16) {
-        self.with_slot(slot, |slot| {
+        self.note(slot, |slot| {
             if let Some(bells) = BELLS.get(slot.region.index()) {
                 slot.to_knock |= bells.notify(slot.client, clients);
             }
@@ -407,13 +419,16 @@ impl SharedMemory for Handle {
     }
 
     fn look(&mut self, slot: u8) -> u32 {
-        let look = |slot: &mut Slot| BELLS.get(slot.region.index()).map_or(0, |bells| bells.look(slot.client));
-        self.with_slot(slot, look).unwrap_or(0)
+        match self.0.state.lock().slots.get(usize::from(slot)) {
+            Some(Some(slot)) => BELLS.get(slot.region.index()).map_or(0, |bells| bells.look(slot.client)),
+            _ => 0,
+        }
     }
 
-    fn has_news(&self, slot: u8) -> bool {
-        let has = |slot: &mut Slot| BELLS.get(slot.region.index()).is_some_and(|bells| bells.has_news(slot.client));
-        self.with_slot(slot, has).unwrap_or(false)
+    fn has_news(&self) -> bool {
+        let has = |slot: &Slot| BELLS.get(slot.region.index()).is_some_and(|bells| bells.has_news(slot.client));
+        // One that is being left has no news for the guest any more.
+        self.0.state.lock().slots.iter().flatten().any(|slot| !slot.leaving && has(slot))
     }
 
     fn region(&self, number: u32) -> Option<(RegionName, u32)> {

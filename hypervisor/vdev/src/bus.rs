@@ -227,7 +227,10 @@ impl Bus {
         services: &Services<'_>,
         effects: &mut Effects,
     ) -> Result<u64, AccessFault> {
-        let target = self.find(at, size)?;
+        let target = match self.find(at, size) {
+            Err(AccessFault::Nothing) => self.find_in_windows(at, size)?,
+            target => target?,
+        };
         match store {
             Some(value) => target.write(value, services, effects).map(|()| 0),
             None => target.read(services, effects),
@@ -275,8 +278,8 @@ impl Bus {
         &self.clock
     }
 
-    /// When the first timer of all is due; takes no lock. Until that has changed nobody is told of later ones ([`Effects::has_alarm`]): who asks
-    /// this goes to sleep until then.
+    /// When the first timer of all is due; takes no lock. Until that has changed nobody is told of later ones
+    /// ([`Effects::has_alarm`]): who asks this goes to sleep until then.
     pub fn next_deadline(&self) -> Ticks {
         self.clock
             .set_alarm(|| self.slots.iter().map(|slot| slot.identity.deadlines.next()).min().unwrap_or(Ticks::NEVER))
@@ -323,7 +326,7 @@ impl Bus {
         self.slot(id).map(|slot| slot.factory)
     }
 
-    /// Finds the device that takes an access of `size` bytes at `at`.
+    /// Finds the device among whose registers an access of `size` bytes at `at` is.
     ///
     /// # Errors
     /// If there is none; [`AccessFault::Nothing`] if the address is no device's.
@@ -333,31 +336,23 @@ impl Bus {
         let index = match usize::try_from(page).ok().and_then(|page| self.pages.get(page)) {
             Some(index) => usize::from(*index),
             // The table, if there is one, covers all devices.
-            None if !self.pages.is_empty() => return self.find_in_windows(at, size),
+            None if !self.pages.is_empty() => return Err(AccessFault::Nothing),
             // The last region that begins at or below `at`; 0 - 1 is beyond every slot.
             None => self.starts.partition_point(|start| *start <= at.0).wrapping_sub(1),
         };
-        let Some(slot) = self.slots.get(index) else { return self.find_in_windows(at, size) };
+        let slot = self.slots.get(index).ok_or(AccessFault::Nothing)?;
         let offset = at.0.wrapping_sub(slot.start);
         if offset >= slot.limit(size) || !size.is_aligned(at.0) {
-            return self.refuse(slot, at, size);
+            return Err(slot.refusal(offset, size));
         }
         Ok(Target { slot, offset, size })
     }
 
-    /// Why the device whose registers begin at or below `at` does not take the access, unless one has `at` in its window.
-    #[cold]
-    #[inline(never)]
-    fn refuse(&self, slot: &Slot, at: Ipa, size: AccessSize) -> Result<Target<'_>, AccessFault> {
-        match slot.refusal(at.0.wrapping_sub(slot.start), size) {
-            AccessFault::Nothing => self.find_in_windows(at, size),
-            fault => Err(fault),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn find_in_windows(&self, at: Ipa, size: AccessSize) -> Result<Target<'_>, AccessFault> {
+    /// Finds the device in whose window an access of `size` bytes at `at` is, where [`Bus::find`] finds nothing.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn find_in_windows(&self, at: Ipa, size: AccessSize) -> Result<Target<'_>, AccessFault> {
         let (window, place) = self.windows.iter().find(|(range, _)| range.contains(at)).ok_or(AccessFault::Nothing)?;
         let slot = self.slots.get(usize::from(*place)).ok_or(AccessFault::Nothing)?;
         if !size.is_aligned(at.0) {
@@ -466,6 +461,7 @@ impl Slot {
     }
 
     /// Why it does not take this access.
+    #[cold]
     fn refusal(&self, offset: u64, size: AccessSize) -> AccessFault {
         match self.length.checked_sub(offset) {
             None | Some(0) => AccessFault::Nothing,

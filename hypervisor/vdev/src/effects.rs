@@ -75,14 +75,22 @@ impl fmt::Display for Cause {
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use]
 pub struct Effects {
-    /// One of the others says something.
-    any: bool,
-    clean_caches: bool,
-    output: bool,
-    alarm: bool,
-    later: bool,
+    /// What there is to do: all that is looked at after most exits.
+    asked: Asked,
     stop: Option<Cause>,
     kick: VcpuSet,
+}
+
+bitflags::bitflags! {
+    #[derive(Clone, Copy, Debug, Default)]
+    struct Asked: u8 {
+        const KICK = 1 << 0;
+        const STOP = 1 << 1;
+        const CLEAN_CACHES = 1 << 2;
+        const OUTPUT = 1 << 3;
+        const ALARM = 1 << 4;
+        const LATER = 1 << 5;
+    }
 }
 
 impl Effects {
@@ -90,7 +98,7 @@ impl Effects {
     #[inline]
     #[must_use]
     pub const fn none(&self) -> bool {
-        !self.any
+        self.asked.is_empty()
     }
 
     /// vCPUs that have something new to see: an interrupt to take, or to be switched on. Blocked ones are woken, running
@@ -112,35 +120,35 @@ impl Effects {
     #[inline]
     #[must_use]
     pub const fn cleans_caches(&self) -> bool {
-        self.clean_caches
+        self.asked.contains(Asked::CLEAN_CACHES)
     }
 
     /// Whether a back end has output that its host thread has to look at.
     #[inline]
     #[must_use]
     pub const fn has_output(&self) -> bool {
-        self.output
+        self.asked.contains(Asked::OUTPUT)
     }
 
     /// Whether a timer of a device is due earlier than the VM's thread wakes up by itself.
     #[inline]
     #[must_use]
     pub const fn has_alarm(&self) -> bool {
-        self.alarm
+        self.asked.contains(Asked::ALARM)
     }
 
     /// Whether there is something to do that takes long.
     #[inline]
     #[must_use]
     pub const fn takes_long(&self) -> bool {
-        self.clean_caches || self.later
+        self.asked.intersects(Asked::CLEAN_CACHES.union(Asked::LATER))
     }
 
     /// Whether back ends have something to do before the vCPU goes back to its guest.
     #[inline]
     #[must_use]
     pub const fn has_later(&self) -> bool {
-        self.later
+        self.asked.contains(Asked::LATER)
     }
 
     /// Adds vCPUs that have something new to see.
@@ -148,39 +156,40 @@ impl Effects {
     pub fn kick(&mut self, vcpus: VcpuSet) {
         if !vcpus.is_empty() {
             self.kick = self.kick.union(vcpus);
-            self.any = true;
+            self.ask(Asked::KICK);
         }
     }
 
     /// Ends the VM, unless something has already ended it: the first cause wins.
     pub fn terminate(&mut self, cause: Cause) {
         self.stop.get_or_insert(cause);
-        self.any = true;
+        self.ask(Asked::STOP);
     }
 
     /// A set/way operation was trapped: the caches have to be cleaned.
     pub const fn clean_caches(&mut self) {
-        self.clean_caches = true;
-        self.any = true;
+        self.ask(Asked::CLEAN_CACHES);
     }
 
     /// The VM's thread has to wake up earlier than it would.
     pub const fn alarm(&mut self) {
-        self.alarm = true;
-        self.any = true;
+        self.ask(Asked::ALARM);
     }
 
     /// Back ends have something to do that takes long, before the vCPU goes back to its guest.
     pub const fn later(&mut self) {
-        self.later = true;
-        self.any = true;
+        self.ask(Asked::LATER);
     }
 
     /// A back end has output that somebody has to be told of.
     #[inline]
     pub const fn output(&mut self) {
-        self.output = true;
-        self.any = true;
+        self.ask(Asked::OUTPUT);
+    }
+
+    #[inline]
+    const fn ask(&mut self, what: Asked) {
+        self.asked = self.asked.union(what);
     }
 }
 

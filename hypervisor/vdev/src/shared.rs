@@ -107,8 +107,8 @@ pub trait SharedMemory: Send {
     /// When that changes the device is woken with [`crate::Wake::Backend`].
     fn look(&mut self, slot: u8) -> u32;
 
-    /// Whether there is something that [`SharedMemory::look`] has not been asked for.
-    fn has_news(&self, slot: u8) -> bool;
+    /// Whether there is something in any slot that [`SharedMemory::look`] has not been asked for.
+    fn has_news(&self) -> bool;
 
     /// Name and size in pages of the region `number`, counted from 0, of those that there are.
     fn region(&self, number: u32) -> Option<(RegionName, u32)>;

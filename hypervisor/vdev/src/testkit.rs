@@ -345,8 +345,8 @@ impl SharedMemory for Shared {
         }
     }
 
-    fn has_news(&self, slot: u8) -> bool {
-        matches!(self.0.lock().slots.get(usize::from(slot)), Some(Some((_, news))) if *news != 0)
+    fn has_news(&self) -> bool {
+        self.0.lock().slots.iter().flatten().any(|(_, news)| *news != 0)
     }
 
     fn region(&self, number: u32) -> Option<(RegionName, u32)> {

@@ -85,7 +85,8 @@ struct Shmem {
     rules: Rules,
     shared: Box<dyn SharedMemory>,
     page: FactoryPage,
-    regions: [Option<(RegionName, Attached)>; DEVICE_REGIONS],
+    /// At most [`DEVICE_REGIONS`].
+    regions: Vec<(RegionName, Attached)>,
     /// The region that the guest waits for.
     wanted: Option<RegionName>,
     asserted: bool,
@@ -108,7 +109,7 @@ fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, Opt
     let rules = Rules::read(options)?;
     let shared = setup.shared_memory(wishes)?;
     let page = FactoryPage::new(interrupt);
-    let regions = [const { None }; DEVICE_REGIONS];
+    let regions = Vec::with_capacity(DEVICE_REGIONS);
     Ok(Box::new(Shmem {
         name,
         location,
@@ -146,10 +147,8 @@ impl Shmem {
         let Some((answer, name)) = self.shared.answer().zip(self.wanted.take()) else { return };
         match answer {
             Ok(attached) => {
-                let Attached { slot, client, pages, control } = attached;
-                if let Some(place) = self.regions.get_mut(usize::from(slot)) {
-                    *place = Some((name, attached));
-                }
+                let Attached { client, pages, control, .. } = attached;
+                self.regions.push((name, attached));
                 self.page.attached(control, pages);
                 let message = format_args!("region `{name}`: client {client}, {pages} pages behind {control}");
                 context.log(Level::Debug, message);
@@ -178,11 +177,11 @@ impl Shmem {
     /// The region whose control page this is.
     fn region(&self, page: u64) -> Option<Attached> {
         let at = self.window.start().checked_add(page)?;
-        self.regions.iter().flatten().map(|(_, attached)| *attached).find(|attached| attached.control == at)
+        self.regions.iter().map(|(_, attached)| *attached).find(|attached| attached.control == at)
     }
 
     fn update_line(&mut self, context: &mut Context<'_>) {
-        let news = self.regions.iter().flatten().any(|(_, attached)| self.shared.has_news(attached.slot));
+        let news = self.shared.has_news();
         if news != self.asserted {
             self.asserted = news;
             context.set_line(news);
@@ -190,11 +189,9 @@ impl Shmem {
     }
 
     fn leave(&mut self, slot: u8, context: &mut Context<'_>) {
-        if let Some(place) = self.regions.get_mut(usize::from(slot)) {
-            *place = None;
-            self.shared.detach(slot);
-            context.later();
-        }
+        self.regions.retain(|(_, attached)| attached.slot != slot);
+        self.shared.detach(slot);
+        context.later();
     }
 
     /// What is behind the factory page is in the window: a page of it, and the offset in that.
@@ -245,16 +242,15 @@ impl Vdev for Shmem {
     fn control(&mut self, event: Control<'_>, context: &mut Context<'_>) -> Result<(), ControlError> {
         match event {
             Control::Reset => {
-                let slots: Vec<u8> = self.regions.iter().flatten().map(|(_, attached)| attached.slot).collect();
+                let slots: Vec<u8> = self.regions.iter().map(|(_, attached)| attached.slot).collect();
                 slots.into_iter().for_each(|slot| self.leave(slot, context));
                 self.page = FactoryPage::new(self.interrupt);
                 self.update_line(context);
             }
             Control::Status(report) => {
                 let mut lines = format!("{}: ", self.name);
-                let count = self.regions.iter().flatten().count();
-                let _ = writeln!(lines, "attached to {count} regions");
-                for (name, Attached { client, pages, control, .. }) in self.regions.iter().flatten() {
+                let _ = writeln!(lines, "attached to {} regions", self.regions.len());
+                for (name, Attached { client, pages, control, .. }) in &self.regions {
                     let _ = writeln!(lines, "  `{name}`: client {client}, {pages} pages behind {control}");
                 }
                 return report.write_str(&lines).map_err(|_| ControlError("the report is full".to_string()));

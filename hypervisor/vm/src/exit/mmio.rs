@@ -91,7 +91,9 @@ fn interrupt_controller<C: Cpu>(
             kick
         }
         (None, is_write) => {
-            let offset = vm.in_redistributors(at).ok_or(AccessFault::Nothing)?;
+            let Some(offset) = vm.in_redistributors(at) else {
+                return in_window(vm, vcpu, at, access, cpu.counter(), effects);
+            };
             if shows_or_enables(offset) {
                 take_back_timer(vm, vcpu.id, cpu);
             }
@@ -107,6 +109,25 @@ fn interrupt_controller<C: Cpu>(
     };
     effects.kick(kick);
     Ok(())
+}
+
+/// The window of a device, if `at` is in one.
+#[cold]
+#[inline(never)]
+fn in_window(
+    vm: &Vm,
+    vcpu: &mut Vcpu,
+    at: Ipa,
+    access: DataAbort,
+    now: Ticks,
+    effects: &mut Effects,
+) -> Result<(), AccessFault> {
+    let target = vm.bus.find_in_windows(at, access.size())?;
+    if access.is_write() {
+        store(vm, vcpu, target, access, now, effects)
+    } else {
+        load(vm, vcpu, target, access, now, effects)
+    }
 }
 
 /// One access of a vCPU on behalf of an instruction that makes several: a store of `store`, or a load, whose bits above the
