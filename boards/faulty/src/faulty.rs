@@ -15,14 +15,9 @@ use vdev::{
 
 pub(crate) static FACTORY: Factory = Factory {
     name: "faulty",
-    abi: ABI,
-    flags: FactoryFlags::LOC_MEM,
-    access_sizes: AccessSizes::WORD,
     options: OPTIONS,
-    safety: Safety::Unqualified,
-    region_size: 0x1000,
     help: "fails on command, for tests",
-    create,
+    ..Factory::new(create)
 };
 
 static OPTIONS: &[OptionSpec] = &[

@@ -161,6 +161,8 @@ impl Partition {
             self.hold.fetch_and(!PAUSED, Ordering::SeqCst)
         };
         self.notify(VcpuSet::first(self.vm.gic.vcpus()));
+        // Timers that were due meanwhile.
+        self.worker.as_deref().into_iter().for_each(thread::notify);
         (before & PAUSED != 0) == pause
     }
 
@@ -248,8 +250,12 @@ impl Partition {
         self.with_effects(|vm, now, effects| vm.wake(device, wake, now, effects));
     }
 
-    /// Wakes the devices whose timers are due, one at a time with interrupts masked, and returns when the next one is.
+    /// Wakes the devices whose timers are due, one at a time with interrupts masked, and returns when the next one is. While
+    /// the VM is paused none is woken: the guest could not answer, and a watchdog would take that for its death.
     fn expire_timers(&self) -> Ticks {
+        if self.hold.load(Ordering::SeqCst) & PAUSED != 0 {
+            return Ticks::NEVER;
+        }
         for device in self.vm.bus.devices() {
             if self.vm.bus.deadline(device) <= el2::cpu::counter() {
                 self.with_effects(|vm, now, effects| vm.expire_timers(device, now, effects));

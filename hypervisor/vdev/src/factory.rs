@@ -89,6 +89,8 @@ pub struct Factory {
     /// none. The partition finds a free place, at a multiple of the size ([`Setup::window`]). Offsets behind `region_size` are
     /// there.
     pub window_size: u64,
+    /// Where its registers are without `loc`; with `None` a device that has registers needs a `loc`.
+    pub default_location: Option<Ipa>,
     /// What it is, one line.
     pub help: &'static str,
     /// Makes one. Options have been checked against `options`, location and interrupt against `flags`.
@@ -117,6 +119,7 @@ impl Factory {
             safety: Safety::Unqualified,
             region_size: 0x1000,
             window_size: 0,
+            default_location: None,
             help: "",
             create,
         }

@@ -3,8 +3,14 @@
 use vdev::Factory;
 
 /// All factories, in the order in which they are listed and documented.
-pub static CATALOGUE: &[&Factory] =
-    &[&crate::gic::FACTORY, &crate::pl011::FACTORY, &crate::shmem::FACTORY, &crate::watch::FACTORY];
+pub static CATALOGUE: &[&Factory] = &[
+    &crate::gic::FACTORY,
+    &crate::pl011::FACTORY,
+    &crate::sp805::FACTORY,
+    &crate::pl031::FACTORY,
+    &crate::shmem::FACTORY,
+    &crate::watch::FACTORY,
+];
 
 #[cfg(test)]
 mod tests {

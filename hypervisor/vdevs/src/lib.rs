@@ -24,7 +24,11 @@ mod catalogue;
 mod character;
 mod gic;
 mod pl011;
+mod pl031;
+mod plug;
 mod shmem;
+mod sp805;
+mod time;
 mod watch;
 
 pub use catalogue::CATALOGUE;

@@ -98,6 +98,7 @@ pub static VDEVS: &[KnownVdev] = &[
     vdev("qvmterm", "Example that only handles termination.", &[]),
     vdev("progress", "Marks the progress of a guest's start.", &[]),
     vdev("pci-dummy", "Placeholder on the PCI bus.", &[]),
+    vdev("pl031", "ARM PrimeCell real-time clock. An extension.", &[]),
     vdev("watch", "Tells the guest of another VM's end. An extension.", &[option("vm", "NAME")]),
     pc("ioapic", "I/O APIC."),
     pc("8259", "Interrupt controllers of the PC."),

@@ -361,6 +361,9 @@ fn the_gic_is_version_three_in_frames_of_64_kib() {
 #[test]
 fn a_device_says_where_it_is_in_a_space_that_there_is() {
     bad(&format!("{RAM}vdev pl011 intr gic:37"), &["2:1: error: `vdev pl011` needs a `loc`", "loc 0x1c090000"]);
+    assert_eq!(good(&format!("{RAM}vdev wdt-sp805")).description.vdevs[0].location, Some(Ipa(0x1c0f_0000)));
+    assert_eq!(good(&format!("{RAM}vdev wdt-sp805 loc 0x1000")).description.vdevs[0].location, Some(Ipa(0x1000)));
+    bad(&format!("{RAM}vdev wdt-sp805\nvdev wdt-sp805"), &["3:1: error: `vdev wdt-sp805`", "the other one"]);
     bad(&format!("{RAM}vdev pl011 loc io:0x3f8"), &["`io:` is for x86"]);
     bad(&format!("{RAM}vdev pl011 loc pci:0:1"), &["`pci:`: known, not supported yet"]);
     bad(&format!("{RAM}vdev pl011 loc 0x1c090004"), &["2:16: error: no device can be at 0x1c090004"]);

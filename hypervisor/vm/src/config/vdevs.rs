@@ -261,13 +261,14 @@ impl Names {
 
 fn location(reader: &mut Reader<'_>, factory: &Factory, statement: &Statement) -> Option<Ipa> {
     let Some(setting) = statement.setting(Keyword::Loc) else {
-        let needs = factory.flags.contains(FactoryFlags::LOC_MEM)
+        let needs = factory.default_location.is_none()
+            && factory.flags.contains(FactoryFlags::LOC_MEM)
             && !factory.flags.intersects(FactoryFlags::LOC_PCI | FactoryFlags::IMPLICIT);
         if needs {
             let message = format!("`vdev {}` needs a `loc`", factory.name);
             reader.error(statement.span, message, "as in `loc 0x1c090000`");
         }
-        return None;
+        return factory.default_location;
     };
     let span = setting.value_span();
     match setting.value() {

@@ -1,0 +1,88 @@
+//! What the plugs of all devices have in common.
+//!
+//! Answers for: a device's name, place and line, the line's level as it was last told, and its node in the guest's device
+//! tree as far as every device has that. Does not answer for: registers, options, and what else is in the node.
+
+use alloc::{
+    format,
+    string::{String, ToString},
+};
+use core::fmt;
+use types::{IntId, Ipa, Range};
+use vdev::{Context, ControlError, Node, OptionError, Setup, Trigger};
+
+/// The phandle of the clock of the first device; above those that [`Node`] names.
+const FIRST_CLOCK: u32 = 0x8100;
+
+/// A device's place in its VM.
+pub(crate) struct Plug {
+    name: String,
+    location: Ipa,
+    interrupt: Option<IntId>,
+    /// What the interrupt line was last told.
+    asserted: bool,
+    /// The phandle of the clock of its own, if it describes one.
+    clock: u32,
+}
+
+impl Plug {
+    /// Of a device that has registers, whose word in a configuration is `kind`.
+    pub(crate) fn new(kind: &str, setup: &Setup<'_>) -> Result<Self, OptionError> {
+        let Some(location) = setup.location else {
+            return Err(OptionError::general(format!("`vdev {kind}` needs `loc ADDRESS`")));
+        };
+        let clock = FIRST_CLOCK.saturating_add(u32::from(setup.id.0));
+        Ok(Self { name: setup.name.to_string(), location, interrupt: setup.interrupt, asserted: false, clock })
+    }
+
+    /// Whether the configuration gives it an interrupt.
+    pub(crate) const fn has_line(&self) -> bool {
+        self.interrupt.is_some()
+    }
+
+    /// Brings the interrupt line to the level that the chip wants, if that has changed.
+    #[inline]
+    pub(crate) fn settle(&mut self, asserted: bool, context: &mut Context<'_>) {
+        if asserted != self.asserted {
+            self.asserted = asserted;
+            context.set_line(asserted);
+        }
+    }
+
+    /// A rising edge, whatever the line's level is, and was.
+    pub(crate) fn edge(&mut self, context: &mut Context<'_>) {
+        context.set_line(false);
+        context.set_line(true);
+        if !self.asserted {
+            context.set_line(false);
+        }
+    }
+
+    /// Its node: `kind` at its place, with `size` bytes of registers and its interrupt.
+    pub(crate) fn node(&self, kind: &str, compatible: &[&str], size: u64, trigger: Trigger) -> Node {
+        let node = Node::at(kind, self.location)
+            .compatible(compatible)
+            .reg(&[Range::between(self.location, Ipa(self.location.0.saturating_add(size)))]);
+        match self.interrupt {
+            Some(interrupt) => node.interrupt(interrupt, trigger),
+            None => node,
+        }
+    }
+
+    /// Adds a clock of so many hertz, which is the device's own, and returns its phandle (Linux `fixed-clock` binding).
+    pub(crate) fn clock(&self, hertz: u32, parent: &mut Node) -> u32 {
+        parent.add(
+            Node::new(format!("clock-{:x}", self.location.0))
+                .compatible(&["fixed-clock"])
+                .number("#clock-cells", 0)
+                .number("clock-frequency", hertz)
+                .number("phandle", self.clock),
+        );
+        self.clock
+    }
+
+    /// A line of the status report.
+    pub(crate) fn report(&self, report: &mut dyn fmt::Write, what: fmt::Arguments<'_>) -> Result<(), ControlError> {
+        writeln!(report, "{}: {what}", self.name).map_err(|_| ControlError("the report is full".to_string()))
+    }
+}
