@@ -9,16 +9,12 @@
 use alloc::{boxed::Box, string::ToString, vec::Vec};
 use types::AccessSize;
 use vdev::{
-    ABI, AccessFault, AccessSizes, Cause, Context, Control, ControlError, Factory, FactoryFlags, Node, OptionError,
-    OptionKind, OptionSpec, Options, Safety, Setup, Vdev, Wake,
+    AccessFault, Cause, Context, Control, ControlError, Factory, Node, OptionError, OptionKind, OptionSpec, Options,
+    Setup, Vdev, Wake,
 };
 
-pub(crate) static FACTORY: Factory = Factory {
-    name: "faulty",
-    options: OPTIONS,
-    help: "fails on command, for tests",
-    ..Factory::new(create)
-};
+pub(crate) static FACTORY: Factory =
+    Factory { name: "faulty", options: OPTIONS, help: "fails on command, for tests", ..Factory::new(create) };
 
 static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new("when", OptionKind::Choice(WHENS), "the call in which it fails").default("write"),

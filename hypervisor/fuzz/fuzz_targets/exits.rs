@@ -4,7 +4,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use types::{AccessSize, DebugState, Frequency, IntId, Ipa, Pstate, Range, RawExit, RawExitKind, Ticks, VcpuId, VcpuSet};
+use types::{
+    AccessSize, DebugState, Frequency, IntId, Ipa, Pstate, Range, RawExit, RawExitKind, Ticks, VcpuId, VcpuSet,
+};
 use vdev::testkit::{PlainNumbers, Ram, Wires};
 use vdev::{Bus, Device, DeviceId, Effects, Options, Setup};
 use vgic::testkit::CpuInterface;
@@ -186,12 +188,8 @@ fuzz_target!(|data: &[u8]| {
     let vm = machine(input.byte(), input.number(8));
     let ids = (0..VCPUS).map(VcpuId);
     let mut vcpus: Vec<Vcpu> = ids.clone().map(|id| vm.vcpu(id).unwrap()).collect();
-    let cpu = || FakeCpu {
-        el1: [0; EL1_REGISTERS],
-        vectors: [0; 32],
-        now: Ticks(1000),
-        interface: CpuInterface::new(2, 5),
-    };
+    let cpu =
+        || FakeCpu { el1: [0; EL1_REGISTERS], vectors: [0; 32], now: Ticks(1000), interface: CpuInterface::new(2, 5) };
     let mut cpus: Vec<FakeCpu> = ids.map(|_| cpu()).collect();
     let mut on = [false; VCPUS as usize];
     for _ in 0..200 {

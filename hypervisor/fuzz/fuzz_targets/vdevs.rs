@@ -1,12 +1,13 @@
-//! Every device with registers of its own: whatever a guest reads and writes there, and whatever its back end does
-//! meanwhile, the device answers, its interrupt is what its registers say, and what it was given is passed on.
+//! Every device of the catalogue: whatever a guest reads and writes there, whatever its back end does and however much time
+//! passes meanwhile, the device answers, its interrupt is what its registers say, its timers are few, and what it was given is
+//! passed on.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use types::AccessSize;
+use types::{AccessSize, Ticks};
 use vdev::testkit::{Rig, Wire, Wires};
-use vdev::{Control, Factory, Wake};
+use vdev::{Cause, Control, Factory, FactoryFlags, Wake};
 
 const DR: u64 = 0x00;
 const FR: u64 = 0x18;
@@ -14,22 +15,32 @@ const IMSC: u64 = 0x38;
 const RIS: u64 = 0x3c;
 const MIS: u64 = 0x40;
 
-/// What a device cannot be made without.
-fn needed(factory: &Factory) -> &'static [(&'static str, Option<&'static str>)] {
-    match factory.name {
-        "watch" => &[("vm", Some("neighbour"))],
-        _ => &[],
-    }
+/// What a device is made with: what it cannot do without, and of what changes it most, what `choice` selects.
+fn options(factory: &Factory, choice: u8) -> Vec<(&'static str, Option<&'static str>)> {
+    let of = |name: &'static str, values: &[&'static str]| {
+        let value = values.get(usize::from(choice) % (values.len() + 1));
+        value.map(|value| (name, Some(*value)))
+    };
+    let chosen = match factory.name {
+        "watch" => return vec![("vm", Some("neighbour"))],
+        "pl011" => of("batch", &["1", "60000000"]),
+        "ser8250" => of("reg-shift", &["2"]),
+        "wdt-sp805" if choice & 0x80 != 0 => of("action", &["fiq"]),
+        "wdt-sp805" => of("frequency", &["1000", "1000000000"]),
+        _ => None,
+    };
+    chosen.into_iter().collect()
 }
 
 fuzz_target!(|data: &[u8]| {
-    let Some((&which, calls)) = data.split_first() else { return };
-    let with_registers: Vec<&'static Factory> =
-        vdevs::CATALOGUE.iter().copied().filter(|factory| factory.region_size != 0).collect();
-    let factory = with_registers[usize::from(which) % with_registers.len()];
+    let Some(([which, choice], calls)) = data.split_first_chunk() else { return };
+    // The interrupt controller is on no bus.
+    let on_a_bus = |factory: &&'static Factory| !factory.flags.contains(FactoryFlags::PIC);
+    let factories: Vec<&'static Factory> = vdevs::CATALOGUE.iter().copied().filter(on_a_bus).collect();
+    let factory = factories[usize::from(*which) % factories.len()];
     let mut wires = Wires::default();
     let wire = wires.wire("-");
-    let mut rig = Rig::new(factory, needed(factory), &mut wires).expect("nothing else is needed");
+    let mut rig = Rig::new(factory, &options(factory, *choice), &mut wires).expect("nothing else is needed");
     for call in calls.chunks_exact(4) {
         drive(&mut rig, &wire, factory, call);
         if factory.name == "pl011" {
@@ -47,7 +58,8 @@ fn drive(rig: &mut Rig, wire: &Wire, factory: &Factory, call: &[u8]) {
         0 | 1 => drop(rig.try_write(offset, size, value)),
         2 | 3 => drop(rig.try_read(offset, size)),
         // The low registers are where things happen.
-        4 => drop(rig.try_write(offset & 0x4c, AccessSize::Halfword, u64::from(call[2]) << 8 | u64::from(call[3]))),
+        4 if factory.name == "ser8250" => drop(rig.try_write(offset & 0x1f, AccessSize::Byte, u64::from(call[3]))),
+        4 => drop(rig.try_write(offset & 0x4c, AccessSize::Word, u64::from(call[2]) << 8 | u64::from(call[3]))),
         5 => wire.type_in(&call[1..]),
         6 => {
             wire.set_space((call[1] & 1 == 0).then_some(usize::from(call[2])));
@@ -58,10 +70,19 @@ fn drive(rig: &mut Rig, wire: &Wire, factory: &Factory, call: &[u8]) {
             1 => assert!(!rig.status().is_empty()),
             2 => rig.wake_for(Wake::VmLives),
             3 => rig.wake_for(Wake::VmEnded { code: call[2] }),
-            _ => rig.wake(),
+            // A wake that comes late, or for no reason.
+            4 => rig.now = rig.now.saturating_add(Ticks(1 << (call[2] % 40))),
+            5 => rig.wake_for(Wake::Timer(call[2] % 5)),
+            _ => {
+                let wakes = rig.pass(1 << (call[2] % 36));
+                // No device has a thread of its VM wake up for it all the time because a guest wrote something.
+                assert!(wakes < 10_000, "{wakes} wakes in {} ns", 1_u64 << (call[2] % 36));
+            }
         },
     }
-    assert!(rig.effects.stop().is_none(), "no guest can make this device end its VM");
+    let ends = rig.take_effects().stop();
+    let bitten = factory.name == "wdt-sp805" && ends == Some(Cause::Watchdog);
+    assert!(ends.is_none() || bitten, "no guest can make this device end its VM: {ends:?}");
 }
 
 fn check_pl011(rig: &mut Rig) {

@@ -6,6 +6,7 @@ use vdev::Factory;
 pub static CATALOGUE: &[&Factory] = &[
     &crate::gic::FACTORY,
     &crate::pl011::FACTORY,
+    &crate::ser8250::FACTORY,
     &crate::sp805::FACTORY,
     &crate::pl031::FACTORY,
     &crate::shmem::FACTORY,

@@ -1,19 +1,186 @@
 //! The back-end side of serial devices: one or several `hostdev` options become one wire.
 //!
-//! Answers for: the `hostdev` option as the original's serial vdevs share it (its `cdev.h`): `NAME` is both ways, `<NAME`
-//! input, `>NAME` output, repeatable, none at all is the VM's console. Does not answer for: what a name stands for
-//! ([`vdev::Backends`]).
+//! Answers for: the options that the original's serial vdevs share (its `cdev.h`). `hostdev`: `NAME` is both ways, `<NAME`
+//! input, `>NAME` output, repeatable, none at all is the VM's console. `batch`: output is passed on as a block after a
+//! silence. `delayed`: accepted. Does not answer for: what a name stands for ([`vdev::Backends`]).
 
-use alloc::{boxed::Box, vec::Vec};
-use vdev::{CharDevice, Direction, HostDevice, OptionError, OptionKind, OptionSpec, Options, Setup, Taken};
+use alloc::{boxed::Box, format, sync::Arc, vec::Vec};
+use types::{Lock, Ticks};
+use vdev::{
+    CharDevice, Context, Direction, HostDevice, OptionError, OptionKind, OptionSpec, Options, Setup, Taken, Timer, Wake,
+};
 
 /// The option, for a serial device's table.
 pub(crate) const HOSTDEV: OptionSpec =
     OptionSpec::new("hostdev", OptionKind::HostDevice, "back end: [<|>]NAME, `-` is the VM's console (the default)")
         .repeatable();
 
+/// The option, for a serial device's table.
+pub(crate) const BATCH: OptionSpec = OptionSpec::new(
+    "batch",
+    OptionKind::Number { min: 0, max: 60_000_000 },
+    "microseconds of silence after which output is passed on as a block",
+);
+
+/// The option, for a serial device's table.
+///
+/// QNX: there a host device may come up after the VM, and is waited for from the first access on. Here a back end is there
+/// when the VM is made, or the configuration is wrong: whoever is willing to wait has nothing to wait for.
+pub(crate) const DELAYED: OptionSpec =
+    OptionSpec::new("delayed", OptionKind::Text, "seconds to wait for the back end, or `forever`: it is always there");
+
+/// What stands behind a serial device.
+pub(crate) struct BackEnd {
+    /// Where bytes go to and come from.
+    pub(crate) wire: Box<dyn CharDevice>,
+    batch: Option<Batch>,
+}
+
+impl BackEnd {
+    /// As the options say.
+    pub(crate) fn open(options: &Options, setup: &mut Setup<'_>) -> Result<Self, OptionError> {
+        if let Some(time) = options.text(DELAYED.name)
+            && time != "forever"
+            && time.parse::<u32>().is_err()
+        {
+            let message = format!("`delayed {time}`: must be a number of seconds or `forever`");
+            return Err(options.error(DELAYED.name, message));
+        }
+        let wire = wire(options, setup)?;
+        Ok(match options.number(BATCH.name) {
+            None | Some(0) => Self { wire, batch: None },
+            Some(silence) => {
+                let held = Arc::new(Lock::new(Held { wire, bytes: Vec::with_capacity(BLOCK), ring: false }));
+                let batch = Batch { held: held.clone(), timer: Timer::new(BATCH_TIMER), silence, until: Ticks(0) };
+                Self { wire: Box::new(Holding(held)), batch: Some(batch) }
+            }
+        })
+    }
+
+    /// A byte was taken with [`Taken::Ring`].
+    #[inline]
+    pub(crate) fn ring(&mut self, context: &mut Context<'_>) {
+        match &mut self.batch {
+            None => context.output(),
+            Some(batch) => batch.ring(context),
+        }
+    }
+
+    /// Passes on what is held back and due: the back end has space, or the timer has gone off. The device looks at its wire
+    /// afterwards.
+    pub(crate) fn wake(&mut self, wake: Wake, context: &mut Context<'_>) {
+        if let Some(batch) = &mut self.batch {
+            batch.wake(wake, context);
+        }
+    }
+
+    /// Passes on all that is held back, as far as there is space.
+    pub(crate) fn flush(&mut self, context: &mut Context<'_>) {
+        if let Some(batch) = &mut self.batch {
+            batch.pass_on(context);
+        }
+    }
+}
+
+/// Most bytes that are held back, and then passed on whether there was a silence or not.
+const BLOCK: usize = 1024;
+
+/// The number of the timer of `batch`; those below are the device's own.
+const BATCH_TIMER: u8 = 3;
+
+/// Output that is held back until there was a silence.
+struct Batch {
+    held: Arc<Lock<Held>>,
+    timer: Timer,
+    /// In microseconds.
+    silence: u64,
+    /// When the silence is long enough, if nothing comes. The timer may go off before, and is set again then: so a byte
+    /// costs no timer.
+    until: Ticks,
+}
+
+/// What is held back, and who will get it.
+struct Held {
+    wire: Box<dyn CharDevice>,
+    bytes: Vec<u8>,
+    /// Whoever passes it on from there has to be told.
+    ring: bool,
+}
+
+impl Held {
+    fn pass_on(&mut self) {
+        let mut gone = 0_usize;
+        for byte in &self.bytes {
+            match self.wire.write(*byte) {
+                Taken::No => break,
+                Taken::Yes => {}
+                Taken::Ring => self.ring = true,
+            }
+            gone = gone.saturating_add(1);
+        }
+        self.bytes.drain(..gone);
+    }
+}
+
+/// The device's end of it.
+struct Holding(Arc<Lock<Held>>);
+
+impl CharDevice for Holding {
+    fn space(&self) -> usize {
+        BLOCK.saturating_sub(self.0.lock().bytes.len())
+    }
+
+    fn write(&mut self, byte: u8) -> Taken {
+        let mut held = self.0.lock();
+        if held.bytes.len() >= BLOCK {
+            return Taken::No;
+        }
+        held.bytes.push(byte);
+        if held.bytes.len() >= BLOCK {
+            held.pass_on();
+        }
+        Taken::Ring
+    }
+
+    fn read(&mut self) -> Option<u8> {
+        self.0.lock().wire.read()
+    }
+}
+
+impl Batch {
+    fn ring(&mut self, context: &mut Context<'_>) {
+        let silence = context.clock().frequency().microseconds(self.silence);
+        self.until = context.now().saturating_add(silence);
+        if self.timer.due().is_none() {
+            self.timer.once(self.until, context);
+        }
+        self.tell(context);
+    }
+
+    fn wake(&mut self, wake: Wake, context: &mut Context<'_>) {
+        if self.timer.is(wake) && self.timer.expired(context) > 0 && context.now() < self.until {
+            self.timer.once(self.until, context);
+        }
+        // With the timer stopped, what there is has found no space; nor has a full block.
+        if self.timer.due().is_none() || self.held.lock().bytes.len() >= BLOCK {
+            self.pass_on(context);
+        }
+    }
+
+    fn pass_on(&mut self, context: &mut Context<'_>) {
+        self.held.lock().pass_on();
+        self.tell(context);
+    }
+
+    fn tell(&mut self, context: &mut Context<'_>) {
+        if core::mem::take(&mut self.held.lock().ring) {
+            context.output();
+        }
+    }
+}
+
 /// Opens what the `hostdev` options name.
-pub(crate) fn open(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn CharDevice>, OptionError> {
+fn wire(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn CharDevice>, OptionError> {
     let mut devices = options.host_devices(HOSTDEV.name);
     let (first, rest) = (devices.next(), devices.collect::<Vec<_>>());
     match first {
@@ -81,17 +248,16 @@ mod tests {
         testkit::{PlainNumbers, Wires},
     };
 
-    static OPTIONS: &[OptionSpec] = &[HOSTDEV];
+    static OPTIONS: &[OptionSpec] = &[HOSTDEV, BATCH, DELAYED];
 
     fn opened(hostdevs: &[&str], wires: &mut Wires) -> Result<Box<dyn CharDevice>, OptionError> {
         let place = Place { source: 0, start: 7, end: 9 };
         let given = hostdevs.iter().map(|text| Given { name: "hostdev", argument: Some(text), place });
         let options = Options::parse(OPTIONS, given, &PlainNumbers).unwrap();
         let id = DeviceId(0);
-        open(
-            &options,
-            &mut Setup { id, name: "uart", location: None, interrupt: None, window: None, vcpus: 1, backends: wires },
-        )
+        let mut setup =
+            Setup { id, name: "uart", location: None, interrupt: None, window: None, vcpus: 1, backends: wires };
+        BackEnd::open(&options, &mut setup).map(|end| end.wire)
     }
 
     #[test]

@@ -22,10 +22,12 @@ extern crate alloc;
 
 mod catalogue;
 mod character;
+mod fifo;
 mod gic;
 mod pl011;
 mod pl031;
 mod plug;
+mod ser8250;
 mod shmem;
 mod sp805;
 mod time;

@@ -4,19 +4,16 @@
 //! Does not answer for: registers and FIFOs (the chip's), nor for what a back end does with the bytes.
 
 mod chip;
-mod fifo;
 mod registers;
 
-use crate::character;
-use alloc::{
-    boxed::Box,
-    string::{String, ToString},
-};
+use crate::character::{self, BackEnd};
+use crate::plug::Plug;
+use alloc::boxed::Box;
 use chip::Chip;
-use types::{AccessSize, IntId, Ipa, Range};
+use types::AccessSize;
 use vdev::{
-    AccessFault, AccessSizes, CharDevice, Context, Control, ControlError, Factory, Node, OptionError, OptionKind,
-    OptionSpec, Options, Safety, Setup, Trigger, Vdev, Wake,
+    AccessFault, AccessSizes, Context, Control, ControlError, Factory, Node, OptionError, OptionSpec, Options, Safety,
+    Setup, Trigger, Vdev, Wake,
 };
 
 /// DDI 0183, "Summary of registers": one 4 KiB page.
@@ -33,63 +30,36 @@ pub(crate) static FACTORY: Factory = Factory {
     ..Factory::new(create)
 };
 
-static OPTIONS: &[OptionSpec] = &[
-    character::HOSTDEV,
-    OptionSpec::new(
-        "batch",
-        OptionKind::Number { min: 0, max: u64::MAX },
-        "microseconds of silence after which output is passed on as a block",
-    )
-    .not_yet(),
-    OptionSpec::new("delayed", OptionKind::Text, "open the back end at the first access: SECONDS or `forever`")
-        .not_yet(),
-];
+static OPTIONS: &[OptionSpec] = &[character::HOSTDEV, character::BATCH, character::DELAYED];
 
 struct Pl011 {
     chip: Chip,
-    wire: Box<dyn CharDevice>,
-    /// What the interrupt line was last told.
-    asserted: bool,
-    name: String,
-    location: Ipa,
-    interrupt: Option<IntId>,
+    end: BackEnd,
+    plug: Plug,
 }
 
 fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
-    let Some(location) = setup.location else {
-        return Err(OptionError::general("`vdev pl011` needs `loc ADDRESS`".to_string()));
-    };
-    Ok(Box::new(Pl011 {
-        chip: Chip::default(),
-        wire: character::open(options, setup)?,
-        asserted: false,
-        name: setup.name.to_string(),
-        location,
-        interrupt: setup.interrupt,
-    }))
+    let plug = Plug::new(FACTORY.name, setup)?;
+    Ok(Box::new(Pl011 { chip: Chip::default(), end: BackEnd::open(options, setup)?, plug }))
 }
 
 impl Pl011 {
     /// Brings the interrupt line to what the chip says, if that has changed.
     #[inline]
     fn settle(&mut self, context: &mut Context<'_>) {
-        let asserted = self.chip.interrupt();
-        if asserted != self.asserted {
-            self.asserted = asserted;
-            context.set_line(asserted);
-        }
+        self.plug.settle(self.chip.interrupt(), context);
     }
 
     #[inline(never)]
     fn take(&mut self, context: &mut Context<'_>) -> u16 {
-        let value = self.chip.take(&mut *self.wire);
+        let value = self.chip.take(&mut *self.end.wire);
         self.settle(context);
         value
     }
 
     fn service(&mut self, context: &mut Context<'_>) {
-        if self.chip.service(&mut *self.wire) {
-            context.output();
+        if self.chip.service(&mut *self.end.wire) {
+            self.end.ring(context);
         }
         self.settle(context);
     }
@@ -105,8 +75,8 @@ impl Vdev for Pl011 {
 
     #[inline]
     fn write(&mut self, offset: u64, _: AccessSize, value: u64, context: &mut Context<'_>) -> Result<(), AccessFault> {
-        if self.chip.write(offset, value, &mut *self.wire) {
-            context.output();
+        if self.chip.write(offset, value, &mut *self.end.wire) {
+            self.end.ring(context);
         }
         self.settle(context);
         Ok(())
@@ -115,32 +85,31 @@ impl Vdev for Pl011 {
     fn control(&mut self, event: Control<'_>, context: &mut Context<'_>) -> Result<(), ControlError> {
         match event {
             // First what came before the device could be woken, last what was held back, as far as there is space.
-            Control::GuestStarting | Control::Terminate => self.service(context),
-            Control::Reset => self.chip = Chip::default(),
-            Control::Status(report) => {
-                return writeln!(report, "{}: {}", self.name, self.chip)
-                    .map_err(|_| ControlError("the report is full".to_string()));
+            Control::GuestStarting => self.service(context),
+            Control::Terminate => {
+                self.service(context);
+                self.end.flush(context);
             }
+            Control::Reset => self.chip = Chip::default(),
+            Control::Status(report) => return self.plug.report(report, format_args!("{}", self.chip)),
             _ => {}
         }
         self.settle(context);
         Ok(())
     }
 
-    fn wake(&mut self, _: Wake, context: &mut Context<'_>) {
+    fn wake(&mut self, wake: Wake, context: &mut Context<'_>) {
+        self.end.wake(wake, context);
         self.service(context);
     }
 
     fn describe(&self, parent: &mut Node) {
-        let mut node = Node::at("serial", self.location)
-            .compatible(&["arm,pl011", "arm,primecell"])
-            .reg(&[Range::between(self.location, Ipa(self.location.0.saturating_add(REGION_SIZE)))])
-            .numbers("clocks", &[Node::APB_CLOCK, Node::APB_CLOCK])
-            .texts("clock-names", &["uartclk", "apb_pclk"]);
-        if let Some(interrupt) = self.interrupt {
-            node = node.interrupt(interrupt, Trigger::Level);
-        }
-        parent.add(node);
+        parent.add(
+            self.plug
+                .node("serial", &["arm,pl011", "arm,primecell"], REGION_SIZE, Trigger::Level)
+                .numbers("clocks", &[Node::APB_CLOCK, Node::APB_CLOCK])
+                .texts("clock-names", &["uartclk", "apb_pclk"]),
+        );
     }
 }
 

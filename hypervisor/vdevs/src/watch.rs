@@ -14,11 +14,12 @@
 //!
 //! A VM that is started again has ended before: `ENDS` grows, and `STATE` goes back to 1.
 
+use crate::plug::Plug;
 use alloc::{
     boxed::Box,
     string::{String, ToString},
 };
-use types::{AccessSize, IntId, Ipa, Range};
+use types::AccessSize;
 use vdev::{
     AccessFault, Context, Control, ControlError, Factory, Node, OptionError, OptionKind, OptionSpec, Options, Safety,
     Setup, Trigger, Vdev, Wake,
@@ -42,10 +43,8 @@ const VM: &str = "vm";
 static OPTIONS: &[OptionSpec] = &[OptionSpec::new(VM, OptionKind::Text, "the VM that is watched")];
 
 struct Watch {
-    name: String,
+    plug: Plug,
     vm: String,
-    location: Ipa,
-    interrupt: Option<IntId>,
     lives: bool,
     ends: u32,
     code: u32,
@@ -53,12 +52,12 @@ struct Watch {
 }
 
 fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
-    let missing = |what: &str| OptionError::general(alloc::format!("`vdev watch` needs `{what}`"));
-    let location = setup.location.ok_or_else(|| missing("loc ADDRESS"))?;
-    let vm = options.text(VM).ok_or_else(|| missing("vm NAME"))?.to_string();
+    let plug = Plug::new(FACTORY.name, setup)?;
+    let Some(vm) = options.text(VM).map(ToString::to_string) else {
+        return Err(OptionError::general("`vdev watch` needs `vm NAME`".to_string()));
+    };
     setup.watch(VM, &vm)?;
-    let (name, interrupt) = (setup.name.to_string(), setup.interrupt);
-    Ok(Box::new(Watch { name, vm, location, interrupt, lives: false, ends: 0, code: u32::MAX, pending: false }))
+    Ok(Box::new(Watch { plug, vm, lives: false, ends: 0, code: u32::MAX, pending: false }))
 }
 
 impl Vdev for Watch {
@@ -77,7 +76,7 @@ impl Vdev for Watch {
         match offset {
             0x10 if value & 1 != 0 => {
                 self.pending = false;
-                context.set_line(false);
+                self.plug.settle(false, context);
                 Ok(())
             }
             0x00..=0x10 => Ok(()),
@@ -89,14 +88,13 @@ impl Vdev for Watch {
         match event {
             Control::Reset => {
                 (self.ends, self.code, self.pending) = (0, u32::MAX, false);
-                context.set_line(false);
+                self.plug.settle(false, context);
             }
             Control::Status(report) => {
-                let Self { name, vm, ends, code, .. } = self;
+                let Self { vm, ends, code, .. } = self;
                 let state = if self.lives { "lives" } else { "does not live" };
                 let code = if *ends > 0 { alloc::format!(", last with code {code}") } else { String::new() };
-                return writeln!(report, "{name}: `{vm}` {state}, has ended {ends} times{code}")
-                    .map_err(|_| ControlError("the report is full".to_string()));
+                return self.plug.report(report, format_args!("`{vm}` {state}, has ended {ends} times{code}"));
             }
             _ => {}
         }
@@ -110,21 +108,15 @@ impl Vdev for Watch {
                 (self.lives, self.code) = (false, u32::from(code));
                 self.ends = self.ends.wrapping_add(1);
                 self.pending = true;
-                context.set_line(true);
+                self.plug.settle(true, context);
             }
             _ => {}
         }
     }
 
     fn describe(&self, parent: &mut Node) {
-        let mut node = Node::at("watch", self.location)
-            .compatible(&["bulkhead,watch"])
-            .reg(&[Range::between(self.location, Ipa(self.location.0.saturating_add(REGION_SIZE)))])
-            .text("bulkhead,vm", &self.vm);
-        if let Some(interrupt) = self.interrupt {
-            node = node.interrupt(interrupt, Trigger::Level);
-        }
-        parent.add(node);
+        let node = self.plug.node("watch", &["bulkhead,watch"], REGION_SIZE, Trigger::Level);
+        parent.add(node.text("bulkhead,vm", &self.vm));
     }
 }
 

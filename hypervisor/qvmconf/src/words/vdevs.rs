@@ -38,7 +38,16 @@ pub static VDEVS: &[KnownVdev] = &[
         ],
     ),
     vdev("pl011", "ARM PrimeCell UART.", SERIAL),
-    vdev("ser8250", "8250 UART.", SERIAL),
+    vdev(
+        "ser8250",
+        "8250 UART.",
+        &[
+            option("hostdev", "[<|>]PATH"),
+            option("batch", "MICROSECONDS"),
+            option("delayed", "SECONDS|forever"),
+            option("reg-shift", "0|2"),
+        ],
+    ),
     vdev("wdt-sp805", "ARM SP805 watchdog.", &[option("action", "[dump,]terminate|fiq"), option("frequency", "HERTZ")]),
     vdev(
         "shmem",

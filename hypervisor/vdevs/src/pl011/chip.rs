@@ -8,13 +8,16 @@
 //! so the receive timeout is due at once. When the back end takes no more, bytes wait in the transmit FIFO, and the flags
 //! and interrupts say so: a driver that looks at them loses nothing.
 
-use super::{
-    fifo::{DEPTH, Fifo},
-    registers::{CONTROL_BITS, Control, Errors, FifoLevel, Flags, IDENTIFICATION, Interrupts, LineControl, offset},
+use super::registers::{
+    CONTROL_BITS, Control, Errors, FifoLevel, Flags, IDENTIFICATION, Interrupts, LineControl, offset,
 };
+use crate::fifo::Fifo;
 use core::fmt;
 use tock_registers::LocalRegisterCopy;
 use vdev::{CharDevice, Taken};
+
+/// Characters in a PL011 r1p5's FIFO (DDI 0183, revision note of r1p5; 16 before).
+const DEPTH: usize = 32;
 
 /// A character that has come in, with what was wrong with it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,8 +29,8 @@ struct Received {
 /// The chip.
 #[derive(Debug)]
 pub(super) struct Chip {
-    receive: Fifo<Received>,
-    transmit: Fifo<u8>,
+    receive: Fifo<Received, DEPTH>,
+    transmit: Fifo<u8, DEPTH>,
     raw: Interrupts,
     mask: Interrupts,
     /// Bytes written are sent at once: the transmitter runs, and not into the loop.

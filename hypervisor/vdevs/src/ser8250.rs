@@ -1,0 +1,151 @@
+//! `vdev ser8250`: the PC's UART, a 16550A, on a guest's bus.
+//!
+//! Answers for: the plug around the [`chip`]: back end, interrupt line, options, how far apart the registers are, device tree
+//! (Linux `ns16550a` binding). Does not answer for: registers and FIFOs (the chip's), nor for what a back end does with the
+//! bytes.
+//!
+//! QNX: `loc io:` is for PCs; the registers are in memory here.
+
+mod chip;
+mod registers;
+
+use crate::character::{self, BackEnd};
+use crate::plug::Plug;
+use alloc::boxed::Box;
+use chip::Chip;
+use types::AccessSize;
+use vdev::{
+    AccessFault, AccessSizes, Context, Control, ControlError, Factory, Node, OptionError, OptionKind, OptionSpec,
+    Options, Safety, Setup, Trigger, Vdev, Wake,
+};
+
+/// Eight registers, four bytes apart; of those that are closer together the rest is not there.
+const REGION_SIZE: u64 = 0x20;
+
+/// What a PC's UART has at its input: with it the divisor of 115,200 baud is 1.
+const CLOCK: u32 = 1_843_200;
+
+/// `vdev ser8250`.
+pub(crate) static FACTORY: Factory = Factory {
+    name: "ser8250",
+    access_sizes: AccessSizes::BYTE.union(AccessSizes::WORD),
+    options: OPTIONS,
+    safety: Safety::Qualified,
+    region_size: REGION_SIZE,
+    help: "the PC's UART (16550A)",
+    ..Factory::new(create)
+};
+
+const SHIFT: &str = "reg-shift";
+
+static OPTIONS: &[OptionSpec] = &[
+    character::HOSTDEV,
+    character::BATCH,
+    character::DELAYED,
+    OptionSpec::new(
+        SHIFT,
+        OptionKind::Choice(&["0", "2"]),
+        "0: registers are a byte apart; 2: four bytes, and may be accessed as words; an extension",
+    )
+    .default("0"),
+];
+
+struct Ser8250 {
+    chip: Chip,
+    end: BackEnd,
+    plug: Plug,
+    /// Registers are so many bytes apart, as a power of two.
+    shift: u32,
+}
+
+fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
+    let plug = Plug::new(FACTORY.name, setup)?;
+    let shift = if options.text(SHIFT) == Some("2") { 2 } else { 0 };
+    Ok(Box::new(Ser8250 { chip: Chip::default(), end: BackEnd::open(options, setup)?, plug, shift }))
+}
+
+impl Ser8250 {
+    /// The number of the register at `offset`. Between registers there is nothing, and it reads as zero.
+    fn register(&self, offset: u64, size: AccessSize) -> Result<Option<u64>, AccessFault> {
+        if self.shift == 0 {
+            return match (offset, size) {
+                (0..=7, AccessSize::Byte) => Ok(Some(offset)),
+                (0..=7, _) => Err(AccessFault::Size),
+                _ => Err(AccessFault::Unsupported),
+            };
+        }
+        Ok(offset.is_multiple_of(4).then_some(offset / 4))
+    }
+
+    #[inline]
+    fn settle(&mut self, context: &mut Context<'_>) {
+        self.plug.settle(self.chip.interrupt(), context);
+    }
+
+    fn service(&mut self, context: &mut Context<'_>) {
+        if self.chip.service(&mut *self.end.wire) {
+            self.end.ring(context);
+        }
+    }
+}
+
+impl Vdev for Ser8250 {
+    fn read(&mut self, offset: u64, size: AccessSize, context: &mut Context<'_>) -> Result<u64, AccessFault> {
+        let Some(register) = self.register(offset, size)? else { return Ok(0) };
+        let value = self.chip.read(register, &mut *self.end.wire);
+        self.settle(context);
+        Ok(u64::from(value))
+    }
+
+    fn write(
+        &mut self,
+        offset: u64,
+        size: AccessSize,
+        value: u64,
+        context: &mut Context<'_>,
+    ) -> Result<(), AccessFault> {
+        let Some(register) = self.register(offset, size)? else { return Ok(()) };
+        let [low, ..] = value.to_le_bytes();
+        if self.chip.write(register, low, &mut *self.end.wire) {
+            self.end.ring(context);
+        }
+        self.settle(context);
+        Ok(())
+    }
+
+    fn control(&mut self, event: Control<'_>, context: &mut Context<'_>) -> Result<(), ControlError> {
+        match event {
+            // First what came before the device could be woken, last what was held back, as far as there is space.
+            Control::GuestStarting => self.service(context),
+            Control::Terminate => {
+                self.service(context);
+                self.end.flush(context);
+            }
+            Control::Reset => self.chip = Chip::default(),
+            Control::Status(report) => return self.plug.report(report, format_args!("{}", self.chip)),
+            _ => {}
+        }
+        self.settle(context);
+        Ok(())
+    }
+
+    fn wake(&mut self, wake: Wake, context: &mut Context<'_>) {
+        self.end.wake(wake, context);
+        self.service(context);
+        self.settle(context);
+    }
+
+    fn describe(&self, parent: &mut Node) {
+        let (size, width) = if self.shift == 0 { (8, 1) } else { (REGION_SIZE, 4) };
+        parent.add(
+            self.plug
+                .node("serial", &["ns16550a"], size, Trigger::Level)
+                .number("clock-frequency", CLOCK)
+                .number("reg-shift", self.shift)
+                .number("reg-io-width", width),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;
