@@ -10,6 +10,9 @@ pub static CATALOGUE: &[&Factory] = &[
     &crate::sp805::FACTORY,
     &crate::pl031::FACTORY,
     &crate::shmem::FACTORY,
+    &crate::sp804::FACTORY,
+    &crate::qvmterm::FACTORY,
+    &crate::progress::FACTORY,
     &crate::watch::FACTORY,
 ];
 

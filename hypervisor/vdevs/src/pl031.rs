@@ -7,7 +7,7 @@
 //!
 //! The counter has 32 bits and wraps; its seconds are UTC and begin when the host's do.
 
-use crate::plug::Plug;
+use crate::plug::{self, Plug};
 use alloc::boxed::Box;
 use types::{AccessSize, Ticks};
 use vdev::{
@@ -43,7 +43,6 @@ const MASKED: u64 = 0x018;
 /// RTCICR, interrupt clear.
 const CLEAR: u64 = 0x01c;
 /// RTCPeriphID0-3 (part 0x031, designer 0x41, revision 0) and RTCPCellID0-3.
-const IDENTIFICATION: u64 = 0xfe0;
 const IDENTIFIERS: [u8; 8] = [0x31, 0x10, 0x04, 0x00, 0x0d, 0xf0, 0x05, 0xb1];
 
 /// The registers.
@@ -79,7 +78,7 @@ impl Chip {
             MASK => u32::from(self.mask),
             RAW => u32::from(self.raw),
             MASKED => u32::from(self.raw && self.mask),
-            _ => identification(at),
+            _ => plug::identification(at, &IDENTIFIERS),
         }
     }
 
@@ -98,14 +97,6 @@ impl Chip {
         let moved = matches!(at, MATCH | LOAD);
         self.raw |= moved && self.until_match(now) == 0;
         moved
-    }
-}
-
-fn identification(at: u64) -> u32 {
-    let index = at.wrapping_sub(IDENTIFICATION);
-    match usize::try_from(index / 4).ok().and_then(|index| IDENTIFIERS.get(index)) {
-        Some(byte) if index.is_multiple_of(4) => u32::from(*byte),
-        _ => 0,
     }
 }
 
@@ -287,7 +278,7 @@ mod tests {
     #[test]
     fn it_says_what_it_is() {
         let mut rig = calendar();
-        let ids: Vec<u64> = (0..8).map(|n| rig.read(IDENTIFICATION + 4 * n)).collect();
+        let ids: Vec<u64> = (0..8).map(|n| rig.read(0xfe0 + 4 * n)).collect();
         assert_eq!(ids, [0x31, 0x10, 0x04, 0x00, 0x0d, 0xf0, 0x05, 0xb1]);
         rig.write(CONTROL, 0);
         assert_eq!([rig.read(CONTROL), rig.read(CLEAR), rig.read(0x20)], [1, 0, 0]);

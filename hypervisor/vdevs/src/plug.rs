@@ -82,7 +82,20 @@ impl Plug {
     }
 
     /// A line of the status report.
-    pub(crate) fn report(&self, report: &mut dyn fmt::Write, what: fmt::Arguments<'_>) -> Result<(), ControlError> {
-        writeln!(report, "{}: {what}", self.name).map_err(|_| ControlError("the report is full".to_string()))
+    pub(crate) fn report(&self, into: &mut dyn fmt::Write, what: fmt::Arguments<'_>) -> Result<(), ControlError> {
+        report(into, &self.name, what)
     }
+}
+
+/// A line of the status report, of the device `name`.
+pub(crate) fn report(into: &mut dyn fmt::Write, name: &str, what: fmt::Arguments<'_>) -> Result<(), ControlError> {
+    writeln!(into, "{name}: {what}").map_err(|_| ControlError("the report is full".to_string()))
+}
+
+/// What a PrimeCell says at `offset` if that is one of its identification registers, the last eight of its page; zero
+/// elsewhere. `bytes` are PeriphID0-3 and PCellID0-3.
+#[inline(never)]
+pub(crate) fn identification(offset: u64, bytes: &[u8; 8]) -> u32 {
+    let index = usize::try_from(offset.wrapping_sub(0xfe0) / 4).ok().filter(|_| offset.is_multiple_of(4));
+    index.and_then(|index| bytes.get(index)).map_or(0, |byte| u32::from(*byte))
 }

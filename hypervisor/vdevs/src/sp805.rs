@@ -101,13 +101,7 @@ impl Watchdog {
     /// Line and timer as the chip wants them.
     fn settle(&mut self, time: Time, context: &mut Context<'_>) {
         self.plug.settle(self.chip.interrupt(), context);
-        let next = self.chip.next(time).map(|moment| time.tick(moment));
-        if next != self.timer.due() {
-            match next {
-                Some(at) => self.timer.once(at, context),
-                None => self.timer.stop(context),
-            }
-        }
+        time.arm(&mut self.timer, self.chip.next(time), context);
     }
 }
 

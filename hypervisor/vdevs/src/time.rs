@@ -4,7 +4,7 @@
 //! answer for: what is counted, nor for being called in time.
 
 use types::Ticks;
-use vdev::Context;
+use vdev::{Context, Timer};
 
 /// A point in time, exactly: in ticks of the host's counter, divided into as many parts as the device's clock has hertz.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +31,7 @@ impl Time {
     }
 
     /// Whole cycles from `start` until now; none if that is still to come.
+    #[inline(never)]
     pub(crate) fn since(self, start: Moment) -> u64 {
         let parts = self.now().0.saturating_sub(start.0);
         let cycles = parts.checked_div(u128::from(self.counter)).unwrap_or_default();
@@ -38,6 +39,7 @@ impl Time {
     }
 
     /// So many cycles after `start`.
+    #[inline(never)]
     pub(crate) fn after(self, start: Moment, cycles: u64) -> Moment {
         Moment(start.0.saturating_add(u128::from(cycles).saturating_mul(u128::from(self.counter))))
     }
@@ -46,6 +48,18 @@ impl Time {
     pub(crate) fn tick(self, moment: Moment) -> Ticks {
         let ticks = moment.0.div_ceil(u128::from(self.hertz.max(1)));
         Ticks(u64::try_from(ticks).unwrap_or(u64::MAX))
+    }
+
+    /// Has `timer` go off when `next` has come, or not at all.
+    #[inline(never)]
+    pub(crate) fn arm(self, timer: &mut Timer, next: Option<Moment>, context: &mut Context<'_>) {
+        let next = next.map(|moment| self.tick(moment));
+        if next != timer.due() {
+            match next {
+                Some(at) => timer.once(at, context),
+                None => timer.stop(context),
+            }
+        }
     }
 
     /// So many milliseconds in cycles.

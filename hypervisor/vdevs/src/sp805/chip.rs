@@ -5,6 +5,7 @@
 //! [`Chip::next`] says; whatever is late is made up for with the next call, once and not in a loop.
 
 use super::registers::{Control, IDENTIFICATION, Outputs, UNLOCK, offset};
+use crate::plug;
 use crate::time::{Moment, Time};
 use core::fmt;
 
@@ -82,7 +83,7 @@ impl Chip {
             offset::MASKED_INTERRUPT => u32::from(self.masked()),
             offset::LOCK => u32::from(self.locked),
             offset::TEST_CONTROL => u32::from(self.testing),
-            _ => identification(at),
+            _ => plug::identification(at, &IDENTIFICATION),
         }
     }
 
@@ -191,15 +192,6 @@ impl Chip {
     /// WdogMIS (3.3.6).
     const fn masked(&self) -> bool {
         self.pending && self.control.contains(Control::INTERRUPT)
-    }
-}
-
-/// The identification registers; zero elsewhere.
-fn identification(at: u64) -> u32 {
-    let index = at.wrapping_sub(offset::IDENTIFICATION);
-    match usize::try_from(index / 4).ok().and_then(|index| IDENTIFICATION.get(index)) {
-        Some(byte) if index.is_multiple_of(4) => u32::from(*byte),
-        _ => 0,
     }
 }
 

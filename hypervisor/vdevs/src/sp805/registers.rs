@@ -22,8 +22,6 @@ pub(super) mod offset {
     pub(crate) const TEST_CONTROL: u64 = 0xf00;
     /// WdogITOP, integration test output set.
     pub(crate) const TEST_OUTPUT: u64 = 0xf04;
-    /// WdogPeriphID0, the first of eight identification registers.
-    pub(crate) const IDENTIFICATION: u64 = 0xfe0;
 }
 
 /// What opens WdogLock.
