@@ -2,7 +2,7 @@
 //!
 //! Answers for: the list of tests, choosing among them, running them a few at a time, and telling what failed and how to
 //! repeat it. The heights are those of the project's design: crates on the PC, Miri, fuzzing, guests under QEMU, real
-//! guests under QEMU. Does not answer for: what a test does (`test::host`, `test::guests`, `test::linux`,
+//! guests under QEMU. Does not answer for: what a test does (`test::host`, `test::guests`, `test::linux`, `test::devices`,
 //! `test::interface`, `test::scheduling`).
 
 use std::collections::VecDeque;
@@ -18,6 +18,7 @@ use crate::qemu::machine::PACKAGE;
 use crate::setup;
 use crate::workspace::target;
 
+mod devices;
 mod dump;
 mod guests;
 mod host;
@@ -112,6 +113,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(scheduling::tests());
     tests.extend(shared::tests());
     tests.extend(linux::tests());
+    tests.extend(devices::tests());
     Ok(tests)
 }
 

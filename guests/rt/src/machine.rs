@@ -14,6 +14,9 @@ use crate::tree::{Node, Tree};
 /// Most CPUs that a guest uses.
 pub const MAX_CPUS: usize = 8;
 
+/// The registers of a device, and its INTID.
+pub type Device = (Range<u64>, Option<u32>);
+
 /// The machine, as its device tree describes it.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -22,7 +25,13 @@ pub struct Machine {
     /// `MPIDR_EL1` affinities of the CPUs, in the order of the tree.
     pub cpus: ArrayVec<u64, MAX_CPUS>,
     /// The first PL011: registers and INTID.
-    pub uart: Option<(Range<u64>, Option<u32>)>,
+    pub uart: Option<Device>,
+    /// An SP805.
+    pub watchdog: Option<Device>,
+    /// A PL031.
+    pub clock: Option<Device>,
+    /// A 16550A.
+    pub serial: Option<Device>,
     /// Every further PL011's registers.
     pub other_uarts: ArrayVec<Range<u64>, 40>,
     /// The GICv3 distributor's registers.
@@ -78,6 +87,9 @@ impl Machine {
             memory: ArrayVec::new(),
             cpus: ArrayVec::new(),
             uart: None,
+            watchdog: None,
+            clock: None,
+            serial: None,
             other_uarts: ArrayVec::new(),
             distributor: 0..0,
             redistributors: 0..0,
@@ -110,6 +122,12 @@ impl Machine {
             self.cpus.extend(node.reg(0).map(|reg| reg.start).into_iter().take(self.cpus.remaining_capacity()));
         } else if node.is_compatible("arm,pl011") {
             self.take_uart(node);
+        } else if node.is_compatible("arm,sp805") {
+            self.watchdog = device(node);
+        } else if node.is_compatible("arm,pl031") {
+            self.clock = device(node);
+        } else if node.is_compatible("ns16550a") {
+            self.serial = device(node);
         } else if node.is_compatible("arm,gic-v3") {
             self.distributor = node.reg(0).unwrap_or(0..0);
             self.redistributors = node.reg(1).unwrap_or(0..0);
@@ -164,4 +182,8 @@ impl Machine {
     pub fn is_memory(&self, address: u64) -> bool {
         self.memory.iter().any(|range| range.contains(&address))
     }
+}
+
+fn device(node: Node) -> Option<Device> {
+    Some((node.reg(0)?, node.interrupt(0)))
 }

@@ -11,6 +11,7 @@
 #![no_main]
 
 mod debugging;
+mod devices;
 mod exceptions;
 mod firmware;
 mod floating_point;
@@ -52,6 +53,7 @@ const SUITES: &[&[Test]] = &[
     floating_point::TESTS,
     monitors::TESTS,
     uart::TESTS,
+    devices::TESTS,
 ];
 
 fn main(machine: &'static Machine) {

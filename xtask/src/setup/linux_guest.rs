@@ -26,6 +26,8 @@ pub(crate) const INITRAMFS_WITH_TOOLS: &str = "target/guests/linux/tools.cpio";
 
 /// The package that always depends on the newest kernel.
 const KERNEL_META_PACKAGE: &str = "linux-image-arm64";
+/// What the names of its packages begin with.
+const KERNEL_PACKAGE: &str = "linux-image-";
 const BUSYBOX_PACKAGE: &str = "busybox-static";
 /// Packages of the second initial file system, and their programs.
 const GUEST_TOOLS: [&str; 2] = ["gdb-minimal", "linux-perf"];
@@ -34,6 +36,8 @@ const GUEST_PROGRAMS: [&str; 2] = ["usr/bin/gdb", "usr/bin/perf"];
 const LIBRARIES: [&str; 2] = ["lib/aarch64-linux-gnu/", "usr/lib/aarch64-linux-gnu/"];
 /// What loads them, as every program names it.
 const LOADER: &str = "lib/ld-linux-aarch64.so.1";
+/// A module of the kernel's, which the initial file system has beside it: the only driver of a vdev that is not built in.
+const MODULE: &str = "sp805_wdt.ko";
 /// Tools that unpack a package.
 const TOOLS: [&str; 4] = ["apt-get", "apt-cache", "dpkg-deb", "tar"];
 
@@ -51,10 +55,16 @@ fn state() -> PathBuf {
     target().join("linux-guest")
 }
 
+/// Where packages are that were downloaded.
+fn packages() -> PathBuf {
+    state().join("packages")
+}
+
 /// Makes sure that kernel and initial file system are there; quick when they are.
 pub(crate) fn ensure() -> Result<()> {
     let image = root().join(IMAGE);
     let busybox = shell();
+    let module = state().join(MODULE);
     // Tests run side by side, and so may this tool: one of them downloads, the others wait for it.
     fs::create_dir_all(state())?;
     let lock = fs::File::create(state().join("lock"))?;
@@ -62,10 +72,18 @@ pub(crate) fn ensure() -> Result<()> {
     if !image.is_file() || !busybox.is_file() {
         download(&image, &busybox)?;
     }
+    if is_older(&module, &[&image]) {
+        // Of the package that is there, or of one that is.
+        if newest(&packages(), KERNEL_PACKAGE).is_err() {
+            download(&image, &busybox)?;
+        }
+        write_whole(&module, &unpack(KERNEL_PACKAGE, |path| path.ends_with(MODULE))?)?;
+    }
     let init = root().join("guests/linux/init");
     let initramfs = root().join(INITRAMFS);
-    if is_older(&initramfs, &[&init, &busybox]) {
-        write_whole(&initramfs, &build_initramfs(&fs::read(&init)?, &fs::read(&busybox)?)?)?;
+    if is_older(&initramfs, &[&init, &busybox, &module]) {
+        let content = build_initramfs(&fs::read(&init)?, &fs::read(&busybox)?, &fs::read(&module)?)?;
+        write_whole(&initramfs, &content)?;
     }
     Ok(())
 }
@@ -132,7 +150,7 @@ fn download(image: &Path, busybox: &Path) -> Result<()> {
         bail!("there is no {missing} on this machine; `--kernel` and `--initrd` take a guest of your own");
     }
     let release = debian_sources(apt::sources()?)?;
-    let packages = state().join("packages");
+    let packages = packages();
     fs::create_dir_all(&packages)?;
     let client = PrivateClient::new(&state().join("apt"), &release)?;
     eprintln!("setup: reading the package lists of the Linux guest ...");
@@ -147,8 +165,8 @@ fn download(image: &Path, busybox: &Path) -> Result<()> {
         .current_dir(&packages)
         .stdout(std::io::stderr()))?;
     eprintln!("setup: unpacking ...");
-    write_whole(image, &unpack(&packages, &kernel, "boot/vmlinuz-")?)?;
-    write_whole(busybox, &unpack(&packages, BUSYBOX_PACKAGE, "bin/busybox")?)
+    write_whole(image, &unpack(&format!("{kernel}_"), |path| path.starts_with("boot/vmlinuz-"))?)?;
+    write_whole(busybox, &unpack(&format!("{BUSYBOX_PACKAGE}_"), |path| path.starts_with("bin/busybox"))?)
 }
 
 /// The sources of Debian itself among the machine's: others may have no arm64 packages, or none of these.
@@ -169,19 +187,19 @@ fn kernel_package(depends: &str) -> Option<String> {
     names.find(|name| name.starts_with("linux-image-")).map(str::to_string)
 }
 
-/// The content of the only file of `package` whose name begins with `name`. No more than that is unpacked: a kernel
-/// package is mostly modules.
-fn unpack(packages: &Path, package: &str, name: &str) -> Result<Vec<u8>> {
-    let file = newest(packages, &format!("{package}_"))?;
+/// The content of the only file whose path is `wanted`, of the newest package whose name begins with `package`. No more than
+/// that is unpacked: a kernel package is mostly modules.
+fn unpack(package: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<u8>> {
+    let file = newest(&packages(), package)?;
     let mut found = None;
     read_package(&file, &mut |path, content| {
         if let Content::File(bytes) = content
-            && path.starts_with(name)
+            && wanted(path)
         {
             found = Some(bytes);
         }
     })?;
-    found.with_context(|| format!("{} has no {name}*", file.display()))
+    found.with_context(|| format!("{} has not what is wanted of it", file.display()))
 }
 
 /// Passes every file and every symbolic link of the package in `file` to `take`, with its path.
@@ -220,8 +238,8 @@ fn newest(folder: &Path, prefix: &str) -> Result<PathBuf> {
     Ok(found.with_context(|| format!("{prefix}* was not downloaded"))?.1)
 }
 
-/// The initial file system: busybox, `init`, and the folders that `init` fills.
-fn build_initramfs(init: &[u8], busybox: &[u8]) -> Result<Vec<u8>> {
+/// The initial file system: busybox, `init`, the kernel's module, and the folders that `init` fills.
+fn build_initramfs(init: &[u8], busybox: &[u8], module: &[u8]) -> Result<Vec<u8>> {
     let archive = cpio::archive(&[
         ("bin", Entry::Folder),
         ("bin/busybox", Entry::Executable(busybox)),
@@ -232,6 +250,9 @@ fn build_initramfs(init: &[u8], busybox: &[u8]) -> Result<Vec<u8>> {
         ("dev/null", Entry::Device(1, 3)),
         ("etc", Entry::Folder),
         ("init", Entry::Executable(init)),
+        ("lib", Entry::Folder),
+        ("lib/modules", Entry::Folder),
+        (&format!("lib/modules/{MODULE}"), Entry::Executable(module)),
         ("proc", Entry::Folder),
         ("root", Entry::Folder),
         ("sbin", Entry::Folder),
@@ -298,8 +319,8 @@ mod tests {
 
     #[test]
     fn the_initial_file_system_is_the_same_every_time() {
-        let once = build_initramfs(b"#!/bin/sh\n", b"program").unwrap();
-        assert_eq!(once, build_initramfs(b"#!/bin/sh\n", b"program").unwrap());
+        let once = build_initramfs(b"#!/bin/sh\n", b"program", b"module").unwrap();
+        assert_eq!(once, build_initramfs(b"#!/bin/sh\n", b"program", b"module").unwrap());
         assert_eq!(&once[..2], &[0x1f, 0x8b]);
     }
 

@@ -55,6 +55,17 @@ pub(super) fn tests() -> Vec<Test> {
                 judge(ran.of("selftest"))
             },
         ),
+        Test::hypervisor("selftest/devices", "watchdog, clock and 16550A as a guest's drivers find them", |case| {
+            let text = configuration("selftest", "selftest", 1, "devices")
+                + "vdev wdt-sp805 intr gic:40\nvdev pl031 loc 0x1c170000 intr gic:41\n\
+                   vdev ser8250 loc 0x1c0a0000 intr gic:42 hostdev >-\n";
+            let ran = case.batch(&machine(1, "cortex-a72"), &[case.file("selftest.qvmconf", text)?])?;
+            ran.expect_status(0)?;
+            if ran.text.contains("# SKIP") {
+                bail!("a device was not found");
+            }
+            judge(ran.of("selftest"))
+        }),
         Test::hypervisor("abuser/nowhere", "a guest that jumps to nowhere ends alone, with its code", nowhere),
     ];
     for (cpus, model, vcpus) in MACHINES {

@@ -60,7 +60,7 @@ pub(super) fn tests() -> Vec<Test> {
 }
 
 /// The text of a configuration that runs `commands` in a Linux guest.
-fn configuration(system: &str, vcpus: u32, commands: &str) -> String {
+pub(super) fn configuration(system: &str, vcpus: u32, commands: &str) -> String {
     let cpus = "cpu\n".repeat(vcpus as usize);
     format!(
         "system {system}\nram 0x80000000,256M\n{cpus}load ../../guests/linux/Image\n\
