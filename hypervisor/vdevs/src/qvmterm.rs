@@ -13,7 +13,7 @@ use alloc::{
 use types::AccessSize;
 use vdev::{
     AccessFault, AccessSizes, Context, Control, ControlError, Factory, FactoryFlags, Node, OptionError, OptionKind,
-    OptionSpec, Options, Safety, Setup, Vdev, Wake,
+    OptionSpec, Options, Setup, Vdev, Wake,
 };
 
 /// `vdev qvmterm`.
