@@ -261,6 +261,10 @@ impl vdev::Backends for HostDevices {
         Ok(())
     }
 
+    fn worker(&mut self, _: vdev::DeviceId, _: vdev::NewWorker) -> Result<(), vdev::BackendError> {
+        Ok(())
+    }
+
     fn shared_memory(
         &mut self,
         _: vdev::DeviceId,

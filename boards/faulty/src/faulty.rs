@@ -4,13 +4,14 @@
 //! left of the machine. Does not answer for: anything useful.
 //!
 //! `when` says in which call, `how` says how; a guest's write that is not zero is one of the calls, and its value, if it is
-//! above 1, is the number of the way (2: `abort` and so on).
+//! above 1, is the number of the way (2: `abort` and so on). `worker` fails in the device's worker, which such a write rings, and
+//! `wake` in the device when the worker has sent its pulse.
 
 use alloc::{boxed::Box, string::ToString, vec::Vec};
 use types::AccessSize;
 use vdev::{
-    AccessFault, Cause, Context, Control, ControlError, Factory, Node, OptionError, OptionKind, OptionSpec, Options,
-    Setup, Vdev, Wake,
+    AccessFault, Bell, Cause, Context, Control, ControlError, Factory, Node, OptionError, OptionKind, OptionSpec,
+    Options, Setup, Step, Vdev, Wake, Work, Worker,
 };
 
 pub(crate) static FACTORY: Factory =
@@ -21,7 +22,8 @@ static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new("how", OptionKind::Choice(HOWS), "how it fails").default("panic"),
 ];
 
-const WHENS: &[&str] = &["create", "configured", "starting", "write", "button", "status", "terminate"];
+const WHENS: &[&str] =
+    &["create", "configured", "starting", "write", "worker", "wake", "button", "status", "terminate"];
 const HOWS: &[&str] = &["panic", "abort", "overflow", "hang", "hypervisor", "terminate", "exhaust"];
 
 struct Faulty {
@@ -29,19 +31,43 @@ struct Faulty {
     how: &'static str,
     /// Something on the heap that is never given back.
     kept: Vec<u8>,
+    /// Of its worker, if it has one.
+    bell: Option<Bell>,
 }
+
+/// Fails, or has the device fail.
+struct Hand {
+    fails: bool,
+    how: &'static str,
+}
+
+impl Worker for Hand {
+    fn step(&mut self, work: &mut Work<'_>) -> Step {
+        if self.fails && self.how != TERMINATE {
+            fail(self.how);
+        }
+        work.pulse(1);
+        Step::Wait
+    }
+}
+
+const TERMINATE: &str = "terminate";
 
 fn word(options: &Options, name: &str, words: &'static [&'static str]) -> &'static str {
     let given = options.text(name).unwrap_or_default();
     words.iter().find(|word| **word == given).copied().unwrap_or_default()
 }
 
-fn create(options: &Options, _: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
+fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
     let (when, how) = (word(options, "when", WHENS), word(options, "how", HOWS));
     if when == "create" {
         fail(how);
     }
-    Ok(Box::new(Faulty { when, how, kept: Vec::new() }))
+    let bell = match when {
+        "worker" | "wake" => Some(setup.worker(Box::new(Hand { fails: when == "worker", how }))?),
+        _ => None,
+    };
+    Ok(Box::new(Faulty { when, how, kept: Vec::new(), bell }))
 }
 
 /// A frame of 256 bytes for each level.
@@ -83,10 +109,13 @@ impl Vdev for Faulty {
 
     fn write(&mut self, _: u64, _: AccessSize, value: u64, context: &mut Context<'_>) -> Result<(), AccessFault> {
         self.kept.extend_from_slice(&[0; 100]);
+        if let Some(bell) = &self.bell {
+            context.ring(bell);
+        }
         if self.when == "write" && value != 0 {
             let how = (value as usize).checked_sub(1).filter(|way| *way > 0).and_then(|way| HOWS.get(way));
             let how = how.copied().unwrap_or(self.how);
-            if how == "terminate" {
+            if how == TERMINATE {
                 context.terminate(Cause::Custom(42));
             }
             fail(how);
@@ -109,7 +138,15 @@ impl Vdev for Faulty {
         Ok(())
     }
 
-    fn wake(&mut self, _: Wake, _: &mut Context<'_>) {}
+    fn wake(&mut self, wake: Wake, context: &mut Context<'_>) {
+        if wake == Wake::Pulse(1) {
+            if self.how == TERMINATE {
+                context.terminate(Cause::Custom(43));
+            } else {
+                fail(self.how);
+            }
+        }
+    }
 
     fn describe(&self, _: &mut Node) {}
 }

@@ -112,7 +112,7 @@ fn machine(shape: u8, features: u64) -> Vm {
     let backends = &mut Wires::default();
     let mut setup = Setup { id: DeviceId(0), name: "uart", location, interrupt, vcpus, backends };
     let vdev = factory.build(&options, &mut setup).unwrap();
-    let device = Device { name: "uart".into(), factory, location, interrupt, window: None, vdev };
+    let device = Device { name: "uart".into(), factory, location, interrupt, window: None, served: false, vdev };
     let config = VgicConfig { vcpus, intids: 96, list_registers: 2, priority_bits: 5 };
     let mitigation = if shape & 0x40 == 0 { Mitigation::Required } else { Mitigation::NotRequired };
     let mut vm = Vm::new(Parts {

@@ -94,7 +94,8 @@ impl Log {
         self.set_max_level();
     }
 
-    /// From now on these messages of `vm` are logged, whatever the level; `None` takes such a choice back.
+    /// From now on these messages of the VM `vm`, or of a device `VM/DEVICE`, are logged, whatever the level; `None` takes such a
+    /// choice back.
     pub fn choose(&self, vm: &str, messages: Option<Messages>) {
         self.masked(&mut || self.queue.lock().choices.set(vm, messages));
         self.set_max_level();
@@ -118,10 +119,13 @@ impl Log {
     }
 
     /// Whether a message of this level is for the console, and whether for `slog2info` at least.
-    fn wants(&self, vm: Option<&str>, level: Level) -> (bool, bool) {
+    fn wants(&self, origin: Option<(&str, &str)>, level: Level) -> (bool, bool) {
         let mut choice = None;
-        if let Some(vm) = vm {
-            self.masked(&mut || choice = self.queue.lock().choices.get(vm));
+        if let Some((origin, vm)) = origin {
+            self.masked(&mut || {
+                let choices = &self.queue.lock().choices;
+                choice = choices.get(origin).or_else(|| choices.get(vm));
+            });
         }
         match (choice, LEVELS.iter().find(|(named, _)| *named == level)) {
             (Some(Messages { console, slog }), Some((_, name))) => {
@@ -198,7 +202,7 @@ impl ::log::Log for Log {
         }
         let origin = record.target().strip_prefix(VM);
         let vm = origin.map(|origin| origin.split('/').next().unwrap_or(origin));
-        let (shown, kept) = self.wants(vm, record.level());
+        let (shown, kept) = self.wants(origin.zip(vm), record.level());
         if !kept {
             return;
         }

@@ -103,6 +103,8 @@ pub(crate) struct Compartment {
     quieting: AtomicU32,
     /// The first device that did not go quiet.
     hung: Once<DeviceId>,
+    /// The device whose thread has failed.
+    blamed: Once<DeviceId>,
 }
 
 /// Whether the kernel's own memory is allocated here, and nothing is confined: see [`kernel_work`].
@@ -159,6 +161,9 @@ pub(crate) fn confine(what: fmt::Arguments<'_>) {
         false => EndRecord::new(cause, None, None, what),
         true => EndRecord::new(cause, None, None, format_args!("failed, and failed to say why")),
     };
+    if let Some(device) = thread::current().device.get() {
+        compartment.blamed.call_once(|| device);
+    }
     compartment.end.call_once(|| record);
     compartment.failed.store(true, Ordering::SeqCst);
     compartment.qvm.notify();
@@ -264,6 +269,7 @@ impl Compartment {
             end: Once::new(),
             quieting: AtomicU32::new(0),
             hung: Once::new(),
+            blamed: Once::new(),
         });
         // SAFETY: in its `Arc` it stays where it is, and whoever drops that has called `take_down`.
         unsafe { compartment.heap.register() };
@@ -336,8 +342,22 @@ impl Compartment {
         }
     }
 
+    /// The threads of devices and workers, and then those of the vCPUs.
     fn start_vcpus(&self) {
         let (Some(partition), parameters) = (self.partition(), self.qvm.vcpu_parameters()) else { return };
+        let mut helpers = Vec::new();
+        for (name, device, run, number) in partition.services.posts(partition) {
+            let parameters = self.qvm.service_parameters(device);
+            // SAFETY: `stop_vcpus` joins it, or keeps the compartment for good.
+            match unsafe { thread::spawn_contained(name, parameters, self, run, number) } {
+                Ok(thread) => helpers.push(thread),
+                Err(error) => {
+                    self.record(EndRecord::new(Cause::Fatal, None, None, format_args!("no thread: {error:?}")));
+                    break;
+                }
+            }
+        }
+        partition.set_helpers(helpers);
         let mut threads = Vec::new();
         for (number, parameters) in parameters.into_iter().enumerate() {
             let name = format!("{}/{}", self.qvm.name, VcpuId(number as u16));
@@ -359,13 +379,24 @@ impl Compartment {
         let Some(partition) = self.partition() else { return true };
         partition.stop();
         let limit = deadline();
+        let mut stopped = true;
+        for thread in partition.helpers() {
+            // In a step that takes too long: it goes no further.
+            if !thread::join_until(thread, limit) {
+                thread::give_up(thread);
+                if !thread::join_until(thread, deadline()) {
+                    log::error!("{} does not stop; what its VM has is lost", thread.name);
+                    stopped = false;
+                }
+            }
+        }
         partition.threads().iter().all(|thread| {
             let gone = thread::join_until(thread, limit);
             if !gone {
                 log::error!("{} does not stop; what its VM has is lost", thread.name);
             }
             gone
-        })
+        }) && stopped
     }
 
     /// Has the devices go quiet and waits for the end of the VM's own thread; if a device hangs, or takes the thread with
@@ -421,6 +452,7 @@ impl Compartment {
         let own = vm.and_then(|vm| vm.lifecycle.end());
         let device = |id| vm.and_then(|vm| vm.bus.name(id));
         let busy = vm.and_then(|vm| vm.bus.busy()).filter(|_| self.has_failed());
+        let busy = self.blamed.get().copied().or(busy);
         let record = match (own, self.end.get()) {
             (Some(record), _) => record,
             (None, Some(record)) => match busy.and_then(device) {

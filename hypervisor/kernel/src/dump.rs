@@ -113,7 +113,7 @@ pub(crate) fn take(compartment: &Compartment, partition: &Partition) {
     partition.hold_for_dump(true);
     let result = write(compartment, partition);
     partition.hold_for_dump(false);
-    thread::set_priority(me, startup::PRIORITY);
+    thread::set_priority(me, qvm.priority());
     let origin = partition.vm.origin();
     match result {
         Ok((name, About { size, packed, .. })) => {

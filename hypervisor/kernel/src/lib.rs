@@ -24,6 +24,7 @@ mod panic;
 mod partition;
 mod qvm;
 mod report;
+mod services;
 mod shared;
 mod shell;
 mod stage2;

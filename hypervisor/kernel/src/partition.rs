@@ -9,6 +9,7 @@
 use crate::compartment::{Compartment, Memory, Phase, Requests, kernel_work};
 use crate::frames::Owner;
 use crate::guest_memory::{GuestRam, Loading};
+use crate::services::Services;
 use crate::shared::{self, Share, Shares};
 use crate::stage2::GuestSpace;
 use crate::startup::{self, HostDevices};
@@ -57,6 +58,9 @@ pub(crate) struct Partition {
     terminal: ManuallyDrop<Arc<Terminal>>,
     watches: ManuallyDrop<Vec<(DeviceId, String)>>,
     shares: ManuallyDrop<Shares>,
+    pub(crate) services: ManuallyDrop<Services>,
+    /// Their threads.
+    helpers: Once<Vec<Arc<Thread>>>,
     /// [`STOPPING`], [`PAUSED`], [`DUMPING`], [`CALLED`]: why vCPUs do not enter their guests.
     hold: AtomicU8,
     /// The vCPU that answers calls: the one that had to be kicked the last time.
@@ -132,10 +136,11 @@ impl Partition {
         if effects.has_output() {
             console::answer_bell();
         }
-        if effects.has_alarm()
-            && let Some(worker) = &self.worker
-        {
-            thread::notify_at(worker, self.vm.bus.clock().alarm());
+        if effects.has_alarm() {
+            if let Some(worker) = &self.worker {
+                thread::notify_at(worker, self.vm.bus.alarm(None));
+            }
+            self.services.notify_at(self);
         }
         if effects.stop().is_some() {
             self.stop();
@@ -146,6 +151,7 @@ impl Partition {
     pub(crate) fn stop(&self) {
         self.hold.fetch_or(STOPPING, Ordering::SeqCst);
         self.notify(VcpuSet::first(self.vm.gic.vcpus()));
+        self.helpers().iter().for_each(|thread| thread::notify(thread));
         if let Some(keeper) = &self.keeper {
             thread::notify(keeper);
         }
@@ -162,7 +168,7 @@ impl Partition {
         };
         self.notify(VcpuSet::first(self.vm.gic.vcpus()));
         // Timers that were due meanwhile.
-        self.worker.as_deref().into_iter().for_each(thread::notify);
+        self.worker.iter().chain(self.helpers()).for_each(|thread| thread::notify(thread));
         (before & PAUSED != 0) == pause
     }
 
@@ -207,12 +213,21 @@ impl Partition {
         result
     }
 
-    /// Has a vCPU of this VM have the devices look that share memory with others. From any thread; one that is another VM's does
-    /// not wait for anything of this one's.
+    /// Has the devices look that share memory with others: a vCPU of this VM wakes them, or their own thread, if they have one.
+    /// From any thread; one that is another VM's does not wait for anything of this one's.
     pub(crate) fn call(&self) {
-        self.hold.fetch_or(CALLED, Ordering::SeqCst);
-        if let Some(thread) = self.thread(VcpuId(self.answers.load(Ordering::Relaxed))) {
-            thread::notify(thread);
+        let mut by_vcpu = false;
+        for share in self.shares() {
+            match self.services.served(share.device()) {
+                Some(inbox) => inbox.put_backend(),
+                None => by_vcpu = true,
+            }
+        }
+        if by_vcpu {
+            self.hold.fetch_or(CALLED, Ordering::SeqCst);
+            if let Some(thread) = self.thread(VcpuId(self.answers.load(Ordering::Relaxed))) {
+                thread::notify(thread);
+            }
         }
     }
 
@@ -241,6 +256,7 @@ impl Partition {
     /// Does what devices have asked back ends for, in one of the VM's threads; see [`shared::work`].
     #[cold]
     pub(crate) fn do_later(&self, go_on: &mut dyn FnMut() -> bool) {
+        self.services.answer_bells();
         if let Some(compartment) = thread::current().compartment() {
             shared::work(self, compartment, go_on);
         }
@@ -250,18 +266,50 @@ impl Partition {
         self.with_effects(|vm, now, effects| vm.wake(device, wake, now, effects));
     }
 
-    /// Wakes the devices whose timers are due, one at a time with interrupts masked, and returns when the next one is. While
-    /// the VM is paused none is woken: the guest could not answer, and a watchdog would take that for its death.
-    fn expire_timers(&self) -> Ticks {
-        if self.hold.load(Ordering::SeqCst) & PAUSED != 0 {
-            return Ticks::NEVER;
+    /// A device's back end has something for it.
+    fn wake_for_backend(&self, device: DeviceId) {
+        match self.services.served(device) {
+            Some(inbox) => inbox.put_backend(),
+            None => self.wake(device, Wake::Backend),
         }
-        for device in self.vm.bus.devices() {
+    }
+
+    /// Wakes the devices whose timers are due and that have no thread of their own, one at a time with interrupts masked, and
+    /// returns when the next one is.
+    fn expire_timers(&self) -> Ticks {
+        let bus = &self.vm.bus;
+        self.expire(bus.devices().filter(|device| self.services.served(*device).is_none()));
+        if self.is_paused() { Ticks::NEVER } else { bus.next_deadline(None) }
+    }
+
+    /// The same for a device that has a thread of its own, in that.
+    pub(crate) fn expire_timers_of(&self, device: DeviceId) -> Ticks {
+        self.expire(core::iter::once(device));
+        if self.is_paused() { Ticks::NEVER } else { self.vm.bus.next_deadline(Some(device)) }
+    }
+
+    /// While the VM is paused none is woken: the guest could not answer, and a watchdog would take that for its death.
+    fn expire(&self, devices: impl Iterator<Item = DeviceId>) {
+        for device in devices.take_while(|_| !self.is_paused()) {
             if self.vm.bus.deadline(device) <= el2::cpu::counter() {
                 self.with_effects(|vm, now, effects| vm.expire_timers(device, now, effects));
             }
         }
-        self.vm.bus.next_deadline()
+    }
+
+    fn is_paused(&self) -> bool {
+        self.hold.load(Ordering::SeqCst) & PAUSED != 0
+    }
+
+    /// From now on its devices' threads and workers run.
+    pub(crate) fn set_helpers(&self, threads: Vec<Arc<Thread>>) {
+        let threads = self.helpers.call_once(|| threads);
+        self.services.set_threads(threads, self.worker.as_ref());
+    }
+
+    /// The threads of its devices and workers.
+    pub(crate) fn helpers(&self) -> &[Arc<Thread>] {
+        self.helpers.get().map_or(&[], |threads| threads)
     }
 
     /// Tells the devices that watch other VMs what has become of those since `seen`, and returns up to where they know.
@@ -312,6 +360,7 @@ pub(crate) fn work(compartment: &'static Compartment, _: usize) {
         Ok(partition) => {
             compartment.set_partition(partition);
             compartment.set_phase(Phase::Ready);
+            thread::set_priority(thread::current(), compartment.qvm.priority());
             serve(compartment);
         }
         Err((cause, why)) => {
@@ -343,9 +392,16 @@ fn build(compartment: &'static Compartment) -> Result<Partition, Failure> {
     let archive = startup::archive().ok_or_else(|| fatal("there is no boot archive"))?;
     let seed = startup::seed();
     let host = startup::host(&seed).ok_or_else(|| fatal("the counter's frequency is unknown"))?;
-    let mut backends = HostDevices { terminal: Terminal::new(qvm.stream()), watches: Vec::new(), shares: Vec::new() };
+    let mut backends = HostDevices {
+        terminal: Terminal::new(qvm.stream()),
+        watches: Vec::new(),
+        shares: Vec::new(),
+        services: Services::default(),
+    };
     let assembled = vm::assemble::assemble(description, archive, &host, &mut backends);
     let Assembled { mut vm, load, tree } = assembled.map_err(|errors| qvm.complain(&errors))?;
+    let served = vm.bus.devices().zip(&description.vdevs).filter(|(_, vdev)| vdev.schedule.is_some());
+    served.for_each(|(device, _)| backends.services.serve(device));
     let go_on = || !compartment.is_ending();
 
     let (ram, vttbr) = take_memory(compartment)?;
@@ -379,6 +435,8 @@ fn build(compartment: &'static Compartment) -> Result<Partition, Failure> {
         terminal: ManuallyDrop::new(backends.terminal),
         watches: ManuallyDrop::new(backends.watches),
         shares: ManuallyDrop::new(backends.shares),
+        services: ManuallyDrop::new(backends.services),
+        helpers: Once::new(),
         hold: AtomicU8::new(0),
         answers: AtomicU16::new(0),
         registers: ManuallyDrop::new(types::Lock::new(Vec::new())),
@@ -433,11 +491,11 @@ fn serve(compartment: &'static Compartment) {
         if requests.contains(Requests::INPUT)
             && let Some(device) = partition.terminal.reader()
         {
-            partition.wake(device, Wake::Backend);
+            partition.wake_for_backend(device);
         }
         if requests.contains(Requests::ROOM) {
             let writers = partition.terminal.writers();
-            writers.into_iter().for_each(|device| partition.wake(device, Wake::Backend));
+            writers.into_iter().for_each(|device| partition.wake_for_backend(device));
         }
         if requests.contains(Requests::NEWS) {
             seen = partition.report_ends(seen);
@@ -452,6 +510,7 @@ fn serve(compartment: &'static Compartment) {
         if requests.contains(Requests::DUMP) {
             dump::take(compartment, partition);
         }
+        partition.services.deliver(partition);
         let deadline = partition.expire_timers();
         if requests.is_empty() {
             thread::sleep_until(deadline);
@@ -473,7 +532,8 @@ pub(crate) fn status(compartment: &Compartment, partition: &Partition, mut info:
         }
         info(format_args!("{line}"));
     }
-    for device in vm.bus.devices() {
+    let described = &compartment.qvm.configuration.description.vdevs;
+    for (device, _) in vm.bus.devices().zip(described).filter(|(_, vdev)| vdev.reports) {
         let mut text = String::new();
         masked(|| vm.status(device, el2::cpu::counter(), &mut text));
         text.lines().for_each(|line| info(format_args!("{line}")));

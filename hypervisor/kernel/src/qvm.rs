@@ -18,12 +18,12 @@ use host::console::{Stream, VmNumber};
 use host::restart::{Decision, Restarts};
 use host::shell::Signal;
 use qvmconf::Sources;
-use sched::Parameters;
+use sched::{Parameters, Policy};
 use spin::Once;
 use types::{PAGE_SIZE, Ticks, VmId};
-use vdev::Cause;
-use vm::assemble::AssembleError;
-use vm::config::Configuration;
+use vdev::{Cause, DeviceId};
+use vm::assemble::{AssembleError, Schedule};
+use vm::config::{Configuration, Messages};
 use vm::lifecycle::EndRecord;
 
 /// Ends that are remembered for `wait` and `pidin`.
@@ -121,6 +121,7 @@ pub(crate) fn start(configuration: Configuration, sources: Sources) -> Option<(A
         return None;
     };
     console::log().choose(&name, configuration.messages);
+    choose_for_devices(&name, &configuration, true);
     let qvm = Arc::new(Qvm {
         name,
         number,
@@ -146,6 +147,14 @@ pub(crate) fn start(configuration: Configuration, sources: Sources) -> Option<(A
             qvm.leave(&EndRecord::new(Cause::Fatal, None, None, format_args!("no thread: {error:?}")));
             None
         }
+    }
+}
+
+/// `log`: which messages of devices are logged, as long as there is the VM.
+fn choose_for_devices(name: &str, configuration: &Configuration, alive: bool) {
+    for (device, filters) in &configuration.device_messages {
+        let messages = Messages { console: *filters, ..Messages::default() };
+        console::log().choose(&format!("{name}/{device}"), alive.then_some(messages));
     }
 }
 
@@ -307,6 +316,7 @@ impl Qvm {
     /// It has ended for good.
     fn leave(&self, end: &EndRecord) {
         console::log().choose(&self.name, None);
+        choose_for_devices(&self.name, &self.configuration, false);
         QVMS.lock().retain(|other| other.number != self.number);
         note_end(&self.name, end);
         let line = end_line(&self.name, end);
@@ -413,6 +423,24 @@ impl Qvm {
     /// How each vCPU's thread is scheduled.
     pub(crate) fn vcpu_parameters(&self) -> Vec<Parameters> {
         self.configuration.cpus.iter().map(startup::parameters).collect()
+    }
+
+    /// How the threads of a device and of its workers are scheduled.
+    pub(crate) fn service_parameters(&self, device: DeviceId) -> Parameters {
+        let vdev = self.configuration.description.vdevs.get(usize::from(device.0));
+        match vdev.and_then(|vdev| vdev.schedule) {
+            Some(Schedule { priority, fifo }) => Parameters {
+                policy: if fifo { Policy::Fifo } else { Policy::RoundRobin },
+                ..startup::host_parameters(priority)
+            },
+            None => startup::host_parameters(self.priority()),
+        }
+    }
+
+    /// The priority of the VM's own thread while the guest runs: what devices do for the guest is as urgent as the guest is.
+    pub(crate) fn priority(&self) -> u8 {
+        let vcpus = self.configuration.cpus.iter().map(|cpu| cpu.priority);
+        vcpus.chain([startup::PRIORITY]).max().unwrap_or(startup::PRIORITY)
     }
 
     /// Shows what is wrong with the configuration.

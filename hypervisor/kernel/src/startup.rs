@@ -4,6 +4,7 @@
 //! `hostdev` names, what guests get to know of the host's CPUs. Does not answer for: what configurations mean (`vm`), the
 //! lives of VMs (`qvm`), the commands that start them (`shell`).
 
+use crate::services::Services;
 use crate::shared::{self, Share, Shares};
 use crate::{board, console, groups, start};
 use alloc::boxed::Box;
@@ -22,7 +23,7 @@ use qvmconf::Sources;
 use sched::{Parameters, Policy, Priority, ShareId, Sporadic};
 use spin::Once;
 use types::{CpuSet, Frequency, Ipa, MAX_CPUS, Range, Ticks};
-use vdev::{BackendError, Backends, CharDevice, DeviceId, HostDevice, RegionWishes, SharedMemory};
+use vdev::{BackendError, Backends, CharDevice, DeviceId, HostDevice, NewWorker, RegionWishes, SharedMemory};
 use vm::assemble::Host;
 use vm::config::{self, Configuration, CpuConfig, CpuPolicy, Includes, Limits};
 use vm::id_registers::IdRegisters;
@@ -149,12 +150,18 @@ pub(crate) struct HostDevices {
     pub(crate) watches: Vec<(DeviceId, String)>,
     /// What they have of shared memory.
     pub(crate) shares: Shares,
+    /// Threads for them.
+    pub(crate) services: Services,
 }
 
 impl Backends for HostDevices {
     fn watch(&mut self, id: DeviceId, vm: &str) -> Result<(), BackendError> {
         self.watches.push((id, vm.into()));
         Ok(())
+    }
+
+    fn worker(&mut self, id: DeviceId, new: NewWorker) -> Result<(), BackendError> {
+        self.services.add_worker(id, new)
     }
 
     fn shared_memory(

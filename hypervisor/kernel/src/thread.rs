@@ -30,6 +30,7 @@ use host::console::VmNumber;
 use sched::{Parameters, Presence, Priority, Scheduler, ThreadId};
 use timer::Timeouts;
 use types::Ticks;
+use vdev::DeviceId;
 
 /// Threads there can be: two for each of 64 VMs with one vCPU, and plenty more.
 const MAX_THREADS: usize = 512;
@@ -57,6 +58,8 @@ pub(crate) struct Thread {
     pub(crate) vm: Option<VmNumber>,
     /// That VM, or null. It outlives the thread.
     compartment: *const Compartment,
+    /// The device that it works for, if it is one of a VM's that does.
+    pub(crate) device: Cell<Option<DeviceId>>,
     /// How deep it is in work that is the kernel's, not its VM's.
     pub(crate) kernel_work: Cell<u32>,
     /// How often it has failed: it is about to be abandoned.
@@ -223,6 +226,7 @@ fn start(
         // SAFETY: null, or what the caller has promised (`spawn_contained`).
         vm: unsafe { compartment.as_ref() }.map(|compartment| compartment.qvm.number),
         compartment,
+        device: Cell::new(None),
         kernel_work: Cell::new(0),
         deaths: Cell::new(0),
         doomed: AtomicBool::new(false),

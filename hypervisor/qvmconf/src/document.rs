@@ -49,6 +49,12 @@ impl Statement {
         self.arguments.first().map_or(self.span, |argument| argument.span)
     }
 
+    /// What `set` has said of a variable of this context.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<&Setting> {
+        self.settings.iter().find(|setting| matches!(setting.name, SettingName::Variable(known) if known == name))
+    }
+
     /// The setting `keyword`, if it was said.
     #[must_use]
     pub fn setting(&self, keyword: Keyword) -> Option<&Setting> {
@@ -74,6 +80,8 @@ pub enum SettingName {
     Keyword(Keyword),
     /// An option of this kind of vdev only.
     Vdev(&'static str),
+    /// A variable that `set` gives a value in this context.
+    Variable(&'static str),
 }
 
 /// An option within a context.

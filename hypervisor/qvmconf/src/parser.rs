@@ -311,6 +311,12 @@ impl<'a> Parser<'a> {
         if refused || !complete {
             return;
         }
+        if row.keyword == Keyword::Set
+            && let Some(variable) = arguments.first().and_then(|name| Variable::find(&name.text))
+            && variable.context == "vdev"
+        {
+            return self.set_of_vdev(variable, span, arguments);
+        }
         match row.repeat {
             Repeat::LastWins => self.statements.retain(|other| other.keyword != row.keyword),
             Repeat::LastWinsEach => {
@@ -322,6 +328,22 @@ impl<'a> Parser<'a> {
         }
         let settings = Vec::new();
         self.statements.push(Statement { keyword: row.keyword, prefix, span, arguments, settings });
+    }
+
+    /// `set` with a variable that every vdev has for itself.
+    fn set_of_vdev(&mut self, variable: &'static Variable, span: Span, mut arguments: Vec<Argument>) {
+        match self.scope {
+            Scope::Vdev(_) => {
+                let setting = Setting { name: SettingName::Variable(variable.name), span, argument: arguments.pop() };
+                self.add(setting, true);
+            }
+            Scope::Ignored(..) => {}
+            _ => {
+                let message =
+                    format!("`set {}` says something about a vdev, and there is none before it", variable.name);
+                self.error(span, message, "it follows the vdev that it is about");
+            }
+        }
     }
 
     /// Which kind of vdev this is, or why there is none.

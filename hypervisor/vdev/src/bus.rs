@@ -6,8 +6,8 @@
 //! nobody takes (`vm`), nor for the interrupt controller's own registers, which the exit code hands to `vgic` directly.
 
 use crate::{
-    AccessFault, AccessSizes, Clock, Context, Control, ControlError, Deadlines, DeviceId, Effects, Factory, Identity,
-    Line, Node, Services, TIMERS, Vdev, Wake,
+    AccessFault, AccessSizes, Alarm, Clock, Context, Control, ControlError, Deadlines, DeviceId, Effects, Factory,
+    Identity, Line, Node, Services, TIMERS, Vdev, Wake,
 };
 use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
 use core::fmt;
@@ -25,6 +25,8 @@ pub struct Device {
     pub interrupt: Option<IntId>,
     /// Its window, if it has one ([`crate::Factory::window_size`]).
     pub window: Option<Range<Ipa>>,
+    /// It is woken by a thread of its own, not by the VM's.
+    pub served: bool,
     /// The device.
     pub vdev: Box<dyn Vdev>,
 }
@@ -121,6 +123,8 @@ pub struct Bus {
     /// Windows, and where in `slots` their devices are. There are few, and they are searched last.
     windows: Box<[(Range<Ipa>, u16)]>,
     clock: Arc<Clock>,
+    /// Of the VM's own thread.
+    alarm: Arc<Alarm>,
 }
 
 impl fmt::Debug for Bus {
@@ -165,15 +169,18 @@ impl Bus {
         let windows = sorted.iter().zip(0_u16..).filter_map(|((_, _, device), place)| Some((device.window?, place)));
         let windows = windows.collect();
         let mut lines = lines(&sorted.iter().map(|(_, _, device)| device))?;
+        let alarm = Arc::<Alarm>::default();
         let slots = sorted.into_iter().map(|(region, _, device)| {
             let line = lines.iter().position(|line| Some(line.intid()) == device.interrupt);
             let line = line.map(|place| lines.swap_remove(place));
             let origin = format!("vm:{vm}/{}", device.name);
-            Slot::new(region, device, Identity { line, origin, deadlines: Deadlines::new(clock.clone()) })
+            let own = if device.served { Arc::default() } else { alarm.clone() };
+            Slot::new(region, device, Identity { line, origin, deadlines: Deadlines::new(clock.clone(), own) })
         });
         Ok(Self {
             slots: slots.collect(),
             clock,
+            alarm: alarm.clone(),
             pages: pages.into_boxed_slice(),
             first_page,
             starts,
@@ -278,11 +285,24 @@ impl Bus {
         &self.clock
     }
 
-    /// When the first timer of all is due; takes no lock. Until that has changed nobody is told of later ones
-    /// ([`Effects::has_alarm`]): who asks this goes to sleep until then.
-    pub fn next_deadline(&self) -> Ticks {
-        self.clock
-            .set_alarm(|| self.slots.iter().map(|slot| slot.identity.deadlines.next()).min().unwrap_or(Ticks::NEVER))
+    /// When the first timer is due of the device `server`, which has a thread of its own, or, if that is `None`, of those that the
+    /// VM's thread wakes; takes no lock. Until that has changed nobody is told of later ones ([`Effects::has_alarm`]): who asks
+    /// this goes to sleep until then.
+    pub fn next_deadline(&self, server: Option<DeviceId>) -> Ticks {
+        let served = |slot: &&Slot| !core::ptr::eq(slot.identity.deadlines.alarm(), &*self.alarm);
+        match server.and_then(|id| self.slot(id)) {
+            Some(slot) => slot.identity.deadlines.alarm().set(|| slot.identity.deadlines.next()),
+            None => self.alarm.set(|| {
+                let own = self.slots.iter().filter(|slot| !served(slot));
+                own.map(|slot| slot.identity.deadlines.next()).min().unwrap_or(Ticks::NEVER)
+            }),
+        }
+    }
+
+    /// When the thread of the device `server` wakes up by itself, or the VM's.
+    #[must_use]
+    pub fn alarm(&self, server: Option<DeviceId>) -> Ticks {
+        server.and_then(|id| self.slot(id)).map_or(self.alarm.at(), |slot| slot.identity.deadlines.alarm().at())
     }
 
     /// Tells a device what happens to the VM.

@@ -1,6 +1,6 @@
 //! What time it is for a VM and its devices.
 //!
-//! Answers for: the three times there are, and for when the VM's thread has to wake up. Does not answer for: the counter
+//! Answers for: the three times there are, and for when a thread has to wake up that wakes devices. Does not answer for: the counter
 //! itself (every call brings its own look at it), nor for a device's timers ([`crate::Timer`]).
 //!
 //! The **host's counter** goes on from the machine's start, and is what timers are set by. The **guest's counter** is what
@@ -22,15 +22,13 @@ pub struct Clock {
     epoch: u64,
     /// What the guest's counter lags behind the host's.
     offset: AtomicU64,
-    /// Until when the thread sleeps that wakes the devices.
-    alarm: AtomicU64,
 }
 
 impl Clock {
     /// Of a machine whose counter has this frequency, and was zero at `epoch`, in seconds since 1970 (zero if nobody knows).
     #[must_use]
     pub const fn new(frequency: Frequency, epoch: u64) -> Self {
-        Self { frequency, epoch, offset: AtomicU64::new(0), alarm: AtomicU64::new(Ticks::NEVER.0) }
+        Self { frequency, epoch, offset: AtomicU64::new(0) }
     }
 
     /// Ticks of either counter in a second.
@@ -56,24 +54,36 @@ impl Clock {
         let since_start = now.0.checked_div(u64::from(self.frequency.hertz())).unwrap_or_default();
         self.epoch.saturating_add(since_start)
     }
+}
 
-    /// Until when the VM's thread may sleep, as far as timers go.
+/// When a thread that wakes devices has to do so next, as far as timers go. It sleeps until then.
+#[derive(Debug)]
+pub struct Alarm(AtomicU64);
+
+impl Default for Alarm {
+    fn default() -> Self {
+        Self(AtomicU64::new(Ticks::NEVER.0))
+    }
+}
+
+impl Alarm {
+    /// When.
     #[must_use]
-    pub fn alarm(&self) -> Ticks {
-        Ticks(self.alarm.load(Relaxed))
+    pub fn at(&self) -> Ticks {
+        Ticks(self.0.load(Relaxed))
     }
 
-    /// A timer goes off at `at`. Says whether that is earlier than all others that the VM's thread knows of.
-    pub(crate) fn advance_alarm(&self, at: Ticks) -> bool {
+    /// A timer goes off at `at`. Says whether that is earlier than all others that the thread knows of.
+    pub(crate) fn advance(&self, at: Ticks) -> bool {
         // Release, and Acquire below: who forgets this one sees the deadline that was set before it.
-        self.alarm.fetch_min(at.0, AcqRel) > at.0
+        self.0.fetch_min(at.0, AcqRel) > at.0
     }
 
     /// Sets the alarm to the earliest deadline, which `earliest` finds and this returns. One that is set meanwhile is told.
-    pub(crate) fn set_alarm(&self, earliest: impl FnOnce() -> Ticks) -> Ticks {
-        self.alarm.swap(Ticks::NEVER.0, AcqRel);
+    pub(crate) fn set(&self, earliest: impl FnOnce() -> Ticks) -> Ticks {
+        self.0.swap(Ticks::NEVER.0, AcqRel);
         let next = earliest();
-        self.alarm.fetch_min(next.0, AcqRel);
+        self.0.fetch_min(next.0, AcqRel);
         next
     }
 }

@@ -4,7 +4,7 @@
 //! of its VM. It cannot reach the bus or another device, hence cannot deadlock. A context is made for every access, so
 //! it is a handful of references and nothing else.
 
-use crate::{Cause, Clock, Deadlines, Effects, GuestMemory, InterruptController, Line};
+use crate::{Bell, Cause, Clock, Deadlines, Effects, GuestMemory, InterruptController, Line};
 use alloc::string::String;
 use core::fmt;
 use types::Ticks;
@@ -95,6 +95,12 @@ impl<'a> Context<'a> {
     /// Has the vCPU whose exit this is do what back ends have been asked for, with interrupts on and no lock held, before it
     /// goes back to its guest.
     pub const fn later(&mut self) {
+        self.effects.later();
+    }
+
+    /// Has a worker of the device's look ([`crate::Step::Wait`]).
+    pub fn ring(&mut self, bell: &Bell) {
+        bell.ring();
         self.effects.later();
     }
 

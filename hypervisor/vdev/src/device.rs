@@ -133,6 +133,8 @@ pub enum Wake {
     Backend,
     /// A timer of the device has gone off ([`crate::Timer`]); this one.
     Timer(u8),
+    /// A worker has sent this pulse ([`crate::Work::pulse`]).
+    Pulse(u8),
     /// The VM that the device watches ([`crate::Backends::watch`]) lives.
     VmLives,
     /// It has ended. Comes for each end, even if it has been started again meanwhile.

@@ -4,7 +4,9 @@
 //! access sizes), and for making one. Does not answer for: the table of factories (`vdevs::catalogue`, or a board's own),
 //! nor for checking locations and interrupts against the rest of a configuration (`vm::config`).
 
-use crate::{CharDevice, HostDevice, OptionError, OptionSpec, Options, RegionName, SharedMemory, Vdev};
+use crate::{
+    Bell, CharDevice, HostDevice, NewWorker, OptionError, OptionSpec, Options, RegionName, SharedMemory, Vdev, Worker,
+};
 use alloc::{boxed::Box, format, string::String, vec::Vec};
 use bitflags::bitflags;
 use core::fmt;
@@ -173,6 +175,17 @@ impl Setup<'_> {
         })
     }
 
+    /// Gives the device a worker, which has its thread from the guest's start on. It is at rest until the device rings.
+    ///
+    /// # Errors
+    /// If it has too many, or the host has no threads for workers.
+    pub fn worker(&mut self, worker: Box<dyn Worker>) -> Result<Bell, OptionError> {
+        let bell = Bell::default();
+        let new = NewWorker { worker, bell: bell.clone() };
+        self.backends.worker(self.id, new).map_err(|BackendError(message)| OptionError::general(message))?;
+        Ok(bell)
+    }
+
     /// The shared memory of the device, in its window.
     ///
     /// # Errors
@@ -218,6 +231,13 @@ pub trait Backends {
     /// # Errors
     /// If it cannot be watched.
     fn watch(&mut self, id: DeviceId, vm: &str) -> Result<(), BackendError>;
+
+    /// Gives the device `id` a worker: a thread of its own from the guest's start on. The first step is taken when the bell has
+    /// rung.
+    ///
+    /// # Errors
+    /// If it has [`crate::WORKERS`], or there are no threads for workers.
+    fn worker(&mut self, id: DeviceId, new: NewWorker) -> Result<(), BackendError>;
 
     /// The shared memory of the device `id`, mapped for its guest within `window`. What is wished for is made when the VM has
     /// its memory; if it cannot be, the VM does not start.

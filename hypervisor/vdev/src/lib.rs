@@ -35,10 +35,11 @@ mod shared;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 mod timer;
+mod worker;
 
 pub use backend::{CharDevice, Taken};
 pub use bus::{Bus, BusError, Device, Target};
-pub use clock::Clock;
+pub use clock::{Alarm, Clock};
 pub use context::{Context, Identity, Services};
 pub use device::{AccessFault, Control, ControlError, Vdev, Wake};
 pub use effects::{Cause, Effects};
@@ -54,3 +55,4 @@ pub use options::{
 };
 pub use shared::{Attached, DEVICE_REGIONS, REGION_CLIENTS, RegionError, RegionName, SharedMemory};
 pub use timer::{Deadlines, TIMERS, Timer};
+pub use worker::{Bell, NewWorker, PULSES, PulseSink, Shared, Step, WORKERS, Work, Worker};

@@ -6,8 +6,9 @@
 
 use crate::{
     AccessFault, AccessSizes, Attached, BackendError, Backends, Bus, CharDevice, Clock, Control, ControlError, Device,
-    DeviceId, Effects, Factory, Given, GuestMemory, HostDevice, InterruptController, MemoryFault, Node, Numbers,
-    OptionError, Options, Place, RegionError, RegionName, RegionWishes, Services, Setup, SharedMemory, Taken, Wake,
+    DeviceId, Effects, Factory, Given, GuestMemory, HostDevice, InterruptController, MemoryFault, NewWorker, Node,
+    Numbers, OptionError, Options, Place, PulseSink, RegionError, RegionName, RegionWishes, Services, Setup,
+    SharedMemory, Step, Taken, WORKERS, Wake, Work,
 };
 use alloc::{
     boxed::Box,
@@ -188,11 +189,17 @@ pub struct Wires {
     wires: BTreeMap<String, Wire>,
     /// The shared memory of the device that wants it.
     pub shared: Shared,
+    /// The device's workers.
+    pub crew: Crew,
 }
 
 impl Default for Wires {
     fn default() -> Self {
-        Self { wires: BTreeMap::from([("-".to_string(), Wire::default())]), shared: Shared::default() }
+        Self {
+            wires: BTreeMap::from([("-".to_string(), Wire::default())]),
+            shared: Shared::default(),
+            crew: Crew::default(),
+        }
     }
 }
 
@@ -216,6 +223,15 @@ impl Backends for Wires {
         Ok(())
     }
 
+    fn worker(&mut self, _id: DeviceId, new: NewWorker) -> Result<(), BackendError> {
+        let mut hands = self.crew.hands.lock();
+        if hands.len() >= WORKERS {
+            return Err(BackendError(format!("more than {WORKERS} workers")));
+        }
+        hands.push((new, Step::Wait));
+        Ok(())
+    }
+
     fn shared_memory(
         &mut self,
         _id: DeviceId,
@@ -226,6 +242,22 @@ impl Backends for Wires {
         (state.window, state.wishes) = (window.start(), wishes);
         drop(state);
         Ok(Box::new(self.shared.clone()))
+    }
+}
+
+/// The workers of a device, which work when the test says so ([`Rig::work`]); clones are handles of the same.
+#[derive(Clone, Debug, Default)]
+pub struct Crew {
+    hands: Arc<Lock<Vec<(NewWorker, Step)>>>,
+    pulses: Pulses,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Pulses(Arc<Lock<Vec<u8>>>);
+
+impl PulseSink for Pulses {
+    fn send(&self, code: u8) {
+        self.0.lock().push(code);
     }
 }
 
@@ -422,7 +454,7 @@ impl Rig {
         let window = Range::new(Self::WINDOW, factory.window_size).filter(|window| !window.is_empty());
         let mut setup = Setup { id, name, location, interrupt, window, vcpus: 1, backends };
         let vdev = factory.build(&options, &mut setup).map_err(|error| vec![error])?;
-        let device = Device { name: name.to_string(), factory, location, interrupt, window, vdev };
+        let device = Device { name: name.to_string(), factory, location, interrupt, window, served: false, vdev };
         let bus = Bus::new("test", Self::clock(), vec![device])
             .map_err(|error| vec![OptionError::general(error.to_string())])?;
         let (ram, lines) = (Ram::new(Ipa(0x8000_0000), 0x1_0000), Lines::default());
@@ -442,7 +474,7 @@ impl Rig {
     pub fn advance_to(&mut self, when: Ticks) -> usize {
         let mut wakes = 0_usize;
         loop {
-            let next = self.bus.next_deadline();
+            let next = self.bus.next_deadline(None);
             if next > when || next == Ticks::NEVER {
                 self.now = self.now.max(when);
                 return wakes;
@@ -484,6 +516,31 @@ impl Rig {
             Some(offset) => offset.wrapping_add(Self::WINDOW.0).wrapping_sub(Self::BASE.0),
             None => offset,
         }
+    }
+
+    /// The workers of the device take steps until all of them wait, and then it has its pulses. Says how many steps that were.
+    ///
+    /// # Panics
+    /// After a million of them: a worker does not come to an end.
+    pub fn work(&mut self, crew: &Crew) -> usize {
+        let mut steps = 0_usize;
+        let mut hands = core::mem::take(&mut *crew.hands.lock());
+        for (NewWorker { worker, bell }, next) in &mut hands {
+            let is_ready = |next: &Step| match next {
+                Step::Again => true,
+                Step::Wait => false,
+                Step::Until(when) => *when <= self.now,
+            };
+            while bell.take() || is_ready(next) {
+                *next = worker.step(&mut Work::new(self.now, &self.ram, &|work| work(), &crew.pulses));
+                steps = steps.saturating_add(1);
+                assert!(steps < 1_000_000, "a worker does not come to an end");
+            }
+        }
+        *crew.hands.lock() = hands;
+        let pulses = core::mem::take(&mut *crew.pulses.0.lock());
+        pulses.into_iter().for_each(|code| self.wake_for(Wake::Pulse(code)));
+        steps
     }
 
     /// Loads `size` bytes at `offset`; bits above are cut off, as the exit code does.

@@ -3,7 +3,7 @@
 //! Answers for: when each of a device's timers goes off next, and for periods that do not drift. Does not answer for: what
 //! time it is ([`crate::Clock`]), nor for sleeping until then (the VM's own thread does, and calls [`crate::Bus::expire`]).
 
-use crate::{Clock, Context, Wake};
+use crate::{Alarm, Clock, Context, Wake};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use types::Ticks;
@@ -87,13 +87,14 @@ impl Timer {
 pub struct Deadlines {
     timers: [AtomicU64; TIMERS],
     clock: Arc<Clock>,
+    alarm: Arc<Alarm>,
 }
 
 impl Deadlines {
-    /// Of a device of the VM whose time `clock` is. All timers are stopped.
+    /// Of a device of the VM whose time `clock` is, woken by the thread that sleeps until `alarm`. All timers are stopped.
     #[must_use]
-    pub fn new(clock: Arc<Clock>) -> Self {
-        Self { timers: [const { AtomicU64::new(Ticks::NEVER.0) }; TIMERS], clock }
+    pub fn new(clock: Arc<Clock>, alarm: Arc<Alarm>) -> Self {
+        Self { timers: [const { AtomicU64::new(Ticks::NEVER.0) }; TIMERS], clock, alarm }
     }
 
     /// The VM's time.
@@ -102,12 +103,18 @@ impl Deadlines {
         &self.clock
     }
 
+    /// When the thread wakes up that wakes the device.
+    #[must_use]
+    pub fn alarm(&self) -> &Alarm {
+        &self.alarm
+    }
+
     /// Sets one of them. Says whether whoever sleeps has to be told.
     pub(crate) fn set(&self, number: u8, at: Ticks) -> bool {
         match self.timers.get(usize::from(number)) {
             Some(deadline) => {
                 deadline.store(at.0, Relaxed);
-                self.clock.advance_alarm(at)
+                self.alarm.advance(at)
             }
             None => false,
         }

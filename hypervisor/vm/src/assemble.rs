@@ -62,8 +62,21 @@ pub struct VdevDescription {
     pub location: Option<Ipa>,
     /// `intr`.
     pub interrupt: Option<IntId>,
+    /// `sched`: that of a thread of its own, which wakes it, and of its workers; without it, the VM's thread does.
+    pub schedule: Option<Schedule>,
+    /// Whether it takes part in the status report (`set debug`).
+    pub reports: bool,
     /// Its own options.
     pub options: Options,
+}
+
+/// How threads that work for a device are scheduled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// 1 to 255, higher is more urgent.
+    pub priority: u8,
+    /// Among others of the same priority it runs until it has nothing to do, and takes no turns.
+    pub fifo: bool,
 }
 
 /// What the host's CPUs are, as far as guests get to see it.
@@ -333,6 +346,7 @@ fn make_devices(
                 location: vdev.location,
                 interrupt: vdev.interrupt,
                 window,
+                served: vdev.schedule.is_some(),
                 vdev: made,
             }),
             Err(error) => {

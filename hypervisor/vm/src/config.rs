@@ -64,6 +64,8 @@ pub struct Configuration {
     pub exit_on_halt: bool,
     /// `logger`: which of the VM's messages are logged; `None` if the configuration leaves that to the host.
     pub messages: Option<Messages>,
+    /// `log` of devices, by their names: which of their messages are logged.
+    pub device_messages: Vec<(String, LogFilters)>,
     /// `on-exit`: whether it is started again when it has ended.
     pub on_exit: OnExit,
     /// `dryrun`: everything is checked, and nothing runs.
@@ -216,7 +218,11 @@ pub fn build(
         vdevs: vdevs.spans,
         gic: vdevs.gic,
     };
-    Ok((Configuration { description, cpus, exit_on_halt, messages, on_exit, dryrun, dump, spans }, reader.diagnostics))
+    let device_messages = vdevs.messages;
+    Ok((
+        Configuration { description, cpus, exit_on_halt, messages, device_messages, on_exit, dryrun, dump, spans },
+        reader.diagnostics,
+    ))
 }
 
 fn text(value: &Value) -> Option<String> {

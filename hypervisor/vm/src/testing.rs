@@ -257,6 +257,7 @@ impl World {
             location: Some(DEVICE),
             interrupt: Some(Probe::INTERRUPT),
             window: None,
+            served: false,
             vdev: Box::<Probe>::default(),
         };
         let config = VgicConfig { vcpus: wishes.vcpus, intids: 64, list_registers: 4, priority_bits: 5 };

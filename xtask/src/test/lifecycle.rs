@@ -11,7 +11,7 @@ use crate::failure;
 use crate::qemu::machine::Machine;
 
 /// Calls in which `vdev faulty` can fail, how it fails, and the code of the VM's end.
-const FAILURES: [(&str, &str, u8, &str); 11] = [
+const FAILURES: [(&str, &str, u8, &str); 16] = [
     ("create", "panic", 64, "the device was told to"),
     ("configured", "panic", 64, "the device was told to"),
     ("starting", "overflow", 64, "stack overflow in EL2"),
@@ -20,6 +20,11 @@ const FAILURES: [(&str, &str, u8, &str); 11] = [
     ("write", "overflow", 6, "vdev `faulty`: stack overflow in EL2"),
     ("write", "exhaust", 96, "memory allocation of"),
     ("write", "terminate", 42, "a device ended the VM"),
+    ("worker", "panic", 6, "vdev `faulty`: the device was told to"),
+    ("worker", "overflow", 6, "vdev `faulty`: stack overflow in EL2"),
+    ("worker", "hang", 3, "power cut"),
+    ("worker", "terminate", 43, "ended by vdev `faulty`"),
+    ("wake", "abort", 6, "vdev `faulty`: data abort in EL2"),
     ("status", "panic", 6, "vdev `faulty`: the device was told to"),
     ("button", "abort", 6, "vdev `faulty`: data abort in EL2"),
     ("terminate", "hang", 3, "vdev `faulty` did not go quiet"),
@@ -176,14 +181,17 @@ fn shell(case: &Case) -> Result<()> {
 
 fn contained(case: &Case, when: &str, how: &str, code: u8, words: &str) -> Result<()> {
     let mut scene = Scene::new();
-    let told = u8::from(when == "write");
-    let after = if told == 1 || matches!(when, "create" | "configured" | "starting") { "" } else { "wait=1" };
-    let more = format!("cmdline \"faulty how={told} {after}\"\nvdev faulty loc 0x1c100000 when {when} how {how}");
+    let told = u8::from(matches!(when, "write" | "worker" | "wake"));
+    let after = if when == "write" || matches!(when, "create" | "configured" | "starting") { "" } else { "wait=1" };
+    // A thread of its own wakes it.
+    let own = if when == "wake" { "sched 30" } else { "" };
+    let more = format!("cmdline \"faulty how={told} {after}\"\nvdev faulty loc 0x1c100000 when {when} how {how} {own}");
     scene.witness()?.vm("a", "abuser", "4M", &more)?.line("qvm @a.qvmconf &").line("sleep 0.2");
     match when {
         "status" => scene.line("slay -s USR1 a"),
         "button" => scene.line("slay a"),
         "terminate" => scene.line("slay -s QUIT a"),
+        "worker" if how == "hang" => scene.line("slay -s QUIT a"),
         _ => &mut scene,
     };
     scene.line("wait a").line("sleep 0.2").line("slay witness");

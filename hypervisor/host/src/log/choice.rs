@@ -3,10 +3,10 @@
 use super::limit::hash;
 use vm::config::Messages;
 
-/// As many as there can be VMs on the console.
-const CHOICES: usize = crate::console::MAX_VMS as usize;
+/// One for each VM there can be on the console, and as many for devices.
+const CHOICES: usize = 2 * crate::console::MAX_VMS as usize;
 
-/// The choices of those VMs that have made one, by the hash of the VM's name.
+/// The choices of those VMs and devices that have made one, by the hash of the VM's name, or of `VM/DEVICE`.
 pub(super) struct Choices([Option<(u64, Messages)>; CHOICES]);
 
 impl Choices {
@@ -25,8 +25,9 @@ impl Choices {
         }
     }
 
-    pub(super) fn get(&self, vm: &str) -> Option<Messages> {
-        let hash = hash(vm);
+    /// The choice of the VM or the device that is called this.
+    pub(super) fn get(&self, name: &str) -> Option<Messages> {
+        let hash = hash(name);
         self.0.iter().flatten().find(|(other, _)| *other == hash).map(|(_, messages)| *messages)
     }
 

@@ -290,7 +290,7 @@ mod random {
             for setting in &statement.settings {
                 words.push(match setting.name {
                     SettingName::Keyword(keyword) => spelling(keyword),
-                    SettingName::Vdev(name) => name.to_string(),
+                    SettingName::Vdev(name) | SettingName::Variable(name) => name.to_string(),
                 });
                 words.extend(setting.argument.iter().map(|argument| crate::quote(&argument.text)));
             }

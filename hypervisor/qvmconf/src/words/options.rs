@@ -38,6 +38,7 @@ const POLICY: &[Parameter] = &[
     parameter("TYPE", Shape::Choice(&["instruction", "reference", "register"])),
     parameter("ACTION", Shape::Choice(&["abort", "fail", "ignore"])),
 ];
+const FILTERS: &[Parameter] = &[parameter("FILTER[,FILTER...]", Shape::Filters)];
 const LOG: &[Parameter] = &[
     parameter("FILTER[,FILTER...]", Shape::Filters),
     parameter("DESTINATION", Shape::Choice(&["stdout", "stderr", "slog", "none"])),
@@ -76,8 +77,8 @@ pub static ROWS: &[Row] = &[
     row(Keyword::Loc,         "loc",         PLACE,    Vdev,  Neither, LastWins, Supported, "Where its registers are."),
     row(Keyword::Intr,        "intr",        LINE,     Vdev,  Neither, LastWins, Supported, "The interrupt it asserts; LINE is the INTID, so `gic:37` is SPI 5."),
     row(Keyword::Name,        "name",        NAME,     Vdev,  Neither, LastWins, Supported, "Its name; without it, its type."),
-    row(Keyword::Sched,       "sched",       SCHED,    Vdev,  Neither, LastWins, NotYet, "Priority of its threads."),
-    row(Keyword::Log,         "log",         TEXT,     Vdev,  Neither, LastWins, NotYet, "Which of its messages go where."),
+    row(Keyword::Sched,       "sched",       SCHED,    Vdev,  Neither, LastWins, Supported, "Gives it a thread of its own at this priority, which wakes it for input, timers and pulses; its workers have it too. Without it the VM's own thread does, at the priority of its most urgent vCPU, 20 at least."),
+    row(Keyword::Log,         "log",         FILTERS,  Vdev,  Neither, LastWins, Supported, "Which of its messages are logged, whatever `logger` says."),
     row(Keyword::Hostvector,  "hostvector",  TEXT,     Vdev,  Neither, LastWins, NotYet, "Of an interrupt controller: the first host interrupt of its lines."),
     row(Keyword::Cmdline,     "cmdline",     TEXT,     Guest, Neither, LastWins, Supported, "Command line for the guest, in its device tree."),
     row(Keyword::Entry,       "entry",       ADDRESS,  Guest, Neither, LastWins, Supported, "Where the first virtual CPU starts, whatever the image says."),

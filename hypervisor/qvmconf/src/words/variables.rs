@@ -14,6 +14,7 @@ const fn variable(
     Variable { name, context, shape, default, status, help }
 }
 
+const MESSAGES: Status = Never("devices send no messages to servers that could keep them waiting");
 const HEAP: Status = Never("a VM is no process and has no heap or log buffer of its own");
 const HOST_TREE: Status = Never("the host's device tree says where the physical GIC is");
 
@@ -25,10 +26,10 @@ pub static VARIABLES: &[Variable] = &[
     variable("pmu", "global", Shape::Boolean, "on", Supported, "Whether the guest has performance monitors, if the host has some to give."),
     variable("fdt-dump-file", "global", Shape::Text, "none", NotYet, "Writes the guest's device tree to a file."),
     variable("grow-heap", "global", Shape::Size, "no growth", HEAP, "Grows the process's heap at the start."),
-    variable("message-block-timeout", "global", Shape::Number, "10000", NotYet, "Milliseconds that a message to a host server may take."),
-    variable("vdev-message-block-timeout", "vdev", Shape::Number, "the global one", NotYet, "The same for one vdev."),
+    variable("message-block-timeout", "global", Shape::Number, "10000", MESSAGES, "Milliseconds that a message to a host server may take."),
+    variable("vdev-message-block-timeout", "vdev", Shape::Number, "the global one", MESSAGES, "The same for one vdev."),
     variable("slog-buffer", "global", Shape::Size, "4K", HEAP, "Size of the log buffer."),
-    variable("debug", "vdev", Shape::Boolean, "on", NotYet, "Whether the vdev takes part in the status report."),
+    variable("debug", "vdev", Shape::Boolean, "on", Supported, "Whether the vdev takes part in the status report."),
     variable("gic-hwassist", "global", Shape::Boolean, "true", NotYet, "Whether the GIC's virtualization hardware is used."),
     variable("host-paddr-gicd", "global", Shape::Address, "from the host's tables", HOST_TREE, "Base of the host's distributor."),
     variable("host-paddr-gich", "global", Shape::Address, "from the host's tables", HOST_TREE, "Base of the host's hypervisor interface."),

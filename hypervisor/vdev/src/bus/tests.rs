@@ -49,6 +49,7 @@ fn device(name: &str, factory: &'static Factory, location: Option<u64>) -> Devic
         location: location.map(Ipa),
         interrupt: Some(IntId(40)),
         window: None,
+        served: false,
         vdev: Box::new(Echo(0)),
     }
 }

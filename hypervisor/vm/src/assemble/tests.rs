@@ -47,6 +47,8 @@ fn load(path: &str) -> Load {
 
 fn probe(name: &str, location: u64, interrupt: u32) -> VdevDescription {
     VdevDescription {
+        schedule: None,
+        reports: true,
         factory: &PROBE,
         name: name.to_string(),
         location: Some(Ipa(location)),

@@ -4,12 +4,15 @@
 
 use super::addresses::Claim;
 use super::{Reader, is_name_character, place_of, span_of};
-use crate::assemble::VdevDescription;
+use crate::assemble::{Schedule, VdevDescription};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use qvmconf::words::Keyword;
-use qvmconf::{Diagnostic, Interrupt, Place, Setting, SettingName, Span, Statement, Value, nearest};
+use qvmconf::{
+    Diagnostic, Interrupt, LogFilters, Place, Scheduling, SchedulingPolicy, Setting, SettingName, Span, Statement,
+    Value, nearest,
+};
 use types::{IntId, Ipa, Range};
 use vdev::{Factory, FactoryFlags, Given, Numbers, OptionError, Options};
 use vgic::Vgic;
@@ -36,6 +39,8 @@ pub(super) struct Vdevs {
     pub(super) distributor: Ipa,
     pub(super) redistributors: Ipa,
     pub(super) gic: Option<Span>,
+    /// `log`, by device.
+    pub(super) messages: Vec<(String, LogFilters)>,
     /// Devices that have addresses.
     pub(super) claims: Vec<Claim>,
 }
@@ -66,6 +71,7 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
         distributor: DISTRIBUTOR,
         redistributors: REDISTRIBUTORS,
         gic: None,
+        messages: Vec::new(),
         claims: Vec::new(),
     };
     let known: Vec<(usize, &Statement, &'static Factory)> = reader
@@ -108,11 +114,26 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
             };
             vdevs.claims.push(Claim { what, range, span: Some(span) });
         }
-        vdevs.list.push(VdevDescription { factory, name, location, interrupt, options });
+        if let Some(Value::Filters(filters)) = statement.setting(Keyword::Log).map(Setting::value) {
+            vdevs.messages.push((name.clone(), *filters));
+        }
+        let reports = !matches!(statement.variable("debug").map(Setting::value), Some(Value::Boolean(false)));
+        let schedule = schedule(reader, statement);
+        vdevs.list.push(VdevDescription { factory, name, location, interrupt, schedule, reports, options });
         vdevs.spans.push(span);
     }
     reserved_interrupts(reader, &controller, &interrupts);
     vdevs
+}
+
+/// `sched`: how threads are scheduled that work for the device.
+fn schedule(reader: &mut Reader<'_>, statement: &Statement) -> Option<Schedule> {
+    let setting = statement.setting(Keyword::Sched)?;
+    let Value::Scheduling(Scheduling { priority, policy }) = setting.value() else { return None };
+    if let SchedulingPolicy::Sporadic(_) = policy {
+        reader.error(setting.value_span(), "a vdev's threads have no budget", "as in `sched 30` or `sched 30f`");
+    }
+    Some(Schedule { priority: *priority, fifo: matches!(policy, SchedulingPolicy::Fifo) })
 }
 
 fn factory_of(factories: &[&'static Factory], statement: &Statement) -> Option<&'static Factory> {
@@ -198,7 +219,7 @@ fn reserved_interrupts(reader: &mut Reader<'_>, controller: &Controller, used: &
 fn options(reader: &mut Reader<'_>, factory: &'static Factory, statement: &Statement) -> Option<Options> {
     let own = |setting: &'_ Setting| match setting.name {
         SettingName::Vdev(name) => Some(name),
-        SettingName::Keyword(_) => None,
+        SettingName::Keyword(_) | SettingName::Variable(_) => None,
     };
     let given = statement.settings.iter().filter_map(|setting| {
         let name = own(setting)?;

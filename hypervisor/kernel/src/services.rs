@@ -1,0 +1,223 @@
+//! Threads of a VM besides its vCPUs and its own thread: those that wake a device whose configuration gives it a priority, and
+//! those of devices' workers.
+//!
+//! Answers for: what they do from the guest's start to the VM's end, and how they are told that there is something. Does not
+//! answer for: what a device or a worker does (`vdevs`), starting and joining threads (`compartment`), timers and back ends of
+//! devices that have no thread of their own (`partition`).
+
+use crate::compartment::Compartment;
+use crate::partition::Partition;
+use crate::sync::masked;
+use crate::thread::{self, Thread};
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, Ordering};
+use spin::Once;
+use types::Ticks;
+use vdev::{BackendError, Bell, DeviceId, NewWorker, PULSES, PulseSink, Step, WORKERS, Wake, Work, Worker};
+
+/// Most workers of one VM.
+const MOST_WORKERS: usize = 32;
+
+/// Its back end has something for the device; the bits below are pulses.
+const BACKEND: u32 = 1 << 31;
+const _: () = assert!(PULSES < 31);
+
+/// What a device is to be woken for, by the thread that does so.
+pub(crate) struct Inbox {
+    pub(crate) device: DeviceId,
+    what: AtomicU32,
+    /// There from the guest's start on; what comes before is looked at then.
+    thread: Once<Arc<Thread>>,
+}
+
+impl Inbox {
+    pub(crate) fn new(device: DeviceId) -> Self {
+        Self { device, what: AtomicU32::new(0), thread: Once::new() }
+    }
+
+    fn put(&self, what: u32) {
+        self.what.fetch_or(what, Ordering::SeqCst);
+        if let Some(thread) = self.thread.get() {
+            thread::notify(thread);
+        }
+    }
+
+    /// Its back end has something for the device.
+    pub(crate) fn put_backend(&self) {
+        self.put(BACKEND);
+    }
+
+    /// Wakes the device for all there is. Says whether there was anything.
+    pub(crate) fn deliver(&self, partition: &Partition) -> bool {
+        let what = self.what.swap(0, Ordering::SeqCst);
+        if what & BACKEND != 0 {
+            partition.wake(self.device, Wake::Backend);
+        }
+        for code in (0..PULSES).filter(|code| what >> code & 1 != 0) {
+            partition.wake(self.device, Wake::Pulse(code));
+        }
+        what != 0
+    }
+}
+
+impl PulseSink for Inbox {
+    fn send(&self, code: u8) {
+        self.put(1 << code.min(PULSES - 1));
+    }
+}
+
+/// A worker, and the way to its thread.
+struct Hand {
+    device: DeviceId,
+    bell: Bell,
+    /// Taken by its thread.
+    worker: types::Lock<Option<Box<dyn Worker>>>,
+    thread: Once<Arc<Thread>>,
+}
+
+/// All of one VM. In its heap, and never dropped.
+#[derive(Default)]
+pub(crate) struct Services {
+    /// Of devices that have a thread of their own, or workers.
+    inboxes: Vec<Arc<Inbox>>,
+    /// Those of `inboxes` that have a thread.
+    served: Vec<Arc<Inbox>>,
+    hands: Vec<Hand>,
+}
+
+/// A thread to be started: what it is called, whose device it works for, and what it does, with a number.
+pub(crate) type Post = (String, DeviceId, thread::Contained, usize);
+
+impl Services {
+    /// Gives a device a worker.
+    pub(crate) fn add_worker(&mut self, device: DeviceId, new: NewWorker) -> Result<(), BackendError> {
+        let own = self.hands.iter().filter(|hand| hand.device == device).count();
+        if own >= WORKERS || self.hands.len() >= MOST_WORKERS {
+            let message = format!("more than {WORKERS} workers of a device, or {MOST_WORKERS} of a VM");
+            return Err(BackendError(message));
+        }
+        let NewWorker { worker, bell } = new;
+        self.inbox(device);
+        self.hands.push(Hand { device, bell, worker: types::Lock::new(Some(worker)), thread: Once::new() });
+        Ok(())
+    }
+
+    /// A device is to be woken by a thread of its own.
+    pub(crate) fn serve(&mut self, device: DeviceId) {
+        let inbox = self.inbox(device);
+        self.served.push(inbox);
+    }
+
+    fn inbox(&mut self, device: DeviceId) -> Arc<Inbox> {
+        match self.inboxes.iter().find(|inbox| inbox.device == device) {
+            Some(inbox) => Arc::clone(inbox),
+            None => {
+                let inbox = Arc::new(Inbox::new(device));
+                self.inboxes.push(Arc::clone(&inbox));
+                inbox
+            }
+        }
+    }
+
+    /// The threads that there are to be.
+    pub(crate) fn posts(&self, partition: &Partition) -> Vec<Post> {
+        let name = |device| format!("{}/{}", partition.vm.name(), partition.vm.bus.name(device).unwrap_or_default());
+        let served = self.served.iter().enumerate();
+        let served =
+            served.map(|(number, inbox)| (name(inbox.device), inbox.device, serve as thread::Contained, number));
+        let hands = self.hands.iter().enumerate();
+        let hands = hands.map(|(number, hand)| {
+            (format!("{}+{number}", name(hand.device)), hand.device, labour as thread::Contained, number)
+        });
+        served.chain(hands).collect()
+    }
+
+    /// These are the threads, in the order of the posts; what is not served is looked after by `own`.
+    pub(crate) fn set_threads(&self, threads: &[Arc<Thread>], own: Option<&Arc<Thread>>) {
+        let (served, hands) = threads.split_at(self.served.len().min(threads.len()));
+        served.iter().zip(&self.served).for_each(|(thread, inbox)| _ = inbox.thread.call_once(|| Arc::clone(thread)));
+        hands.iter().zip(&self.hands).for_each(|(thread, hand)| _ = hand.thread.call_once(|| Arc::clone(thread)));
+        if let Some(own) = own {
+            self.inboxes.iter().for_each(|inbox| _ = inbox.thread.call_once(|| Arc::clone(own)));
+        }
+        threads.iter().chain(own).for_each(|thread| thread::notify(thread));
+    }
+
+    /// The inbox of a device that has a thread of its own.
+    pub(crate) fn served(&self, device: DeviceId) -> Option<&Inbox> {
+        self.served.iter().find(|inbox| inbox.device == device).map(|inbox| &**inbox)
+    }
+
+    /// Wakes the devices that have no thread of their own for what their workers have sent.
+    pub(crate) fn deliver(&self, partition: &Partition) {
+        for inbox in self.inboxes.iter().filter(|inbox| self.served(inbox.device).is_none()) {
+            inbox.deliver(partition);
+        }
+    }
+
+    /// A timer of a device has been set to an earlier time than its thread knows of, if it has a thread.
+    pub(crate) fn notify_at(&self, partition: &Partition) {
+        for inbox in &self.served {
+            if let Some(thread) = inbox.thread.get() {
+                match partition.vm.bus.alarm(Some(inbox.device)) {
+                    Ticks::NEVER => {}
+                    at => thread::notify_at(thread, at),
+                }
+            }
+        }
+    }
+
+    /// Devices may have rung: their workers look.
+    pub(crate) fn answer_bells(&self) {
+        for hand in self.hands.iter().filter(|hand| hand.bell.has_rung()) {
+            if let Some(thread) = hand.thread.get() {
+                thread::notify(thread);
+            }
+        }
+    }
+}
+
+/// The life of a thread that wakes a device.
+fn serve(compartment: &'static Compartment, number: usize) {
+    let Some(partition) = compartment.partition() else { return };
+    let Some(inbox) = partition.services.served.get(number) else { return };
+    thread::current().device.set(Some(inbox.device));
+    while !partition.is_stopping() {
+        let woken = inbox.deliver(partition);
+        let deadline = partition.expire_timers_of(inbox.device);
+        if !woken {
+            thread::sleep_until(deadline);
+        }
+    }
+}
+
+/// The life of a worker's thread.
+fn labour(compartment: &'static Compartment, number: usize) {
+    let Some(partition) = compartment.partition() else { return };
+    let Some(hand) = partition.services.hands.get(number) else { return };
+    thread::current().device.set(Some(hand.device));
+    let Some(mut worker) = masked(|| hand.worker.lock().take()) else { return };
+    let Some(inbox) = partition.services.inboxes.iter().find(|inbox| inbox.device == hand.device) else { return };
+    let gate = |work: &mut dyn FnMut()| masked(work);
+    let mut next = Step::Wait;
+    while !partition.is_stopping() {
+        let now = el2::cpu::counter();
+        let ready = match next {
+            Step::Again => true,
+            Step::Wait => false,
+            Step::Until(when) => when <= now,
+        };
+        if hand.bell.take() || ready {
+            next = worker.step(&mut Work::new(now, partition.vm.memory(), &gate, &**inbox));
+        } else {
+            let deadline = if let Step::Until(when) = next { when } else { Ticks::NEVER };
+            thread::sleep_until(deadline);
+        }
+    }
+    // It is in the VM's heap, which goes as a whole.
+    core::mem::forget(worker);
+}
