@@ -17,7 +17,6 @@ use alloc::{
     boxed::Box,
     format,
     string::{String, ToString},
-    vec::Vec,
 };
 use types::{AccessSize, Ticks};
 use vdev::{
@@ -53,7 +52,8 @@ static OPTIONS: &[OptionSpec] = &[
 
 struct Progress {
     plug: Plug,
-    names: Vec<String>,
+    /// NAME,NAME...; empty without names.
+    names: String,
     /// Seconds in a stage, if they are watched.
     timeout: Option<u64>,
     timer: Timer,
@@ -65,10 +65,9 @@ struct Progress {
 }
 
 fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
-    let names = options.text(STAGES).map(|names| names.split(',').map(ToString::to_string).collect());
     Ok(Box::new(Progress {
         plug: Plug::new(FACTORY.name, setup)?,
-        names: names.unwrap_or_default(),
+        names: options.text(STAGES).unwrap_or_default().to_string(),
         timeout: options.number(TIMEOUT),
         timer: Timer::new(0),
         stage: 0,
@@ -89,7 +88,7 @@ impl Progress {
 
     /// The time for the stage begins.
     fn watch(&mut self, context: &mut Context<'_>) {
-        let arrived = self.names.last().is_some() && usize::try_from(self.stage) == Ok(self.names.len());
+        let arrived = self.name(self.stage).is_some() && self.name(self.stage.saturating_add(1)).is_none();
         match self.timeout {
             Some(seconds) if !arrived => {
                 let ticks = seconds.saturating_mul(u64::from(context.clock().frequency().hertz()));
@@ -104,9 +103,13 @@ impl Progress {
         context.clock().frequency().to_nanoseconds(when.saturating_sub(self.start)) / 1_000_000
     }
 
+    fn name(&self, stage: u32) -> Option<&str> {
+        let index = usize::try_from(stage).ok()?.checked_sub(1)?;
+        self.names.split(',').nth(index).filter(|name| !name.is_empty())
+    }
+
     fn shown(&self) -> String {
-        let index = usize::try_from(self.stage).ok().and_then(|stage| stage.checked_sub(1));
-        match index.and_then(|index| self.names.get(index)) {
+        match self.name(self.stage) {
             Some(name) => format!("stage {} ({name})", self.stage),
             None => format!("stage {}", self.stage),
         }
@@ -154,9 +157,7 @@ impl Vdev for Progress {
     }
 
     fn describe(&self, parent: &mut Node) {
-        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
-        let node = self.plug.node("progress", &["bulkhead,progress"], REGION_SIZE, Trigger::Level);
-        parent.add(if names.is_empty() { node } else { node.texts("bulkhead,stages", &names) });
+        parent.add(self.plug.node("progress", &["bulkhead,progress"], REGION_SIZE, Trigger::Level));
     }
 }
 
@@ -185,7 +186,7 @@ mod tests {
         assert_eq!((rig.read(4), rig.status()), (2, "device: stage 2 (init), entered after 250 ms\n".into()));
         rig.write(4, 3);
         assert_eq!(rig.status(), "device: stage 3, entered after 1250 ms\n");
-        assert!(rig.describe().contains(r#"bulkhead,stages = "kernel", "init";"#), "{}", rig.describe());
+        assert!(rig.describe().contains(r#"compatible = "bulkhead,progress";"#), "{}", rig.describe());
     }
 
     #[test]
