@@ -236,6 +236,14 @@ fn host() -> vm::Host<'static> {
 struct Nowhere;
 
 impl vdev::GuestMemory for Nowhere {
+    fn exchange(&self, at: Ipa, _: AccessSize, _: u64, _: u64) -> Result<u64, vdev::MemoryFault> {
+        Err(vdev::MemoryFault { at })
+    }
+
+    fn contains(&self, _: Range<Ipa>) -> bool {
+        false
+    }
+
     fn read(&self, from: Ipa, _: &mut [u8]) -> Result<(), vdev::MemoryFault> {
         Err(vdev::MemoryFault { at: from })
     }

@@ -50,3 +50,24 @@ pub(crate) fn faulty(abuse: &mut Abuse) -> u64 {
     }
     0
 }
+
+/// Where a `vdev wdt-sp805` is whose configuration does not say (Arm DDI 0270).
+const WATCHDOG: u64 = 0x1c0f_0000;
+const LOAD: usize = 0x00;
+const CONTROL: usize = 0x08;
+const LOCK: usize = 0xc00;
+const UNLOCKED: u32 = 0x1acc_e551;
+
+/// Has the watchdog count, `load=CYCLES` twice, and does nothing about it.
+pub(crate) fn starve(abuse: &mut Abuse) -> u64 {
+    let load = abuse.machine.numeric_argument("load").unwrap_or(1000);
+    // SAFETY: the configuration says that the device is there, and it is mapped just now.
+    let watchdog = unsafe { Mmio::new(mmu::reach(WATCHDOG, Kind::Device)) };
+    println!("abuser: starves");
+    watchdog.write(LOCK, UNLOCKED);
+    watchdog.write(LOAD, load as u32);
+    watchdog.write(CONTROL, 0b11);
+    loop {
+        guest_rt::registers::relax();
+    }
+}

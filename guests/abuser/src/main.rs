@@ -75,11 +75,13 @@ const CASES: &[Case] = &[
     Case { name: "sleep-for-ever", run: processors::sleep_for_ever },
 ];
 
-/// Each ends the VM, if it does what it should: with code 5 and the registers, or with what becomes of `vdev faulty`.
+/// Each ends the VM, if it does what it should: with code 5 and the registers, or with what becomes of `vdev faulty`, or of a
+/// watchdog's guest.
 const ENDS: &[Case] = &[
     Case { name: "nowhere", run: ends::nowhere },
     Case { name: "nowhere-walk", run: ends::nowhere_walk },
     Case { name: "faulty", run: ends::faulty },
+    Case { name: "starve", run: ends::starve },
 ];
 
 fn main(machine: &'static Machine) {

@@ -56,11 +56,12 @@ impl Restarts {
     /// The VM has ended, `now` seconds after the machine was switched on. `asked`: an operator wanted it to, by SIGTERM or
     /// SIGINT; SIGQUIT is a failure like any other.
     pub fn after(&mut self, cause: Cause, asked: bool, now: u64) -> Decision {
-        let wanted = match self.policy.when {
-            When::Never => false,
-            When::OnFailure => cause.code() != 0,
-            When::Always => true,
-        };
+        let wanted = cause == Cause::WatchdogRestart
+            || match self.policy.when {
+                When::Never => false,
+                When::OnFailure => cause.code() != 0,
+                When::Always => true,
+            };
         if !wanted || asked || matches!(cause, Cause::Terminated | Cause::Configuration) {
             return Decision::Stay;
         }
@@ -101,6 +102,15 @@ mod tests {
             assert_eq!(after(When::OnFailure), if cause.code() == 0 { Decision::Stay } else { AGAIN }, "{cause}");
             assert_eq!(after(When::Always), AGAIN);
         }
+    }
+
+    #[test]
+    fn a_watchdog_may_want_it_whatever_the_policy_is() {
+        let mut never = restarts(When::Never, (1, 60), Then::Stay);
+        assert_eq!(never.after(Cause::WatchdogRestart, true, 0), Decision::Stay, "somebody wanted it to end");
+        assert_eq!(never.after(Cause::WatchdogRestart, false, 0), AGAIN);
+        assert_eq!(never.after(Cause::WatchdogRestart, false, 1), Decision::Stay, "but not for ever");
+        assert!(never.is_exhausted());
     }
 
     #[test]

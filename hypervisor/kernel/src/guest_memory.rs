@@ -114,6 +114,16 @@ impl GuestRam {
     }
 }
 
+/// Compare and exchange of a word of one width; the value that was there.
+macro_rules! exchange {
+    ($atomic:ty, $host:expr, $expected:expr, $new:expr) => {{
+        // SAFETY: aligned, within the VM's frames, only ever accessed atomically or as bytes by us.
+        let word = unsafe { <$atomic>::from_ptr($host as *mut _) };
+        let result = word.compare_exchange($expected as _, $new as _, Ordering::AcqRel, Ordering::Acquire);
+        u64::from(result.unwrap_or_else(|was| was))
+    }};
+}
+
 impl GuestMemory for GuestRam {
     fn read(&self, from: Ipa, into: &mut [u8]) -> Result<(), MemoryFault> {
         let target = into.as_mut_ptr();
@@ -168,6 +178,20 @@ impl GuestMemory for GuestRam {
         }
         Ok(())
     }
+
+    fn exchange(&self, at: Ipa, size: AccessSize, expected: u64, new: u64) -> Result<u64, MemoryFault> {
+        let host = self.aligned(at, size)?;
+        Ok(match size {
+            AccessSize::Byte => exchange!(AtomicU8, host, expected, new),
+            AccessSize::Halfword => exchange!(AtomicU16, host, expected, new),
+            AccessSize::Word => exchange!(AtomicU32, host, expected, new),
+            AccessSize::Doubleword => exchange!(AtomicU64, host, expected, new),
+        })
+    }
+
+    fn contains(&self, range: Range<Ipa>) -> bool {
+        self.each(range.start(), range.length() as usize, |_, _, _| {}).is_ok()
+    }
 }
 
 /// Guest memory while images are loaded: what is written is cleaned to the point of coherency at once, because the guest
@@ -193,5 +217,13 @@ impl GuestMemory for Loading<'_> {
 
     fn store(&self, to: Ipa, size: AccessSize, value: u64) -> Result<(), MemoryFault> {
         self.0.store(to, size, value)
+    }
+
+    fn exchange(&self, at: Ipa, size: AccessSize, expected: u64, new: u64) -> Result<u64, MemoryFault> {
+        self.0.exchange(at, size, expected, new)
+    }
+
+    fn contains(&self, range: Range<Ipa>) -> bool {
+        self.0.contains(range)
     }
 }

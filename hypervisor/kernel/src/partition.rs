@@ -142,7 +142,20 @@ impl Partition {
             }
             self.services.notify_at(self);
         }
+        if effects.has_dump() {
+            self.begin_dump();
+        }
         if effects.stop().is_some() {
+            self.stop();
+        }
+    }
+
+    /// A device wants the guest dumped. If that is not to be, whatever was to come after it comes now.
+    #[cold]
+    fn begin_dump(&self) {
+        let begun =
+            thread::current().compartment().is_some_and(|compartment| compartment.qvm.dump_for_device(compartment));
+        if !begun && self.vm.end_after_dump() {
             self.stop();
         }
     }
@@ -345,6 +358,12 @@ impl GuestMemory for Shared {
     fn store(&self, to: Ipa, size: AccessSize, value: u64) -> Result<(), MemoryFault> {
         self.0.store(to, size, value)
     }
+    fn exchange(&self, at: Ipa, size: AccessSize, expected: u64, new: u64) -> Result<u64, MemoryFault> {
+        self.0.exchange(at, size, expected, new)
+    }
+    fn contains(&self, range: Range<Ipa>) -> bool {
+        self.0.contains(range)
+    }
 }
 
 /// A VM that does not come to life: the code it counts with, and why.
@@ -509,6 +528,9 @@ fn serve(compartment: &'static Compartment) {
         }
         if requests.contains(Requests::DUMP) {
             dump::take(compartment, partition);
+            if partition.vm.end_after_dump() {
+                partition.stop();
+            }
         }
         partition.services.deliver(partition);
         let deadline = partition.expire_timers();

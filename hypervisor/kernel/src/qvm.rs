@@ -367,6 +367,17 @@ impl Qvm {
         }
     }
 
+    /// A device asks for a dump. Says whether there is one to wait for.
+    pub(crate) fn dump_for_device(&self, compartment: &Compartment) -> bool {
+        let wanted = self.configuration.dump.is_some();
+        match (wanted, self.dumped()) {
+            (false, _) => log::warn!(target: &self.origin(), "no dump: its configuration has no `dump`"),
+            (true, Some(_)) => {}
+            (true, None) => self.begin_dump(compartment, None),
+        }
+        wanted
+    }
+
     /// Asks for a dump, to this file or where its configuration says.
     fn begin_dump(&self, compartment: &Compartment, file: Option<String>) {
         *self.dump_file.lock() = file;

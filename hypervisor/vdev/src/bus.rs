@@ -334,6 +334,19 @@ impl Bus {
         (0_u16..).take(self.places.len()).map(DeviceId)
     }
 
+    /// The device that has `at` among its registers or in its window.
+    #[must_use]
+    pub fn device_at(&self, at: Ipa) -> Option<DeviceId> {
+        let byte = AccessSize::Byte;
+        let slot = match self.find(at, byte) {
+            Ok(Target { slot, .. }) => slot,
+            Err(AccessFault::Nothing) => self.find_in_windows(at, byte).ok()?.slot,
+            // It takes no bytes, but is there.
+            Err(_) => self.slots.iter().find(|slot| at.0.wrapping_sub(slot.start) < slot.length)?,
+        };
+        self.devices().find(|id| self.slot(*id).is_some_and(|other| core::ptr::eq(other, slot)))
+    }
+
     /// What a device is called.
     #[must_use]
     pub fn name(&self, id: DeviceId) -> Option<&str> {

@@ -111,8 +111,15 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Has the guest dumped (`guest_write_core_file`), if its configuration has a `dump`; then the VM ends, if `then` says why. The
+    /// guest does not go on before that. Without `dump` in the configuration this is a warning, and the VM ends at once.
+    pub fn dump(&mut self, then: Option<Cause>) {
+        self.effects.dump(then);
+    }
+
     /// Ends the VM (`guest_terminate`), unless something else has ended it already. The call that says so completes
-    /// normally.
+    /// normally. Before the guest has started nothing can be ended: it is an error of the device's, and the VM does not start.
+    /// What is wrong then is for the event's own error.
     pub fn terminate(&mut self, cause: Cause) {
         self.effects.terminate(cause);
     }

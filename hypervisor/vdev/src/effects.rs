@@ -16,6 +16,8 @@ pub enum Cause {
     PowerCut,
     /// A watchdog bit: code 4.
     Watchdog,
+    /// A watchdog bit whose configuration wants the VM to be started again, whatever its `on-exit` says: code 4.
+    WatchdogRestart,
     /// The guest did what its configuration does not let pass (`unsupported … abort`): code 5.
     Unsupported,
     /// A device model failed: code 6.
@@ -39,7 +41,7 @@ impl Cause {
         match self {
             Self::Shutdown | Self::Reset | Self::Terminated => 0,
             Self::PowerCut => 3,
-            Self::Watchdog => 4,
+            Self::Watchdog | Self::WatchdogRestart => 4,
             Self::Unsupported => 5,
             Self::Vdev => 6,
             Self::Custom(code @ 32..=63) => code,
@@ -58,7 +60,7 @@ impl fmt::Display for Cause {
             Self::Reset => "reset by the guest",
             Self::Terminated => "ended on request",
             Self::PowerCut => "power cut",
-            Self::Watchdog => "watchdog",
+            Self::Watchdog | Self::WatchdogRestart => "watchdog",
             Self::Unsupported => "unsupported operation",
             Self::Vdev => "vdev error",
             Self::Unexpected => "unexpected error",
@@ -78,6 +80,8 @@ pub struct Effects {
     /// What there is to do: all that is looked at after most exits.
     asked: Asked,
     stop: Option<Cause>,
+    /// Why the VM ends when it has been dumped.
+    stop_after_dump: Option<Cause>,
     kick: VcpuSet,
 }
 
@@ -90,6 +94,7 @@ bitflags::bitflags! {
         const OUTPUT = 1 << 3;
         const ALARM = 1 << 4;
         const LATER = 1 << 5;
+        const DUMP = 1 << 6;
     }
 }
 
@@ -151,6 +156,25 @@ impl Effects {
         self.asked.contains(Asked::LATER)
     }
 
+    /// Whether the guest is to be dumped.
+    #[inline]
+    #[must_use]
+    pub const fn has_dump(&self) -> bool {
+        self.asked.contains(Asked::DUMP)
+    }
+
+    /// Why the VM ends when it has been dumped, if it does.
+    #[must_use]
+    pub const fn stop_after_dump(&self) -> Option<Cause> {
+        self.stop_after_dump
+    }
+
+    /// Has the guest dumped; then the VM ends, if there is a cause.
+    pub fn dump(&mut self, then: Option<Cause>) {
+        self.stop_after_dump = self.stop_after_dump.or(then);
+        self.ask(Asked::DUMP);
+    }
+
     /// Adds vCPUs that have something new to see.
     #[inline]
     pub fn kick(&mut self, vcpus: VcpuSet) {
@@ -205,6 +229,7 @@ mod tests {
             (Cause::Terminated, 0),
             (Cause::PowerCut, 3),
             (Cause::Watchdog, 4),
+            (Cause::WatchdogRestart, 4),
             (Cause::Unsupported, 5),
             (Cause::Vdev, 6),
             (Cause::Unexpected, 7),
@@ -238,6 +263,12 @@ mod tests {
         assert!(!clean.none() && clean.cleans_caches());
         let alarm = after(Effects::alarm);
         assert!(!alarm.none() && alarm.has_alarm());
+        let dump = after(|effects| {
+            effects.dump(None);
+            effects.dump(Some(Cause::Watchdog));
+            effects.dump(Some(Cause::Vdev));
+        });
+        assert!(!dump.none() && dump.has_dump() && dump.stop_after_dump() == Some(Cause::Watchdog));
         let later = after(Effects::later);
         assert!(!later.none() && later.has_later());
         let output = after(Effects::output);

@@ -1,6 +1,6 @@
 //! Guest memory as device models and loaders reach it.
 
-use types::{AccessSize, Ipa};
+use types::{AccessSize, Ipa, Range};
 
 /// The address is not the VM's own memory, wraps around, or is not aligned where it has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,4 +35,14 @@ pub trait GuestMemory: Send + Sync {
     /// # Errors
     /// If it is not aligned, or not the VM's memory.
     fn store(&self, to: Ipa, size: AccessSize, value: u64) -> Result<(), MemoryFault>;
+
+    /// One atomic compare and exchange with acquire and release semantics: stores `new` if the value is `expected`. Returns the
+    /// value that was there.
+    ///
+    /// # Errors
+    /// If it is not aligned, or not the VM's memory.
+    fn exchange(&self, at: Ipa, size: AccessSize, expected: u64, new: u64) -> Result<u64, MemoryFault>;
+
+    /// Whether all of `range` is the VM's memory.
+    fn contains(&self, range: Range<Ipa>) -> bool;
 }

@@ -71,6 +71,18 @@ impl GuestMemory for Ram {
         let length = 1 << size as usize;
         self.with(to, length, |bytes| bytes.iter_mut().zip(value.to_le_bytes()).for_each(|(to, from)| *to = from))
     }
+
+    fn exchange(&self, at: Ipa, size: AccessSize, expected: u64, new: u64) -> Result<u64, MemoryFault> {
+        let value = self.load(at, size)?;
+        if value == expected & size.mask() {
+            self.store(at, size, new)?;
+        }
+        Ok(value)
+    }
+
+    fn contains(&self, range: Range<Ipa>) -> bool {
+        usize::try_from(range.length()).is_ok_and(|length| self.with(range.start(), length, |_| ()).is_ok())
+    }
 }
 
 /// An interrupt controller that only remembers. It kicks vCPU 0 whenever a line is raised.

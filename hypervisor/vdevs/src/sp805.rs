@@ -12,7 +12,7 @@ mod registers;
 
 use crate::plug::Plug;
 use crate::time::Time;
-use alloc::{boxed::Box, format, string::ToString};
+use alloc::{boxed::Box, string::ToString};
 use chip::Chip;
 use types::{AccessSize, Ipa};
 use vdev::{
@@ -37,14 +37,16 @@ pub(crate) static FACTORY: Factory = Factory {
 const ACTION: &str = "action";
 const FREQUENCY: &str = "frequency";
 const INTERRUPT: &str = "fiq";
+/// QNX: not there.
+const RESTART: &str = "restart";
 /// `dump,` in front of the others.
 const DUMP: &str = "dump,";
 
 static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         ACTION,
-        OptionKind::Choice(&["terminate", INTERRUPT, "dump,terminate", "dump,fiq"]),
-        "what a bite does: ends the VM with code 4, or makes an edge on the device's line",
+        OptionKind::Choice(&["terminate", INTERRUPT, RESTART, "dump,terminate", "dump,fiq", "dump,restart"]),
+        "what a bite does: ends the VM with code 4, makes an edge on the device's line, or has the VM started again",
     )
     .default("terminate"),
     OptionSpec::new(FREQUENCY, OptionKind::Number { min: 1000, max: 1_000_000_000 }, "clock of its counter, in hertz")
@@ -57,23 +59,27 @@ struct Watchdog {
     timer: Timer,
     /// Of the counter.
     hertz: u32,
-    /// A bite is an edge on the line, and not the VM's end.
-    interrupts: bool,
+    /// How a bite ends the VM; `None`: it is an edge on the line.
+    ends: Option<Cause>,
+    /// It dumps the guest before that.
+    dumps: bool,
     bites: u32,
 }
 
 fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
     let plug = Plug::new(FACTORY.name, setup)?;
     let action = options.text(ACTION).unwrap_or_default();
-    if action.starts_with(DUMP) {
-        return Err(options.error(ACTION, format!("`{DUMP}` in `action {action}` is known, not supported yet")));
-    }
-    let interrupts = action == INTERRUPT;
-    if interrupts && !plug.has_line() {
+    let (dumps, action) = action.strip_prefix(DUMP).map_or((false, action), |action| (true, action));
+    let ends = match action {
+        INTERRUPT => None,
+        RESTART => Some(Cause::WatchdogRestart),
+        _ => Some(Cause::Watchdog),
+    };
+    if ends.is_none() && !plug.has_line() {
         return Err(options.error(ACTION, "`action fiq` needs an `intr`".to_string()));
     }
     let hertz = options.number(FREQUENCY).and_then(|hertz| u32::try_from(hertz).ok()).unwrap_or(25_000_000);
-    Ok(Box::new(Watchdog { plug, chip: Chip::default(), timer: Timer::new(0), hertz, interrupts, bites: 0 }))
+    Ok(Box::new(Watchdog { plug, chip: Chip::default(), timer: Timer::new(0), hertz, ends, dumps, bites: 0 }))
 }
 
 impl Watchdog {
@@ -90,11 +96,14 @@ impl Watchdog {
     fn bite(&mut self, context: &mut Context<'_>) {
         self.bites = self.bites.saturating_add(1);
         context.log(log::Level::Error, format_args!("the watchdog bites: the guest has let it run out twice"));
-        if self.interrupts {
+        match (self.dumps, self.ends) {
+            (true, ends) => context.dump(ends),
+            (false, Some(cause)) => context.terminate(cause),
+            (false, None) => {}
+        }
+        if self.ends.is_none() {
             self.plug.settle(self.chip.interrupt(), context);
             self.plug.edge(context);
-        } else {
-            context.terminate(Cause::Watchdog);
         }
     }
 
@@ -144,7 +153,7 @@ impl Vdev for Watchdog {
     }
 
     fn describe(&self, parent: &mut Node) {
-        let trigger = if self.interrupts { Trigger::Edge } else { Trigger::Level };
+        let trigger = if self.ends.is_none() { Trigger::Edge } else { Trigger::Level };
         let clock = self.plug.clock(self.hertz, parent);
         // The first is the one that Linux takes the rate of.
         let node = self

@@ -15,7 +15,7 @@ use crate::trng::Entropy;
 use crate::vcpu::{ExitCounters, Next, Vcpu};
 use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
 use core::fmt;
-use types::{AccessSize, Frequency, Ipa, PAGE_SIZE, Range, Ticks, VcpuId};
+use types::{AccessSize, Frequency, Ipa, Lock, PAGE_SIZE, Range, Ticks, VcpuId};
 use vdev::{Bus, Cause, Control, ControlError, DeviceId, Effects, GuestMemory, MemoryFault, Services, Wake};
 use vgic::Vgic;
 
@@ -49,6 +49,8 @@ pub struct Vm {
     redistributors: u64,
     redistributors_size: u64,
     memory: Box<dyn GuestMemory>,
+    /// How the VM ends when it has been dumped, if a device wants that.
+    after_dump: Lock<Option<EndRecord>>,
     configured_offset: Option<u64>,
     counter_offset: u64,
     counters: Box<[Arc<ExitCounters>]>,
@@ -127,6 +129,7 @@ impl Vm {
             pstate: parts.host_id.pstate_features(),
             lifecycle: Lifecycle::default(),
             memory: Box::new(NoMemory),
+            after_dump: Lock::new(None),
             configured_offset: parts.counter_offset,
             counter_offset: 0,
             counters: (0..vcpus).map(|_| Arc::default()).collect(),
@@ -253,13 +256,22 @@ impl Vm {
         for id in self.bus.devices() {
             let event = Control::Button { handled: &mut handled };
             if let Err(error) = self.bus.control(id, event, &services, effects) {
-                log::error!(target: &self.origin, "vdev `{}`: {error}", self.bus.name(id).unwrap_or_default());
+                effects.terminate(Cause::Vdev);
+                let name = self.bus.name(id).unwrap_or_default();
+                self.lifecycle.record_end(EndRecord::new(
+                    Cause::Vdev,
+                    None,
+                    None,
+                    format_args!("vdev `{name}`: {error}"),
+                ));
+                return true;
             }
-            if handled {
-                break;
+            self.record_end_by(id, effects);
+            if handled || effects.stop().is_some() {
+                return true;
             }
         }
-        handled
+        false
     }
 
     /// What a device says of its state; empty if it has nothing to say.
@@ -289,10 +301,37 @@ impl Vm {
 
     /// If the VM is to end, it is because of `device`, unless there was a cause before.
     fn record_end_by(&self, device: DeviceId, effects: &Effects) {
+        let name = || self.bus.name(device).unwrap_or_default();
         if let Some(cause) = effects.stop() {
-            let name = self.bus.name(device).unwrap_or_default();
-            self.lifecycle.record_end(EndRecord::new(cause, None, None, format_args!("ended by vdev `{name}`")));
+            self.lifecycle.record_end(EndRecord::new(cause, None, None, format_args!("ended by vdev `{}`", name())));
         }
+        if let Some(cause) = effects.stop_after_dump() {
+            let record = EndRecord::new(cause, None, None, format_args!("ended by vdev `{}`, after a dump", name()));
+            self.after_dump.lock().get_or_insert(record);
+        }
+    }
+
+    /// What the device at `at` is called.
+    pub(crate) fn device_at(&self, at: Ipa) -> &str {
+        self.bus.device_at(at).and_then(|id| self.bus.name(id)).unwrap_or_default()
+    }
+
+    /// The device at `at` wants the VM to end when it has been dumped.
+    #[cold]
+    pub(crate) fn end_when_dumped(&self, at: Ipa, effects: &Effects) {
+        if let Some(device) = self.bus.device_at(at) {
+            self.record_end_by(device, effects);
+        }
+    }
+
+    /// The VM has been dumped, or cannot be: says whether it ends now, because a device wants that, and records how.
+    pub fn end_after_dump(&self) -> bool {
+        let record = self.after_dump.lock().take();
+        if let Some(record) = &record {
+            log::error!(target: &self.origin, "{record}");
+            self.lifecycle.record_end(record.clone());
+        }
+        record.is_some()
     }
 
     fn tell_all(
@@ -303,9 +342,12 @@ impl Vm {
     ) -> Result<(), DeviceError> {
         let services = self.services(now);
         for id in self.bus.devices() {
-            self.bus
-                .control(id, event(), &services, effects)
-                .map_err(|error| DeviceError { device: self.bus.name(id).unwrap_or_default().into(), error })?;
+            let mut result = self.bus.control(id, event(), &services, effects);
+            if effects.stop().or(effects.stop_after_dump()).is_some() {
+                let message = format!("it ends the VM on {:?}, before the guest has started", event());
+                result = result.and(Err(ControlError(message)));
+            }
+            result.map_err(|error| DeviceError { device: self.bus.name(id).unwrap_or_default().into(), error })?;
         }
         Ok(())
     }
@@ -356,6 +398,12 @@ impl GuestMemory for NoMemory {
     }
     fn store(&self, to: Ipa, _: AccessSize, _: u64) -> Result<(), MemoryFault> {
         Err(MemoryFault { at: to })
+    }
+    fn exchange(&self, at: Ipa, _: AccessSize, _: u64, _: u64) -> Result<u64, MemoryFault> {
+        Err(MemoryFault { at })
+    }
+    fn contains(&self, range: Range<Ipa>) -> bool {
+        range.is_empty()
     }
 }
 

@@ -19,7 +19,7 @@ const FAILURES: [(&str, &str, u8, &str); 16] = [
     ("write", "abort", 6, "vdev `faulty`: data abort in EL2"),
     ("write", "overflow", 6, "vdev `faulty`: stack overflow in EL2"),
     ("write", "exhaust", 96, "memory allocation of"),
-    ("write", "terminate", 42, "a device ended the VM"),
+    ("write", "terminate", 42, "ended by vdev `faulty`"),
     ("worker", "panic", 6, "vdev `faulty`: the device was told to"),
     ("worker", "overflow", 6, "vdev `faulty`: stack overflow in EL2"),
     ("worker", "hang", 3, "power cut"),
@@ -38,6 +38,7 @@ pub(super) fn tests() -> Vec<Test> {
         Test::hypervisor("life/reset", "a VM that fails too often resets the board, if it is to", reset),
         Test::hypervisor("life/pause", "a paused VM does nothing, and goes on afterwards", pause),
         Test::hypervisor("life/watch", "another VM is told of each end", watch),
+        Test::hypervisor("life/watchdog", "a bite dumps first, ends, and restarts, as its action says", watchdog),
         Test::hypervisor("life/dryrun", "everything is checked, nothing runs", dryrun),
         Test::hypervisor("life/shell", "what is typed is done", shell),
         Test::hypervisor("life/global", "a failure of the hypervisor itself ends in the safe state", global),
@@ -177,6 +178,34 @@ fn shell(case: &Case) -> Result<()> {
     }
     session.send("shutdown\r")?;
     session.expect_end(soon)
+}
+
+fn watchdog(case: &Case) -> Result<()> {
+    let mut scene = Scene::new();
+    let vm =
+        |action: &str, more: &str| format!("cmdline starve\nvdev wdt-sp805 frequency 100000 action {action}\n{more}");
+    scene.vm("a", "abuser", "4M", &vm("terminate", ""))?;
+    scene.vm("b", "abuser", "4M", &vm("restart", "on-exit never,2/60"))?;
+    scene.vm("c", "abuser", "4M", &vm("dump,terminate", "dump dumps"))?;
+    scene.vm("d", "abuser", "4M", &vm("dump,terminate", ""))?;
+    for name in ["a", "b", "c"] {
+        scene.line(format!("qvm @{name}.qvmconf"));
+    }
+    scene.line("files").line("qvm @d.qvmconf");
+    let ran = scene.run(case, &counting(), None, 6)?;
+    ran.in_order(&[
+        "a/wdt-sp805: the watchdog bites",
+        "qvm: a ended: code 4 (watchdog: ended by vdev `wdt-sp805`)",
+        "qvm: b ended: code 4 (watchdog: ended by vdev `wdt-sp805`); starting it again (1)",
+        "qvm: b ended: code 4 (watchdog: ended by vdev `wdt-sp805`); starting it again (2)",
+        "b: started again too often, not once more",
+        "qvm: b ended: code 4 (watchdog: ended by vdev `wdt-sp805`)",
+        "c: dumped to `dumps/c.gcore`",
+        "qvm: c ended: code 4 (watchdog: ended by vdev `wdt-sp805`, after a dump)",
+        "dumps/c.gcore",
+        "d: no dump: its configuration has no `dump`",
+        "qvm: d ended: code 4 (watchdog: ended by vdev `wdt-sp805`, after a dump)",
+    ])
 }
 
 fn contained(case: &Case, when: &str, how: &str, code: u8, words: &str) -> Result<()> {

@@ -48,7 +48,11 @@ pub static VDEVS: &[KnownVdev] = &[
             option("reg-shift", "0|2"),
         ],
     ),
-    vdev("wdt-sp805", "ARM SP805 watchdog.", &[option("action", "[dump,]terminate|fiq"), option("frequency", "HERTZ")]),
+    vdev(
+        "wdt-sp805",
+        "ARM SP805 watchdog.",
+        &[option("action", "[dump,]terminate|fiq|restart"), option("frequency", "HERTZ")],
+    ),
     vdev(
         "shmem",
         "Memory shared between guests and with the host.",

@@ -295,6 +295,25 @@ fn a_bite_may_be_an_edge() {
 }
 
 #[test]
+fn a_bite_may_dump_first_and_may_want_the_vm_again() {
+    for (action, dumps, ends, after_dump) in [
+        ("terminate", false, Some(Cause::Watchdog), None),
+        ("restart", false, Some(Cause::WatchdogRestart), None),
+        ("dump,terminate", true, None, Some(Cause::Watchdog)),
+        ("dump,restart", true, None, Some(Cause::WatchdogRestart)),
+        ("dump,fiq", true, None, None),
+    ] {
+        let mut rig = made(&[("action", Some(action)), ("frequency", Some("1000"))]).unwrap();
+        rig.write(LOAD, 999);
+        rig.write(CONTROL, 3);
+        rig.pass(2 * SECOND);
+        let effects = rig.take_effects();
+        let came = (effects.has_dump(), effects.stop(), effects.stop_after_dump());
+        assert_eq!(came, (dumps, ends, after_dump), "{action}");
+    }
+}
+
+#[test]
 fn a_reset_of_the_device_is_a_reset_of_the_part() {
     let mut rig = running(1);
     rig.pass(SECOND);
@@ -307,9 +326,6 @@ fn a_reset_of_the_device_is_a_reset_of_the_part() {
 #[test]
 fn what_is_said_about_it_before_it_is_made() {
     let message = |options: &[(&str, Option<&str>)]| made(options).unwrap_err().remove(0).message;
-    assert!(
-        message(&[("action", Some("dump,fiq"))]).contains("`dump,` in `action dump,fiq` is known, not supported yet")
-    );
     assert!(message(&[("action", Some("bark"))]).contains("must be one of: terminate, fiq"));
     assert!(message(&[("frequency", Some("0"))]).contains("must be from 1000 to 1000000000"));
 }

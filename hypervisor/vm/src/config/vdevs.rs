@@ -14,7 +14,7 @@ use qvmconf::{
     Value, nearest,
 };
 use types::{IntId, Ipa, Range};
-use vdev::{Factory, FactoryFlags, Given, Numbers, OptionError, Options};
+use vdev::{Factory, FactoryFlags, Given, Numbers, OptionError, Options, Safety};
 use vgic::Vgic;
 
 /// Where the distributor is unless `loc` says otherwise, and the redistributors unless `gicr` does: as on QEMU's virt
@@ -83,6 +83,7 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
     let controller = controller(reader, &known, &names);
     let mut interrupts: Vec<(IntId, Span)> = Vec::new();
     for &(index, statement, factory) in &known {
+        refuse_unqualified(reader, factory, statement);
         let options = options(reader, factory, statement);
         let location = location(reader, factory, statement);
         let interrupt = interrupt(reader, factory, (index, statement), &controller);
@@ -124,6 +125,16 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
     }
     reserved_interrupts(reader, &controller, &interrupts);
     vdevs
+}
+
+/// `safety`: no vdev is part of the VM that is not of that class.
+fn refuse_unqualified(reader: &mut Reader<'_>, factory: &Factory, statement: &Statement) {
+    if let (Some(safety), Safety::Unqualified) = (reader.last(Keyword::Safety), factory.safety) {
+        let message =
+            format!("`vdev {}` is not `{}`", factory.name, safety.arguments.first().map_or("", |it| &it.text));
+        let span = safety.span.to(safety.value_span());
+        reader.conflict(statement.span.to(statement.value_span()), message, span, "which this asks for");
+    }
 }
 
 /// `sched`: how threads are scheduled that work for the device.

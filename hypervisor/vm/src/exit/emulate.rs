@@ -44,6 +44,7 @@ pub(super) fn transfer<C: Cpu>(
     // The same page as FAR_EL2's, whose IPA is known.
     let in_page = start & (PAGE_SIZE.wrapping_sub(1));
     let mut at = Ipa(abort.ipa(exit).align_down(PAGE_SIZE).0 | in_page);
+    let first = at;
     let mut loaded = [0; 2];
     for (register, value) in registers(&transfer).zip(&mut loaded) {
         let stored = (!transfer.is_load).then(|| operand(vcpu, cpu, &transfer, register));
@@ -57,7 +58,7 @@ pub(super) fn transfer<C: Cpu>(
         registers(&transfer).zip(loaded).for_each(|(register, value)| fill(vcpu, cpu, &transfer, register, value));
     }
     complete(vcpu, cpu, &transfer, start);
-    mmio::after_device(vm, vcpu, effects)
+    mmio::after_device(vm, vcpu, first, effects)
 }
 
 /// A store to ROM that is ignored: what it does besides is done.

@@ -30,7 +30,7 @@ pub(super) fn handle<C: Cpu>(
     };
     match result {
         Ok(()) if effects.none() => Next::Resume,
-        Ok(()) => after_device(vm, vcpu, effects),
+        Ok(()) => after_device(vm, vcpu, at, effects),
         Err(fault) => no_answer(vm, vcpu, exit, access, fault, cpu, effects),
     }
 }
@@ -239,11 +239,14 @@ pub(super) fn refused<C: Cpu>(
     }
 }
 
-/// A device has asked for something, perhaps for the VM's end.
+/// The device at `at` has asked for something, perhaps for the VM's end.
 #[inline(never)]
-pub(super) fn after_device(vm: &Vm, vcpu: &Vcpu, effects: &mut Effects) -> Next {
+pub(super) fn after_device(vm: &Vm, vcpu: &Vcpu, at: Ipa, effects: &mut Effects) -> Next {
+    if effects.stop_after_dump().is_some() {
+        vm.end_when_dumped(at, effects);
+    }
     match effects.stop() {
-        Some(cause) => vm.stop(vcpu, effects, cause, format_args!("a device ended the VM")),
+        Some(cause) => vm.stop(vcpu, effects, cause, format_args!("ended by vdev `{}`", vm.device_at(at))),
         None => Next::Resume,
     }
 }

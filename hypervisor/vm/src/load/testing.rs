@@ -137,6 +137,12 @@ impl Memory {
 }
 
 impl GuestMemory for Memory {
+    fn exchange(&self, at: Ipa, _: AccessSize, _: u64, _: u64) -> Result<u64, MemoryFault> {
+        Err(MemoryFault { at })
+    }
+    fn contains(&self, _: Range<Ipa>) -> bool {
+        false
+    }
     fn read(&self, from: Ipa, into: &mut [u8]) -> Result<(), MemoryFault> {
         let start = self.index(from, into.len())?;
         into.copy_from_slice(&self.bytes.lock()[start..start + into.len()]);
