@@ -35,6 +35,7 @@ const LAYERS: &[Layer] = &[
     portable("pagetable", &[]),
     portable("smmu", &[]),
     portable("sched", &[]),
+    portable("trace", &[]),
     portable("vdev", &[]),
     portable("vgic", &["vdev"]),
     portable("pci", &["vdev"]),
@@ -53,6 +54,7 @@ const LAYERS: &[Layer] = &[
             "pagetable",
             "smmu",
             "sched",
+            "trace",
             "vdev",
             "vgic",
             "pci",
@@ -71,7 +73,7 @@ const BOARD: &[&str] = &["kernel", "drivers", "machine", "vdev", "vdevs"];
 /// What a guest may use: it has to run without this hypervisor.
 const GUEST: &[&str] = &["guest-rt"];
 /// What this tool may use: nothing that runs at EL2 only.
-const TOOL: &[&str] = &["qvmconf", "machine", "vdev", "vdevs", "vgic", "vm", "host"];
+const TOOL: &[&str] = &["qvmconf", "machine", "trace", "vdev", "vdevs", "vgic", "vm", "host"];
 
 /// Third-party packages that belong in certain crates only.
 const PLACES: &[(&str, &[&str])] =
