@@ -1,7 +1,7 @@
 //! The smallest guest: says who and where it is, counts a few timer interrupts, and powers off.
 //!
 //! With the word `forever` among its arguments it stays, with a line every ten seconds, as company for other VMs; with
-//! `ticks=NUMBER` it counts so many.
+//! `ticks=NUMBER` it counts so many. `trace=ADDRESS` is where a `vdev trace` is that it tells of each.
 
 #![no_std]
 #![no_main]
@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest_rt::gic::Gic;
 use guest_rt::machine::Machine;
+use guest_rt::mmio::Mmio;
 use guest_rt::registers::{unmask_irq, wfi};
 use guest_rt::timer::{self, Timer};
 use guest_rt::{entry, exceptions, mrs, println};
@@ -20,6 +21,9 @@ entry!(main);
 const TICKS: u64 = 5;
 const TICK_MICROSECONDS: u64 = 100_000;
 const HEARTBEAT_MICROSECONDS: u64 = 10_000_000;
+
+/// The number of a tick's event.
+const EVENT: usize = 2;
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 static PERIOD: AtomicU64 = AtomicU64::new(0);
@@ -37,12 +41,17 @@ fn main(machine: &'static Machine) {
     unmask_irq();
 
     let ticks = machine.numeric_argument("ticks").unwrap_or(TICKS);
+    // SAFETY: whoever passes the address has put the registers of a `vdev trace` there.
+    let trace = machine.numeric_argument("trace").map(|address| unsafe { Mmio::new(address as usize) });
     let mut seen = 0;
     while forever || seen < ticks {
         wfi();
         let count = COUNT.load(Ordering::Relaxed);
         if count != seen {
             seen = count;
+            if let Some(trace) = trace {
+                trace.write(8 * EVENT, count as u32);
+            }
             println!("hello: tick {count} at {} ms", milliseconds());
         }
     }

@@ -1,5 +1,25 @@
 //! What stands behind a device: the `hostdev`.
 
+/// Where a device's events go that are to appear in traces.
+pub trait TraceSink: Sync {
+    /// Whether anybody records them now.
+    fn is_on(&self) -> bool;
+    /// Records one, if so. Never blocks.
+    fn event(&self, number: u32, value: u64);
+}
+
+/// Nothing is ever recorded.
+#[derive(Debug)]
+pub struct Untraced;
+
+impl TraceSink for Untraced {
+    fn is_on(&self) -> bool {
+        false
+    }
+
+    fn event(&self, _: u32, _: u64) {}
+}
+
 /// What has become of a byte for a [`CharDevice`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]

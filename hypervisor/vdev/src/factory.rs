@@ -5,7 +5,8 @@
 //! nor for checking locations and interrupts against the rest of a configuration (`vm::config`).
 
 use crate::{
-    Bell, CharDevice, HostDevice, NewWorker, OptionError, OptionSpec, Options, RegionName, SharedMemory, Vdev, Worker,
+    Bell, CharDevice, HostDevice, NewWorker, OptionError, OptionSpec, Options, RegionName, SharedMemory, TraceSink,
+    Vdev, Worker,
 };
 use alloc::{boxed::Box, format, string::String, vec::Vec};
 use bitflags::bitflags;
@@ -250,6 +251,11 @@ pub trait Backends {
         window: Range<Ipa>,
         wishes: RegionWishes,
     ) -> Result<Box<dyn SharedMemory>, BackendError>;
+
+    /// Where events for traces go.
+    fn trace(&self) -> &'static dyn TraceSink {
+        &crate::Untraced
+    }
 }
 
 /// What a configuration says about shared memory.

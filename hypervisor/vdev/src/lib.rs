@@ -37,7 +37,7 @@ pub mod testkit;
 mod timer;
 mod worker;
 
-pub use backend::{CharDevice, Taken};
+pub use backend::{CharDevice, Taken, TraceSink, Untraced};
 pub use bus::{Bus, BusError, Device, Target};
 pub use clock::{Alarm, Clock};
 pub use context::{Context, Identity, Services};

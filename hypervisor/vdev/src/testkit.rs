@@ -8,7 +8,7 @@ use crate::{
     AccessFault, AccessSizes, Attached, BackendError, Backends, Bus, CharDevice, Clock, Control, ControlError, Device,
     DeviceId, Effects, Factory, Given, GuestMemory, HostDevice, InterruptController, MemoryFault, NewWorker, Node,
     Numbers, OptionError, Options, Place, PulseSink, RegionError, RegionName, RegionWishes, Services, Setup,
-    SharedMemory, Step, Taken, WORKERS, Wake, Work,
+    SharedMemory, Step, Taken, TraceSink, Untraced, WORKERS, Wake, Work,
 };
 use alloc::{
     boxed::Box,
@@ -196,13 +196,14 @@ impl CharDevice for Deaf {
 }
 
 /// Back ends by name, all of them [`Wire`]s; `-` is there from the start.
-#[derive(Debug)]
 pub struct Wires {
     wires: BTreeMap<String, Wire>,
     /// The shared memory of the device that wants it.
     pub shared: Shared,
     /// The device's workers.
     pub crew: Crew,
+    /// Where events for traces go: nowhere, unless a test says so.
+    pub trace: &'static dyn TraceSink,
 }
 
 impl Default for Wires {
@@ -211,7 +212,14 @@ impl Default for Wires {
             wires: BTreeMap::from([("-".to_string(), Wire::default())]),
             shared: Shared::default(),
             crew: Crew::default(),
+            trace: &Untraced,
         }
+    }
+}
+
+impl fmt::Debug for Wires {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wires").field("wires", &self.wires).finish_non_exhaustive()
     }
 }
 
@@ -254,6 +262,10 @@ impl Backends for Wires {
         (state.window, state.wishes) = (window.start(), wishes);
         drop(state);
         Ok(Box::new(self.shared.clone()))
+    }
+
+    fn trace(&self) -> &'static dyn TraceSink {
+        self.trace
     }
 }
 

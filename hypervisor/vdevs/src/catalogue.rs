@@ -13,6 +13,7 @@ pub static CATALOGUE: &[&Factory] = &[
     &crate::sp804::FACTORY,
     &crate::qvmterm::FACTORY,
     &crate::progress::FACTORY,
+    &crate::trace::FACTORY,
     &crate::watch::FACTORY,
 ];
 

@@ -34,6 +34,7 @@ mod shmem;
 mod sp804;
 mod sp805;
 mod time;
+mod trace;
 mod watch;
 
 pub use catalogue::CATALOGUE;
