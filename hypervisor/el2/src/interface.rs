@@ -142,6 +142,12 @@ pub mod physical {
         intid
     }
 
+    /// The interrupt that [`acknowledge`] would take now, or 1020–1023 if there is none.
+    #[must_use]
+    pub fn highest_pending() -> u32 {
+        read_register!("s3_0_c12_c12_2") as u32 & 0xff_ffff // ICC_HPPIR1_EL1
+    }
+
     /// Drops the running priority.
     #[inline]
     pub fn drop_priority(intid: u32) {

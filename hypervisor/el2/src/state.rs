@@ -291,6 +291,12 @@ impl VirtualTimer {
         aarch64_cpu::asm::barrier::isb(aarch64_cpu::asm::barrier::SY);
     }
 
+    /// The loaded vCPU's, as it is in the CPU.
+    #[must_use]
+    pub fn now() -> Self {
+        Self { control: read_register!("cntv_ctl_el0"), compare: read_register!("cntv_cval_el0") }
+    }
+
     /// Puts it into the CPU, where it goes on counting towards `compare`.
     #[inline]
     pub fn load(&self) {

@@ -27,15 +27,15 @@ const NAME: usize = 64;
 /// How many files of one VM there can be: as in the original, one without a number and `-1` to `-9`.
 const NUMBERS: u8 = 10;
 
-/// What a file of the VM `system` may be called, `dump` being what its configuration says, in the order in which names are
-/// tried: `DUMP/SYSTEM.gcore`, then `-1` to `-9` before the last dot. QNX: date and time, which nobody knows here.
-pub fn names(dump: &str, system: &str) -> impl Iterator<Item = String> {
-    let folder = dump.trim_matches('/');
+/// What a file about `subject`, a VM for example, may be called, in the order in which names are tried:
+/// `FOLDER/SUBJECT.EXTENSION`, then `-1` to `-9` before the last dot. QNX: date and time, which nobody knows here.
+pub fn names(folder: &str, subject: &str, extension: &'static str) -> impl Iterator<Item = String> {
+    let folder = folder.trim_matches('/');
     let slash = if folder.is_empty() { "" } else { "/" };
-    let start = harmless(&format!("{folder}{slash}{system}"));
+    let start = harmless(&format!("{folder}{slash}{subject}"));
     (0..NUMBERS).map(move |number| match number {
-        0 => format!("{start}.gcore"),
-        number => format!("{start}-{number}.gcore"),
+        0 => format!("{start}.{extension}"),
+        number => format!("{start}-{number}.{extension}"),
     })
 }
 

@@ -13,7 +13,7 @@ mod shm;
 mod signal;
 mod words;
 
-pub use command::{Command, Part, Pidin, Qvm, Read, help, read};
+pub use command::{Command, Part, Pidin, Qvm, Read, Record, help, read};
 pub use editor::{Completions, Editor, Named, PROMPT};
 pub use script::{FILE, Step, parse};
 pub use shm::{MOST_SHOWN, Shm};

@@ -22,7 +22,7 @@ use crate::shared;
 use crate::stage2::GuestSpace;
 use crate::sync::{Lock, Rank};
 use crate::thread::{self, Thread};
-use crate::{cpu, files, startup};
+use crate::{cpu, files, startup, trace};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;
@@ -371,6 +371,7 @@ impl Compartment {
             }
         }
         qvm::report_memory(&self.qvm.name, "runs");
+        trace::introduce_vcpus(&self.qvm, &threads);
         partition.set_threads(threads);
     }
 

@@ -9,9 +9,14 @@ use crate::vcpu::LoadedVcpu;
 use alloc::boxed::Box;
 use core::cell::{Cell, UnsafeCell};
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};
 use drivers::gicv3::Redistributor;
 use types::{CpuId, MAX_CPUS, Mpidr, Ticks};
+
+/// See [`PerCpu::after_switch`]: there is a thread in [`PerCpu::ended`].
+pub(crate) const ENDED: u8 = 1 << 0;
+/// The same: what threads do here is recorded.
+const TRACED: u8 = 1 << 1;
 
 /// One CPU's own. Only that CPU touches the cells, with interrupts masked; the layout's first word is known to `vectors.S`.
 #[repr(C)]
@@ -26,6 +31,9 @@ pub(crate) struct PerCpu {
     pub(crate) in_interrupt: Cell<bool>,
     /// Something more important than the current thread may be ready.
     pub(crate) need_reschedule: Cell<bool>,
+    /// What is to be done after a switch from one thread to another, beside going on: [`ENDED`], [`TRACED`]. One place for
+    /// all of it, so that a plain switch looks once.
+    pub(crate) after_switch: AtomicU8,
     /// The thread that runs here, or that waits for this CPU on its stack.
     pub(crate) current: Cell<*const Thread>,
     /// The thread that has ended here, until the switch away from it is complete.
@@ -56,6 +64,7 @@ impl PerCpu {
             in_interrupt: Cell::new(false),
             need_reschedule: Cell::new(false),
             current: Cell::new(ptr::null()),
+            after_switch: AtomicU8::new(0),
             ended: Cell::new(ptr::null()),
             idle_sp: Cell::new(0),
             loaded: Cell::new(ptr::null_mut()),
@@ -64,6 +73,21 @@ impl PerCpu {
             redistributor: UnsafeCell::new(None),
             online: AtomicBool::new(false),
             failing: Cell::new(false),
+        }
+    }
+
+    /// Whether what threads do here is recorded.
+    #[inline(always)]
+    pub(crate) fn is_traced(&self) -> bool {
+        self.after_switch.load(Ordering::Relaxed) & TRACED != 0
+    }
+
+    /// Has it recorded from now on, or not any more. From any CPU.
+    pub(crate) fn trace(&self, on: bool) {
+        if on {
+            self.after_switch.fetch_or(TRACED, Ordering::Relaxed);
+        } else {
+            self.after_switch.fetch_and(!TRACED, Ordering::Relaxed);
         }
     }
 

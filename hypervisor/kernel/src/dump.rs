@@ -8,20 +8,22 @@
 //! the VM ends, and the unfinished file goes with it.
 
 use crate::compartment::{Compartment, deadline};
-use crate::files::{self, About};
+use crate::files::{self, About, Full, Room};
 use crate::partition::{self, Partition};
 use crate::{startup, thread};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
-use host::file::transfer::Checksum;
-use host::file::{Packer, Store, names};
-use types::{Ipa, Range, Ticks, VcpuId, VmId};
+use host::file::{Packer, Store};
+use types::{Ipa, Range, Ticks, VcpuId};
 use vm::dump::{Dump, Presence, Sink};
 use vm::psci::State;
 
 /// From one look whether the vCPUs have come out to the next, in microseconds.
 const LOOK: u64 = 200;
+
+/// What the name of a dump ends with.
+const EXTENSION: &str = "gcore";
 
 /// SCTLR_EL1.C: data caches are on.
 const CACHES: u64 = 1 << 2;
@@ -48,27 +50,6 @@ impl fmt::Display for Failure {
         }
     }
 }
-
-/// The memory of the file, with what becomes known of it on the way.
-#[derive(Default)]
-struct Room {
-    writer: Option<VmId>,
-    packed: u64,
-    checksum: Checksum,
-}
-
-impl Store for &mut Room {
-    type Error = Full;
-
-    fn append(&mut self, bytes: &[u8]) -> Result<(), Full> {
-        self.packed += bytes.len() as u64;
-        self.checksum = self.checksum.with(bytes);
-        self.writer.map_or(Err(Full), |writer| files::append(writer, bytes).map_err(|_| Full))
-    }
-}
-
-/// No more room, or no more time.
-struct Full;
 
 /// What the dump goes through: counts, and ends with the VM.
 struct Watched<'a, S> {
@@ -147,7 +128,7 @@ fn write(compartment: &Compartment, partition: &Partition) -> Result<(String, Ab
         let _ = writeln!(status, "{line}");
     });
     let name = begin(compartment)?;
-    let mut room = Room { writer: Some(compartment.id), ..Room::default() };
+    let mut room = Room::new(compartment.id);
     let total = regions.iter().fold(0, |sum: u64, (range, _)| sum.saturating_add(range.length()));
     let packer = Packer::new(&mut room);
     let mut sink = Watched { packer, compartment, partition, read: 0, total };
@@ -157,25 +138,23 @@ fn write(compartment: &Compartment, partition: &Partition) -> Result<(String, Ab
     let size = size.and_then(|()| sink.packer.finish());
     match size {
         Ok(size) => {
-            let about = files::finish(compartment.id, size, room.checksum.value());
+            let about = files::finish(compartment.id, size, room.checksum());
             Ok((name, about.ok_or(Failure::Ending)?))
         }
         Err(Full) if is_over => Err(Failure::Ending),
-        Err(Full) => Err(Failure::Room { read, total, packed: room.packed }),
+        Err(Full) => Err(Failure::Room { read, total, packed: room.packed() }),
     }
 }
 
 /// The first name that nobody has.
 fn begin(compartment: &Compartment) -> Result<String, Failure> {
     let qvm = &compartment.qvm;
-    let free = |name: &String| files::create(name, compartment.id);
     match qvm.dump_file() {
-        Some(name) if free(&name) => Ok(name),
+        Some(name) if files::create(&name, compartment.id) => Ok(name),
         Some(name) => Err(Failure::Name(name)),
         None => {
             let folder = qvm.configuration.dump.as_deref().unwrap_or_default();
-            let taken = || Failure::Name(names(folder, &qvm.name).last().unwrap_or_default());
-            names(folder, &qvm.name).find(free).ok_or_else(taken)
+            files::create_any(folder, &qvm.name, EXTENSION, compartment.id).map_err(Failure::Name)
         }
     }
 }

@@ -10,7 +10,8 @@ use crate::{console, thread};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::ptr;
-use host::file::transfer;
+use host::file::transfer::{self, Checksum};
+use host::file::{Store, names};
 use types::{PAGE_SIZE, VmId};
 
 /// Pages that a file grows by.
@@ -22,6 +23,9 @@ const BURST: usize = 16;
 
 /// Bytes that are copied with interrupts masked.
 const STEP: usize = 4096;
+
+/// The writer that is no VM: the host. No VM has this number.
+pub(crate) const HOST: VmId = VmId(u16::MAX);
 
 struct File {
     name: String,
@@ -55,12 +59,24 @@ pub(crate) fn create(name: &str, writer: VmId) -> bool {
     free
 }
 
-/// There is no room for more.
+/// The same under the first of the names of files about `subject` that nobody has; that, or the last that was tried.
+pub(crate) fn create_any(folder: &str, subject: &str, extension: &'static str, writer: VmId) -> Result<String, String> {
+    let mut last = String::new();
+    for name in names(folder, subject, extension) {
+        if create(&name, writer) {
+            return Ok(name);
+        }
+        last = name;
+    }
+    Err(last)
+}
+
+/// There is no room for more, or no more time.
 #[derive(Debug)]
 pub(crate) struct Full;
 
 /// Appends to the file that `writer` is writing.
-pub(crate) fn append(writer: VmId, bytes: &[u8]) -> Result<(), Full> {
+fn append(writer: VmId, bytes: &[u8]) -> Result<(), Full> {
     for step in bytes.chunks(STEP) {
         let mut files = FILES.lock();
         let file = files.iter_mut().find(|file| file.writer == Some(writer)).ok_or(Full)?;
@@ -80,6 +96,39 @@ pub(crate) fn append(writer: VmId, bytes: &[u8]) -> Result<(), Full> {
         file.about.packed += step.len() as u64;
     }
     Ok(())
+}
+
+/// The memory of the file that somebody is writing, with what becomes known of it on the way.
+pub(crate) struct Room {
+    writer: VmId,
+    packed: u64,
+    checksum: Checksum,
+}
+
+impl Room {
+    pub(crate) fn new(writer: VmId) -> Self {
+        Self { writer, packed: 0, checksum: Checksum::default() }
+    }
+
+    /// Bytes so far.
+    pub(crate) fn packed(&self) -> u64 {
+        self.packed
+    }
+
+    /// Over those.
+    pub(crate) fn checksum(&self) -> u32 {
+        self.checksum.value()
+    }
+}
+
+impl Store for &mut Room {
+    type Error = Full;
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), Full> {
+        self.packed += bytes.len() as u64;
+        self.checksum = self.checksum.with(bytes);
+        append(self.writer, bytes)
+    }
 }
 
 /// The file that `writer` is writing is complete.

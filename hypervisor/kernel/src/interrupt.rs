@@ -9,7 +9,7 @@
 use crate::cpu::{self, PerCpu};
 use crate::panic;
 use crate::sync::{Lock, Rank};
-use crate::{console, thread, vcpu};
+use crate::{console, thread, trace, vcpu};
 use core::sync::atomic::{AtomicU32, Ordering};
 use drivers::Mmio;
 use drivers::gicv3::{Distributor, GicError, Redistributor};
@@ -25,7 +25,7 @@ const SGI_KICK: u32 = 1;
 const SGI_STOP: u32 = 2;
 
 /// The numbers that are no interrupt (IHI 0069, "INTIDs": special).
-const SPECIAL: core::ops::RangeInclusive<u32> = 1020..=1023;
+pub(crate) const SPECIAL: core::ops::RangeInclusive<u32> = 1020..=1023;
 
 static DISTRIBUTOR: Lock<Option<Distributor>> = Lock::new(Rank::Distributor, None);
 static CONSOLE_INTID: AtomicU32 = AtomicU32::new(u32::MAX);
@@ -204,10 +204,14 @@ fn disable(intid: IntId) {
 /// An interrupt that came while EL2 ran a host thread.
 #[unsafe(no_mangle)]
 extern "C" fn kernel_irq() {
+    if cpu::this().is_traced() {
+        trace::interrupt();
+    }
     handle();
     thread::preempt_if_needed();
 }
 
+#[unsafe(link_section = ".text.exits")]
 fn send(sgi: u32, target: Mpidr) {
     physical::send_sgi(sgi, target);
 }
@@ -224,6 +228,7 @@ pub(crate) fn request_reschedule(target: CpuId) {
 
 /// Brings a CPU out of its guest.
 #[inline]
+#[unsafe(link_section = ".text.exits")]
 pub(crate) fn kick(target: CpuId) {
     if let Some(cpu) = cpu::of(target) {
         send(SGI_KICK, cpu.mpidr);

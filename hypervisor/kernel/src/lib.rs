@@ -32,6 +32,7 @@ mod start;
 mod startup;
 mod sync;
 mod thread;
+mod trace;
 mod vcpu;
 
 pub mod provoke;

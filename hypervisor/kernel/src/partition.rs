@@ -6,6 +6,8 @@
 //!
 //! All of it runs in threads of the VM: what they allocate is the VM's and is never dropped, but taken back with the VM's heap.
 
+mod hold;
+
 use crate::compartment::{Compartment, Memory, Phase, Requests, kernel_work};
 use crate::frames::Owner;
 use crate::guest_memory::{GuestRam, Loading};
@@ -15,7 +17,7 @@ use crate::stage2::GuestSpace;
 use crate::startup::{self, HostDevices};
 use crate::sync::{Masked, masked};
 use crate::thread::Thread;
-use crate::{console, dump, qvm, thread, vcpu};
+use crate::{console, dump, qvm, thread, trace, vcpu};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -23,7 +25,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::mem::ManuallyDrop;
-use core::sync::atomic::{AtomicU8, AtomicU16, Ordering};
+use core::sync::atomic::{AtomicU16, Ordering};
+use hold::{CALLED, DUMPING, Hold, PAUSED, STOPPING, TRACED};
 use host::console::Terminal;
 use spin::Once;
 use types::{AccessSize, Ipa, PAGE_SIZE, Range, Ticks, VcpuId, VcpuSet};
@@ -32,17 +35,6 @@ use vm::Vm;
 use vm::assemble::Assembled;
 use vm::dump::Registers;
 use vm::lifecycle::{EndRecord, State};
-
-/// The VM ends: its vCPUs leave their guests for good.
-const STOPPING: u8 = 1 << 0;
-/// The VM is paused: its vCPUs stay out of their guests.
-const PAUSED: u8 = 1 << 1;
-
-/// The VM is being dumped: its vCPUs stay out of their guests, and show their registers.
-const DUMPING: u8 = 1 << 2;
-
-/// Somebody outside wants a device of the VM to look: one of its vCPUs has it do so, before it enters its guest.
-const CALLED: u8 = 1 << 3;
 
 /// Some vCPUs, each with its registers.
 pub(crate) type Shown = Vec<(VcpuId, Box<Registers>)>;
@@ -61,8 +53,8 @@ pub(crate) struct Partition {
     pub(crate) services: ManuallyDrop<Services>,
     /// Their threads.
     helpers: Once<Vec<Arc<Thread>>>,
-    /// [`STOPPING`], [`PAUSED`], [`DUMPING`], [`CALLED`]: why vCPUs do not enter their guests.
-    hold: AtomicU8,
+    /// Why vCPUs do not just run.
+    hold: Hold,
     /// The vCPU that answers calls: the one that had to be kicked the last time.
     answers: AtomicU16,
     /// What vCPUs have shown for a dump.
@@ -75,16 +67,33 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
+    /// Whether the run loop has more to do than to run, which is `traced` or not.
+    #[inline(always)]
+    pub(crate) fn is_held(&self, traced: bool) -> bool {
+        self.hold.is_any(traced)
+    }
+
     /// Whether there is a reason for vCPUs to stay out of their guests.
-    #[inline]
-    pub(crate) fn is_held(&self) -> bool {
-        self.hold.load(Ordering::Relaxed) != 0
+    #[inline(always)]
+    pub(crate) fn is_out(&self) -> bool {
+        self.hold.is_out()
+    }
+
+    /// Whether what the vCPUs do is recorded.
+    pub(crate) fn is_traced(&self) -> bool {
+        self.hold.has(TRACED)
+    }
+
+    /// Has what the vCPUs do recorded, or not any more.
+    pub(crate) fn trace(&self, on: bool) {
+        self.hold.trace(on);
+        self.notify_all();
     }
 
     /// Whether the VM is to end: its vCPUs leave their guests for good.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_stopping(&self) -> bool {
-        self.hold.load(Ordering::Relaxed) & STOPPING != 0
+        self.hold.has(STOPPING)
     }
 
     /// Whether all vCPUs have their threads: none starts before it could wake every other.
@@ -117,6 +126,11 @@ impl Partition {
         }
     }
 
+    fn notify_all(&self) {
+        self.notify(VcpuSet::first(self.vm.gic.vcpus()));
+    }
+
+    #[unsafe(link_section = ".text.exits")]
     fn notify(&self, vcpus: VcpuSet) {
         vcpus.iter().filter_map(|vcpu| self.thread(vcpu)).for_each(thread::notify);
     }
@@ -162,8 +176,8 @@ impl Partition {
 
     /// Has the vCPUs end; the host's thread sees to the rest.
     pub(crate) fn stop(&self) {
-        self.hold.fetch_or(STOPPING, Ordering::SeqCst);
-        self.notify(VcpuSet::first(self.vm.gic.vcpus()));
+        self.hold.add(STOPPING);
+        self.notify_all();
         self.helpers().iter().for_each(|thread| thread::notify(thread));
         if let Some(keeper) = &self.keeper {
             thread::notify(keeper);
@@ -172,33 +186,33 @@ impl Partition {
 
     /// Keeps the vCPUs out of their guests, or lets them in again. Says whether that was the case already.
     pub(crate) fn pause(&self, pause: bool) -> bool {
-        let before = if pause {
+        let was_paused = if pause {
             let _ = self.vm.lifecycle.advance(State::Paused);
-            self.hold.fetch_or(PAUSED, Ordering::SeqCst)
+            self.hold.add(PAUSED)
         } else {
             let _ = self.vm.lifecycle.advance(State::Running);
-            self.hold.fetch_and(!PAUSED, Ordering::SeqCst)
+            self.hold.remove(PAUSED)
         };
-        self.notify(VcpuSet::first(self.vm.gic.vcpus()));
+        self.notify_all();
         // Timers that were due meanwhile.
         self.worker.iter().chain(self.helpers()).for_each(|thread| thread::notify(thread));
-        (before & PAUSED != 0) == pause
+        was_paused == pause
     }
 
     /// Keeps the vCPUs out of their guests for a dump, whether the VM is paused or not, or lets them go on.
     pub(crate) fn hold_for_dump(&self, hold: bool) {
         if hold {
             masked(|| self.registers.lock().clear());
-            self.hold.fetch_or(DUMPING, Ordering::SeqCst);
+            self.hold.add(DUMPING);
         } else {
-            self.hold.fetch_and(!DUMPING, Ordering::SeqCst);
+            self.hold.remove(DUMPING);
         }
-        self.notify(VcpuSet::first(self.vm.gic.vcpus()));
+        self.notify_all();
     }
 
     /// A vCPU that stays out of its guest shows its registers, if somebody wants to see them.
     pub(crate) fn show_registers(&self, id: VcpuId, registers: impl FnOnce() -> Registers) {
-        if self.hold.load(Ordering::SeqCst) & DUMPING != 0 {
+        if self.hold.has(DUMPING) {
             let registers = Box::new(registers());
             masked(|| {
                 let mut shown = self.registers.lock();
@@ -237,7 +251,7 @@ impl Partition {
             }
         }
         if by_vcpu {
-            self.hold.fetch_or(CALLED, Ordering::SeqCst);
+            self.hold.add(CALLED);
             if let Some(thread) = self.thread(VcpuId(self.answers.load(Ordering::Relaxed))) {
                 thread::notify(thread);
             }
@@ -246,9 +260,7 @@ impl Partition {
 
     /// A vCPU's thread, which is not in its guest, answers a call, if there is one.
     pub(crate) fn answer_call(&self, own: VcpuId) {
-        if self.hold.load(Ordering::Relaxed) & CALLED == 0
-            || self.hold.fetch_and(!CALLED, Ordering::SeqCst) & CALLED == 0
-        {
+        if !self.hold.has(CALLED) || !self.hold.remove(CALLED) {
             return;
         }
         for share in self.shares() {
@@ -311,7 +323,7 @@ impl Partition {
     }
 
     fn is_paused(&self) -> bool {
-        self.hold.load(Ordering::SeqCst) & PAUSED != 0
+        self.hold.has(PAUSED)
     }
 
     /// From now on its devices' threads and workers run.
@@ -378,6 +390,7 @@ pub(crate) fn work(compartment: &'static Compartment, _: usize) {
     match build(compartment) {
         Ok(partition) => {
             compartment.set_partition(partition);
+            trace::choose(&compartment.qvm.name, compartment.partition());
             compartment.set_phase(Phase::Ready);
             thread::set_priority(thread::current(), compartment.qvm.priority());
             serve(compartment);
@@ -456,7 +469,7 @@ fn build(compartment: &'static Compartment) -> Result<Partition, Failure> {
         shares: ManuallyDrop::new(backends.shares),
         services: ManuallyDrop::new(backends.services),
         helpers: Once::new(),
-        hold: AtomicU8::new(0),
+        hold: Hold::new(),
         answers: AtomicU16::new(0),
         registers: ManuallyDrop::new(types::Lock::new(Vec::new())),
         threads: Once::new(),

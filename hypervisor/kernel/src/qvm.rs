@@ -7,7 +7,7 @@
 use crate::compartment::{Compartment, Requests};
 use crate::sync::{Lock, Rank};
 use crate::thread::{self, Thread};
-use crate::{board, console, shell, startup};
+use crate::{board, console, shell, startup, trace};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -139,6 +139,7 @@ pub(crate) fn start(configuration: Configuration, sources: Sources) -> Option<(A
         dumped: AtomicU32::new(NO_DUMP),
     });
     QVMS.lock().push(Arc::clone(&qvm));
+    trace::introduce_vm(&qvm);
     tell_watchers();
     let mine = Arc::clone(&qvm);
     match thread::spawn(format!("qvm {}", qvm.name), startup::host_parameters(startup::PRIORITY), move || keep(&mine)) {

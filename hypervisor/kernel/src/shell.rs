@@ -9,7 +9,7 @@ use crate::qvm::{self, Qvm};
 use crate::report::{self, Snapshot};
 use crate::startup::{self, find_archive, print};
 use crate::thread::{self, Thread};
-use crate::{board, console, files, groups};
+use crate::{board, console, files, groups, trace};
 use alloc::collections::vec_deque::VecDeque;
 use alloc::format;
 use alloc::string::String;
@@ -29,7 +29,8 @@ const PATIENCE: u64 = 10_000_000;
 /// Bytes that may be typed while a command is carried out.
 const AHEAD: usize = 1024;
 
-/// How often `dump` shows how far it is, in microseconds, and for how many looks it waits for it to go on.
+/// How often `dump` and `tracelogger` show how far they are, in microseconds, and for how many looks `dump` waits for it to go
+/// on.
 const DUMP_LOOK: u64 = 250_000;
 const DUMP_LOOKS: u32 = 80;
 
@@ -197,6 +198,13 @@ impl Shell {
                 if !files::remove(name) {
                     no_file(name, out);
                 }
+            }
+            Command::Record(ref record) => self.record(record, out),
+            Command::StopRecording => {
+                if !trace::stop() {
+                    let _ = writeln!(out, "shell: nothing is being traced");
+                }
+                self.wait_until(|| !trace::is_recording());
             }
             Command::Pause(name) => pause(name, true, out),
             Command::Resume(name) => pause(name, false, out),
@@ -374,6 +382,28 @@ impl Shell {
                 let _ = writeln!(out);
             }
         }
+    }
+
+    /// Records, and waits for the end of it if that is wanted; who can type sees how much there is, and `Ctrl-C` ends it.
+    fn record(&mut self, record: &shell::Record<'_>, out: Output<'_>) {
+        record.vms.iter().filter(|name| !qvm::exists(name)).for_each(|name| unknown(name, out));
+        if let Err(why) = trace::start(record) {
+            let _ = writeln!(out, "shell: no trace: {why}");
+            return;
+        }
+        let look = el2::cpu::counter_frequency().map_or(Ticks(0), |frequency| frequency.microseconds(DUMP_LOOK));
+        while !record.background && trace::is_recording() {
+            // The end of it wakes us before, and so does whoever types.
+            thread::sleep_until(el2::cpu::counter().saturating_add(look));
+            if self.is_interrupted() {
+                trace::stop();
+            }
+            if self.keyboard.is_some() {
+                let end = if trace::is_recording() { "" } else { "\n" };
+                let _ = write!(out, "\rtrace: {} events{end}", trace::progress());
+            }
+        }
+        self.bury();
     }
 
     fn wait(&mut self, names: &[&str], out: Output<'_>) {

@@ -6,7 +6,7 @@
 
 use crate::services::Services;
 use crate::shared::{self, Share, Shares};
-use crate::{board, console, groups, start};
+use crate::{board, console, groups, start, trace};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -23,7 +23,9 @@ use qvmconf::Sources;
 use sched::{Parameters, Policy, Priority, ShareId, Sporadic};
 use spin::Once;
 use types::{CpuSet, Frequency, Ipa, MAX_CPUS, Range, Ticks};
-use vdev::{BackendError, Backends, CharDevice, DeviceId, HostDevice, NewWorker, RegionWishes, SharedMemory};
+use vdev::{
+    BackendError, Backends, CharDevice, DeviceId, HostDevice, NewWorker, RegionWishes, SharedMemory, TraceSink,
+};
 use vm::assemble::Host;
 use vm::config::{self, Configuration, CpuConfig, CpuPolicy, Includes, Limits};
 use vm::id_registers::IdRegisters;
@@ -173,6 +175,10 @@ impl Backends for HostDevices {
         let share = Share::new(id, window, wishes);
         self.shares.push(Arc::clone(&share));
         Ok(Box::new(shared::Handle(share)))
+    }
+
+    fn trace(&self) -> &'static dyn TraceSink {
+        &trace::Sink
     }
 
     fn character(&mut self, id: DeviceId, device: &HostDevice) -> Result<Box<dyn CharDevice>, BackendError> {

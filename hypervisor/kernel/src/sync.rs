@@ -52,6 +52,8 @@ pub(crate) enum Rank {
     Files,
     /// Shared memory, and who is attached to it.
     Regions,
+    /// What is being traced.
+    Trace,
     /// Threads, ready queues, timeouts.
     Scheduler,
     /// Any lock of a portable crate.

@@ -17,8 +17,8 @@ use crate::address_space::Stack;
 use crate::compartment::Compartment;
 use crate::cpu::{self, PerCpu};
 use crate::sync::{HandoverLock, Masked};
-use crate::vcpu;
-use crate::{console, interrupt};
+use crate::{console, interrupt, trace, vcpu};
+use ::trace::What;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -114,6 +114,9 @@ impl Core {
             return;
         }
         self.timeouts.remove(id);
+        if cpu::this().is_traced() {
+            trace::here(What::Ready(id.index() as u16));
+        }
         if let Some(cpu) = self.policy.wake(id, now) {
             interrupt::request_reschedule(cpu);
         }
@@ -129,6 +132,11 @@ impl Core {
 }
 
 impl Thread {
+    /// Its place in the scheduler's table, for traces. `None` once it is gone.
+    pub(crate) fn index(&self) -> Option<u16> {
+        self.id.get().map(|id| id.index() as u16)
+    }
+
     /// The VM whose thread it is, for that thread itself.
     #[inline]
     pub(crate) fn compartment(&self) -> Option<&'static Compartment> {
@@ -245,6 +253,7 @@ fn start(
         if let Some(slot) = core.threads.get_mut(id.index()) {
             *slot = Some(keep);
         }
+        trace::introduce_thread(&thread);
         core.wake(id, now);
         Ok(())
     })
@@ -280,6 +289,7 @@ fn exit(thread: &Thread) -> ! {
             && core.policy.evict(id).is_some()
         {
             cpu.ended.set(thread);
+            cpu.after_switch.fetch_or(cpu::ENDED, Ordering::Relaxed);
         }
     });
     reschedule();
@@ -363,15 +373,25 @@ pub(crate) fn join_until(thread: &Arc<Thread>, deadline: Ticks) -> bool {
 #[inline(always)]
 fn finish_switch() {
     let cpu = cpu::this();
-    if !cpu.ended.get().is_null() {
-        bury(cpu);
+    if cpu.after_switch.load(Ordering::Relaxed) != 0 {
+        after_switch(cpu);
     }
     CORE.release(cpu);
 }
 
-/// The thread we came from has left its stack for good: tells who waits for that. The scheduler's lock is held.
+/// What is not done after every switch. The scheduler's lock is held.
 #[cold]
 #[inline(never)]
+fn after_switch(cpu: &PerCpu) {
+    if cpu.is_traced() {
+        trace::running(cpu);
+    }
+    if cpu.after_switch.fetch_and(!cpu::ENDED, Ordering::Relaxed) & cpu::ENDED != 0 {
+        bury(cpu);
+    }
+}
+
+/// The thread we came from has left its stack for good: tells who waits for that. The scheduler's lock is held.
 fn bury(cpu: &PerCpu) {
     // SAFETY: null, or a thread that the list keeps alive until `ended` has been seen.
     let Some(ended) = (unsafe { cpu.ended.replace(ptr::null()).as_ref() }) else { return };
@@ -490,6 +510,9 @@ fn end_if_given_up(thread: &Thread) {
 }
 
 fn wait_for_work(cpu: &PerCpu) {
+    if cpu.is_traced() {
+        return trace::wait_for_work(cpu);
+    }
     while !cpu.need_reschedule.get() {
         el2::cpu::wait_for_interrupt();
         interrupt::handle();
@@ -513,9 +536,15 @@ pub(crate) fn preempt_if_needed() {
 }
 
 /// To the back of the threads of equal priority. Interrupts are masked, no kernel lock is held.
-#[inline]
+#[inline(always)]
 pub(crate) fn give_way() {
     run_others(true);
+}
+
+/// Whether the thread on whose stack this CPU waits has been woken, and is to go on.
+pub(crate) fn is_awake(cpu: &PerCpu) -> bool {
+    // SAFETY: null, or the thread on whose stack this CPU is.
+    unsafe { cpu.current.get().as_ref() }.is_some_and(|thread| !thread.blocked.get())
 }
 
 /// Waits until somebody notifies the calling thread, or `deadline`. A notification that came before is consumed at once.
@@ -548,6 +577,7 @@ pub(crate) fn sleep_until(deadline: Ticks) {
 
 /// Wakes a thread, or keeps it from blocking next; if it runs on another CPU, in a guest perhaps, brings it to EL2.
 #[inline]
+#[unsafe(link_section = ".text.exits")]
 pub(crate) fn notify(thread: &Thread) {
     let _masked = Masked::new();
     match (thread.presence.announce(), thread.id.get()) {

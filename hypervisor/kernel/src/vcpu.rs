@@ -7,6 +7,7 @@
 use crate::cpu::{self, PerCpu};
 use crate::partition::Partition;
 use crate::sync::Masked;
+use crate::trace::{Follower, Nobody, Onlooker};
 use crate::{interrupt, thread};
 use alloc::boxed::Box;
 use core::ops::ControlFlow;
@@ -455,8 +456,15 @@ pub(crate) fn run(partition: &'static Partition, mut vcpu: Vcpu) {
     while let Some((entry, argument)) = wait_for_power(partition, vcpu.id) {
         loaded.reset();
         vcpu.reset(&partition.vm, entry, argument);
-        if !partition.is_held() || stay_out(partition, &vcpu, &mut loaded).is_continue() {
-            run_until_off(partition, &mut vcpu, &mut loaded);
+        while !partition.is_out() || stay_out(partition, &vcpu, &mut loaded).is_continue() {
+            let ended = if partition.is_traced() {
+                run_until_off(partition, &mut vcpu, &mut loaded, &mut Follower::new())
+            } else {
+                run_until_off(partition, &mut vcpu, &mut loaded, &mut Nobody)
+            };
+            if ended.is_break() {
+                break;
+            }
         }
         unload(&mut loaded);
     }
@@ -519,12 +527,17 @@ fn unload(loaded: &mut LoadedVcpu) {
     }
 }
 
-/// The run loop. Returns when the vCPU is off or its VM ends. A function of its own, so that nothing around it takes
+/// The run loop. Breaks when the vCPU is off or its VM ends; returns when it is to go on with somebody else looking on. A function of its own, so that nothing around it takes
 /// registers away from it, and in a section of its own, because from there the compiler takes nothing out to share it with
 /// other functions (what exits pass is fast first, docs/design/010-small-image.md).
 #[inline(never)]
 #[unsafe(link_section = ".text.exits")]
-fn run_until_off(partition: &'static Partition, vcpu: &mut Vcpu, loaded: &mut LoadedVcpu) {
+fn run_until_off<O: Onlooker>(
+    partition: &'static Partition,
+    vcpu: &mut Vcpu,
+    loaded: &mut LoadedVcpu,
+    onlooker: &mut O,
+) -> ControlFlow<()> {
     let vm = &partition.vm;
     loop {
         loaded.load();
@@ -532,8 +545,10 @@ fn run_until_off(partition: &'static Partition, vcpu: &mut Vcpu, loaded: &mut Lo
             let kick = vm.gic.refill(vcpu.id, &mut Interface);
             partition.kick(kick, vcpu.id);
         }
+        onlooker.enters(vcpu, vm);
         // SAFETY: interrupts are masked, and `load` has put the vCPU's state into the CPU.
         let exit = unsafe { guest::enter_guest(&mut vcpu.context) };
+        onlooker.leaves(vcpu, &exit);
         let mut effects = Effects::default();
         let next = if is_fp_trap(&exit, loaded) {
             loaded.use_fp();
@@ -553,12 +568,15 @@ fn run_until_off(partition: &'static Partition, vcpu: &mut Vcpu, loaded: &mut Lo
         if matches!(next, Next::Yield) {
             thread::give_way();
         } else if !matches!(next, Next::Resume) && obey(next, partition, vcpu, loaded).is_break() {
-            return;
+            return ControlFlow::Break(());
         }
         thread::preempt_if_needed();
         // Last: while others ran, another vCPU may have ended the VM, and nothing would bring this one back from its guest.
-        if partition.is_held() && stay_out(partition, vcpu, loaded).is_break() {
-            return;
+        if partition.is_held(O::IS_THERE) {
+            stay_out(partition, vcpu, loaded)?;
+            if partition.is_traced() != O::IS_THERE {
+                return ControlFlow::Continue(());
+            }
         }
     }
 }
@@ -572,7 +590,7 @@ fn stay_out(partition: &Partition, vcpu: &Vcpu, loaded: &mut LoadedVcpu) -> Cont
             return ControlFlow::Break(());
         }
         partition.answer_call(vcpu.id);
-        if !partition.is_held() {
+        if !partition.is_out() {
             return ControlFlow::Continue(());
         }
         // Out of the CPU: what the guest's timer says meanwhile is for later.
@@ -650,7 +668,7 @@ fn wait_for_interrupt(partition: &Partition, vcpu: &mut Vcpu, loaded: &mut Loade
     loop {
         thread::take_notification(thread::current());
         // One that is to stay out does so elsewhere: a guest may be woken for no reason (DDI 0487, "Wait for Interrupt").
-        if partition.is_held() {
+        if partition.is_out() {
             return;
         }
         // Loaded anew if another vCPU ran meanwhile: then the timer, if it is due, raises its interrupt by itself.

@@ -130,11 +130,11 @@ fn rubbish_is_found_out_and_takes_no_memory() {
 
 #[test]
 fn names_are_harmless_and_numbered() {
-    let tried: Vec<_> = names("/dumps/", "linux").collect();
+    let tried: Vec<_> = names("/dumps/", "linux", "gcore").collect();
     assert_eq!((tried.len(), &*tried[0], &*tried[1]), (10, "dumps/linux.gcore", "dumps/linux-1.gcore"));
-    assert_eq!(names("", "a b").next().unwrap(), "a_b.gcore");
+    assert_eq!(names("", "a b", "gcore").next().unwrap(), "a_b.gcore");
     assert_eq!(harmless("//x\n@file y"), "x__file_y");
-    assert!(names(&"x".repeat(200), "y").all(|name| name.len() <= NAME));
+    assert!(names(&"x".repeat(200), "y", "gcore").all(|name| name.len() <= NAME));
 }
 
 #[test]

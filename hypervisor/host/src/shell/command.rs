@@ -79,6 +79,10 @@ pub enum Command<'a> {
         /// At least one.
         cpus: CpuSet,
     },
+    /// Record what happens.
+    Record(Record<'a>),
+    /// Record no more.
+    StopRecording,
     /// Something with shared memory.
     Shm(Shm),
     /// Explain a vdev's options, or list the vdevs.
@@ -93,6 +97,21 @@ pub struct Qvm<'a> {
     /// What makes up the configuration, in order.
     pub parts: Vec<Part<'a>>,
     /// Go on without waiting for the VM's end.
+    pub background: bool,
+}
+
+/// `tracelogger [-s SECONDS] [-b KIBIBYTES] [-f FILE] [NAME ...] [&]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// For so long; `None` is until [`Command::StopRecording`].
+    pub milliseconds: Option<u64>,
+    /// The size of each CPU's ring.
+    pub kibibytes: usize,
+    /// Where to; `None` is a name that is free.
+    pub file: Option<&'a str>,
+    /// The VMs whose vCPUs are followed; all if none is named.
+    pub vms: Vec<&'a str>,
+    /// Go on without waiting for the end.
     pub background: bool,
 }
 
@@ -199,6 +218,7 @@ pub(super) const COMMANDS: &[Row] = &[
     }),
     row("send", "FILE", "send a file in RAM over the console", |call| call.name().map(Command::Send)),
     row("rm", "FILE", "take a file in RAM away", |call| call.name().map(Command::Remove)),
+    row("tracelogger", "[stop|NAME ...]", "record events: -s SECONDS, -b KIB, -f FILE, &", tracelogger),
     row("status", "NAME", "report on a VM and its devices", |call| call.name().map(Command::Status)),
     row("console", "NAME", "the VM that is in the foreground", |call| call.name().map(Command::Console)),
     row("pause", "NAME", "stop a VM for now", |call| call.name().map(Command::Pause)),
@@ -230,9 +250,8 @@ pub(super) const COMMANDS: &[Row] = &[
     }),
     row("partition", "PARTITION PERCENT", "give a partition its share of the CPUs' time", |call| {
         let [name, share] = call.words else { return call.usage(2) };
-        let percent = share.text.trim_end_matches('%').parse().ok().filter(|percent| *percent <= 100);
-        let percent = percent.ok_or_else(|| share.error(format!("`{}` is no number from 0 to 100", share.text)))?;
-        Ok(Command::Partition { name: plain(name)?, percent })
+        let percent = number(&Word { text: share.text.trim_end_matches('%'), ..*share }, 0, 100)?;
+        Ok(Command::Partition { name: plain(name)?, percent: percent.try_into().unwrap_or(100) })
     }),
     row("cluster", "CLUSTER CPU[,CPU...]", "name some CPUs", |call| {
         let [name, list] = call.words else { return call.usage(2) };
@@ -247,7 +266,6 @@ pub(super) const COMMANDS: &[Row] = &[
         None => Ok(Command::Help(None)),
     }),
     later("smmuman"),
-    later("tracelogger"),
 ];
 
 /// Explains the command `word`, or all that there are, a line each.
@@ -384,11 +402,50 @@ fn slay<'a>(call: &Call<'_, 'a>) -> Result<Command<'a>, CommandError> {
     if vms.is_empty() { call.usage(usize::MAX) } else { Ok(Command::Slay(signal, names(vms)?)) }
 }
 
+fn tracelogger<'a>(call: &Call<'_, 'a>) -> Result<Command<'a>, CommandError> {
+    /// A second, in rings of 8192 events.
+    const MILLISECONDS: u64 = 1000;
+    const KIBIBYTES: usize = 256;
+    let (mut words, background) = match call.words.split_last() {
+        Some((last, before)) if last.text == "&" => (before, true),
+        _ => (call.words, false),
+    };
+    if let [Word { text: "stop", .. }] = call.words {
+        return Ok(Command::StopRecording);
+    }
+    let mut record = Record {
+        // In the background somebody says when it is enough.
+        milliseconds: (!background).then_some(MILLISECONDS),
+        kibibytes: KIBIBYTES,
+        file: None,
+        vms: Vec::new(),
+        background,
+    };
+    while let [Word { text: option @ ("-s" | "-b" | "-f"), .. }, value, rest @ ..] = words {
+        match *option {
+            "-s" => record.milliseconds = Some(milliseconds(value)?),
+            "-b" => {
+                record.kibibytes = number(value, 4, 1 << 14)?;
+            }
+            _ => record.file = Some(plain(value)?),
+        }
+        words = rest;
+    }
+    record.vms = names(words)?;
+    Ok(Command::Record(record))
+}
+
 fn end<'a>(call: &Call<'_, 'a>, reset: bool) -> Result<Command<'a>, CommandError> {
     match call.optional()? {
         Some(word) if word.text != "-f" => call.usage(0),
         force => Ok(Command::End { reset, force: force.is_some() }),
     }
+}
+
+/// A number from `min` to `max`.
+fn number(word: &Word<'_>, min: usize, max: usize) -> Result<usize, CommandError> {
+    let number = word.text.parse().ok().filter(|number| (min..=max).contains(number));
+    number.ok_or_else(|| word.error(format!("`{}` is no number from {min} to {max}", word.text)))
 }
 
 /// Seconds with up to three decimal places, at most a few years.
@@ -430,6 +487,16 @@ mod tests {
         read(text).unwrap_err().to_string()
     }
 
+    fn record<'a>(
+        milliseconds: Option<u64>,
+        kibibytes: usize,
+        file: Option<&'a str>,
+        vms: &[&'a str],
+        background: bool,
+    ) -> Command<'a> {
+        Command::Record(Record { milliseconds, kibibytes, file, vms: vms.to_vec(), background })
+    }
+
     #[test]
     fn every_command_can_be_typed() {
         let expected = [
@@ -446,6 +513,11 @@ mod tests {
             ("send a.gcore", Command::Send("a.gcore")),
             ("rm dumps/a.gcore", Command::Remove("dumps/a.gcore")),
             ("dump a vblk0", Command::Dump { name: "a", to: Some("vblk0") }),
+            ("tracelogger", record(Some(1000), 256, None, &[], false)),
+            ("tracelogger &", record(None, 256, None, &[], true)),
+            ("tracelogger -s 0.5 -b 64 -f t.events a b &", record(Some(500), 64, Some("t.events"), &["a", "b"], true)),
+            ("tracelogger stop", Command::StopRecording),
+            ("tracelogger stop a", record(Some(1000), 256, None, &["stop", "a"], false)),
             ("status a", Command::Status("a")),
             ("console a", Command::Console("a")),
             ("pause a", Command::Pause("a")),
@@ -482,6 +554,10 @@ mod tests {
             ("status \"a\"", "shell: no quotes here"),
             ("wait a &", "shell: only `qvm` and `dryrun` can go on without waiting"),
             ("dump", "shell: usage: `dump NAME [FILE]`"),
+            ("tracelogger -s", "shell: unknown option `-s`"),
+            ("tracelogger -s soon", "shell: `soon` is no number of seconds, as in 2 or 0.5"),
+            ("tracelogger -b 3", "shell: `3` is no number from 4 to 16384"),
+            ("tracelogger -n 3", "shell: unknown option `-n`"),
             ("shutdown now", "shell: usage: `shutdown [-f]`"),
             ("sleep", "shell: usage: `sleep SECONDS`"),
             ("sleep -1", "shell: `-1` is no number of seconds, as in 2 or 0.5"),
@@ -505,7 +581,7 @@ mod tests {
     fn help_has_a_line_of_80_characters_for_every_command_that_works() {
         let mut text = String::new();
         help(None, &mut text).unwrap();
-        assert_eq!(text.lines().count(), COMMANDS.len() - 2 + 1);
+        assert_eq!(text.lines().count(), COMMANDS.len() - 1 + 1);
         for line in text.lines() {
             assert!(line.len() <= 80, "{line}");
             if line.starts_with("shm ") {
