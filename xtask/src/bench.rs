@@ -69,6 +69,8 @@ const MEMORY: (&str, Budget) = ("memory", Budget::AtMost(3072.0));
 /// be among many than among few.
 const LIVES: [(&str, u32); 2] = [("vm-life-of-8", 8), ("vm-life-of-64", 64)];
 const CONSTANT: f64 = 1.15;
+/// What a guest measures while it is traced, with all the work of its recording: beside the same untraced, shown only.
+const TRACED: [(&str, &str); 2] = [("hypercall-traced", "hypercall"), ("vdev-read-traced", "vdev-read")];
 /// The size of the file.
 const IMAGE: (&str, Budget) = ("image", Budget::AtMost(384.0));
 
@@ -122,6 +124,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
         artifacts::build(Some(PACKAGE), &guests, artifacts::Profile::Release)?.context("the board was not built")?;
     let bench = Bench { board, names: &arguments.names, profile: arguments.profile };
     let mut rows = bench.guest()?;
+    rows.extend(bench.traced()?);
     rows.extend(bench.company()?);
     if bench.wants(BOOT.0) {
         rows.push(bench.boot()?);
@@ -164,7 +167,8 @@ impl Bench<'_> {
     /// What the bench guest measures itself.
     fn guest(&self) -> Result<Vec<Row>> {
         let elsewhere = [BOOT.0, IMAGE.0, MEMORY.0, LINUX[0].0, LINUX[1].0, LIVES[0].0, LIVES[1].0];
-        let elsewhere = |name: &&str| elsewhere.contains(name) || company::NAMES.contains(name);
+        let is_traced = |name: &&str| TRACED.iter().any(|(traced, _)| traced == name);
+        let elsewhere = |name: &&str| elsewhere.contains(name) || company::NAMES.contains(name) || is_traced(name);
         let names: Vec<&str> = self.names.iter().map(String::as_str).filter(|name| !elsewhere(name)).collect();
         if names.is_empty() && !self.names.is_empty() {
             return Ok(Vec::new());
@@ -194,6 +198,24 @@ impl Bench<'_> {
             self.explain(apart, &counts(apart)?.without(&counts(NOTHING)?))?;
         }
         Ok(rows(&bare, &ours, &names))
+    }
+
+    /// The same guest as above, being traced.
+    fn traced(&self) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        for (name, plain) in TRACED.into_iter().filter(|(name, _)| self.wants(name)) {
+            eprintln!("bench: the guest in a VM that is traced ...");
+            let vm = Configuration::read(&root().join(CONFIGURATION), &format!("cmdline {plain}"), None)?;
+            let archive = pack(std::slice::from_ref(&vm), Mode::Traced(None), &[])?;
+            let command = counting(2).boot(&self.board.image, archive.path());
+            let ours = measure(command, Some((&vm.name, &self.board.elf)))?.get(plain).copied();
+            rows.push(Row { name: name.into(), unit: INSTRUCTIONS, bare: None, ours, budget: Budget::None });
+            if self.profile {
+                let counts = Profile::take_as(Mode::Traced(None), &self.board, &counting(2), &[vm], None)?;
+                self.explain(name, &counts)?;
+            }
+        }
+        Ok(rows)
     }
 
     fn boot(&self) -> Result<Row> {

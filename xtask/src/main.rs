@@ -28,6 +28,7 @@ mod setup;
 mod soak;
 mod symbols;
 mod test;
+mod trace;
 mod workspace;
 
 #[derive(Debug, Parser)]
@@ -51,6 +52,8 @@ enum Task {
     Core(coredump::Arguments),
     /// Take the files out of a recording of the console that were sent by `send`
     Receive(receive::Arguments),
+    /// Turn a capture of `tracelogger` into a timeline for Perfetto, and say what exits cost
+    Trace(trace::Arguments),
     /// Run every test there is, or those with FILTER in their name
     Test(test::Arguments),
     /// Start, kill and restart VMs for hours, and count what is lost
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Task::Layers => layers::run(),
         Task::Core(arguments) => coredump::run(&arguments),
         Task::Receive(arguments) => receive::run(&arguments),
+        Task::Trace(arguments) => trace::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Soak(arguments) => soak::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),

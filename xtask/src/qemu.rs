@@ -29,6 +29,9 @@ const DEMO_LINUX: &str = "guests/linux/linux.qvmconf";
 const DEMO_HELLO: &str = "guests/hello/hello.qvmconf";
 const DEMO_HELLO_OPTIONS: &str = "cmdline forever";
 
+/// The file that a trace is in.
+pub(crate) const CAPTURE: &str = "trace.events";
+
 /// The machines that there are images for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Board {
@@ -108,7 +111,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     let command = machine.boot(&board.image, archive.path());
     let limit = arguments.timeout.map(Duration::from_secs);
     match mode {
-        Mode::Batch | Mode::Debugged => {
+        Mode::Batch | Mode::Debugged | Mode::Traced(_) => {
             let names: Vec<&str> = configurations.iter().map(|configuration| configuration.name.as_str()).collect();
             let mut receiver = Receiver::new(arguments.dumps.as_deref(), std::io::stdout());
             let outcome = batch::run(command, limit, &mut receiver)?;
@@ -146,6 +149,8 @@ pub(crate) enum Mode {
     Batch,
     /// A script that wants to know more.
     Debugged,
+    /// A script that wants to know everything: all VMs are traced from the start, for so many seconds or until they have ended.
+    Traced(Option<u64>),
     /// A person.
     Interactive,
 }
@@ -175,6 +180,7 @@ fn startup(configurations: &[Configuration], mode: Mode, layout: &Layout) -> Res
     match (mode, configurations.first()) {
         (Mode::Batch, _) => commands.push_str("batch\n"),
         (Mode::Debugged, _) => commands.push_str("batch\nlog debug\n"),
+        (Mode::Traced(_), _) => commands.push_str(&format!("batch\ntracelogger -b 4096 -f {CAPTURE} &\n")),
         (Mode::Interactive, Some(first)) => commands.push_str(&format!("console {}\n", first.name)),
         (Mode::Interactive, None) => {}
     }
@@ -182,6 +188,11 @@ fn startup(configurations: &[Configuration], mode: Mode, layout: &Layout) -> Res
         let options =
             if configuration.options.is_empty() { String::new() } else { format!(" {}", configuration.options) };
         commands.push_str(&format!("qvm @/{}{options} &\n", layout.name(&configuration.path)?));
+    }
+    if let Mode::Traced(seconds) = mode {
+        let until = seconds.map_or("wait".to_string(), |seconds| format!("sleep {seconds}"));
+        let end = if seconds.is_some() { "shutdown -f\n" } else { "" };
+        commands.push_str(&format!("{until}\ntracelogger stop\nsend {CAPTURE}\n{end}"));
     }
     Ok(commands)
 }

@@ -30,6 +30,7 @@ pub(crate) mod ordeals;
 mod scene;
 mod scheduling;
 mod shared;
+mod trace;
 
 use machine::Case;
 
@@ -112,6 +113,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(ordeals::tests());
     tests.extend(scheduling::tests());
     tests.extend(shared::tests());
+    tests.extend(trace::tests());
     tests.extend(linux::tests());
     tests.extend(devices::tests());
     Ok(tests)

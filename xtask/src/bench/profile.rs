@@ -48,6 +48,17 @@ pub(super) struct Kinds {
 impl Profile {
     /// Runs VMs under the plugin until they have ended, or a guest reaches `stop`.
     pub(super) fn take(board: &Board, machine: &Machine, vms: &[Configuration], stop: Option<u64>) -> Result<Profile> {
+        Profile::take_as(Mode::Batch, board, machine, vms, stop)
+    }
+
+    /// The same in another mode.
+    pub(super) fn take_as(
+        mode: Mode,
+        board: &Board,
+        machine: &Machine,
+        vms: &[Configuration],
+        stop: Option<u64>,
+    ) -> Result<Profile> {
         let plugin = artifacts::plugin()?;
         let content = fs::read(&board.image)?;
         let begin = load_address(image::text_offset(&content).context("not an arm64 Image")?);
@@ -56,7 +67,7 @@ impl Profile {
         let stop = stop.map_or(String::new(), |address| format!(",stop={address:#x}"));
         let end = begin + content.len() as u64;
         let plugin = format!("{},begin={begin:#x},end={end:#x},out={}{stop}", plugin.display(), out.display());
-        let archive = pack(vms, Mode::Batch, &[])?;
+        let archive = pack(vms, mode, &[])?;
         let mut machine = machine.clone();
         machine.more.extend(["-plugin".to_string(), plugin]);
         let mut text = Vec::new();

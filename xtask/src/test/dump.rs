@@ -43,7 +43,7 @@ pub(super) fn tests() -> Vec<Test> {
 }
 
 /// Takes the files out of what a machine has printed.
-fn received(case: &Case, text: &str) -> Result<PathBuf> {
+pub(super) fn received(case: &Case, text: &str) -> Result<PathBuf> {
     let folder = case.path("dumps");
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
