@@ -6,7 +6,7 @@
 //!
 //! While nothing is traced there are no rings, and no VM's and no CPU's flag is set: vCPUs run in a loop that does not record
 //! ([`crate::vcpu`]), and the few other places look at a flag of their CPU ([`PerCpu::is_traced`]), where it costs nothing that
-//! counts. docs/design/018-tracing.md.
+//! counts. docs/design/019-tracing.md.
 
 mod follow;
 mod logger;

@@ -6,7 +6,7 @@
 //! (`cargo xtask trace`).
 //!
 //! Classes and numbers are those of QNX's `sys/trace.h` (`_TRACE_*_C`) and of "Trace events" in the QNX Hypervisor user's
-//! guide. docs/design/018-tracing.md says what was decided, docs/trace.md how it is used.
+//! guide. docs/design/019-tracing.md says what was decided, docs/trace.md how it is used.
 
 #![no_std]
 #![forbid(unsafe_code)]
