@@ -568,8 +568,15 @@ pub(crate) fn status(compartment: &Compartment, partition: &Partition, mut info:
         info(format_args!("{line}"));
     }
     let described = &compartment.qvm.configuration.description.vdevs;
-    for (device, _) in vm.bus.devices().zip(described).filter(|(_, vdev)| vdev.reports) {
-        let mut text = String::new();
+    for (device, vdev) in vm.bus.devices().zip(described).filter(|(_, vdev)| vdev.reports) {
+        let mut text = format!("{}: vdev {}", vdev.name, vdev.factory.name);
+        if let Some(at) = vdev.location {
+            text.push_str(&format!(" at {at}"));
+        }
+        if let Some(intid) = vdev.interrupt {
+            text.push_str(&format!(", interrupt {}", intid.0));
+        }
+        text.push('\n');
         masked(|| vm.status(device, el2::cpu::counter(), &mut text));
         text.lines().for_each(|line| info(format_args!("{line}")));
     }

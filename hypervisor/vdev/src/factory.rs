@@ -37,6 +37,9 @@ bitflags! {
         const PIC = 1 << 6;
         /// Part of every VM whether the configuration names it or not. Naming it twice is one too many.
         const IMPLICIT = 1 << 7;
+        /// What the configuration does not say of `loc` and `intr` is found (`VDEV_CTRL_ASSIGN`): a place for a device without
+        /// `loc`, and then an interrupt, unless that is forbidden or given; an interrupt that is required, in any case.
+        const ASSIGN = 1 << 8;
     }
 
     /// Which access sizes a device takes (`acc_sizes`).
@@ -116,7 +119,7 @@ impl Factory {
         Self {
             name: "",
             abi: ABI,
-            flags: FactoryFlags::LOC_MEM,
+            flags: FactoryFlags::LOC_MEM.union(FactoryFlags::ASSIGN),
             access_sizes: AccessSizes::WORD,
             options: &[],
             safety: Safety::Unqualified,

@@ -30,7 +30,7 @@ const MAGIC: u32 = 0x5347_5250;
 /// `vdev progress`.
 pub(crate) static FACTORY: Factory = Factory {
     name: "progress",
-    flags: FactoryFlags::LOC_MEM.union(FactoryFlags::INTR_FORBIDDEN),
+    flags: FactoryFlags::LOC_MEM.union(FactoryFlags::ASSIGN).union(FactoryFlags::INTR_FORBIDDEN),
     options: OPTIONS,
     safety: Safety::Qualified,
     region_size: REGION_SIZE,

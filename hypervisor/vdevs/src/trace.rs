@@ -26,7 +26,7 @@ const STRIDE: u64 = 8;
 /// `vdev trace`.
 pub(crate) static FACTORY: Factory = Factory {
     name: "trace",
-    flags: FactoryFlags::LOC_MEM.union(FactoryFlags::INTR_FORBIDDEN),
+    flags: FactoryFlags::LOC_MEM.union(FactoryFlags::ASSIGN).union(FactoryFlags::INTR_FORBIDDEN),
     access_sizes: AccessSizes::WORD.union(AccessSizes::DOUBLEWORD),
     safety: Safety::Qualified,
     region_size: REGION_SIZE,

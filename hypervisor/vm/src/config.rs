@@ -8,6 +8,7 @@
 //! Everything that is wrong is reported in one go. Facts 1.5 to 1.10 and 2.2.
 
 mod addresses;
+mod assign;
 mod cpus;
 mod groups;
 mod memory;
@@ -184,6 +185,8 @@ pub fn build(
     let (loads, load_spans) = reader.loads();
     let cpus = cpus::read(&mut reader, limits);
     let mut vdevs = vdevs::read(&mut reader, factories);
+    let reserved = core::mem::take(&mut vdevs.reserved);
+    assign::assign(&mut reader, &mut vdevs, &memory, &reserved, cpus.len());
     reader.addresses(&memory, &mut vdevs, cpus.len());
     let description = Description {
         name,

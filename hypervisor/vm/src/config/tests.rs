@@ -223,7 +223,7 @@ set counter-ofset 3";
         found.iter().filter(|line| line.contains("error")).map(|line| line.split(": ").next().unwrap()).collect();
     assert_eq!(
         places,
-        ["1:8", "3:5", "4:11", "5:13", "6:1", "7:1", "7:32", "8:32", "9:1", "9:17", "10:7", "11:6", "12:22", "13:5"],
+        ["1:8", "3:5", "4:11", "5:13", "6:1", "7:1", "7:32", "8:32", "9:17", "10:7", "11:6", "12:22", "13:5"],
         "{found:#?}"
     );
 }
@@ -360,7 +360,8 @@ fn the_gic_is_version_three_in_frames_of_64_kib() {
 
 #[test]
 fn a_device_says_where_it_is_in_a_space_that_there_is() {
-    bad(&format!("{RAM}vdev pl011 intr gic:37"), &["2:1: error: `vdev pl011` needs a `loc`", "loc 0x1c090000"]);
+    let placed = good(&format!("{RAM}vdev pl011 intr gic:37")).description;
+    assert_eq!((placed.vdevs[0].location, placed.vdevs[0].interrupt), (Some(Ipa(0x1d00_0000)), Some(IntId(37))));
     assert_eq!(good(&format!("{RAM}vdev wdt-sp805")).description.vdevs[0].location, Some(Ipa(0x1c0f_0000)));
     assert_eq!(good(&format!("{RAM}vdev wdt-sp805 loc 0x1000")).description.vdevs[0].location, Some(Ipa(0x1000)));
     bad(&format!("{RAM}vdev wdt-sp805\nvdev wdt-sp805"), &["3:1: error: `vdev wdt-sp805`", "the other one"]);
@@ -562,4 +563,46 @@ fn every_option_of_every_device_is_in_the_table_of_words() {
         .filter(|(vdev, option)| qvmconf::words::KnownVdev::find(vdev).and_then(|vdev| vdev.option(option)).is_none())
         .collect();
     assert_eq!(unknown, vec![]);
+}
+
+#[test]
+fn what_is_left_open_is_found_out_of_everybodys_way() {
+    let vdevs = |text: &str| {
+        let list = good(&format!("{RAM}{text}")).description.vdevs;
+        list.iter().map(|vdev| (vdev.location.unwrap().0, vdev.interrupt.map(|intid| intid.0))).collect::<Vec<_>>()
+    };
+    assert_eq!(vdevs("vdev pl011 vdev pl011"), [(0x1d00_0000, Some(64)), (0x1d01_0000, Some(65))]);
+    // One that says where it is and not which interrupt has none.
+    assert_eq!(vdevs("vdev pl011 loc 0x1d000000 vdev pl011"), [(0x1d00_0000, None), (0x1d01_0000, Some(64))]);
+    let reserved = "reserve loc 0x1d000000,0x20000 intr gic:64 vdev pl011 loc 0x1c090000 intr gic:65 vdev pl011";
+    assert_eq!(vdevs(reserved), [(0x1c09_0000, Some(65)), (0x1d02_0000, Some(66))]);
+    assert_eq!(vdevs("vdev trace"), [(0x1d00_0000, None)], "it has no interrupt");
+    let gic = "vdev gic loc 0x1d000000 gicr 0x1d010000 vdev pl011";
+    assert_eq!(vdevs(gic), [(0x1d03_0000, Some(64))]);
+}
+
+#[test]
+fn a_vdev_says_how_its_threads_are_scheduled_what_is_logged_and_whether_it_reports() {
+    let text = "vdev pl011 sched 30f log error,debug set debug off vdev pl011 name two sched 12 set debug on";
+    let configuration = good(&format!("{RAM}{text}"));
+    let [one, two] = configuration.description.vdevs.as_slice() else { panic!() };
+    let schedule = |vdev: &crate::assemble::VdevDescription| vdev.schedule.map(|it| (it.priority, it.fifo));
+    assert_eq!((schedule(one), one.reports), (Some((30, true)), false));
+    assert_eq!((schedule(two), two.reports), (Some((12, false)), true));
+    let [(name, filters)] = configuration.device_messages.as_slice() else { panic!() };
+    assert_eq!((name.as_str(), filters.contains("debug"), filters.contains("warn")), ("pl011", true, false));
+    bad(&format!("{RAM}set debug off"), &["2:1: error: `set debug` says something about a vdev"]);
+    bad(&format!("{RAM}vdev pl011 sched 0"), &["`sched`"]);
+    bad(&format!("{RAM}vdev pl011 sched 20,10,4,1000000,500000 s"), &["a vdev's threads have no budget"]);
+    bad(&format!("{RAM}vdev pl011 log loud"), &["`log`"]);
+}
+
+#[test]
+fn with_safety_there_are_no_examples() {
+    good(&format!("{RAM}safety qualified vdev pl011 vdev shmem vdev wdt-sp805"));
+    bad(
+        &format!("{RAM}vdev qvmterm\nsafety qualified"),
+        &["2:1: error: `vdev qvmterm` is not `qualified`", "which this asks for"],
+    );
+    bad(&format!("{RAM}safety selected"), &["`safety`"]);
 }

@@ -41,6 +41,8 @@ pub(super) struct Vdevs {
     pub(super) gic: Option<Span>,
     /// `log`, by device.
     pub(super) messages: Vec<(String, LogFilters)>,
+    /// `reserve intr`.
+    pub(super) reserved: Vec<IntId>,
     /// Devices that have addresses.
     pub(super) claims: Vec<Claim>,
 }
@@ -72,6 +74,7 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
         redistributors: REDISTRIBUTORS,
         gic: None,
         messages: Vec::new(),
+        reserved: Vec::new(),
         claims: Vec::new(),
     };
     let known: Vec<(usize, &Statement, &'static Factory)> = reader
@@ -123,7 +126,7 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
         vdevs.list.push(VdevDescription { factory, name, location, interrupt, schedule, reports, options });
         vdevs.spans.push(span);
     }
-    reserved_interrupts(reader, &controller, &interrupts);
+    vdevs.reserved = reserved_interrupts(reader, &controller, &interrupts);
     vdevs
 }
 
@@ -210,8 +213,9 @@ fn region(reader: &mut Reader<'_>, factory: &Factory, at: Ipa, statement: &State
     range
 }
 
-/// `reserve intr`: nothing is given an interrupt automatically yet, so there is only to see that it makes sense.
-fn reserved_interrupts(reader: &mut Reader<'_>, controller: &Controller, used: &[(IntId, Span)]) {
+/// `reserve intr`: interrupts that no device is given that does not ask for them.
+fn reserved_interrupts(reader: &mut Reader<'_>, controller: &Controller, used: &[(IntId, Span)]) -> Vec<IntId> {
+    let mut reserved = Vec::new();
     for statement in reader.all(Keyword::Reserve) {
         let intr = |setting: &&Setting| setting.name == SettingName::Keyword(Keyword::Intr);
         for setting in statement.settings.iter().filter(intr) {
@@ -222,8 +226,10 @@ fn reserved_interrupts(reader: &mut Reader<'_>, controller: &Controller, used: &
                 let warning = Diagnostic::warning(*user, format!("interrupt {} is reserved", intid.0));
                 reader.diagnostics.push(warning.note(span, "reserved here"));
             }
+            reserved.push(intid);
         }
     }
+    reserved
 }
 
 /// The device's own options, checked against its factory.
@@ -295,7 +301,7 @@ fn location(reader: &mut Reader<'_>, factory: &Factory, statement: &Statement) -
     let Some(setting) = statement.setting(Keyword::Loc) else {
         let needs = factory.default_location.is_none()
             && factory.flags.contains(FactoryFlags::LOC_MEM)
-            && !factory.flags.intersects(FactoryFlags::LOC_PCI | FactoryFlags::IMPLICIT);
+            && !factory.flags.intersects(FactoryFlags::LOC_PCI | FactoryFlags::IMPLICIT | FactoryFlags::ASSIGN);
         if needs {
             let message = format!("`vdev {}` needs a `loc`", factory.name);
             reader.error(statement.span, message, "as in `loc 0x1c090000`");
@@ -328,7 +334,8 @@ fn interrupt(
     controller: &Controller,
 ) -> Option<(IntId, Span)> {
     let Some(setting) = statement.setting(Keyword::Intr) else {
-        if factory.flags.intersects(FactoryFlags::INTR_REQUIRED | FactoryFlags::INTR_UNLESS_PCI) {
+        let required = factory.flags.intersects(FactoryFlags::INTR_REQUIRED | FactoryFlags::INTR_UNLESS_PCI);
+        if required && !factory.flags.contains(FactoryFlags::ASSIGN) {
             let message = format!("`vdev {}` needs an `intr`", factory.name);
             reader.error(statement.span, message, "as in `intr gic:37`");
         }
