@@ -50,7 +50,8 @@ fn main(machine: &'static Machine) {
     if let Some(value) = machine.numeric_argument("say") {
         return say(factory, value);
     }
-    let region = match Region::attach(factory, "exchange", PAGES) {
+    let (name, pages) = if machine.has_argument("echo") { ("echo", 1) } else { ("exchange", PAGES) };
+    let region = match Region::attach(factory, name, pages) {
         Ok(region) => region,
         Err(status) => return println!("exchange: not attached: status {status}"),
     };
@@ -58,7 +59,9 @@ fn main(machine: &'static Machine) {
     // SAFETY: interrupts are still masked on this CPU, and no other runs.
     unsafe { exceptions::on_interrupt(look) };
     Gic::of(machine).enable(argument("intid", INTID) as u32);
-    if machine.has_argument("send") {
+    if machine.has_argument("echo") {
+        echo(&region);
+    } else if machine.has_argument("send") {
         send(&region, (argument("mib", 16) << 20) / (BLOCK as u64 * 8));
     } else {
         receive(&region);
@@ -139,6 +142,27 @@ fn receive(region: &Region) {
     words[VERDICT].store(checksum, Ordering::Release);
     region.notify(!0);
     println!("exchange: received {blocks} blocks, checksum {checksum:016x}, {wrong} wrong");
+}
+
+/// Answers until it has had enough.
+fn echo(region: &Region) {
+    let word = &region.words()[0];
+    println!("exchange: listens as client {}", region.client);
+    let (mut answered, mut interrupts) = (0, INTERRUPTS.load(Ordering::Relaxed));
+    loop {
+        wait_until(|| INTERRUPTS.load(Ordering::Relaxed) != interrupts);
+        interrupts = INTERRUPTS.load(Ordering::Relaxed);
+        let value = word.load(Ordering::Acquire);
+        if value != answered && value != 0 {
+            answered = value + 1;
+            word.store(answered, Ordering::Release);
+            region.notify(!(1 << region.client));
+            println!("exchange: {value} answered");
+        }
+        if value > 100 {
+            return;
+        }
+    }
 }
 
 /// Regions of this guest's own, with pages of all kinds of numbers: what is in them is zero, and goes with them.

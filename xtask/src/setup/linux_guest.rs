@@ -36,8 +36,8 @@ const GUEST_PROGRAMS: [&str; 2] = ["usr/bin/gdb", "usr/bin/perf"];
 const LIBRARIES: [&str; 2] = ["lib/aarch64-linux-gnu/", "usr/lib/aarch64-linux-gnu/"];
 /// What loads them, as every program names it.
 const LOADER: &str = "lib/ld-linux-aarch64.so.1";
-/// A module of the kernel's, which the initial file system has beside it: the only driver of a vdev that is not built in.
-const MODULE: &str = "sp805_wdt.ko";
+/// Modules of the kernel's, which the initial file system has beside it: drivers of vdevs that are not built in.
+const MODULES: [&str; 3] = ["sp805_wdt.ko", "gpio_keys.ko", "evdev.ko"];
 /// Tools that unpack a package.
 const TOOLS: [&str; 4] = ["apt-get", "apt-cache", "dpkg-deb", "tar"];
 
@@ -64,7 +64,7 @@ fn packages() -> PathBuf {
 pub(crate) fn ensure() -> Result<()> {
     let image = root().join(IMAGE);
     let busybox = shell();
-    let module = state().join(MODULE);
+    let modules = MODULES.map(|module| state().join(module));
     // Tests run side by side, and so may this tool: one of them downloads, the others wait for it.
     fs::create_dir_all(state())?;
     let lock = fs::File::create(state().join("lock"))?;
@@ -72,17 +72,22 @@ pub(crate) fn ensure() -> Result<()> {
     if !image.is_file() || !busybox.is_file() {
         download(&image, &busybox)?;
     }
-    if is_older(&module, &[&image]) {
+    if modules.iter().any(|module| is_older(module, &[&image])) {
         // Of the package that is there, or of one that is.
         if newest(&packages(), KERNEL_PACKAGE).is_err() {
             download(&image, &busybox)?;
         }
-        write_whole(&module, &unpack(KERNEL_PACKAGE, |path| path.ends_with(MODULE))?)?;
+        for (name, path) in MODULES.iter().zip(&modules) {
+            let wanted = format!("/{name}");
+            write_whole(path, &unpack(KERNEL_PACKAGE, |path| path.ends_with(&wanted))?)?;
+        }
     }
     let init = root().join("guests/linux/init");
     let initramfs = root().join(INITRAMFS);
-    if is_older(&initramfs, &[&init, &busybox, &module]) {
-        let content = build_initramfs(&fs::read(&init)?, &fs::read(&busybox)?, &fs::read(&module)?)?;
+    let parts: Vec<&Path> = [&init, &busybox].into_iter().chain(&modules).map(PathBuf::as_path).collect();
+    if is_older(&initramfs, &parts) {
+        let modules = modules.iter().map(fs::read).collect::<Result<Vec<_>, _>>()?;
+        let content = build_initramfs(&fs::read(&init)?, &fs::read(&busybox)?, &modules)?;
         write_whole(&initramfs, &content)?;
     }
     Ok(())
@@ -238,9 +243,11 @@ fn newest(folder: &Path, prefix: &str) -> Result<PathBuf> {
     Ok(found.with_context(|| format!("{prefix}* was not downloaded"))?.1)
 }
 
-/// The initial file system: busybox, `init`, the kernel's module, and the folders that `init` fills.
-fn build_initramfs(init: &[u8], busybox: &[u8], module: &[u8]) -> Result<Vec<u8>> {
-    let archive = cpio::archive(&[
+/// The initial file system: busybox, `init`, the kernel's modules, and the folders that `init` fills.
+fn build_initramfs(init: &[u8], busybox: &[u8], modules: &[Vec<u8>]) -> Result<Vec<u8>> {
+    let names = MODULES.map(|module| format!("lib/modules/{module}"));
+    let modules = names.iter().zip(modules).map(|(name, module)| (name.as_str(), Entry::Executable(module)));
+    let entries = [
         ("bin", Entry::Folder),
         ("bin/busybox", Entry::Executable(busybox)),
         ("bin/sh", Entry::Link("busybox")),
@@ -252,7 +259,6 @@ fn build_initramfs(init: &[u8], busybox: &[u8], module: &[u8]) -> Result<Vec<u8>
         ("init", Entry::Executable(init)),
         ("lib", Entry::Folder),
         ("lib/modules", Entry::Folder),
-        (&format!("lib/modules/{MODULE}"), Entry::Executable(module)),
         ("proc", Entry::Folder),
         ("root", Entry::Folder),
         ("sbin", Entry::Folder),
@@ -261,7 +267,9 @@ fn build_initramfs(init: &[u8], busybox: &[u8], module: &[u8]) -> Result<Vec<u8>
         ("usr", Entry::Folder),
         ("usr/bin", Entry::Folder),
         ("usr/sbin", Entry::Folder),
-    ]);
+    ];
+    // Folders come before what is in them.
+    let archive = cpio::archive(&entries.into_iter().chain(modules).collect::<Vec<_>>());
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     encoder.write_all(&archive)?;
     Ok(encoder.finish()?)
@@ -319,8 +327,8 @@ mod tests {
 
     #[test]
     fn the_initial_file_system_is_the_same_every_time() {
-        let once = build_initramfs(b"#!/bin/sh\n", b"program", b"module").unwrap();
-        assert_eq!(once, build_initramfs(b"#!/bin/sh\n", b"program", b"module").unwrap());
+        let once = build_initramfs(b"#!/bin/sh\n", b"program", &[b"module".to_vec()]).unwrap();
+        assert_eq!(once, build_initramfs(b"#!/bin/sh\n", b"program", &[b"module".to_vec()]).unwrap());
         assert_eq!(&once[..2], &[0x1f, 0x8b]);
     }
 

@@ -48,6 +48,11 @@ impl Scene {
         Ok(self)
     }
 
+    pub(super) fn file(&mut self, name: &str, content: Vec<u8>) -> &mut Scene {
+        self.files.push((name.into(), content));
+        self
+    }
+
     /// The configuration `NAME.qvmconf` of a bare-metal guest.
     pub(super) fn vm(&mut self, name: &str, guest: &str, memory: &str, more: &str) -> Result<&mut Scene> {
         if !self.files.iter().any(|(file, _)| *file == format!("{guest}.elf")) {

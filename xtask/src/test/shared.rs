@@ -18,6 +18,7 @@ pub(super) fn tests() -> Vec<Test> {
         Test::hypervisor("shared/attach", "what was attached is taken back, and is clean", attach),
         Test::hypervisor("shared/status", "a script waits for what a guest tells the host", status),
         Test::hypervisor("shared/end", "a VM's end is the end of its clients; others and the host go on", end),
+        Test::hypervisor("shared/linux", "Linux and a bare-metal guest exchange data and interrupts", linux),
         Test::hypervisor("shared/refused", "what a guest may not have it does not get", refused),
     ]
 }
@@ -128,4 +129,48 @@ fn refused(case: &Case) -> Result<()> {
         "either `allow` or `deny`, not both",
         "qvm: both ended: code 65",
     ])
+}
+
+/// Linux reaches registers and memory by `/dev/mem`, and takes the interrupts by a driver of its own that wants nothing but an
+/// interrupt: `gpio-keys`, for which the VM is given a node that names the device's line. Each interrupt is a key that is pressed.
+/// The name `echo` is two words of four bytes; the window of the device begins at 16 GiB, and the first region's memory at 2 MiB
+/// in that.
+fn linux(case: &Case) -> Result<()> {
+    let commands = "insmod /lib/modules/evdev.ko; insmod /lib/modules/gpio_keys.ko; \
+        devmem 0x1c05001c 32 0x6f686365; devmem 0x1c050020 32 0; devmem 0x1c050018 32 1; \
+        echo status $(devmem 0x1c050014) at $(devmem 0x1c050008 64); \
+        for value in 41 1000; do echo old news $(devmem 0x4001ff000); exec 3</dev/input/event0; \
+        devmem 0x400200000 64 $value; devmem 0x4001ff008 32 1; \
+        dd bs=24 count=1 <&3 2>/dev/null | wc -c; exec 3<&-; \
+        echo news $(devmem 0x4001ff000) word $(devmem 0x400200000 64); done; grep doorbell /proc/interrupts";
+    let mut scene = Scene::new();
+    scene.vm("bare", "exchange", "2M", &format!("cmdline echo\n{SHMEM}"))?;
+    scene.linux(1, commands)?.file("doorbell.dtb", doorbell());
+    scene.line("qvm @bare.qvmconf &").line("sleep 0.3");
+    scene.line(format!("qvm @linux.qvmconf {SHMEM} fdt load doorbell.dtb")).line("wait");
+    let ran = scene.run(case, &Machine::default(), None, 4)?;
+    ran.in_order(&[
+        "bare| exchange: listens as client 0",
+        "bare| exchange: 41 answered",
+        "bare| exchange: 1000 answered",
+    ])?;
+    ran.in_order(&[
+        "linux| status 0x00000000 at 0x00000004001FF000",
+        "linux| 24",
+        "linux| news 0x00030001 word 0x000000000000002A",
+        "linux| 24",
+        "word 0x00000000000003E9",
+        "doorbell",
+    ])
+}
+
+/// The node of a key that is the device's interrupt (Linux `gpio-keys` binding). It rises once until the status is read.
+fn doorbell() -> Vec<u8> {
+    const KEY_POWER: u32 = 116;
+    let key = vdev::Node::new("doorbell").text("label", "doorbell").number("linux,code", KEY_POWER);
+    let mut keys = vdev::Node::new("gpio-keys").compatible(&["gpio-keys"]);
+    keys.add(key.interrupt(types::IntId(43), vdev::Trigger::Edge));
+    let mut tree = dtoolkit::model::DeviceTree::new();
+    tree.root.add_child(keys.into_model());
+    tree.to_dtb()
 }
