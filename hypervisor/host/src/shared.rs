@@ -10,7 +10,7 @@ use types::{Ipa, PAGE_SIZE, Range, VmId};
 use vdev::{REGION_CLIENTS, RegionError, RegionName};
 
 /// Most regions there can be at a time.
-pub const MAX_REGIONS: usize = 64;
+pub const MAX_REGIONS: usize = 256;
 
 /// What the clients of a region tell each other. Nobody waits for anybody: each has a word that the others set bits in.
 #[derive(Debug, Default)]
@@ -197,7 +197,7 @@ impl<M: Clone, D> Regions<M, D> {
     }
 
     fn all(&self) -> impl Iterator<Item = (RegionId, &Region<M, D>)> {
-        self.regions.iter().zip(0_u8..).filter_map(|(region, number)| Some((RegionId(number), region.as_ref()?)))
+        self.regions.iter().zip(0..=u8::MAX).filter_map(|(region, number)| Some((RegionId(number), region.as_ref()?)))
     }
 
     fn id(&self, name: &RegionName) -> Option<RegionId> {
@@ -321,6 +321,11 @@ impl<M: Clone, D> Regions<M, D> {
     #[must_use]
     pub fn memory(&self, name: &RegionName) -> Option<(M, u32)> {
         self.all().find(|(_, region)| region.name == *name).map(|(_, region)| (region.memory.clone(), region.pages))
+    }
+
+    /// Names and sizes in pages of all regions.
+    pub fn names(&self) -> impl Iterator<Item = (RegionName, u32)> {
+        self.all().map(|(_, region)| (region.name, region.pages))
     }
 
     /// What is known of the region `number`, counted from 0, of those there are.

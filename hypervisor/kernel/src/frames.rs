@@ -254,7 +254,7 @@ pub(crate) fn allocate(pages: usize, alignment: usize, owner: Owner) -> Option<F
 
 /// `bytes` of RAM in as few pieces as there are, the largest first, each a multiple of the page and, as long as enough is
 /// left to take, aligned to and made of 2 MiB blocks. `None`, and nothing taken, if there is not enough.
-pub(crate) fn allocate_pieces(bytes: u64, owner: Owner) -> Option<Vec<Frames>> {
+pub(crate) fn allocate_pieces(bytes: u64, owner: Owner, mut go_on: impl FnMut(usize) -> bool) -> Option<Vec<Frames>> {
     const BLOCK: usize = 512;
     let mut left = (bytes / PAGE_SIZE) as usize;
     let mut pieces = Vec::new();
@@ -266,6 +266,9 @@ pub(crate) fn allocate_pieces(bytes: u64, owner: Owner) -> Option<Vec<Frames>> {
             Some(frames) => {
                 left -= attempt;
                 pieces.push(frames);
+                if !go_on(pieces.len()) {
+                    return None;
+                }
             }
             None if attempt == 1 => return None,
             // Half as much, in whole blocks while there are any.

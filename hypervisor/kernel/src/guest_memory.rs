@@ -33,13 +33,30 @@ impl GuestRam {
         let mut pieces = Vec::new();
         for region in regions {
             let mut at = region.start();
-            for frames in frames::allocate_pieces(region.length(), owner)? {
+            for frames in frames::allocate_pieces(region.length(), owner, |_| true)? {
                 let guest = Range::new(at, frames.range().length())?;
                 at = guest.end();
                 pieces.push(Piece { guest, frames });
             }
         }
         types::sort_by(&mut pieces, |a: &Piece, b: &Piece| a.guest.start().cmp(&b.guest.start()));
+        Some(Self { pieces })
+    }
+
+    /// The same for one region and at most so many pieces; between any two `go_on` says whether there is still a point in it.
+    pub(crate) fn allocate_in_steps(
+        owner: Owner,
+        region: Range<Ipa>,
+        most: usize,
+        mut go_on: impl FnMut() -> bool,
+    ) -> Option<Self> {
+        let mut at = region.start();
+        let mut pieces = Vec::new();
+        for frames in frames::allocate_pieces(region.length(), owner, |count| count <= most && go_on())? {
+            let guest = Range::new(at, frames.range().length())?;
+            at = guest.end();
+            pieces.push(Piece { guest, frames });
+        }
         Some(Self { pieces })
     }
 

@@ -52,7 +52,7 @@ fn with_regions<R>(work: impl FnOnce(&mut Regions<Arc<GuestRam>, Door>) -> R) ->
     let result = work(&mut regions);
     let mut directory = DIRECTORY.lock();
     directory.clear();
-    directory.extend((0..MAX_REGIONS).map_while(|number| regions.info(number)).map(|info| (info.name, info.pages)));
+    directory.extend(regions.names());
     result
 }
 
@@ -63,24 +63,27 @@ fn knock(region: RegionId, clients: u16) {
     }
 }
 
-/// Tells others what has changed, and gives back memory that nobody has any more.
-fn finish(left: Option<Left<Arc<GuestRam>>>) {
+/// Tells others what has changed, and gives back memory that nobody has any more. The last guest that had it may have left
+/// secrets there; `pause` is called between any two steps.
+fn finish(left: Option<Left<Arc<GuestRam>>>, pause: &mut dyn FnMut()) {
     let Some(left) = left else { return };
     knock(left.region, left.tell);
     if let Some(memory) = left.memory {
-        give_back(&memory);
+        memory.scrub(|| {
+            pause();
+            true
+        });
     }
 }
 
-/// The last guest that had it may have left secrets there.
-fn give_back(memory: &Arc<GuestRam>) {
-    memory.scrub(|| true);
-}
+/// Pieces of RAM that a region is made of: what there is of it should be in better order than that.
+const MOST_PIECES: usize = 1024;
 
 /// Memory of so many pages, for a region that nobody has yet. `go_on` says between any two steps whether there is a point in it.
-fn make(pages: u32, go_on: impl FnMut() -> bool) -> Result<Arc<GuestRam>, RegionError> {
+fn make(pages: u32, mut go_on: impl FnMut() -> bool) -> Result<Arc<GuestRam>, RegionError> {
     let range = Range::new(Ipa(0), u64::from(pages) * PAGE_SIZE).ok_or(RegionError::NoMemory)?;
-    let memory = GuestRam::allocate(Owner::Shared, &[range]).ok_or(RegionError::NoMemory)?;
+    let memory =
+        GuestRam::allocate_in_steps(Owner::Shared, range, MOST_PIECES, &mut go_on).ok_or(RegionError::NoMemory)?;
     memory.scrub(go_on);
     Ok(Arc::new(memory))
 }
@@ -109,7 +112,7 @@ pub(crate) fn keep(name: RegionName, pages: u32, keeper: Keeper) -> Result<u32, 
 pub(crate) fn release(name: RegionName) -> bool {
     let (had, memory) = with_regions(|regions| regions.release(&name, Keeper::Host));
     if let Some(memory) = memory {
-        give_back(&memory);
+        memory.scrub(|| true);
     }
     had
 }
@@ -157,7 +160,7 @@ impl HostClient {
 
 impl Drop for HostClient {
     fn drop(&mut self) {
-        finish(with_regions(|regions| regions.leave(self.region, self.client)));
+        finish(with_regions(|regions| regions.leave(self.region, self.client)), &mut || {});
     }
 }
 
@@ -268,7 +271,7 @@ impl Share {
                 Ok(Attached { slot: index as u8, client, pages, control })
             }
             Err(error) => {
-                finish(with_regions(|regions| regions.leave(region, client)));
+                finish(with_regions(|regions| regions.leave(region, client)), &mut || _ = go_on());
                 Err(error)
             }
         }
@@ -346,13 +349,19 @@ fn map(
 /// a point in it.
 pub(crate) fn work(partition: &Partition, compartment: &Compartment, go_on: &mut dyn FnMut() -> bool) {
     for share in partition.shares() {
+        let mut is_first = true;
         while let Some(job) = masked(|| share.next()) {
+            // Other vCPUs of the guest may ask for more and more.
+            if !core::mem::take(&mut is_first) && !go_on() {
+                return;
+            }
             match job {
                 Job::Knock(region, clients) => kernel_work(|| knock(region, clients)),
                 Job::Leave(index, slot) => {
                     kernel_work(|| {
                         share.leave(compartment, slot, go_on);
-                        finish(with_regions(|regions| regions.leave(slot.region, slot.client)));
+                        let left = with_regions(|regions| regions.leave(slot.region, slot.client));
+                        finish(left, &mut || _ = go_on());
                     });
                     masked(|| share.state.lock().slots[index] = None);
                 }
@@ -374,7 +383,7 @@ pub(crate) fn end(compartment: &Compartment) {
         if left.is_none() {
             return;
         }
-        finish(left);
+        finish(left, &mut || {});
     }
 }
 
