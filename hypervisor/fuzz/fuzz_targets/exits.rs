@@ -110,7 +110,7 @@ fn machine(shape: u8, features: u64) -> Vm {
     let (location, interrupt) = (Some(Ipa(0x1c09_0000)), Some(IntId(37)));
     let vcpus = usize::from(VCPUS);
     let backends = &mut Wires::default();
-    let mut setup = Setup { id: DeviceId(0), name: "uart", location, interrupt, vcpus, backends };
+    let mut setup = Setup { id: DeviceId(0), name: "uart", location, interrupt, window: None, vcpus, backends };
     let vdev = factory.build(&options, &mut setup).unwrap();
     let device = Device { name: "uart".into(), factory, location, interrupt, window: None, served: false, vdev };
     let config = VgicConfig { vcpus, intids: 96, list_registers: 2, priority_bits: 5 };

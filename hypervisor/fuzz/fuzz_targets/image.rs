@@ -49,6 +49,14 @@ impl GuestMemory for Memory {
     fn store(&self, to: Ipa, _: AccessSize, _: u64) -> Result<(), MemoryFault> {
         Err(MemoryFault { at: to })
     }
+
+    fn exchange(&self, at: Ipa, _: AccessSize, _: u64, _: u64) -> Result<u64, MemoryFault> {
+        Err(MemoryFault { at })
+    }
+
+    fn contains(&self, range: Range<Ipa>) -> bool {
+        ram().contains_range(&range)
+    }
 }
 
 fn ram() -> Range<Ipa> {

@@ -6,8 +6,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use types::{AccessSize, Ticks};
-use vdev::testkit::{Rig, Wire, Wires};
-use vdev::{Cause, Control, Factory, FactoryFlags, Wake};
+use vdev::testkit::{Rig, Shared, Wire, Wires};
+use vdev::{Cause, Control, Factory, FactoryFlags, RegionError, Wake};
 
 const DR: u64 = 0x00;
 const FR: u64 = 0x18;
@@ -46,6 +46,9 @@ fuzz_target!(|data: &[u8]| {
         if factory.name == "pl011" {
             check_pl011(&mut rig);
         }
+        if factory.name == "shmem" {
+            share(&mut rig, &wires.shared, call);
+        }
     }
 });
 
@@ -83,6 +86,27 @@ fn drive(rig: &mut Rig, wire: &Wire, factory: &Factory, call: &[u8]) {
     let ends = rig.take_effects().stop();
     let bitten = factory.name == "wdt-sp805" && ends == Some(Cause::Watchdog);
     assert!(ends.is_none() || bitten, "no guest can make this device end its VM: {ends:?}");
+}
+
+/// What the host, other clients and the guest do with regions, besides what happens at the factory page.
+fn share(rig: &mut Rig, shared: &Shared, call: &[u8]) {
+    const FACTORY: u64 = 0x1000;
+    const NAME: u64 = 0x1c;
+    let size = AccessSize::from_sas(u64::from(call[0]));
+    let at = FACTORY + u64::from(call[1] % 20) * Shared::SPACING + u64::from(call[2] & 0x1f);
+    match call[3] & 7 {
+        0 | 1 => drop(rig.try_read_at_window(at, size)),
+        2 | 3 => drop(rig.try_write_at_window(at, size, u64::from(call[3] >> 3))),
+        4 => shared.ring(usize::from(call[1] % 20), u32::from(call[2])),
+        5 => drop(rig.try_write(NAME + u64::from(call[1] % 33), AccessSize::Byte, u64::from(b'a' | call[2] & 3))),
+        _ => {
+            let error = [RegionError::NoMemory, RegionError::TooManyClients, RegionError::Missing, RegionError::Failed];
+            let result = if call[1] & 3 == 0 { Err(error[usize::from(call[2] & 3)]) } else { Ok(()) };
+            let _wanted = shared.work(result);
+            rig.wake();
+        }
+    }
+    assert!(rig.take_effects().stop().is_none());
 }
 
 fn check_pl011(rig: &mut Rig) {
