@@ -17,6 +17,7 @@ mod child;
 mod configuration;
 mod coredump;
 mod cpio;
+mod docs;
 mod failure;
 mod gdb;
 mod image;
@@ -48,6 +49,8 @@ enum Task {
     Check(check::Arguments),
     /// Check which crate uses which, and where `unsafe` may be said
     Layers,
+    /// Write the documents that are made of the code: the manual pages of the vdevs
+    Docs(docs::Arguments),
     /// Say what is in a dump of a guest, and make it and its symbols ready for gdb
     Core(coredump::Arguments),
     /// Take the files out of a recording of the console that were sent by `send`
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Task::Gdb(arguments) => gdb::run(&arguments),
         Task::Check(arguments) => check::run(&arguments),
         Task::Layers => layers::run(),
+        Task::Docs(arguments) => docs::run(&arguments),
         Task::Core(arguments) => coredump::run(&arguments),
         Task::Receive(arguments) => receive::run(&arguments),
         Task::Trace(arguments) => trace::run(&arguments),

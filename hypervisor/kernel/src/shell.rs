@@ -491,18 +491,14 @@ fn list_files(out: Output<'_>) {
     }
 }
 
+/// One vdev's manual page, or a line for each vdev there is.
 fn explain_vdev(name: Option<&str>, out: Output<'_>) {
-    let mut found = false;
-    for factory in board::factories().iter().filter(|factory| name.is_none_or(|name| name == factory.name)) {
-        found = true;
-        let _ = writeln!(out, "vdev {:<12} {}", factory.name, factory.help);
-        if name.is_some() {
-            for option in factory.options.iter().chain(vdev::GENERAL_OPTIONS) {
-                let _ = writeln!(out, "  {:<14} {}", option.name, option.help);
-            }
-        }
-    }
-    if let (Some(name), false) = (name, found) {
-        let _ = writeln!(out, "shell: there is no vdev `{name}`; `use` lists them");
-    }
+    let all = board::factories();
+    let _ = match name {
+        None => all.iter().try_for_each(|factory| writeln!(out, "vdev {:<12} {}", factory.name, factory.help)),
+        Some(name) => match all.iter().find(|factory| factory.name == name) {
+            Some(factory) => factory.write_manual(out),
+            None => writeln!(out, "shell: there is no vdev `{name}`; `use` lists them"),
+        },
+    };
 }

@@ -99,6 +99,9 @@ pub struct Factory {
     pub default_location: Option<Ipa>,
     /// What it is, one line.
     pub help: &'static str,
+    /// What it is for, what to watch out for, and a line of configuration: a few lines of Markdown, 80 columns wide. It is in
+    /// the image, for the shell's `use`.
+    pub about: &'static str,
     /// Makes one. Options have been checked against `options`, location and interrupt against `flags`.
     pub create: Create,
 }
@@ -127,6 +130,7 @@ impl Factory {
             window_size: 0,
             default_location: None,
             help: "",
+            about: "",
             create,
         }
     }

@@ -28,6 +28,7 @@ mod device;
 mod effects;
 mod factory;
 mod interrupt;
+mod manual;
 mod memory;
 mod node;
 mod options;

@@ -21,6 +21,8 @@ pub struct OptionSpec {
     pub kind: OptionKind,
     /// Whether each occurrence counts; else the last one wins.
     pub repeatable: bool,
+    /// Whether a device cannot do without it.
+    pub required: bool,
     /// What it is worth when it is not there, written as in a configuration.
     pub default: Option<&'static str>,
     /// Whether it works yet.
@@ -33,13 +35,19 @@ impl OptionSpec {
     /// An option that may come once and has no default.
     #[must_use]
     pub const fn new(name: &'static str, kind: OptionKind, help: &'static str) -> Self {
-        Self { name, kind, repeatable: false, default: None, status: OptionStatus::Supported, help }
+        Self { name, kind, repeatable: false, required: false, default: None, status: OptionStatus::Supported, help }
     }
 
     /// The same, each occurrence counting.
     #[must_use]
     pub const fn repeatable(self) -> Self {
         Self { repeatable: true, ..self }
+    }
+
+    /// The same, and a device cannot do without it.
+    #[must_use]
+    pub const fn required(self) -> Self {
+        Self { required: true, ..self }
     }
 
     /// The same, with a default, written as in a configuration.
@@ -285,13 +293,18 @@ impl Options {
             }
         }
         for spec in specs {
-            if let Some(text) = spec.default
-                && options.first(spec.name).is_none()
-            {
-                match value(spec, Some(text), None, numbers) {
-                    Ok(value) => options.add(Entry { spec, value, place: None }),
-                    Err(message) => errors.push(OptionError { option: Some(spec.name), place: None, message }),
-                }
+            let wrong = errors.iter().any(|error| error.option == Some(spec.name));
+            if wrong || options.has(spec.name) {
+                continue;
+            }
+            let value = match spec.default {
+                Some(text) => value(spec, Some(text), None, numbers),
+                None if spec.required => Err(format!("option `{}` is missing", spec.name)),
+                None => continue,
+            };
+            match value {
+                Ok(value) => options.add(Entry { spec, value, place: None }),
+                Err(message) => errors.push(OptionError { option: Some(spec.name), place: None, message }),
             }
         }
         if errors.is_empty() { Ok(options) } else { Err(errors) }

@@ -11,9 +11,12 @@ use vdev::{
 };
 
 /// The option, for a serial device's table.
-pub(crate) const HOSTDEV: OptionSpec =
-    OptionSpec::new("hostdev", OptionKind::HostDevice, "back end: [<|>]NAME, `-` is the VM's console (the default)")
-        .repeatable();
+pub(crate) const HOSTDEV: OptionSpec = OptionSpec::new(
+    "hostdev",
+    OptionKind::HostDevice,
+    "back end; `-` is the VM's console, and what there is without any",
+)
+.repeatable();
 
 /// The option, for a serial device's table.
 pub(crate) const BATCH: OptionSpec = OptionSpec::new(

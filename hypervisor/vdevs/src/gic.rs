@@ -19,7 +19,9 @@ pub(crate) static FACTORY: Factory = Factory {
     options: OPTIONS,
     safety: Safety::Qualified,
     region_size: 0,
-    help: "the Arm Generic Interrupt Controller; `loc` is its distributor (0x08000000)",
+    help: "the Arm Generic Interrupt Controller",
+    about: "`loc` is its distributor (0x08000000). Name it before the devices that name it.\n\n    \
+        vdev gic loc 0x10000000 gicr 0x10010000",
     ..Factory::new(create)
 };
 

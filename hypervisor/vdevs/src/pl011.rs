@@ -27,6 +27,9 @@ pub(crate) static FACTORY: Factory = Factory {
     safety: Safety::Qualified,
     region_size: REGION_SIZE,
     help: "Arm PrimeCell UART (PL011 r1p5)",
+    about: "The usual console, Linux's ttyAMA0. Of several `hostdev` output goes to all, and\n\
+        input comes from all. Every character is an exit of the guest.\n\n    \
+        vdev pl011 loc 0x1c090000 intr gic:37",
     ..Factory::new(create)
 };
 

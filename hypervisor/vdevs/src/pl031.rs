@@ -23,6 +23,8 @@ pub(crate) static FACTORY: Factory = Factory {
     safety: Safety::Qualified,
     region_size: REGION_SIZE,
     help: "Arm PrimeCell real-time clock (PL031)",
+    about: "The time of day in UTC, with an alarm. What a guest sets it to goes with the VM.\n\n    \
+        vdev pl031 loc 0x1c170000 intr gic:36",
     ..Factory::new(create)
 };
 

@@ -35,6 +35,9 @@ pub(crate) static FACTORY: Factory = Factory {
     safety: Safety::Qualified,
     region_size: REGION_SIZE,
     help: "logs how far the guest has come",
+    about: "The guest stores the number of each stage that it begins at offset 4; with\n\
+        `timeout` the log warns of one that falls silent before it comes to the last.\n\n    \
+        vdev progress loc 0x1c0a0000 stages kernel,init timeout 30",
     ..Factory::new(create)
 };
 

@@ -23,14 +23,16 @@ pub(crate) static FACTORY: Factory = Factory {
     access_sizes: AccessSizes::empty(),
     options: OPTIONS,
     region_size: 0,
-    help: "example: says when the VM ends",
+    help: "an example: says when the VM ends",
+    about: "Shows where a device of real hardware would stop DMA, then interrupts.\n\n    \
+        vdev qvmterm message good-bye",
     ..Factory::new(create)
 };
 
 const MESSAGE: &str = "message";
 
 static OPTIONS: &[OptionSpec] = &[OptionSpec::new(MESSAGE, OptionKind::Text, "what it says when the VM ends")
-    .default("here DMA would be stopped first, and interrupts second")];
+    .default("here DMA would be stopped, then interrupts")];
 
 struct Qvmterm {
     name: String,

@@ -33,6 +33,8 @@ pub(crate) static FACTORY: Factory = Factory {
     safety: Safety::Qualified,
     region_size: REGION_SIZE,
     help: "the PC's UART (16550A)",
+    about: "A console for guests without a driver for `pl011`; Linux's ttyS0.\n\n    \
+        vdev ser8250 loc 0x1c0a0000 intr gic:38",
     ..Factory::new(create)
 };
 
@@ -45,7 +47,7 @@ static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         SHIFT,
         OptionKind::Choice(&["0", "2"]),
-        "0: registers are a byte apart; 2: four bytes, and may be accessed as words; an extension",
+        "2: registers are 4 bytes apart and may be accessed as words; an extension",
     )
     .default("0"),
 ];

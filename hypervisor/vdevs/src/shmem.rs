@@ -56,6 +56,9 @@ pub(crate) static FACTORY: Factory = Factory {
     region_size: REGION_SIZE,
     window_size: 16 << 30,
     help: "memory shared with other guests and with the host",
+    about: "Named regions, and an interrupt when another client says so. What is in them the\n\
+        others have written: trust none of it. `allow` or `deny`, not both.\n\n    \
+        vdev shmem loc 0x1c0c0000 intr gic:44 create frames,4M allow frames",
     ..Factory::new(create)
 };
 
@@ -63,10 +66,10 @@ const CREATE: &str = "create";
 const LIMIT: &str = "limit";
 
 static OPTIONS: &[OptionSpec] = &[
-    OptionSpec::new(CREATE, OptionKind::NamedSize, "a region that there is while the VM lives: NAME,SIZE").repeatable(),
+    OptionSpec::new(CREATE, OptionKind::NamedSize, "a region that there is while the VM lives").repeatable(),
     OptionSpec::new(rules::ALLOW, OptionKind::Text, "the guest may use regions of such names, and no others")
         .repeatable(),
-    OptionSpec::new(rules::DENY, OptionKind::Text, "the guest may not use regions of such names, but all others")
+    OptionSpec::new(rules::DENY, OptionKind::Text, "the guest may use all regions but those of such names")
         .repeatable(),
     // QNX: there a guest can take all of the host's memory.
     OptionSpec::new(

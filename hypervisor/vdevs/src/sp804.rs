@@ -25,6 +25,8 @@ pub(crate) static FACTORY: Factory = Factory {
     safety: Safety::Qualified,
     region_size: REGION_SIZE,
     help: "Arm dual timer (SP804)",
+    about: "For guests that want it beside the generic timers.\n\n    \
+        vdev sp804 loc 0x1c110000 intr gic:34",
     ..Factory::new(create)
 };
 

@@ -31,6 +31,9 @@ pub(crate) static FACTORY: Factory = Factory {
     region_size: REGION_SIZE,
     default_location: Some(Ipa(0x1c0f_0000)),
     help: "Arm watchdog (SP805)",
+    about: "Ends a VM whose guest hangs or gets no CPU; not while it is paused or dumped.\n\
+        It counts down twice before it bites: a period of 3 s is 6 s.\n\n    \
+        vdev wdt-sp805",
     ..Factory::new(create)
 };
 
@@ -46,7 +49,7 @@ static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         ACTION,
         OptionKind::Choice(&["terminate", INTERRUPT, RESTART, "dump,terminate", "dump,fiq", "dump,restart"]),
-        "what a bite does: ends the VM with code 4, makes an edge on the device's line, or has the VM started again",
+        "a bite ends the VM with code 4, makes an edge on `intr`, or starts it again",
     )
     .default("terminate"),
     OptionSpec::new(FREQUENCY, OptionKind::Number { min: 1000, max: 1_000_000_000 }, "clock of its counter, in hertz")

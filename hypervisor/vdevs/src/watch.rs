@@ -35,12 +35,15 @@ pub(crate) static FACTORY: Factory = Factory {
     safety: Safety::Qualified,
     region_size: REGION_SIZE,
     help: "tells the guest of another VM's end",
+    about: "Its registers say whether that VM lives, how often it has ended, and with which\n\
+        code. There need not be such a VM yet.\n\n    \
+        vdev watch loc 0x1c0b0000 intr gic:43 vm linux",
     ..Factory::new(create)
 };
 
 const VM: &str = "vm";
 
-static OPTIONS: &[OptionSpec] = &[OptionSpec::new(VM, OptionKind::Text, "the VM that is watched")];
+static OPTIONS: &[OptionSpec] = &[OptionSpec::new(VM, OptionKind::Text, "the VM that is watched").required()];
 
 struct Watch {
     plug: Plug,
@@ -53,9 +56,7 @@ struct Watch {
 
 fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
     let plug = Plug::new(FACTORY.name, setup)?;
-    let Some(vm) = options.text(VM).map(ToString::to_string) else {
-        return Err(OptionError::general("`vdev watch` needs `vm NAME`".to_string()));
-    };
+    let vm = options.text(VM).unwrap_or_default().to_string();
     setup.watch(VM, &vm)?;
     Ok(Box::new(Watch { plug, vm, lives: false, ends: 0, code: u32::MAX, pending: false }))
 }
@@ -158,7 +159,7 @@ mod tests {
     #[test]
     fn it_needs_a_name_and_says_what_it_sees() {
         let error = Rig::new(&FACTORY, &[], &mut Wires::default()).unwrap_err();
-        assert_eq!(error[0].message, "`vdev watch` needs `vm NAME`");
+        assert_eq!(error[0].message, "option `vm` is missing");
         let mut rig = watch();
         assert_eq!(rig.status(), "device: `linux` does not live, has ended 0 times\n");
         rig.wake_for(Wake::VmEnded { code: 3 });

@@ -66,6 +66,22 @@ fn a_default_is_there_without_a_place() {
 }
 
 #[test]
+fn an_option_that_is_required_is_missed_once() {
+    static SPECS: &[OptionSpec] = &[OptionSpec::new("rate", OptionKind::Number { min: 1, max: 9 }, "").required()];
+    let parse = |argument: Option<&str>| {
+        let given = argument.map(|_| Given { name: "rate", argument, place: at(7) });
+        Options::parse(SPECS, given, &crate::testkit::PlainNumbers)
+    };
+    let wrong = |argument| {
+        let errors = parse(argument).unwrap_err();
+        errors.into_iter().map(|error| (error.message, error.place)).collect::<Vec<_>>()
+    };
+    assert_eq!(wrong(None), [("option `rate` is missing".to_string(), None)]);
+    assert_eq!(wrong(Some("0")), [("`rate 0`: must be from 1 to 9".to_string(), Some(at(7)))]);
+    assert_eq!(parse(Some("2")).unwrap().number("rate"), Some(2));
+}
+
+#[test]
 fn everything_wrong_is_reported_at_once_where_it_is() {
     let errors = parse(&[
         ("version", Some("4")),

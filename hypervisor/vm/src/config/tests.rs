@@ -556,6 +556,18 @@ fn the_table_of_devices_in_the_documentation_is_that_of_the_factories() {
 }
 
 #[test]
+fn every_example_of_a_manual_page_is_right() {
+    for factory in ::vdevs::CATALOGUE {
+        let examples: Vec<&str> = factory.about.lines().filter_map(|line| line.strip_prefix("    ")).collect();
+        assert!(!examples.is_empty(), "{}", factory.name);
+        for example in examples {
+            good(&format!("{RAM}{example}"));
+            assert!(example.starts_with(&format!("vdev {}", factory.name)), "{example}");
+        }
+    }
+}
+
+#[test]
 fn every_option_of_every_device_is_in_the_table_of_words() {
     let unknown: Vec<_> = ::vdevs::CATALOGUE
         .iter()
