@@ -7,22 +7,9 @@ extern crate alloc;
 
 mod faulty;
 
-use vdevs::CATALOGUE;
-
-/// The board's own factory behind those that every image has.
-static FACTORIES: [&vdev::Factory; CATALOGUE.len() + 1] = {
-    let mut all = [&faulty::FACTORY; CATALOGUE.len() + 1];
-    let mut index = 0;
-    while index < CATALOGUE.len() {
-        all[index] = CATALOGUE[index];
-        index += 1;
-    }
-    all
-};
-
 static BOARD: kernel::Board = kernel::Board {
     name: "faulty",
-    factories: &FACTORIES,
+    factories: vdev::factories!(vdevs::CATALOGUE, faulty::FACTORY),
     console: Some(kernel::Pa(0x0900_0000)),
     entropy: None,
     reset: None,

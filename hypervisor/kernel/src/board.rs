@@ -12,7 +12,8 @@ use vdev::Factory;
 pub struct Board {
     /// Its name, as users know it.
     pub name: &'static str,
-    /// The vdevs that configurations can name: usually `vdevs::CATALOGUE`, perhaps with the board's own behind it.
+    /// The vdevs that configurations can name: usually `vdevs::CATALOGUE`, or that with the board's own behind it
+    /// ([`vdev::factories!`]). A table that makes no sense does not compile ([`vdev::check_factories`]).
     pub factories: &'static [&'static Factory],
     /// Where a PL011 is that firmware has set up, for the one message that there is no device tree to say so.
     pub console: Option<Pa>,
@@ -22,6 +23,16 @@ pub struct Board {
     pub reset: Option<fn()>,
     /// What to do to switch off beyond asking firmware (PSCI SYSTEM_OFF), if there is anything.
     pub power_off: Option<fn()>,
+}
+
+impl Board {
+    /// Makes sure that what it says makes sense, when it is compiled.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub const fn check(&self) {
+        vdev::check_factories(self.factories);
+    }
 }
 
 static BOARD: AtomicPtr<Board> = AtomicPtr::new(core::ptr::null_mut());
@@ -73,6 +84,8 @@ pub(crate) fn power_off() -> ! {
 #[macro_export]
 macro_rules! entry {
     ($board:expr) => {
+        const _: () = $board.check();
+
         /// Called by the boot code, on the boot CPU, MMU off.
         #[unsafe(no_mangle)]
         extern "C" fn kernel_boot(tree: u64, slide: u64) -> ! {

@@ -33,6 +33,7 @@ mod memory;
 mod node;
 mod options;
 mod shared;
+mod table;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 mod timer;
@@ -55,5 +56,6 @@ pub use options::{
     Place,
 };
 pub use shared::{Attached, DEVICE_REGIONS, REGION_CLIENTS, RegionError, RegionName, SharedMemory};
+pub use table::{append_factories, check_factories};
 pub use timer::{Deadlines, TIMERS, Timer};
 pub use worker::{Bell, NewWorker, PULSES, PulseSink, Shared, Step, WORKERS, Work, Worker};

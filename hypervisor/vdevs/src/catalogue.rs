@@ -1,4 +1,4 @@
-//! The one table of factories. A board that has devices of its own passes a longer slice.
+//! The one table of factories. A board that has devices of its own appends them by [`vdev::factories!`].
 
 use vdev::Factory;
 
@@ -16,6 +16,8 @@ pub static CATALOGUE: &[&Factory] = &[
     &crate::trace::FACTORY,
     &crate::watch::FACTORY,
 ];
+
+const _: () = vdev::check_factories(CATALOGUE);
 
 #[cfg(test)]
 mod tests {
