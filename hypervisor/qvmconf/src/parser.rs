@@ -477,8 +477,12 @@ impl<'a> Parser<'a> {
                     _ => (&[], &[]),
                 };
                 let own = own.iter().map(|option| option.name).chain(known.iter().map(|option| option.name));
-                let all = ROWS.iter().map(|row| row.spelling).chain(own);
-                let hint = nearest(word, all).map_or(String::new(), |near| format!("did you mean `{near}`?"));
+                let all = ROWS.iter().map(|row| row.spelling).chain(own.clone());
+                let hint = match (nearest(word, all), own.collect::<Vec<_>>().join(", ")) {
+                    (Some(near), _) => format!("did you mean `{near}`?"),
+                    (None, own) if own.is_empty() => own,
+                    (None, own) => format!("its own options are {own}"),
+                };
                 let what = match scope {
                     Scope::Vdev(VdevWords { name, .. }) | Scope::Ignored(_, Some(KnownVdev { name, .. })) => {
                         format!("neither an option of `vdev {name}` nor any other")

@@ -8,7 +8,12 @@ use crate::{
     Bell, CharDevice, HostDevice, NewWorker, OptionError, OptionSpec, Options, RegionName, SharedMemory, TraceSink,
     Vdev, Worker,
 };
-use alloc::{boxed::Box, format, string::String, vec::Vec};
+use alloc::{
+    boxed::Box,
+    format,
+    string::{String, ToString},
+    vec::Vec,
+};
 use bitflags::bitflags;
 use core::fmt;
 use types::{AccessSize, IntId, Ipa, Range};
@@ -141,7 +146,7 @@ impl Factory {
     /// What is wrong with an option, or with the factory itself.
     pub fn build(&self, options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
         if self.abi != ABI {
-            let message = format!("`vdev {}` was written for interface {}, this is {ABI}", self.name, self.abi);
+            let message = format!("written for interface {}, this is {ABI}", self.abi);
             return Err(OptionError::general(message));
         }
         (self.create)(options, setup)
@@ -199,7 +204,7 @@ impl Setup<'_> {
     /// # Errors
     /// If it has no window, or the host has no shared memory.
     pub fn shared_memory(&mut self, wishes: RegionWishes) -> Result<Box<dyn SharedMemory>, OptionError> {
-        let window = self.window.ok_or_else(|| OptionError::general(format!("`{}` has no window", self.name)))?;
+        let window = self.window.ok_or_else(|| OptionError::general("it has no window".to_string()))?;
         let shared = self.backends.shared_memory(self.id, window, wishes);
         shared.map_err(|BackendError(message)| OptionError::general(message))
     }

@@ -233,7 +233,7 @@ pub struct OptionError {
     pub option: Option<&'static str>,
     /// Where it was given, if it was.
     pub place: Option<Place>,
-    /// One sentence that names the thing.
+    /// What is wrong, without the device's name: whoever reports it puts that in front.
     pub message: String,
 }
 

@@ -42,7 +42,7 @@ struct Pl011 {
 }
 
 fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
-    let plug = Plug::new(FACTORY.name, setup)?;
+    let plug = Plug::new(setup)?;
     Ok(Box::new(Pl011 { chip: Chip::default(), end: BackEnd::open(options, setup)?, plug }))
 }
 

@@ -116,7 +116,7 @@ struct Pl031 {
 }
 
 fn create(_: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
-    Ok(Box::new(Pl031 { plug: Plug::new(FACTORY.name, setup)?, chip: Chip::default(), timer: Timer::new(0) }))
+    Ok(Box::new(Pl031 { plug: Plug::new(setup)?, chip: Chip::default(), timer: Timer::new(0) }))
 }
 
 impl Pl031 {

@@ -26,10 +26,10 @@ pub(crate) struct Plug {
 }
 
 impl Plug {
-    /// Of a device that has registers, whose word in a configuration is `kind`.
-    pub(crate) fn new(kind: &str, setup: &Setup<'_>) -> Result<Self, OptionError> {
+    /// Of a device that has registers.
+    pub(crate) fn new(setup: &Setup<'_>) -> Result<Self, OptionError> {
         let Some(location) = setup.location else {
-            return Err(OptionError::general(format!("`vdev {kind}` needs `loc ADDRESS`")));
+            return Err(OptionError::general("it needs `loc ADDRESS`".to_string()));
         };
         let clock = FIRST_CLOCK.saturating_add(u32::from(setup.id.0));
         Ok(Self { name: setup.name.to_string(), location, interrupt: setup.interrupt, asserted: false, clock })

@@ -69,7 +69,7 @@ struct Progress {
 
 fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
     Ok(Box::new(Progress {
-        plug: Plug::new(FACTORY.name, setup)?,
+        plug: Plug::new(setup)?,
         names: options.text(STAGES).unwrap_or_default().to_string(),
         timeout: options.number(TIMEOUT),
         timer: Timer::new(0),

@@ -61,7 +61,7 @@ struct Ser8250 {
 }
 
 fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
-    let plug = Plug::new(FACTORY.name, setup)?;
+    let plug = Plug::new(setup)?;
     let shift = if options.text(SHIFT) == Some("2") { 2 } else { 0 };
     Ok(Box::new(Ser8250 { chip: Chip::default(), end: BackEnd::open(options, setup)?, plug, shift }))
 }

@@ -97,7 +97,7 @@ struct Shmem {
 
 fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
     let (Some(location), Some(window)) = (setup.location, setup.window) else {
-        return Err(OptionError::general("`vdev shmem` needs `loc ADDRESS`".to_string()));
+        return Err(OptionError::general("it needs `loc ADDRESS`".to_string()));
     };
     let mut wishes = RegionWishes { limit: options.size(LIMIT).unwrap_or(0) / PAGE_SIZE, create: Vec::new() };
     for (name, size, place) in options.named_sizes(CREATE) {

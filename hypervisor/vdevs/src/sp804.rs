@@ -204,7 +204,7 @@ struct Sp804 {
 
 fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
     let hertz = options.number(FREQUENCY).and_then(|hertz| u32::try_from(hertz).ok()).unwrap_or(1_000_000);
-    let plug = Plug::new(FACTORY.name, setup)?;
+    let plug = Plug::new(setup)?;
     Ok(Box::new(Sp804 { plug, counters: Default::default(), timer: Timer::new(0), hertz }))
 }
 

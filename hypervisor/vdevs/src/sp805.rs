@@ -70,7 +70,7 @@ struct Watchdog {
 }
 
 fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
-    let plug = Plug::new(FACTORY.name, setup)?;
+    let plug = Plug::new(setup)?;
     let action = options.text(ACTION).unwrap_or_default();
     let (dumps, action) = action.strip_prefix(DUMP).map_or((false, action), |action| (true, action));
     let ends = match action {

@@ -41,7 +41,7 @@ struct Trace {
 }
 
 fn create(_: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
-    Ok(Box::new(Trace { plug: Plug::new(FACTORY.name, setup)?, sink: setup.backends.trace(), events: 0 }))
+    Ok(Box::new(Trace { plug: Plug::new(setup)?, sink: setup.backends.trace(), events: 0 }))
 }
 
 impl Vdev for Trace {

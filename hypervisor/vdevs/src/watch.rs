@@ -55,7 +55,7 @@ struct Watch {
 }
 
 fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
-    let plug = Plug::new(FACTORY.name, setup)?;
+    let plug = Plug::new(setup)?;
     let vm = options.text(VM).unwrap_or_default().to_string();
     setup.watch(VM, &vm)?;
     Ok(Box::new(Watch { plug, vm, lives: false, ends: 0, code: u32::MAX, pending: false }))

@@ -297,13 +297,15 @@ fn check_addresses(description: &Description, host: &Host<'_>) -> Vec<AssembleEr
         if range.is_some_and(|range| range.end() <= limit) {
             return None;
         }
-        Some(AssembleError::new(subject, format!("{what} goes beyond {limit}: the host's addresses have {bits} bits")))
+        let (before, after) = if let Subject::Vdev(_) = subject { ("`vdev ", "`") } else { ("", "") };
+        let why = format!("goes beyond {limit}: the host's addresses have {bits} bits");
+        Some(AssembleError::new(subject, format!("{before}{what}{after} {why}")))
     };
     let ram = description.ram.iter().enumerate().map(|(index, range)| (Subject::Ram(index), "RAM", Some(*range)));
     let rom = description.rom.iter().enumerate().map(|(index, range)| (Subject::Rom(index), "ROM", Some(*range)));
     let vdevs = description.vdevs.iter().enumerate().filter_map(|(index, vdev)| {
         let range = Range::new(vdev.location?, vdev.factory.region_size);
-        Some((Subject::Vdev(index), "the device", range))
+        Some((Subject::Vdev(index), vdev.factory.name, range))
     });
     let frames = description.gic_frames();
     let gic = [frames.map(|frames| frames.distributor), frames.map(|frames| frames.redistributors)]
@@ -326,7 +328,9 @@ fn make_devices(
         };
         let window = windows.get(index).copied().flatten();
         if vdev.factory.window_size > 0 && window.is_none() {
-            let message = format!("no room for the {} MiB of addresses that it wants", vdev.factory.window_size >> 20);
+            let Factory { name, window_size, .. } = vdev.factory;
+            let message =
+                format!("`vdev {name}`: no room for the {} MiB of addresses that it wants", window_size >> 20);
             errors.push(AssembleError::new(Subject::Vdev(index), message));
             continue;
         }
@@ -350,8 +354,8 @@ fn make_devices(
                 vdev: made,
             }),
             Err(error) => {
-                let place = error.place;
-                errors.push(AssembleError { place, ..AssembleError::new(Subject::Vdev(index), error) });
+                let (place, message) = (error.place, format!("`vdev {}`: {error}", vdev.factory.name));
+                errors.push(AssembleError { place, ..AssembleError::new(Subject::Vdev(index), message) });
             }
         }
     }

@@ -145,7 +145,7 @@ fn an_address_beyond_the_hosts_names_the_limit() {
     wrong.vdevs.push(probe("far", 1 << 44, 40));
     let error = errors(&wrong).remove(0);
     assert_eq!(error.subject, Subject::Vdev(2));
-    assert_eq!(error.message, "the device goes beyond 0x100000000000: the host's addresses have 44 bits");
+    assert_eq!(error.message, "`vdev probe` goes beyond 0x100000000000: the host's addresses have 44 bits");
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_device_that_cannot_be_made_says_why() {
     let mut wrong = description();
     wrong.vdevs.push(VdevDescription { factory: &REFUSING, ..probe("refusing", 0x1c0b_0000, 41) });
     let error = errors(&wrong).remove(0);
-    assert_eq!((error.subject, error.message.as_str()), (Subject::Vdev(2), "no"));
+    assert_eq!((error.subject, error.message.as_str()), (Subject::Vdev(2), "`vdev probe`: no"));
 }
 
 #[test]

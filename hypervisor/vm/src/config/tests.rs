@@ -299,7 +299,10 @@ fn an_interrupt_is_a_shared_line_of_the_controller_there_is() {
     bad(&uart("ioapic:37"), &["there is no interrupt controller `ioapic`", "is called `gic`"]);
     let (shared, said) = read(&format!("{}\nvdev pl011 loc 0x1c0a0000 intr gic:32", uart("gic:32")));
     assert_eq!(shared.unwrap().description.vdevs[1].interrupt, Some(IntId(32)));
-    assert!(said.contains("warning: interrupt 32 is shared") && said.contains("also used here"), "{said}");
+    assert!(
+        said.contains("warning: `vdev pl011`: interrupt 32 is shared") && said.contains("also used here"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -340,7 +343,7 @@ fn an_interrupt_controller_stands_before_the_devices_that_name_it() {
     good(&format!("{RAM}vdev gic version 3\n{uart}"));
     bad(
         &format!("{RAM}{uart}vdev gic version 3"),
-        &["2:32: error: `gic:37`", "stands before", "3:1: note: it is here"],
+        &["2:32: error: `vdev pl011`: `gic:37`", "stands before", "3:1: note: it is here"],
     );
     good(&format!("{RAM}vdev pl011 loc 0x1c090000 vdev gic version 3"));
     good(&format!("{RAM}vdev gic name pic vdev pl011 loc 0x1c090000 intr pic:37"));
@@ -377,6 +380,26 @@ fn the_options_of_a_device_are_checked_by_its_factory() {
     bad(&format!("{RAM}vdev gic version 4"), &["2:18: error: ", "must be from 2 to 3"]);
     bad(&format!("{RAM}vdev gic gicr 10000000000000000000000"), &["does not fit in 64 bits"]);
     bad(&format!("{RAM}vdev pl011 loc 0x1c090000 baud 115200"), &["`baud` is neither an option of `vdev pl011`"]);
+}
+
+/// Options may stand on lines of their own: the line that is shown does not say whose they are.
+#[test]
+fn what_is_wrong_with_a_device_names_the_device_the_option_and_the_line() {
+    let device = |options: &str| format!("{RAM}vdev sp804\nloc 0x1c110000\n{options}");
+    bad(&device("frequency 5"), &["4:11: error: `vdev sp804`: `frequency 5`: must be from 1000 to 1000000000"]);
+    bad(&device("frequency 1x"), &["4:11: error: `vdev sp804`: `frequency 1x`: `x` is not a digit"]);
+    bad(&device("speed 5"), &["4:1: error: `speed` is neither an option of `vdev sp804`", "options are frequency"]);
+    bad(&device("frequenzy 5"), &["4:1: error: `frequenzy`", "hint: did you mean `frequency`?"]);
+    bad(&device("intr gic:31"), &["4:6: error: `vdev sp804`: `gic:31` is no shared", "32 to 1019"]);
+    bad(&device("intr pic:34"), &["4:6: error: `vdev sp804`: there is no interrupt controller `pic`"]);
+    bad(&format!("{RAM}vdev watch\nloc 0x1c110000"), &["2:1: error: `vdev watch`: option `vm` is missing"]);
+    bad(&format!("{RAM}vdev progress\nloc 0x1c110000\nintr gic:34"), &["4:6: error: `vdev progress` raises no"]);
+    bad(&format!("{RAM}vdev qvmterm\nloc 0x1c110000"), &["3:5: error: `vdev qvmterm` has no registers"]);
+    let both = format!("{RAM}vdev pl011 name one\nloc 0x1c090000\nvdev sp804\nloc 0x1c090ff8");
+    bad(
+        &both,
+        &["4:1: error: `vdev sp804` at 0x1c090ff8", "overlaps `vdev pl011 name one`", "2:1: note: the other one"],
+    );
 }
 
 #[test]

@@ -99,7 +99,8 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
         }
         if let Some((intid, span)) = interrupt {
             if let Some((_, other)) = interrupts.iter().find(|(used, _)| *used == intid) {
-                let warning = Diagnostic::warning(span, format!("interrupt {} is shared", intid.0));
+                let warning =
+                    Diagnostic::warning(span, format!("`vdev {}`: interrupt {} is shared", factory.name, intid.0));
                 reader.diagnostics.push(warning.note(*other, "also used here"));
             }
             interrupts.push((intid, span));
@@ -248,7 +249,7 @@ fn options(reader: &mut Reader<'_>, factory: &'static Factory, statement: &State
         Err(errors) => {
             for OptionError { place, message, .. } in errors {
                 let span = place.and_then(span_of).unwrap_or(statement.span);
-                reader.error(span, message, "");
+                reader.error(span, format!("`vdev {}`: {message}", factory.name), "");
             }
             None
         }
@@ -347,35 +348,36 @@ fn interrupt(
         return None;
     }
     let Value::Interrupt(interrupt) = setting.value() else { return None };
-    line(reader, interrupt, span, controller, Some(index)).map(|intid| (intid, span))
+    line(reader, interrupt, span, controller, Some((index, factory))).map(|intid| (intid, span))
 }
 
-/// The INTID of a line of the interrupt controller, named by the `vdev` of this index.
+/// The INTID of a line of the interrupt controller, named by a `vdev`, which is that of this index, or by nobody's.
 fn line(
     reader: &mut Reader<'_>,
     Interrupt { controller: named, line }: &Interrupt,
     span: Span,
     controller: &Controller,
-    index: Option<usize>,
+    user: Option<(usize, &Factory)>,
 ) -> Option<IntId> {
+    let of = user.map_or(String::new(), |(_, factory)| format!("`vdev {}`: ", factory.name));
     if *named != controller.name {
         let Controller { name, .. } = controller;
         let hint = match nearest(named, [name.as_str()]) {
             Some(near) => format!("did you mean `{near}:{line}`?"),
             None => format!("the interrupt controller is called `{name}`, as in `{name}:{line}`"),
         };
-        reader.error(span, format!("there is no interrupt controller `{named}`"), &hint);
+        reader.error(span, format!("{of}there is no interrupt controller `{named}`"), &hint);
         return None;
     }
-    if let (Some((at, place)), Some(index)) = (controller.named, index)
+    if let (Some((at, place)), Some((index, _))) = (controller.named, user)
         && at > index
     {
-        let message = format!("`{named}:{line}`: the interrupt controller stands before the devices that use it");
+        let message = format!("{of}`{named}:{line}`: the interrupt controller stands before the devices that use it");
         reader.conflict(span, message, place, "it is here");
     }
     let intid = IntId(*line);
     if !intid.is_spi() {
-        let message = format!("`{named}:{line}` is no shared interrupt");
+        let message = format!("{of}`{named}:{line}` is no shared interrupt");
         reader.error(span, message, "lines are INTIDs, 32 to 1019: SPI n is n + 32");
         return None;
     }
