@@ -41,6 +41,8 @@ const LAYERS: &[Layer] = &[
     portable("pci", &["vdev"]),
     portable("virtio", &["vdev"]),
     portable("vdevs", &["vdev", "vgic", "pci", "virtio"]),
+    // A board's own vdev, as an integrator would write it: it stands on the framework alone.
+    portable("example", &["vdev"]),
     // Not `vdevs`: factories are passed in, so that the core cannot make a special case of a device.
     portable("vm", &["qvmconf", "machine", "pagetable", "smmu", "vdev", "vgic", "pci"]),
     portable("host", &["qvmconf", "machine", "vdev", "vm"]),
@@ -69,11 +71,11 @@ const LAYERS: &[Layer] = &[
 ];
 const TYPES: &str = "types";
 /// What a board may use.
-const BOARD: &[&str] = &["kernel", "drivers", "machine", "vdev", "vdevs"];
+const BOARD: &[&str] = &["kernel", "drivers", "machine", "vdev", "vdevs", "example"];
 /// What a guest may use: it has to run without this hypervisor.
 const GUEST: &[&str] = &["guest-rt"];
 /// What this tool may use: nothing that runs at EL2 only.
-const TOOL: &[&str] = &["qvmconf", "machine", "trace", "vdev", "vdevs", "vgic", "vm", "host"];
+const TOOL: &[&str] = &["qvmconf", "machine", "trace", "vdev", "vdevs", "example", "vgic", "vm", "host"];
 
 /// Third-party packages that belong in certain crates only.
 const PLACES: &[(&str, &[&str])] =

@@ -1,4 +1,4 @@
-//! QEMU's `virt` machine with one vdev more, `faulty`, which fails on command: what the tests of containment boot.
+//! QEMU's `virt` machine with two vdevs more: `alarm`, the example of the vdev guide, and `faulty`, which fails on command.
 
 #![no_std]
 #![no_main]
@@ -9,7 +9,7 @@ mod faulty;
 
 static BOARD: kernel::Board = kernel::Board {
     name: "faulty",
-    factories: vdev::factories!(vdevs::CATALOGUE, faulty::FACTORY),
+    factories: vdev::factories!(vdevs::CATALOGUE, example::FACTORY, faulty::FACTORY),
     console: Some(kernel::Pa(0x0900_0000)),
     entropy: None,
     reset: None,

@@ -32,6 +32,8 @@ pub struct Machine {
     pub clock: Option<Device>,
     /// A 16550A.
     pub serial: Option<Device>,
+    /// The alarm clock of the vdev guide.
+    pub alarm: Option<Device>,
     /// Every further PL011's registers.
     pub other_uarts: ArrayVec<Range<u64>, 40>,
     /// The GICv3 distributor's registers.
@@ -90,6 +92,7 @@ impl Machine {
             watchdog: None,
             clock: None,
             serial: None,
+            alarm: None,
             other_uarts: ArrayVec::new(),
             distributor: 0..0,
             redistributors: 0..0,
@@ -128,6 +131,8 @@ impl Machine {
             self.clock = device(node);
         } else if node.is_compatible("ns16550a") {
             self.serial = device(node);
+        } else if node.is_compatible("example,alarm") {
+            self.alarm = device(node);
         } else if node.is_compatible("arm,gic-v3") {
             self.distributor = node.reg(0).unwrap_or(0..0);
             self.redistributors = node.reg(1).unwrap_or(0..0);

@@ -1,4 +1,4 @@
-//! Devices beside the console: a watchdog, a clock, a PC's UART. Whatever of them is not in the tree is skipped.
+//! Devices beside the console: a watchdog, a clock, a PC's UART, the alarm clock of the vdev guide. Whatever of them is not in the tree is skipped.
 //!
 //! ARM Watchdog Module (SP805) (DDI 0270), PrimeCell Real Time Clock (PL031) (DDI 0224), National Semiconductor PC16550D.
 
@@ -14,6 +14,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "devices: the watchdog counts down, and interrupts at zero and not before", run: watchdog },
     Test { name: "devices: the clock's second is a second, and its match interrupts", run: clock },
     Test { name: "devices: a 16550A in its loop receives what it sends, with interrupts in order", run: serial },
+    Test { name: "example: the alarm clock rings when it is time, and is silenced", run: alarm },
 ];
 
 /// The registers of a device, and its interrupt.
@@ -138,5 +139,22 @@ fn serial(machine: &'static Machine) -> Outcome {
     check_equal!([read(IDENTIFICATION), read(IDENTIFICATION)], [0xc2, 0xc1], "IIR, transmitter empty, twice");
     write(ENABLE, 0);
     write(MODEM, 0);
+    Ok(())
+}
+
+fn alarm(machine: &'static Machine) -> Outcome {
+    const TIME: usize = 0x0;
+    const RINGS: usize = 0x4;
+    let (device, intid) = found(&machine.alarm)?;
+    device.write(TIME, 1_000_000);
+    timer::delay(10_000);
+    let left = device.read(TIME);
+    check!(left > 900_000 && left < 1_000_000, "{left} ms are left of a million after 10");
+    let start = timer::now();
+    device.write(TIME, 200);
+    takes(machine, intid, 5_000_000, || device.write(RINGS, 1))?;
+    let waited = (timer::now() - start) * 1000 / timer::frequency();
+    check!(waited >= 200, "it rings after {waited} ms");
+    check_equal!([device.read(TIME), device.read(RINGS)], [0, 0], "TIME and RINGS, afterwards");
     Ok(())
 }

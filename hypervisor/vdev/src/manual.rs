@@ -19,18 +19,12 @@ impl Factory {
         self.location(out)?;
         self.interrupt(out)?;
         self.options.iter().try_for_each(|option| write_option(option, out))?;
-        let general = || GENERAL_OPTIONS.iter().filter(|option| !matches!(option.name, LOC | INTR));
-        let supported = |option: &&OptionSpec| option.status == OptionStatus::Supported;
-        general().filter(supported).try_for_each(|option| write_option(option, out))?;
+        let general = GENERAL_OPTIONS.iter().filter(|option| !matches!(option.name, LOC | INTR));
+        general.into_iter().try_for_each(|option| write_option(option, out))?;
         out.write_str("\nSafety class: ")?;
         out.write_str(if self.safety == Safety::Qualified { "qualified" } else { "unqualified" })?;
         if self.flags.contains(FactoryFlags::IMPLICIT) {
             out.write_str("; part of every VM, named or not")?;
-        }
-        let mut before = ".\nNot supported yet, for any vdev:";
-        for option in general().filter(|option| !supported(option)) {
-            write!(out, "{before} `{}`", option.name)?;
-            before = ",";
         }
         out.write_str(".\n")
     }
@@ -48,6 +42,7 @@ impl Factory {
         )?;
         match self.default_location {
             Some(at) => write!(out, ", default `{at}`")?,
+            None if self.flags.contains(FactoryFlags::ASSIGN) => out.write_str(FOUND)?,
             None if self.flags.intersects(FactoryFlags::LOC_PCI.union(FactoryFlags::IMPLICIT)) => {}
             None => out.write_str(", required")?,
         }
@@ -75,7 +70,10 @@ impl Factory {
             return Ok(());
         }
         out.write_str("- `intr CONTROLLER:LINE`")?;
-        out.write_str(if self.flags.contains(FactoryFlags::INTR_REQUIRED) {
+        out.write_str(if self.flags.contains(FactoryFlags::ASSIGN) {
+            // It comes with the place, but where it has to be there.
+            if self.flags.contains(FactoryFlags::INTR_REQUIRED) { FOUND } else { ", found with a place" }
+        } else if self.flags.contains(FactoryFlags::INTR_REQUIRED) {
             ", required"
         } else if self.flags.contains(FactoryFlags::INTR_UNLESS_PCI) {
             ", required unless `loc` is `pci:`"
@@ -86,6 +84,8 @@ impl Factory {
     }
 }
 
+/// What [`FactoryFlags::ASSIGN`] means for what a configuration does not say.
+const FOUND: &str = ", else one is found";
 const LOC: &str = "loc";
 const INTR: &str = "intr";
 
@@ -202,14 +202,10 @@ For those who need one.
 ";
         let page = page(&factory);
         assert!(page.starts_with(expected), "{page}");
-        let general = |status| GENERAL_OPTIONS.iter().filter(move |option| option.status == status);
-        for option in general(OptionStatus::Supported).filter(|option| !matches!(option.name, LOC | INTR)) {
+        for option in GENERAL_OPTIONS.iter().filter(|option| !matches!(option.name, LOC | INTR)) {
             assert!(page.contains(&alloc::format!("\n- `{}", option.name)), "{page}");
         }
-        let (_, end) = page.split_once("\n\nSafety class: unqualified.").unwrap();
-        for option in general(OptionStatus::NotYet) {
-            assert!(end.contains(&alloc::format!(" `{}`", option.name)), "{page}");
-        }
+        assert!(page.ends_with("\n\nSafety class: unqualified.\n"), "{page}");
     }
 
     #[test]
@@ -232,6 +228,11 @@ For those who need one.
             text.contains("- `loc [mem:]ADDRESS|pci:`:\n  where its registers are: 32 bytes, in accesses of 4 bytes\n")
         );
         assert!(text.contains("- `intr CONTROLLER:LINE`, required unless `loc` is `pci:`:\n"), "{text}");
+        let text = with(FactoryFlags::LOC_MEM | FactoryFlags::ASSIGN);
+        assert!(text.contains("- `loc [mem:]ADDRESS`, else one is found:\n"), "{text}");
+        assert!(text.contains("- `intr CONTROLLER:LINE`, found with a place:\n"), "{text}");
+        let text = with(FactoryFlags::LOC_MEM | FactoryFlags::ASSIGN | FactoryFlags::INTR_REQUIRED);
+        assert!(text.contains("- `intr CONTROLLER:LINE`, else one is found:\n"), "{text}");
         let text = with(FactoryFlags::LOC_MEM | FactoryFlags::IMPLICIT);
         assert!(text.contains("- `loc [mem:]ADDRESS`:\n") && text.contains("- `intr CONTROLLER:LINE`:\n"), "{text}");
         assert!(text.contains("; part of every VM, named or not"), "{text}");

@@ -110,9 +110,9 @@ pub const GENERAL_OPTIONS: &[OptionSpec] = &[
     OptionSpec::new("loc", OptionKind::Text, "where its registers are: [mem:]ADDRESS"),
     OptionSpec::new("intr", OptionKind::Text, "the interrupt it raises: CONTROLLER:LINE"),
     OptionSpec::new("name", OptionKind::Text, "what this device is called"),
-    OptionSpec::new("sched", OptionKind::Text, "priority of the device's host work").not_yet(),
-    OptionSpec::new("log", OptionKind::Text, "what of its messages is logged").not_yet(),
-    OptionSpec::new("set", OptionKind::Text, "a variable of the vdev context").not_yet(),
+    OptionSpec::new("sched", OptionKind::Text, "priority and policy of threads that work for it, as in 30 or 30f"),
+    OptionSpec::new("log", OptionKind::Text, "which of its messages are kept, as in `error,warn`"),
+    OptionSpec::new("set", OptionKind::Text, "`set debug off` keeps it out of status reports"),
 ];
 
 /// Where in the configuration something was written: a source and a range of bytes in it. Whoever made it can turn it

@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 
 use super::Test;
 use super::machine::{Case, Ran};
+use super::scene::{Scene, faulty};
 use crate::qemu::machine::Machine;
 use crate::workspace::root;
 
@@ -66,6 +67,7 @@ pub(super) fn tests() -> Vec<Test> {
             }
             judge(ran.of("selftest"))
         }),
+        Test::hypervisor("selftest/example", "the vdev guide's device, on the board that has it", example),
         Test::hypervisor("abuser/nowhere", "a guest that jumps to nowhere ends alone, with its code", nowhere),
     ];
     for (cpus, model, vcpus) in MACHINES {
@@ -158,6 +160,29 @@ fn exit_on_halt_off(case: &Case) -> Result<()> {
 }
 
 /// `hello` beside it must not notice.
+/// The device is found by its node, interrupts and is silent again; the shell explains it; mistakes about it are told.
+fn example(case: &Case) -> Result<()> {
+    let mut scene = Scene::new();
+    let alarm = "vdev alarm loc 0x1c0d0000";
+    scene.vm("selftest", "selftest", "32M", &format!("cmdline \"example\"\n{alarm} intr gic:45 longest 1000000000"))?;
+    scene.vm("right", "selftest", "32M", &format!("cmdline \"example\"\n{alarm} intr gic:45 longest 3600000"))?;
+    scene.vm("deaf", "selftest", "32M", alarm)?;
+    scene.line("use alarm").line("qvm @selftest.qvmconf").line("qvm @deaf.qvmconf").line("qvm @right.qvmconf");
+    let ran = scene.run(case, &Machine::default(), Some(faulty()?), 2)?;
+    ran.in_order(&[
+        "`vdev alarm`: an alarm clock",
+        "- `longest NUMBER`, 1 to 86400000, default `60000`:",
+        "selftest.qvmconf:6:47: error: `vdev alarm`: `longest 1000000000`: must be from 1 to 86400000",
+        "deaf.qvmconf:5:1: error: `vdev alarm`: nobody would hear it",
+        "right/alarm: rings",
+        "qvm: right ended: code 0 (",
+    ])?;
+    if ran.text.contains("# SKIP") {
+        bail!("the device was not found");
+    }
+    judge(ran.of("right"))
+}
+
 fn nowhere(case: &Case) -> Result<()> {
     let abuser = case.file("abuser.qvmconf", configuration("abuser", "abuser", 1, "nowhere"))?;
     let ran = case.batch(&Machine::default(), &[abuser, root().join("guests/hello/hello.qvmconf")])?;
