@@ -1,12 +1,16 @@
 //! `cargo xtask docs`: the documents that are made of the code.
 //!
-//! Answers for: `hypervisor/docs/vdevs.md`, a manual page for each vdev of the catalogue. Does not answer for: the words of
-//! those pages (the factories', and `vdev`'s, which has the same page for the shell's `use`), nor for the tables in
-//! `hypervisor/docs/qvmconf.md`, which tests hold to the code.
+//! Answers for: `hypervisor/docs/vdevs.md`, a manual page for each vdev of the catalogue, and what `hypervisor/docs/vdev-guide.md`
+//! shows of the code. Does not answer for: the words of those pages (the factories', and `vdev`'s, which has the same page for
+//! the shell's `use`), nor for the tables in `hypervisor/docs/qvmconf.md`, which tests hold to the code.
+//!
+//! In the guide, what stands between `<!-- code: FILE: START -->` and `<!-- end -->` is the paragraph of FILE, without an empty
+//! line in it, that has a line which begins with START, but for the beginning or end of a block around it; between `<!-- page -->` and `<!-- end -->`, the manual page of the
+//! guide's vdev.
 
 use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use vdev::{Factory, FactoryFlags};
 use vdevs::CATALOGUE;
@@ -47,7 +51,55 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
 }
 
 fn documents() -> Result<Vec<Document>> {
-    Ok(vec![Document { path: "hypervisor/docs/vdevs.md", content: vdevs()? }])
+    let guide = fs::read_to_string(root().join(GUIDE)).with_context(|| format!("cannot read {GUIDE}"))?;
+    Ok(vec![
+        Document { path: "hypervisor/docs/vdevs.md", content: vdevs()? },
+        Document { path: GUIDE, content: with_code(&guide, |path| Ok(fs::read_to_string(root().join(path))?))? },
+    ])
+}
+
+const GUIDE: &str = "hypervisor/docs/vdev-guide.md";
+const END: &str = "<!-- end -->";
+
+/// The guide with what its marks name between them.
+fn with_code(guide: &str, read: impl Fn(&str) -> Result<String>) -> Result<String> {
+    let mut text = String::new();
+    let mut lines = guide.lines();
+    while let Some(line) = lines.next() {
+        text.push_str(line);
+        text.push('\n');
+        let mark = line.strip_prefix("<!-- ").and_then(|line| line.strip_suffix(" -->"));
+        let block = match mark.map(|mark| mark.splitn(3, ": ").collect::<Vec<_>>()).as_deref() {
+            Some(["code", path, start]) => {
+                let found = paragraph(&read(path)?, start);
+                format!("```rust\n{}```\n", found.with_context(|| format!("{path} has no line `{start}`"))?)
+            }
+            Some(["page"]) => {
+                let mut page = String::new();
+                example::FACTORY.write_manual(&mut page)?;
+                format!("```text\n{page}```\n")
+            }
+            _ => continue,
+        };
+        if !lines.any(|line| line == END) {
+            bail!("no `{END}` behind `{line}`");
+        }
+        text.push_str(&block);
+        text.push_str(END);
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// The lines without an empty one among them that have one which begins with `start`, as far to the left as that goes. What is
+/// further to the left, the beginning or the end of the block around them, is left out.
+fn paragraph(source: &str, start: &str) -> Option<String> {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    source.split("\n\n").find_map(|paragraph| {
+        let left = paragraph.lines().find(|line| line.trim_start().starts_with(start)).map(indent)?;
+        let lines = paragraph.lines().filter(|line| !line.is_empty() && indent(line) >= left);
+        Some(lines.flat_map(|line| [line.get(left..).unwrap_or_default(), "\n"]).collect())
+    })
 }
 
 /// What stands above the pages.
@@ -109,8 +161,21 @@ mod tests {
     }
 
     #[test]
+    fn code_is_shown_as_it_stands_in_its_file() {
+        let source = "use x;\n\nimpl A {\n    /// Does.\n    fn b() {\n        c();\n    }\n\n    fn d() {}\n}\n";
+        let read = |_: &str| Ok(source.to_string());
+        let guide = "a\n<!-- code: x.rs: fn b -->\nold\n<!-- end -->\n<!-- code: x.rs: fn d -->\n<!-- end -->\nz\n";
+        let shown = "a\n<!-- code: x.rs: fn b -->\n```rust\n/// Does.\nfn b() {\n    c();\n}\n```\n<!-- end -->\n\
+            <!-- code: x.rs: fn d -->\n```rust\nfn d() {}\n```\n<!-- end -->\nz\n";
+        assert_eq!(with_code(guide, read).unwrap(), shown);
+        assert_eq!(with_code(shown, read).unwrap(), shown);
+        assert!(with_code("<!-- code: x.rs: fn e -->\n<!-- end -->\n", read).is_err());
+        assert!(with_code("<!-- code: x.rs: fn b -->\n", read).is_err());
+    }
+
+    #[test]
     fn pages_fit_a_console_of_80_columns() {
-        for factory in CATALOGUE {
+        for factory in CATALOGUE.iter().chain(&[&example::FACTORY]) {
             let mut page = String::new();
             factory.write_manual(&mut page).unwrap();
             for line in page.lines() {

@@ -44,8 +44,8 @@ pub static FACTORY: Factory = Factory {
     options: OPTIONS,
     region_size: 0x1000,
     help: "an alarm clock, the example of the vdev guide",
-    about: "The guest stores milliseconds at offset 0, and is interrupted when they are over;\n\
-        storing 1 at offset 4 silences it.\n\n    \
+    about: "The guest stores milliseconds at offset 0 and is interrupted when they are over.\n\
+        Storing 1 at offset 4 silences it.\n\n    \
         vdev alarm loc 0x1c0d0000 intr gic:45 longest 3600000",
     ..Factory::new(create)
 };
@@ -76,7 +76,7 @@ fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, Opt
     }
     Ok(Box::new(Alarm {
         name: setup.name.to_string(),
-        // There is one: the factory has registers and no default place, so the configuration was refused without a `loc`.
+        // There is one, given or found, as the factory has registers.
         location: setup.location.unwrap_or_default(),
         interrupt: setup.interrupt,
         longest: options.number("longest").unwrap_or_default(),

@@ -72,7 +72,7 @@ impl Factory {
         out.write_str("- `intr CONTROLLER:LINE`")?;
         out.write_str(if self.flags.contains(FactoryFlags::ASSIGN) {
             // It comes with the place, but where it has to be there.
-            if self.flags.contains(FactoryFlags::INTR_REQUIRED) { FOUND } else { ", found with a place" }
+            if self.flags.contains(FactoryFlags::INTR_REQUIRED) { FOUND } else { ", else found if `loc` is" }
         } else if self.flags.contains(FactoryFlags::INTR_REQUIRED) {
             ", required"
         } else if self.flags.contains(FactoryFlags::INTR_UNLESS_PCI) {
@@ -116,7 +116,9 @@ fn write_option(option: &OptionSpec, out: &mut dyn Write) -> Result {
         }
     }
     if let Some(text) = option.default {
-        write!(out, ", default `{text}`")?;
+        // Many words to choose from fill the line.
+        let gap = if let OptionKind::Choice(_) = option.kind { "\n  " } else { " " };
+        write!(out, ",{gap}default `{text}`")?;
     }
     if option.required {
         out.write_str(", required")?;
@@ -159,6 +161,7 @@ mod tests {
         OptionSpec::new("rate", OptionKind::Number { min: 2, max: 9 }, "per second").default("4"),
         OptionSpec::new("any", OptionKind::Number { min: 0, max: u64::MAX }, "whatever"),
         OptionSpec::new("mode", OptionKind::Choice(&["a", "b"]), "which").not_yet(),
+        OptionSpec::new("way", OptionKind::Choice(&["c", "d"]), "which way").default("c"),
         OptionSpec::new("hostdev", OptionKind::HostDevice, "where to").repeatable(),
     ];
 
@@ -197,6 +200,9 @@ For those who need one.
   whatever
 - `mode a|b`, not supported yet:
   which
+- `way c|d`,
+  default `c`:
+  which way
 - `hostdev [<|>]NAME`, repeatable:
   where to
 ";
@@ -230,7 +236,7 @@ For those who need one.
         assert!(text.contains("- `intr CONTROLLER:LINE`, required unless `loc` is `pci:`:\n"), "{text}");
         let text = with(FactoryFlags::LOC_MEM | FactoryFlags::ASSIGN);
         assert!(text.contains("- `loc [mem:]ADDRESS`, else one is found:\n"), "{text}");
-        assert!(text.contains("- `intr CONTROLLER:LINE`, found with a place:\n"), "{text}");
+        assert!(text.contains("- `intr CONTROLLER:LINE`, else found if `loc` is:\n"), "{text}");
         let text = with(FactoryFlags::LOC_MEM | FactoryFlags::ASSIGN | FactoryFlags::INTR_REQUIRED);
         assert!(text.contains("- `intr CONTROLLER:LINE`, else one is found:\n"), "{text}");
         let text = with(FactoryFlags::LOC_MEM | FactoryFlags::IMPLICIT);

@@ -31,7 +31,7 @@ pub(crate) static FACTORY: Factory = Factory {
     safety: Safety::Qualified,
     region_size: REGION_SIZE,
     help: "takes events of the guest's into traces and the log",
-    about: "A store to offset 8 x N is event N with that value, for `tracelogger` and the log.\n\n    \
+    about: "A store to offset 8 x N is event N with that value, in traces and the log.\n\n    \
         vdev trace loc 0x1c0e0000",
     ..Factory::new(create)
 };
