@@ -139,7 +139,7 @@ fn row(factory: &Factory) -> String {
     };
     let interrupt = match () {
         () if has(FactoryFlags::INTR_FORBIDDEN) => "none",
-        () if has(FactoryFlags::ASSIGN) => "found",
+        () if has(FactoryFlags::ASSIGN) && factory.default_location.is_none() => "found",
         () if has(FactoryFlags::INTR_REQUIRED) => "required",
         () => "may be given",
     };

@@ -72,7 +72,13 @@ impl Factory {
         out.write_str("- `intr CONTROLLER:LINE`")?;
         out.write_str(if self.flags.contains(FactoryFlags::ASSIGN) {
             // It comes with the place, but where it has to be there.
-            if self.flags.contains(FactoryFlags::INTR_REQUIRED) { FOUND } else { ", else found if `loc` is" }
+            if self.flags.contains(FactoryFlags::INTR_REQUIRED) {
+                FOUND
+            } else if self.default_location.is_some() {
+                ""
+            } else {
+                ", else found if `loc` is"
+            }
         } else if self.flags.contains(FactoryFlags::INTR_REQUIRED) {
             ", required"
         } else if self.flags.contains(FactoryFlags::INTR_UNLESS_PCI) {
