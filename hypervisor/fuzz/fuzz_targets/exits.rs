@@ -110,9 +110,11 @@ fn machine(shape: u8, features: u64) -> Vm {
     let (location, interrupt) = (Some(Ipa(0x1c09_0000)), Some(IntId(37)));
     let vcpus = usize::from(VCPUS);
     let backends = &mut Wires::default();
-    let mut setup = Setup { id: DeviceId(0), name: "uart", location, interrupt, window: None, vcpus, backends };
+    let (id, name, window) = (DeviceId(0), "uart", None);
+    let mut setup = Setup { id, name, location, interrupt, window, vcpus, hears_ends: false, backends };
     let vdev = factory.build(&options, &mut setup).unwrap();
-    let device = Device { name: "uart".into(), factory, location, interrupt, window: None, served: false, vdev };
+    let name = name.to_string();
+    let device = Device { name, factory, location, interrupt, window, served: false, hears_ends: false, vdev };
     let config = VgicConfig { vcpus, intids: 96, list_registers: 2, priority_bits: 5 };
     let mitigation = if shape & 0x40 == 0 { Mitigation::Required } else { Mitigation::NotRequired };
     let mut vm = Vm::new(Parts {

@@ -20,6 +20,7 @@ fuzz_target!(|data: &[u8]| {
         ram: &[range(0x8000_0000)],
         vcpus: 2,
         gic: GicFrames { distributor: range(0x800_0000), redistributors: range(0x80a_0000) },
+        messages: None,
         devices: Node::new(""),
         cmdline: Some("quiet"),
         initrd: None,

@@ -1,17 +1,19 @@
 //! Everything that guests, devices and the kernel can do to an interrupt controller, in any order: it neither panics, nor
 //! leaves a maintenance interrupt asserted, nor has one interrupt in two list registers (which the simulated interface
-//! checks), and what it reads fits the access.
+//! checks), what it reads fits the access, and no end is told of that nobody wants to hear of.
 
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use types::{AccessSize, IntId, VcpuId};
+use types::{AccessSize, IntId, Ipa, VcpuId, VcpuSet};
 use vdev::InterruptController;
 use vgic::testkit::{CpuInterface, Deactivation};
 use vgic::{SgiRegister, Vgic, VgicConfig};
 
 /// One more than there are, so that strangers come too.
 const VCPUS: u16 = 4;
+/// Where devices send messages.
+const DISTRIBUTOR: u64 = 0x800_0000;
 
 struct Machine {
     vgic: Vgic,
@@ -25,11 +27,11 @@ impl Machine {
         let priority_bits = 5 + (shape >> 2) % 3;
         let intids = if shape & 0x80 == 0 { 96 } else { 1024 };
         let config = VgicConfig { vcpus: usize::from(VCPUS) - 1, intids, list_registers, priority_bits };
-        Self {
-            vgic: Vgic::new(config).unwrap(),
-            cpus: vec![CpuInterface::new(list_registers, u32::from(priority_bits)); 2],
-            loaded: vec![None; 2],
+        let vgic = Vgic::new(config).unwrap().with_messages_at(Ipa(DISTRIBUTOR));
+        if shape & 0x40 != 0 {
+            (0..1100).filter(|intid| is_reported(*intid)).for_each(|intid| vgic.report_ends(IntId(intid)));
         }
+        Self { vgic, cpus: vec![CpuInterface::new(list_registers, u32::from(priority_bits)); 2], loaded: vec![None; 2] }
     }
 
     /// What the kernel does before each entry.
@@ -39,9 +41,9 @@ impl Machine {
             for round in 0.. {
                 assert!(round < 4, "the maintenance interrupt does not go away: {cpu:?}");
                 if cpu.maintenance() != 0 {
-                    self.vgic.maintenance(vcpu, cpu);
+                    heed(&self.vgic, self.vgic.maintenance(vcpu, cpu), vcpu);
                 } else if self.vgic.needs_refill(vcpu) {
-                    self.vgic.refill(vcpu, cpu);
+                    heed(&self.vgic, self.vgic.refill(vcpu, cpu), vcpu);
                 } else {
                     break;
                 }
@@ -65,11 +67,14 @@ impl Machine {
         };
         assert_eq!(read & !size.mask(), 0);
         assert!(write.iter().all(|vcpu| vcpu.0 < VCPUS - 1));
+        if self.vgic.has_ended() {
+            tell(&self.vgic);
+        }
     }
 
     fn switch(&mut self, who: usize, to: VcpuId) {
         if let Some(from) = self.loaded[who].take() {
-            self.vgic.save(from, &mut self.cpus[who]);
+            heed(&self.vgic, self.vgic.save(from, &mut self.cpus[who]).kick, from);
             if to == from {
                 self.vgic.power_off(from);
             }
@@ -90,7 +95,7 @@ impl Machine {
             2 => cpu.end(group, intid),
             3 => {
                 if let (Deactivation::Trapped, Some(vcpu)) = (cpu.deactivate_interrupt(intid), self.loaded[who]) {
-                    self.vgic.deactivate(vcpu, IntId(intid), cpu);
+                    heed(&self.vgic, self.vgic.deactivate(vcpu, IntId(intid), cpu), vcpu);
                 }
             }
             4 => cpu.enable_group(group, intid & 1 != 0),
@@ -130,9 +135,33 @@ impl Machine {
                 self.vgic.inject_hardware(vcpu, IntId(number % 40), IntId(u32::from(rest[2]) * 8));
             }
             12 => self.switch(who, vcpu),
+            13 => {
+                let offset = u64::from(detail >> 1) << if rest[2] & 1 == 0 { 3 } else { 0 };
+                self.vgic.message(Ipa(DISTRIBUTOR.wrapping_add(offset)), number % 1100);
+            }
             _ => self.guest(who, detail >> 1, number % 1024),
         }
     }
+}
+
+/// Whether somebody may want to hear of its ends.
+fn is_reported(intid: u32) -> bool {
+    intid.is_multiple_of(3)
+}
+
+/// A vCPU that is to kick itself has devices told.
+fn heed(vgic: &Vgic, kick: VcpuSet, own: VcpuId) {
+    if kick.contains(own) {
+        tell(vgic);
+    }
+}
+
+fn tell(vgic: &Vgic) {
+    assert!(vgic.has_ended());
+    let ended = vgic.take_ended();
+    assert!(!vgic.has_ended());
+    let all = (0..1100).filter(|intid| ended.contains(IntId(*intid)));
+    assert!(all.map(is_reported).reduce(|all, one| all && one) == Some(true), "{ended:?}");
 }
 
 fuzz_target!(|data: &[u8]| {

@@ -26,7 +26,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::mem::ManuallyDrop;
 use core::sync::atomic::{AtomicU16, Ordering};
-use hold::{CALLED, DUMPING, Hold, PAUSED, STOPPING, TRACED};
+use hold::{CALLED, DUMPING, ENDED, Hold, PAUSED, STOPPING, TRACED};
 use host::console::Terminal;
 use spin::Once;
 use types::{AccessSize, Ipa, PAGE_SIZE, Range, Ticks, VcpuId, VcpuSet};
@@ -116,14 +116,32 @@ impl Partition {
         self.threads.get()?.get(vcpu.index()).map(|thread| &**thread)
     }
 
-    /// Tells these vCPUs, except `own`, that there is something new.
+    /// Tells these vCPUs that there is something new. `own` sees for itself, unless that is that interrupts have ended.
     #[inline]
     pub(crate) fn kick(&self, vcpus: VcpuSet, own: VcpuId) {
-        let mut others = vcpus;
-        others.remove(own);
-        if !others.is_empty() {
-            self.notify(others);
+        if vcpus.contains(own) {
+            return self.kick_all(vcpus, own);
         }
+        self.notify(vcpus);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn kick_all(&self, mut vcpus: VcpuSet, own: VcpuId) {
+        if !self.note_ended_interrupts() {
+            vcpus.remove(own);
+        }
+        self.notify(vcpus);
+    }
+
+    /// If interrupts have ended that devices want to hear of, a vCPU is to tell them. Says whether that is so. Takes no lock.
+    #[cold]
+    pub(crate) fn note_ended_interrupts(&self) -> bool {
+        let ended = self.vm.gic.has_ended();
+        if ended {
+            self.hold.add(ENDED);
+        }
+        ended
     }
 
     fn notify_all(&self) {
@@ -142,11 +160,10 @@ impl Partition {
 
     /// Does what an exit, or a wake, asked for, but for [`Partition::clean_caches`], which takes its time.
     pub(crate) fn apply(&self, effects: &Effects, from: Option<VcpuId>) {
-        let mut kick = effects.kicked();
-        if let Some(own) = from {
-            kick.remove(own);
+        match from {
+            Some(own) => self.kick(effects.kicked(), own),
+            None => self.notify(effects.kicked()),
         }
-        self.notify(kick);
         if effects.has_output() {
             console::answer_bell();
         }
@@ -260,6 +277,9 @@ impl Partition {
 
     /// A vCPU's thread, which is not in its guest, answers a call, if there is one.
     pub(crate) fn answer_call(&self, own: VcpuId) {
+        if self.hold.has(ENDED) && self.hold.remove(ENDED) {
+            self.report_ended_interrupts();
+        }
         if !self.hold.has(CALLED) || !self.hold.remove(CALLED) {
             return;
         }
@@ -270,6 +290,17 @@ impl Partition {
                 self.answers.store(vcpu.0, Ordering::Relaxed);
             }
             self.apply(&effects, Some(own));
+        }
+    }
+
+    /// Wakes the devices whose interrupts have ended, or has their own threads do so.
+    fn report_ended_interrupts(&self) {
+        let ended = masked(|| self.vm.gic.take_ended());
+        for (device, _) in self.vm.bus.listeners().iter().filter(|(_, intid)| ended.contains(*intid)) {
+            match self.services.served(*device) {
+                Some(inbox) => inbox.put_ended(),
+                None => self.wake(*device, Wake::InterruptEnded),
+            }
         }
     }
 

@@ -24,7 +24,9 @@ const MOST_WORKERS: usize = 32;
 
 /// Its back end has something for the device; the bits below are pulses.
 const BACKEND: u32 = 1 << 31;
-const _: () = assert!(PULSES < 31);
+/// Its interrupt has ended.
+const ENDED: u32 = 1 << 30;
+const _: () = assert!(PULSES <= 30);
 
 /// What a device is to be woken for, by the thread that does so.
 pub(crate) struct Inbox {
@@ -51,11 +53,19 @@ impl Inbox {
         self.put(BACKEND);
     }
 
+    /// Its interrupt has ended.
+    pub(crate) fn put_ended(&self) {
+        self.put(ENDED);
+    }
+
     /// Wakes the device for all there is. Says whether there was anything.
     pub(crate) fn deliver(&self, partition: &Partition) -> bool {
         let what = self.what.swap(0, Ordering::SeqCst);
         if what & BACKEND != 0 {
             partition.wake(self.device, Wake::Backend);
+        }
+        if what & ENDED != 0 {
+            partition.wake(self.device, Wake::InterruptEnded);
         }
         for code in (0..PULSES).filter(|code| what >> code & 1 != 0) {
             partition.wake(self.device, Wake::Pulse(code));

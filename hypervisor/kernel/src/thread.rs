@@ -412,6 +412,7 @@ fn unload(core: &mut Core, cpu: &PerCpu, current: Option<&Thread>) {
     let Some(loaded) = (unsafe { loaded.as_mut() }) else { return };
     let put = vcpu::put(loaded, cpu);
     if !put.kick.is_empty() {
+        put.partition().note_ended_interrupts();
         let others = put.kick.iter().filter_map(|vcpu| put.partition().thread(vcpu));
         others.for_each(|thread| core.notify(thread));
     }

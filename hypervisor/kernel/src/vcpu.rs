@@ -543,7 +543,14 @@ fn run_until_off<O: Onlooker>(
         loaded.load();
         if vm.gic.needs_refill(vcpu.id) {
             let kick = vm.gic.refill(vcpu.id, &mut Interface);
-            partition.kick(kick, vcpu.id);
+            if !kick.is_empty() {
+                partition.kick(kick, vcpu.id);
+                // Devices are to hear of an end, and may have something to say to that.
+                if partition.is_out() {
+                    stay_out(partition, vcpu, loaded)?;
+                    continue;
+                }
+            }
         }
         onlooker.enters(vcpu, vm);
         // SAFETY: interrupts are masked, and `load` has put the vCPU's state into the CPU.

@@ -27,6 +27,8 @@ pub struct Device {
     pub window: Option<Range<Ipa>>,
     /// It is woken by a thread of its own, not by the VM's.
     pub served: bool,
+    /// It wants to hear of the ends of its interrupt.
+    pub hears_ends: bool,
     /// The device.
     pub vdev: Box<dyn Vdev>,
 }
@@ -122,6 +124,8 @@ pub struct Bus {
     places: Box<[u16]>,
     /// Windows, and where in `slots` their devices are. There are few, and they are searched last.
     windows: Box<[(Range<Ipa>, u16)]>,
+    /// Devices that want to hear of the ends of their interrupts.
+    listeners: Box<[(DeviceId, IntId)]>,
     clock: Arc<Clock>,
     /// Of the VM's own thread.
     alarm: Arc<Alarm>,
@@ -168,6 +172,8 @@ impl Bus {
         types::sort_by(&mut places, Ord::cmp);
         let windows = sorted.iter().zip(0_u16..).filter_map(|((_, _, device), place)| Some((device.window?, place)));
         let windows = windows.collect();
+        let listens = |device: &Device| device.interrupt.filter(|_| device.hears_ends);
+        let listeners = sorted.iter().filter_map(|(_, id, device)| Some((DeviceId(*id), listens(device)?))).collect();
         let mut lines = lines(&sorted.iter().map(|(_, _, device)| device))?;
         let alarm = Arc::<Alarm>::default();
         let slots = sorted.into_iter().map(|(region, _, device)| {
@@ -186,6 +192,7 @@ impl Bus {
             starts,
             places: places.into_iter().map(|(_, place)| place).collect(),
             windows,
+            listeners,
         })
     }
 
@@ -327,6 +334,12 @@ impl Bus {
         if let Some(slot) = self.slot(id) {
             slot.vdev.lock().describe(parent);
         }
+    }
+
+    /// The devices that want to hear of the ends of their interrupts ([`Wake::InterruptEnded`]), and those.
+    #[must_use]
+    pub fn listeners(&self) -> &[(DeviceId, IntId)] {
+        &self.listeners
     }
 
     /// All devices, in the order of the configuration.

@@ -7,7 +7,7 @@
 use crate::{Bell, Cause, Clock, Deadlines, Effects, GuestMemory, InterruptController, Line};
 use alloc::string::String;
 use core::fmt;
-use types::Ticks;
+use types::{Ipa, Ticks};
 
 /// What all devices of one VM share, as it is at the moment of one exit or wake.
 #[derive(Clone, Copy)]
@@ -85,6 +85,14 @@ impl<'a> Context<'a> {
     pub fn pulse_line(&mut self) {
         self.set_line(true);
         self.set_line(false);
+    }
+
+    /// Sends a message-signalled interrupt: stores `data` at `address`, both as the guest's driver has told the device. It
+    /// reaches the interrupt controller's registers for messages ([`crate::InterruptController::message`]) and nothing else of
+    /// the VM: at any other address it is lost.
+    pub fn message(&mut self, address: Ipa, data: u32) {
+        let kicked = self.services.interrupts.message(address, data);
+        self.effects.kick(kicked);
     }
 
     /// Says that a back end has output that its host thread is to look at ([`crate::Taken::Ring`]).

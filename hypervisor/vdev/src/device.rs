@@ -131,6 +131,10 @@ impl fmt::Display for ControlError {
 pub enum Wake {
     /// A back end has space again, or has input.
     Backend,
+    /// The guest has dealt with the device's interrupt: it has deactivated it, or enabled it while it was pending or its line
+    /// asserted. Comes to devices that have asked for it ([`crate::Setup::hear_ends`]), from a vCPU's thread before that enters
+    /// its guest, or from the device's own. Several ends may come as one.
+    InterruptEnded,
     /// A timer of the device has gone off ([`crate::Timer`]); this one.
     Timer(u8),
     /// A worker has sent this pulse ([`crate::Work::pulse`]).

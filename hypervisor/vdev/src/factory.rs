@@ -171,11 +171,19 @@ pub struct Setup<'a> {
     pub window: Option<Range<Ipa>>,
     /// How many vCPUs the VM has.
     pub vcpus: usize,
+    /// Whether the device wants to hear of the ends of its interrupt; see [`Setup::hear_ends`].
+    pub hears_ends: bool,
     /// Where back ends come from.
     pub backends: &'a mut dyn Backends,
 }
 
 impl Setup<'_> {
+    /// Has the device woken with [`crate::Wake::InterruptEnded`] when the guest has dealt with its interrupt, which costs the
+    /// guest an exit each time. Without `intr` there is nothing to hear of.
+    pub const fn hear_ends(&mut self) {
+        self.hears_ends = true;
+    }
+
     /// The character back end that one `hostdev` names.
     ///
     /// # Errors

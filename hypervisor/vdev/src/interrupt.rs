@@ -1,7 +1,7 @@
 //! What devices need of an interrupt controller.
 
 use alloc::sync::Arc;
-use types::{IntId, Lock, VcpuId, VcpuSet};
+use types::{IntId, Ipa, Lock, VcpuId, VcpuSet};
 
 /// The inputs of a VM's interrupt controller. Each call returns the vCPUs that now have something to take, for
 /// [`crate::Effects::kick`].
@@ -12,6 +12,11 @@ pub trait InterruptController: Send + Sync {
 
     /// The private input `intid` of one vCPU is now asserted or not. An `intid` that is not a PPI is ignored.
     fn set_private_level(&self, vcpu: VcpuId, intid: IntId, asserted: bool) -> VcpuSet;
+
+    /// A device stores `data` at `address` of the guest's, as the guest's driver told it to, to raise an interrupt. What is not
+    /// addressed to the controller's register for messages (`GICD_SETSPI_NSR`, or `GICD_CLRSPI_NSR`, which takes a
+    /// level-sensitive one back), or names no SPI, is ignored.
+    fn message(&self, address: Ipa, data: u32) -> VcpuSet;
 }
 
 /// A device's interrupt line, or its share of one.

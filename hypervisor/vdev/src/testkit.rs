@@ -90,6 +90,7 @@ impl GuestMemory for Ram {
 pub struct Lines {
     levels: Lock<BTreeMap<(Option<VcpuId>, IntId), bool>>,
     events: Lock<Vec<(IntId, bool)>>,
+    messages: Lock<Vec<(Ipa, u32)>>,
 }
 
 impl Lines {
@@ -103,6 +104,12 @@ impl Lines {
     #[must_use]
     pub fn take_events(&self) -> Vec<(IntId, bool)> {
         core::mem::take(&mut self.events.lock())
+    }
+
+    /// The messages that were sent since this was last asked, in order, wherever they were addressed to.
+    #[must_use]
+    pub fn take_messages(&self) -> Vec<(Ipa, u32)> {
+        core::mem::take(&mut self.messages.lock())
     }
 
     fn set(&self, vcpu: Option<VcpuId>, intid: IntId, asserted: bool) -> VcpuSet {
@@ -119,6 +126,11 @@ impl InterruptController for Lines {
 
     fn set_private_level(&self, vcpu: VcpuId, intid: IntId, asserted: bool) -> VcpuSet {
         if intid.is_private() && !intid.is_sgi() { self.set(Some(vcpu), intid, asserted) } else { VcpuSet::EMPTY }
+    }
+
+    fn message(&self, address: Ipa, data: u32) -> VcpuSet {
+        self.messages.lock().push((address, data));
+        VcpuSet::of(VcpuId::default())
     }
 }
 
@@ -476,9 +488,10 @@ impl Rig {
         let (id, name) = (DeviceId(0), "device");
         let (location, interrupt) = (Some(Self::BASE), Some(Self::LINE));
         let window = Range::new(Self::WINDOW, factory.window_size).filter(|window| !window.is_empty());
-        let mut setup = Setup { id, name, location, interrupt, window, vcpus: 1, backends };
+        let mut setup = Setup { id, name, location, interrupt, window, vcpus: 1, hears_ends: false, backends };
         let vdev = factory.build(&options, &mut setup).map_err(|error| vec![error])?;
-        let device = Device { name: name.to_string(), factory, location, interrupt, window, served: false, vdev };
+        let (name, hears_ends) = (name.to_string(), setup.hears_ends);
+        let device = Device { name, factory, location, interrupt, window, served: false, hears_ends, vdev };
         let bus = Bus::new("test", Self::clock(), vec![device])
             .map_err(|error| vec![OptionError::general(error.to_string())])?;
         let (ram, lines) = (Ram::new(Ipa(0x8000_0000), 0x1_0000), Lines::default());
@@ -606,6 +619,15 @@ impl Rig {
     pub fn wake_for(&mut self, wake: Wake) {
         let services = Services { now: self.now, memory: &self.ram, interrupts: &self.lines };
         self.bus.wake(DeviceId(0), wake, &services, &mut self.effects);
+    }
+
+    /// The guest deals with the device's interrupt. Says whether the device wanted to hear of it.
+    pub fn end_interrupt(&mut self) -> bool {
+        let hears = self.bus.listeners().contains(&(DeviceId(0), Self::LINE));
+        if hears {
+            self.wake_for(Wake::InterruptEnded);
+        }
+        hears
     }
 
     /// Tells the device what happens to its VM.

@@ -258,8 +258,16 @@ mod tests {
         let given = hostdevs.iter().map(|text| Given { name: "hostdev", argument: Some(text), place });
         let options = Options::parse(OPTIONS, given, &PlainNumbers).unwrap();
         let id = DeviceId(0);
-        let mut setup =
-            Setup { id, name: "uart", location: None, interrupt: None, window: None, vcpus: 1, backends: wires };
+        let mut setup = Setup {
+            id,
+            name: "uart",
+            location: None,
+            interrupt: None,
+            window: None,
+            vcpus: 1,
+            hears_ends: false,
+            backends: wires,
+        };
         BackEnd::open(&options, &mut setup).map(|end| end.wire)
     }
 

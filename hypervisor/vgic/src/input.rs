@@ -1,12 +1,13 @@
-//! The inputs of the interrupt controller: lines, and interrupts of the host.
+//! The inputs of the interrupt controller: lines, messages, and interrupts of the host.
 //!
-//! Answers for: what a line that rises or falls does. Does not answer for: who drives it.
+//! Answers for: what a line that rises or falls does, and which messages are for it. Does not answer for: who drives it.
 
 use crate::Vgic;
 use crate::signals::PRIVATE;
+use crate::v3::{CLRSPI_NSR, SETSPI_NSR};
 use crate::word::bit;
 use core::sync::atomic::Ordering;
-use types::{IntId, VcpuId, VcpuSet};
+use types::{AccessSize, IntId, Ipa, VcpuId, VcpuSet};
 
 /// The first PPI: SGIs have no line.
 const FIRST_PPI: u32 = 16;
@@ -32,6 +33,14 @@ impl vdev::InterruptController for Vgic {
         let flags = private.attention(change, self.groups.load(Ordering::Relaxed));
         drop(private);
         cell.notify(vcpu, flags)
+    }
+
+    fn message(&self, address: Ipa, data: u32) -> VcpuSet {
+        let offset = self.distributor.and_then(|distributor| address.0.checked_sub(distributor.0));
+        match offset {
+            Some(offset @ (SETSPI_NSR | CLRSPI_NSR)) => self.write_distributor(offset, AccessSize::Word, data.into()),
+            _ => VcpuSet::EMPTY,
+        }
     }
 }
 

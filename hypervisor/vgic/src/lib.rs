@@ -1,7 +1,8 @@
 //! The Generic Interrupt Controller as guests see it.
 //!
-//! Answers for: a GICv3 with affinity routing, one security state and no LPIs: distributor, redistributors, software
-//! generated interrupts, and the list registers of the virtual CPU interface, through which interrupts reach a guest.
+//! Answers for: a GICv3 with affinity routing, one security state, message-based SPIs and no LPIs: distributor,
+//! redistributors, software generated interrupts, and the list registers of the virtual CPU interface, through which
+//! interrupts reach a guest.
 //! Does not answer for: the host's own GIC (`drivers`), where the register windows are in a guest's address space (`vm`), or
 //! bringing a running vCPU to its next exit (`kernel`): calls return whom to kick.
 //!
@@ -49,6 +50,7 @@ extern crate alloc;
 
 mod bank;
 mod best;
+mod ends;
 mod input;
 mod interface;
 mod private;
@@ -68,6 +70,7 @@ mod v3;
 mod wake;
 mod word;
 
+pub use ends::Ended;
 pub use interface::Saved;
 pub use registers::ListRegisters;
 pub use v3::sgi::SgiRegister;
@@ -75,10 +78,11 @@ pub use v3::sgi::SgiRegister;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use ends::Flag;
 use private::Private;
 use shared::Shared;
 use signals::{Cell, Signals};
-use types::{Lock, MAX_VCPUS, VcpuId, VcpuSet};
+use types::{Ipa, Lock, MAX_VCPUS, VcpuId, VcpuSet};
 
 /// What a VM's interrupt controller is built from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +131,10 @@ impl core::error::Error for VgicError {}
 pub struct Vgic {
     cells: Vec<Cell>,
     shared: Lock<Shared>,
+    /// Whether an interrupt has ended whose end is reported.
+    any_ended: Flag,
+    /// Where the guest has the distributor's registers, for messages; before that is known, nowhere.
+    distributor: Option<Ipa>,
     /// `GICD_CTLR.EnableGrp0` and `EnableGrp1`. Written under the lock of the SPIs.
     groups: AtomicU32,
     /// vCPUs that take their part of 1-of-N interrupts: on and awake.
@@ -172,9 +180,12 @@ impl Vgic {
         };
         let cells =
             (0..vcpus).map(|_| Cell { attention: AtomicU32::new(0), private: Lock::new(Private::new()) }).collect();
+        let any_ended = Flag::default();
         Ok(Self {
             cells,
-            shared: Lock::new(Shared::new(intids, vcpus)),
+            shared: Lock::new(Shared::new(intids, vcpus, any_ended.clone())),
+            any_ended,
+            distributor: None,
             groups: AtomicU32::new(0),
             participating: AtomicU64::new(0),
             intids,
@@ -185,6 +196,13 @@ impl Vgic {
             active_priorities: 1_usize.wrapping_shl(register_order),
             preemption_shift,
         })
+    }
+
+    /// Takes messages of devices at this address of the distributor ([`vdev::InterruptController::message`]).
+    #[must_use]
+    pub fn with_messages_at(mut self, distributor: Ipa) -> Self {
+        self.distributor = Some(distributor);
+        self
     }
 
     /// Number of vCPUs.

@@ -1,12 +1,14 @@
 //! Shared peripheral interrupts: state, routing, and who has to hear of a change.
 //!
-//! Answers for: SPIs of all vCPUs, behind one lock. Does not answer for: the register map (`v3::distributor`), list
-//! registers (`interface`).
+//! Answers for: SPIs of all vCPUs, behind one lock, and which of them have ended whose devices want to hear of it. Does not
+//! answer for: the register map (`v3::distributor`), list registers (`interface`), telling devices (`ends`).
 //!
 //! Follows IHI 0069, "Affinity routing" and GICD_IROUTER<n>.
 
 use crate::bank::{Bank, BitRegister, Change, ENABLE_GROUPS, Folded};
 use crate::best::{Best, Key};
+use crate::ends::{Ended, Flag};
+use crate::registers::lr;
 use crate::signals::{RESYNC, SHARED, SYNC, Signals};
 use crate::word::{Ones, all_if, allot, bit};
 use alloc::vec::Vec;
@@ -32,9 +34,22 @@ struct SharedBank {
     target: [u8; 32],
     /// The vCPU in whose list registers it is, or for which it is active.
     holder: [u8; 32],
+    /// Those whose ends are reported.
+    reported: u32,
+    /// Those of them that have ended since somebody asked.
+    ended: u32,
 }
 
 impl SharedBank {
+    fn is_reported(&self, index: u32) -> bool {
+        self.reported & bit(index) != 0
+    }
+
+    /// What the list register of an interrupt whose end is reported has besides.
+    fn report(&self, index: u32) -> u64 {
+        if self.is_reported(index) { lr::EOI } else { 0 }
+    }
+
     fn target_of(&self, index: u32) -> u8 {
         self.target.get(index as usize).copied().unwrap_or(NOBODY)
     }
@@ -47,6 +62,13 @@ impl SharedBank {
         if let Some(holder) = self.holder.get_mut(index as usize) {
             *holder = vcpu;
         }
+    }
+
+    /// [`Bank::take_active`]. One that is pending as well waits for its end, if that is reported: the hardware tells of no end
+    /// between two deliveries.
+    fn take_active(&mut self, index: u32, intid: u32, groups: u32, crowded: bool) -> u64 {
+        let crowded = crowded || self.is_reported(index);
+        self.bank.take_active(index, intid, 0, groups, crowded) | self.report(index)
     }
 
     /// Of `bits`, those that `vcpu` holds.
@@ -68,6 +90,8 @@ pub(crate) struct Shared {
     ready: Vec<u32>,
     /// Who was chosen last for a 1-of-N interrupt.
     rotor: u8,
+    /// Whether any `ended` is not zero.
+    any_ended: Flag,
 }
 
 /// Where an SPI is: the bank and the position in it. `None` for an INTID below 32.
@@ -86,7 +110,7 @@ fn intid_at(bank: usize, index: u32) -> u32 {
 
 impl Shared {
     /// SPIs up to `intids`, a multiple of 32, for `vcpus` vCPUs.
-    pub(crate) fn new(intids: u32, vcpus: usize) -> Self {
+    pub(crate) fn new(intids: u32, vcpus: usize, any_ended: Flag) -> Self {
         let banks = (1..(intids / 32).min(32))
             .map(|number| SharedBank {
                 bank: Bank::new(0),
@@ -94,9 +118,44 @@ impl Shared {
                 router: [0; 32],
                 target: [0; 32],
                 holder: [NOBODY; 32],
+                reported: 0,
+                ended: 0,
             })
             .collect();
-        Self { banks, ready: alloc::vec![0; vcpus], rotor: 0 }
+        Self { banks, ready: alloc::vec![0; vcpus], rotor: 0, any_ended }
+    }
+
+    /// From now on the ends of SPI `intid` are reported.
+    pub(crate) fn report_ends(&mut self, intid: u32) {
+        if let Some((number, index)) = place(intid)
+            && let Some(shared) = self.banks.get_mut(number)
+        {
+            shared.reported |= bit(index);
+        }
+    }
+
+    /// What has ended since this was last asked.
+    pub(crate) fn take_ended(&mut self) -> Ended {
+        self.any_ended.lower();
+        let mut ended = Ended::default();
+        for (word, shared) in ended.0.iter_mut().zip(&mut self.banks) {
+            *word = core::mem::take(&mut shared.ended);
+        }
+        ended
+    }
+
+    /// `bits` of bank `number` have ended, or were enabled while they were pending. If one of them is reported, the vCPU whose
+    /// list registers are being written is to look as well, as if it were kicked.
+    fn end(&mut self, number: usize, bits: u32, signals: &mut Signals<'_>) {
+        let Some(shared) = self.banks.get_mut(number) else { return };
+        let reported = bits & shared.reported;
+        if reported != 0 {
+            shared.ended |= reported;
+            self.any_ended.raise();
+            if let Some(current) = signals.current {
+                signals.kick.insert(current);
+            }
+        }
     }
 
     /// The bank `number` (SPIs `32 * (number + 1)` on) for reading.
@@ -166,13 +225,31 @@ impl Shared {
     /// A write of a register of one bit per interrupt.
     pub(crate) fn write(&mut self, number: usize, register: BitRegister, value: u32, signals: &mut Signals<'_>) {
         let Some(shared) = self.banks.get_mut(number) else { return };
-        let held = shared.bank.active | shared.bank.resident;
+        let (held, stranded) = (shared.bank.active | shared.bank.resident, shared.bank.stranded());
+        let disabled = !shared.bank.enabled;
         let change = shared.bank.write(register, value & shared.implemented);
         // Whoever held an interrupt earlier does not hold it when software makes it active.
         for index in Ones(shared.bank.active & !held) {
             shared.set_holder(index, NOBODY);
         }
+        let unmasked = disabled & shared.bank.enabled & (shared.bank.pending() | shared.bank.line);
+        let ended = stranded & !shared.bank.active;
+        self.end(number, unmasked | ended, signals);
         self.apply(number, change, signals);
+    }
+
+    /// A message: a write of `INTID` to `GICD_SETSPI_NSR` or `GICD_CLRSPI_NSR`. To a level-sensitive interrupt it is a line, and
+    /// stays asserted until the second; to an edge-triggered one an edge.
+    // SPEC: a message and a device's line are one and the same input, so the guest can lower the line of a device until
+    // that moves it again. Which inputs take messages is implementation defined; a guest's tree says which are free.
+    pub(crate) fn message(&mut self, intid: u32, raise: bool, signals: &mut Signals<'_>) {
+        let Some((number, index)) = place(intid) else { return };
+        let Some(shared) = self.banks.get_mut(number) else { return };
+        if shared.bank.edge & bit(index) == 0 {
+            return self.set_line(intid, raise, signals);
+        }
+        let register = if raise { BitRegister::SetPending } else { BitRegister::ClearPending };
+        self.write(number, register, bit(index), signals);
     }
 
     /// A read of a register of one bit per interrupt. An interrupt in the list register of a vCPU that has been told to
@@ -289,12 +366,12 @@ impl Shared {
             for index in Ones(shared.targeting(shared.bank.deliverable(groups), me)) {
                 let intid = intid_at(number as usize, index);
                 shared.set_holder(index, me);
-                put(intid, shared.bank.take_pending(index, intid, 0));
+                put(intid, shared.bank.take_pending(index, intid, 0) | shared.report(index));
             }
             for index in Ones(shared.held_by(shared.bank.stranded(), me)) {
                 let intid = intid_at(number as usize, index);
                 let here = shared.target_of(index) == me;
-                put(intid, shared.bank.take_active(index, intid, 0, groups & all_if(here), false));
+                put(intid, shared.take_active(index, intid, groups & all_if(here), false));
             }
         }
     }
@@ -333,7 +410,7 @@ impl Shared {
         let Some((number, index)) = place(intid) else { return 0 };
         let Some(shared) = self.banks.get_mut(number) else { return 0 };
         shared.set_holder(index, u8::try_from(vcpu.0).unwrap_or(NOBODY));
-        shared.bank.take_pending(index, intid, 0)
+        shared.bank.take_pending(index, intid, 0) | shared.report(index)
     }
 
     /// Moves an active SPI into a list register of `vcpu`, its holder: what to write there. If it is pending as well and
@@ -342,7 +419,7 @@ impl Shared {
         let Some((number, index)) = place(intid) else { return 0 };
         let Some(shared) = self.banks.get_mut(number) else { return 0 };
         let here = u16::from(shared.target_of(index)) == vcpu.0;
-        shared.bank.take_active(index, intid, 0, groups & all_if(here), crowded)
+        shared.take_active(index, intid, groups & all_if(here), crowded)
     }
 
     /// SPI `intid` has left its list register empty.
@@ -350,6 +427,7 @@ impl Shared {
         let Some((number, index)) = place(intid) else { return };
         let Some(shared) = self.banks.get_mut(number) else { return };
         shared.bank.release(bit(index));
+        self.end(number, bit(index), signals);
         self.settle(number, index, signals);
     }
 
@@ -358,6 +436,11 @@ impl Shared {
         let Some((number, index)) = place(intid) else { return Folded::Done };
         let Some(shared) = self.banks.get_mut(number) else { return Folded::Done };
         let folded = shared.bank.fold(bit(index), value);
+        // The guest has ended it, or made it inactive in another way.
+        let (pending, active) = (value & lr::PENDING != 0, value & lr::ACTIVE != 0);
+        if !pending && !active || active && shared.bank.active & bit(index) == 0 {
+            self.end(number, bit(index), signals);
+        }
         self.settle(number, index, signals);
         folded
     }

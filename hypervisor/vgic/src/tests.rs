@@ -3,6 +3,7 @@
 
 use super::*;
 use crate::testkit::{CpuInterface, Deactivation, SPURIOUS};
+use alloc::vec;
 use types::{AccessSize, IntId};
 use vdev::InterruptController;
 
@@ -106,7 +107,7 @@ fn the_controller_says_what_it_is() {
     assert_eq!(vgic.read_distributor(0x0, WORD), 0x50, "ARE and DS");
     assert_eq!(vgic.read_distributor(0x4, WORD) & 0x1f, 7, "8 times 32 INTIDs");
     assert_eq!(vgic.read_distributor(0x4, WORD) >> 19 & 0x1f, 9, "10 bits of INTID");
-    assert_eq!(vgic.read_distributor(0x4, WORD) >> 16 & 7, 0, "no LPIs, no message-based SPIs");
+    assert_eq!(vgic.read_distributor(0x4, WORD) >> 16 & 7, 1, "message-based SPIs, no LPIs");
     assert_eq!(vgic.read_distributor(0xffe8, WORD), 0x3b, "GICv3");
     assert_eq!(vgic.read_redistributor(Vgic::REDISTRIBUTOR_SIZE + 0xffe8, WORD), 0x3b);
     let types = |vcpu: u64| vgic.read_redistributor(vcpu * Vgic::REDISTRIBUTOR_SIZE + 8, AccessSize::Doubleword);
@@ -142,7 +143,7 @@ fn every_size_answers_and_read_only_registers_stay() {
         }
     }
     assert_eq!(vgic.read_distributor(0x0, WORD), 0x53, "the group enables are all that can change");
-    assert_eq!(vgic.read_distributor(0x4, WORD), 0x0048_001f);
+    assert_eq!(vgic.read_distributor(0x4, WORD), 0x0049_001f);
     assert_eq!(vgic.read_distributor(0x100, WORD), 0, "ISENABLER0 is the redistributors'");
     assert_eq!(vgic.read_distributor(0xfc, WORD), 0x0fff_ffff, "INTIDs 1020 to 1023 do not exist");
     assert_eq!(vgic.read_distributor(0x7fd8, AccessSize::Doubleword), 0x80ff_ffff, "IROUTER1019");
@@ -645,4 +646,273 @@ fn strangers_are_ignored() {
     assert!(rig.vgic.deactivate(nobody, IntId(27), &mut cpu).is_empty());
     assert!(rig.vgic.send_sgi(nobody, SgiRegister::Sgi1r, 2).is_empty());
     assert_eq!(cpu.hcr, 0);
+}
+
+// ---- ends that are reported
+
+/// SPI 40 of everything there is, reported and edge-triggered.
+fn reported(list_registers: usize) -> Rig {
+    let rig = Rig::new(VgicConfig { list_registers, ..config(2) });
+    rig.vgic.report_ends(IntId(40));
+    rig.vgic.write_distributor(0xc08, WORD, 0xffff_ffff);
+    rig
+}
+
+/// What has ended since this was last asked.
+fn ended(rig: &Rig) -> Vec<u32> {
+    let (any, all) = (rig.vgic.has_ended(), rig.vgic.take_ended());
+    let ended: Vec<u32> = (0..1100).filter(|intid| all.contains(IntId(*intid))).collect();
+    assert_eq!(any, !ended.is_empty());
+    assert!(!rig.vgic.has_ended());
+    ended
+}
+
+fn pulse(rig: &Rig, intid: u32) {
+    let _ = (rig.set_level(intid, true), rig.set_level(intid, false));
+}
+
+#[test]
+fn the_end_of_a_reported_interrupt_is_told_once_and_no_other() {
+    let mut rig = reported(4);
+    for intid in [40, 41] {
+        pulse(&rig, intid);
+        assert_eq!(rig.take(0), intid);
+        assert_eq!(ended(&rig), [], "taken, not ended");
+        rig.end(0, intid);
+        assert_eq!(rig.cpus[0].maintenance() != 0, intid == 40, "others end without an exit");
+        let kick = rig.vgic.maintenance(VcpuId(0), &mut rig.cpus[0]);
+        assert_eq!(kick.contains(VcpuId(0)), intid == 40, "the vCPU itself is to look");
+        assert_eq!(ended(&rig), if intid == 40 { vec![40] } else { vec![] });
+        assert!(rig.enter(0).is_empty());
+        assert_eq!(ended(&rig), [], "once");
+    }
+}
+
+#[test]
+fn with_split_deactivation_the_priority_drop_is_no_end() {
+    let mut rig = reported(4);
+    rig.cpus[0].set_split(true);
+    pulse(&rig, 40);
+    assert_eq!(rig.take(0), 40);
+    rig.end(0, 40);
+    assert_eq!(rig.cpus[0].maintenance(), 0);
+    rig.enter(0);
+    assert_eq!(ended(&rig), []);
+    assert_eq!(rig.cpus[0].deactivate_interrupt(40), Deactivation::Done);
+    assert!(rig.enter(0).contains(VcpuId(0)));
+    assert_eq!(ended(&rig), [40]);
+}
+
+#[test]
+fn each_of_two_in_a_row_is_told() {
+    let mut rig = reported(4);
+    pulse(&rig, 40);
+    assert_eq!(rig.take(0), 40);
+    // The next edge comes while it is active, and the vCPU is switched out and in meanwhile: it is both.
+    pulse(&rig, 40);
+    assert!(rig.save(0).kick.is_empty());
+    rig.load(0);
+    for next in [40, SPURIOUS] {
+        rig.end(0, 40);
+        assert!(rig.enter(0).contains(VcpuId(0)));
+        assert_eq!(ended(&rig), [40]);
+        assert_eq!(rig.cpus[0].acknowledge(1), next);
+    }
+}
+
+#[test]
+fn an_end_is_seen_when_the_list_registers_are_emptied() {
+    let mut rig = reported(4);
+    pulse(&rig, 40);
+    rig.enter(0);
+    assert!(rig.save(0).kick.is_empty());
+    assert_eq!(ended(&rig), [], "pending");
+    rig.load(0);
+    assert_eq!(rig.cpus[0].acknowledge(1), 40);
+    rig.save(0);
+    assert_eq!(ended(&rig), [], "active");
+    rig.load(0);
+    rig.end(0, 40);
+    assert_eq!(rig.save(0).kick, only(0));
+    assert_eq!(ended(&rig), [40]);
+    rig.load(0);
+    rig.save(0);
+    assert_eq!(ended(&rig), []);
+}
+
+#[test]
+fn an_interrupt_made_inactive_by_software_has_ended() {
+    let mut rig = reported(4);
+    let deactivate = |rig: &Rig| rig.vgic.write_distributor(0x384, WORD, 1 << 8);
+    // In a list register of the other vCPU, from its next refill on.
+    pulse(&rig, 40);
+    assert_eq!(rig.take(0), 40);
+    assert_eq!(deactivate(&rig), only(0));
+    assert_eq!(ended(&rig), []);
+    assert!(rig.enter(0).contains(VcpuId(0)));
+    assert_eq!(ended(&rig), [40]);
+    // One that is pending there has nothing to end.
+    pulse(&rig, 40);
+    rig.enter(0);
+    deactivate(&rig);
+    rig.enter(0);
+    assert_eq!(ended(&rig), []);
+    // In memory, at once.
+    assert_eq!(rig.cpus[0].acknowledge(1), SPURIOUS, "the priority is still that of the first");
+    rig.end(0, 40);
+    assert_eq!(rig.take(0), 40);
+    rig.save(0);
+    deactivate(&rig);
+    assert_eq!(ended(&rig), [40]);
+    deactivate(&rig);
+    assert_eq!(ended(&rig), [], "it was inactive");
+    // Made active by software alone.
+    rig.vgic.write_distributor(0x304, WORD, 1 << 8);
+    assert_eq!(ended(&rig), []);
+    deactivate(&rig);
+    assert_eq!(ended(&rig), [40]);
+}
+
+#[test]
+fn ends_without_a_list_register_are_told_too() {
+    for split in [false, true] {
+        let mut rig = reported(1);
+        rig.vgic.write_distributor(0x400 + 41, AccessSize::Byte, 0x40);
+        rig.cpus[0].set_split(split);
+        pulse(&rig, 40);
+        assert_eq!(rig.take(0), 40);
+        pulse(&rig, 41);
+        assert_eq!(rig.take(0), 41, "the other one, active, is in memory");
+        if split {
+            rig.end(0, 41);
+            rig.end(0, 40);
+            assert_eq!(rig.cpus[0].deactivate_interrupt(40), Deactivation::Trapped);
+            assert!(rig.vgic.deactivate(VcpuId(0), IntId(40), &mut rig.cpus[0]).contains(VcpuId(0)));
+        } else {
+            rig.end(0, 41);
+            rig.end(0, 40);
+            assert_ne!(rig.cpus[0].maintenance(), 0);
+            assert!(rig.vgic.maintenance(VcpuId(0), &mut rig.cpus[0]).contains(VcpuId(0)));
+        }
+        assert_eq!(ended(&rig), [40], "split: {split}");
+    }
+}
+
+#[test]
+fn enabling_what_is_pending_or_asserted_is_told() {
+    let rig = reported(4);
+    let enable = |rig: &Rig, on| rig.vgic.write_distributor(if on { 0x104 } else { 0x184 }, WORD, 1 << 8 | 1 << 9);
+    enable(&rig, false);
+    enable(&rig, true);
+    assert_eq!(ended(&rig), [], "idle");
+    enable(&rig, false);
+    pulse(&rig, 40);
+    assert_eq!(ended(&rig), []);
+    enable(&rig, true);
+    assert_eq!(ended(&rig), [40]);
+    enable(&rig, true);
+    assert_eq!(ended(&rig), [], "it was enabled");
+    // A level; and an edge-triggered one that nobody took, whose line is high.
+    for edge in [false, true] {
+        let rig = reported(4);
+        rig.vgic.write_distributor(0xc08, WORD, if edge { 2 << 16 } else { 0 });
+        enable(&rig, false);
+        let _ = rig.set_level(40, true);
+        rig.vgic.write_distributor(0x284, WORD, 1 << 8);
+        enable(&rig, true);
+        assert_eq!(ended(&rig), [40], "edge: {edge}");
+    }
+}
+
+#[test]
+fn a_level_that_stays_high_is_told_with_each_end() {
+    let mut rig = reported(4);
+    rig.vgic.write_distributor(0xc08, WORD, 0);
+    let _ = rig.set_level(40, true);
+    for _ in 0..3 {
+        assert_eq!(rig.take(0), 40);
+        rig.end(0, 40);
+        rig.enter(0);
+        assert_eq!(ended(&rig), [40]);
+    }
+    assert_eq!(rig.take(0), 40);
+    let _ = rig.set_level(40, false);
+    rig.enter(0);
+    rig.end(0, 40);
+    rig.enter(0);
+    assert_eq!(ended(&rig), [40], "its last one");
+    assert_eq!(rig.take(0), SPURIOUS);
+}
+
+// ---- messages
+
+#[test]
+fn a_message_is_an_edge_or_a_level_as_the_interrupt_is_configured() {
+    let mut rig = Rig::new(config(1));
+    rig.vgic.write_distributor(0xc08, WORD, 2 << 16);
+    let (set, clear) = (0x40, 0x48);
+    // Edge: pending until it is taken, or the message is taken back.
+    assert_eq!(rig.vgic.write_distributor(set, WORD, 40), only(0));
+    assert_eq!(rig.take(0), 40);
+    rig.end(0, 40);
+    assert_eq!(rig.take(0), SPURIOUS);
+    rig.vgic.write_distributor(set, WORD, 40);
+    rig.vgic.write_distributor(clear, WORD, 40);
+    assert_eq!(rig.take(0), SPURIOUS);
+    // Level: as long as it is not taken back.
+    rig.vgic.write_distributor(set, WORD, 41);
+    rig.vgic.write_distributor(0x284, WORD, 1 << 9);
+    for _ in 0..2 {
+        assert_eq!(rig.take(0), 41);
+        rig.end(0, 41);
+    }
+    rig.vgic.write_distributor(clear, WORD, 41);
+    assert_eq!(rig.take(0), SPURIOUS);
+    // Pending by software is another matter.
+    rig.vgic.write_distributor(0x204, WORD, 1 << 9);
+    rig.vgic.write_distributor(clear, WORD, 41);
+    assert_eq!(rig.take(0), 41);
+    rig.end(0, 41);
+    // "16-bit accesses to bits [15:0] of this register must be supported."
+    rig.vgic.write_distributor(set, AccessSize::Halfword, 42);
+    rig.vgic.write_distributor(set, WORD, 0xffff_e000 | 40);
+    assert_eq!([rig.take(0), rig.take(0)], [40, SPURIOUS], "RES0 bits are ignored; equals do not preempt");
+    rig.end(0, 40);
+    assert_eq!(rig.take(0), 42);
+}
+
+#[test]
+fn messages_reach_nothing_but_spis() {
+    let rig = Rig::new(config(1));
+    for (offset, size) in [(0x40, AccessSize::Byte), (0x42, AccessSize::Halfword), (0x40, AccessSize::Doubleword)] {
+        assert!(rig.vgic.write_distributor(offset, size, 40).is_empty(), "{size:?} at {offset:#x}");
+    }
+    for intid in [0, 5, 27, 31, 256, 1019, 1020, 1023, 8192, u64::MAX] {
+        assert!(rig.vgic.write_distributor(0x40, WORD, intid).is_empty(), "{intid}");
+    }
+    for alias in [0x50, 0x58] {
+        assert!(rig.vgic.write_distributor(alias, WORD, 40).is_empty(), "one security state");
+    }
+    assert!((0x40..0x60).all(|offset| rig.vgic.read_distributor(offset, WORD) == 0), "write-only");
+    assert_eq!(rig.vgic.read_distributor(0x204, WORD), 0);
+}
+
+#[test]
+fn a_device_reaches_the_registers_for_messages_and_no_other() {
+    let base = 0x800_0000;
+    let Rig { vgic, cpus } = Rig::new(config(1));
+    assert!(vgic.message(Ipa(0x40), 40).is_empty(), "nobody has said where the distributor is");
+    let mut rig = Rig { vgic: vgic.with_messages_at(Ipa(base)), cpus };
+    for at in [0x40, base, base + 0x50, base + 0x44, base + 0x104, base + 0x184, base + 0x1_0040, base - 0x40, u64::MAX]
+    {
+        assert!(rig.vgic.message(Ipa(at), 40).is_empty(), "{at:#x}");
+    }
+    assert_eq!(rig.vgic.read_distributor(0, WORD), 0x53, "groups as they were");
+    assert_eq!(rig.take(0), SPURIOUS);
+    assert_eq!(rig.vgic.message(Ipa(base + 0x40), 40), only(0));
+    assert_eq!(rig.take(0), 40);
+    let _ = rig.vgic.message(Ipa(base + 0x48), 40);
+    rig.enter(0);
+    rig.end(0, 40);
+    assert_eq!(rig.take(0), SPURIOUS);
 }

@@ -10,6 +10,8 @@ mod distributor;
 mod redistributor;
 pub(crate) mod sgi;
 
+pub(crate) use distributor::{CLRSPI_NSR, SETSPI_NSR};
+
 /// `GICD_IIDR` and `GICR_IIDR`: designed by Arm, as the programmers' model is; product `B`, revision 0.
 const IIDR: u32 = 0x4200_043b;
 

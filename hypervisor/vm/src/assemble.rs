@@ -29,6 +29,8 @@ pub struct Description {
     pub rom: Vec<Range<Ipa>>,
     /// Ranges where nothing is to be placed.
     pub reserved: Vec<Range<Ipa>>,
+    /// Interrupts that messages are not to have.
+    pub reserved_interrupts: Vec<IntId>,
     /// How many vCPUs it has.
     pub vcpus: usize,
     /// What goes into its memory.
@@ -205,6 +207,8 @@ fn put_together(
         priority_bits: host.priority_bits,
     });
     let gic = gic.map_err(|error| AssembleError::new(Subject::InterruptController, error))?;
+    let gic = gic.with_messages_at(description.distributor);
+    bus.listeners().iter().for_each(|(_, intid)| gic.report_ends(*intid));
     let tree = make_tree(description, &load, &bus, files, host)?;
     let vm = Vm::new(Parts {
         name: description.name.clone(),
@@ -230,12 +234,25 @@ impl Description {
         LoadInput { ram: &self.ram, rom: &self.rom, reserved: &self.reserved, loads: &self.loads, entry: self.entry }
     }
 
-    /// How many INTIDs its interrupt controller has: as many as its devices need, and some for software to play with. Not
-    /// all there could be: a guest's driver writes several registers for each.
+    /// How many INTIDs its interrupt controller has: as many as its devices and messages need, and some for software to play
+    /// with. Not all there could be: a guest's driver writes several registers for each.
     fn intids(&self) -> u32 {
         const LEAST: u32 = 128;
         let highest = self.vdevs.iter().filter_map(|vdev| vdev.interrupt).map(|intid| intid.0).max().unwrap_or(0);
-        highest.saturating_add(1).max(LEAST).checked_next_multiple_of(32).unwrap_or(u32::MAX)
+        let intids = highest.saturating_add(1).max(LEAST).checked_next_multiple_of(32).unwrap_or(u32::MAX);
+        let end = self.messages().and_then(|first| first.0.checked_add(MESSAGES)).unwrap_or(0);
+        intids.max(end)
+    }
+
+    /// The first of [`MESSAGES`] SPIs for messages: the lowest bank of them of which none is reserved or a device's. `None` if
+    /// there is no such bank.
+    fn messages(&self) -> Option<IntId> {
+        let is_free = |first: &u32| {
+            let bank = *first..first.saturating_add(MESSAGES);
+            let own = self.vdevs.iter().filter_map(|vdev| vdev.interrupt);
+            !own.chain(self.reserved_interrupts.iter().copied()).any(|intid| bank.contains(&intid.0))
+        };
+        (IntId::FIRST_SPI..=IntId::END_SPI.saturating_sub(MESSAGES)).step_by(32).find(is_free).map(IntId)
     }
 
     /// The page that tells the guest of stolen time: as on QEMU's virt machine if nothing else is there, or behind that. It
@@ -277,6 +294,9 @@ impl Description {
         Some(GicFrames { distributor, redistributors: Range::new(self.redistributors, size)? })
     }
 }
+
+/// SPIs that a guest's driver may give to devices for their messages: a bank, and no more than that to set up.
+const MESSAGES: u32 = 32;
 
 /// The first of a thousand places of `size` bytes from `first` on, one behind the other, that is not taken.
 fn free_place(first: Ipa, size: u64, taken: &[Range<Ipa>]) -> Option<Range<Ipa>> {
@@ -341,6 +361,7 @@ fn make_devices(
             interrupt: vdev.interrupt,
             window,
             vcpus: description.vcpus,
+            hears_ends: false,
             backends: &mut *backends,
         };
         match vdev.factory.build(&vdev.options, &mut setup) {
@@ -351,6 +372,7 @@ fn make_devices(
                 interrupt: vdev.interrupt,
                 window,
                 served: vdev.schedule.is_some(),
+                hears_ends: setup.hears_ends,
                 vdev: made,
             }),
             Err(error) => {
@@ -386,6 +408,7 @@ fn make_tree(
         ram: &description.ram,
         vcpus: description.vcpus,
         gic: description.gic_frames().ok_or_else(no_room)?,
+        messages: description.messages().map(|first| (first, MESSAGES)),
         devices,
         cmdline: description.cmdline.as_deref(),
         initrd: load.initrd,

@@ -193,6 +193,7 @@ pub fn build(
         ram: memory.ram,
         rom: memory.rom,
         reserved: memory.reserved,
+        reserved_interrupts: reserved,
         vcpus: cpus.len(),
         loads,
         cmdline: reader.last(Keyword::Cmdline).map(Statement::value).and_then(text),

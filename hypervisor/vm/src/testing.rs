@@ -258,6 +258,7 @@ impl World {
             interrupt: Some(Probe::INTERRUPT),
             window: None,
             served: false,
+            hears_ends: false,
             vdev: Box::<Probe>::default(),
         };
         let config = VgicConfig { vcpus: wishes.vcpus, intids: 64, list_registers: 4, priority_bits: 5 };

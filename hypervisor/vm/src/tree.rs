@@ -29,6 +29,8 @@ pub struct TreeInput<'a> {
     pub vcpus: usize,
     /// The interrupt controller's frames.
     pub gic: GicFrames,
+    /// The first SPI for messages, and how many there are; `None` if there are none.
+    pub messages: Option<(IntId, u32)>,
     /// A node whose children are those of the vdevs, in the order of the configuration.
     pub devices: Node,
     /// The guest's command line. It wins over one in a user's tree.
@@ -139,7 +141,7 @@ pub fn generate(input: &TreeInput<'_>) -> Result<Vec<u8>, TreeError> {
         root.add_child(monitors());
     }
     root.add_child(clock());
-    root.add_child(gic(input.gic));
+    root.add_child(gic(input.gic, input.messages));
     for device in devices.children() {
         root.add_child(device.clone());
     }
@@ -210,8 +212,8 @@ fn clock() -> DeviceTreeNode {
         .into_model()
 }
 
-fn gic(frames: GicFrames) -> DeviceTreeNode {
-    Node::at("interrupt-controller", frames.distributor.start())
+fn gic(frames: GicFrames, messages: Option<(IntId, u32)>) -> DeviceTreeNode {
+    let node = Node::at("interrupt-controller", frames.distributor.start())
         .compatible(&["arm,gic-v3"])
         .reg(&[frames.distributor, frames.redistributors])
         .flag("interrupt-controller")
@@ -219,8 +221,13 @@ fn gic(frames: GicFrames) -> DeviceTreeNode {
         .number("#address-cells", 2)
         .number("#size-cells", 2)
         .flag("ranges")
-        .number("phandle", Node::INTERRUPT_CONTROLLER)
-        .into_model()
+        .number("phandle", Node::INTERRUPT_CONTROLLER);
+    let node = match messages {
+        // Sent to GICD_SETSPI_NSR, wherever the distributor is (`mbi-alias`).
+        Some((first, count)) => node.flag("msi-controller").numbers("mbi-ranges", &[first.0, count]),
+        None => node,
+    };
+    node.into_model()
 }
 
 fn chosen(root: &mut DeviceTreeNode, input: &TreeInput<'_>) {

@@ -114,6 +114,7 @@ fn assembled(first: &[(&str, &str)]) -> Assembled {
         ram: vec![ram],
         rom: vec![],
         reserved: vec![],
+        reserved_interrupts: vec![],
         vcpus: 1,
         loads: vec![load],
         cmdline: None,

@@ -13,13 +13,15 @@ pub(super) const PAUSED: u8 = 1 << 1;
 pub(super) const DUMPING: u8 = 1 << 2;
 /// Somebody outside wants a device of the VM to look: one of its vCPUs has it do so, before it enters its guest.
 pub(super) const CALLED: u8 = 1 << 3;
+/// Likewise, because interrupts have ended that devices want to hear of.
+pub(super) const ENDED: u8 = 1 << 4;
 /// One of the above holds.
 const OUT: u8 = 1 << 6;
 /// What the vCPUs do is recorded: they run in the loop that does so.
 pub(super) const TRACED: u8 = 1 << 7;
 
-/// [`STOPPING`], [`PAUSED`], [`DUMPING`], [`CALLED`]: why vCPUs do not enter their guests; [`TRACED`]: why they do not do so as fast
-/// as they can.
+/// [`STOPPING`], [`PAUSED`], [`DUMPING`], [`CALLED`], [`ENDED`]: why vCPUs do not enter their guests; [`TRACED`]: why they do not do
+/// so as fast as they can.
 pub(super) struct Hold(AtomicU8);
 
 impl Hold {
@@ -54,7 +56,7 @@ impl Hold {
     pub(super) fn remove(&self, reason: u8) -> bool {
         let rest = |hold| {
             let left = hold & !reason;
-            Some(if left & (STOPPING | PAUSED | DUMPING | CALLED) == 0 { left & !OUT } else { left })
+            Some(if left & (STOPPING | PAUSED | DUMPING | CALLED | ENDED) == 0 { left & !OUT } else { left })
         };
         let before = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, rest);
         before.unwrap_or_else(|hold| hold) & reason != 0

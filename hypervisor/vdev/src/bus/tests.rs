@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     ABI, OptionError, Options, Setup,
-    testkit::{ANY_SIZE, Lines, Ram, Rig},
+    testkit::{ANY_SIZE, Lines, Ram, Rig, Wires},
 };
 use alloc::{string::ToString, sync::Arc, vec};
 use types::{Ticks, VcpuSet};
@@ -50,6 +50,7 @@ fn device(name: &str, factory: &'static Factory, location: Option<u64>) -> Devic
         interrupt: Some(IntId(40)),
         window: None,
         served: false,
+        hears_ends: false,
         vdev: Box::new(Echo(0)),
     }
 }
@@ -213,4 +214,56 @@ fn a_factory_of_another_interface_makes_nothing() {
     static OLD: Factory = Factory { abi: ABI + 1, ..WORDS_ONLY };
     let error = crate::testkit::Rig::new(&OLD, &[], &mut crate::testkit::Wires::default()).unwrap_err();
     assert!(error[0].message.starts_with("written for interface "), "{}", error[0].message);
+}
+
+/// Sends what is written as a message, and counts the ends of its interrupt.
+struct Listener(u64);
+
+impl Vdev for Listener {
+    fn read(&mut self, _: u64, _: AccessSize, _: &mut Context<'_>) -> Result<u64, AccessFault> {
+        Ok(self.0)
+    }
+    fn write(&mut self, offset: u64, _: AccessSize, value: u64, cx: &mut Context<'_>) -> Result<(), AccessFault> {
+        cx.message(Ipa(0x800_0000 + offset), u32::try_from(value).unwrap());
+        Ok(())
+    }
+    fn control(&mut self, _: Control<'_>, _: &mut Context<'_>) -> Result<(), ControlError> {
+        Ok(())
+    }
+    fn wake(&mut self, wake: Wake, _: &mut Context<'_>) {
+        self.0 += u64::from(wake == Wake::InterruptEnded);
+    }
+    fn describe(&self, _: &mut Node) {}
+}
+
+#[test]
+fn a_device_hears_of_ends_if_it_has_asked_and_has_an_interrupt() {
+    static LISTENER: Factory = Factory {
+        name: "listener",
+        ..Factory::new(|_, setup| {
+            setup.hear_ends();
+            Ok(Box::new(Listener(0)))
+        })
+    };
+    let mut rig = Rig::new(&LISTENER, &[], &mut Wires::default()).unwrap();
+    assert!(rig.end_interrupt() && rig.end_interrupt());
+    assert_eq!(rig.read(0), 2);
+    let mut rig = Rig::new(&ECHO, &[], &mut Wires::default()).unwrap();
+    assert!(!rig.end_interrupt());
+    // Devices are numbered as in the configuration, not as they stand.
+    let hears = |name, at, interrupt| Device { interrupt, hears_ends: true, ..device(name, &ECHO, at) };
+    let devices =
+        vec![hears("b", Some(0x2000), Some(IntId(41))), device("a", &ECHO, Some(0x1000)), hears("none", None, None)];
+    let bus = Bus::new("vm", Rig::clock(), devices).unwrap();
+    assert_eq!(bus.listeners(), [(DeviceId(0), IntId(41))]);
+}
+
+#[test]
+fn a_message_goes_out_as_it_is_and_kicks_whom_the_controller_names() {
+    static SENDER: Factory = Factory { name: "sender", ..Factory::new(|_, _| Ok(Box::new(Listener(0)))) };
+    let mut rig = Rig::new(&SENDER, &[], &mut Wires::default()).unwrap();
+    rig.write(0x40, 100);
+    assert_eq!(rig.lines.take_messages(), [(Ipa(0x800_0040), 100)]);
+    assert!(!rig.take_effects().kicked().is_empty());
+    assert!(rig.lines.take_messages().is_empty() && rig.lines.take_events().is_empty());
 }

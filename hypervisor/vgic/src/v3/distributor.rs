@@ -1,7 +1,7 @@
 //! The distributor's registers: IHI 0069, "The GIC Distributor register map" and "Distributor register descriptions".
 //!
-//! Affinity routing is always on (`GICD_CTLR.ARE`), there is one security state (`GICD_CTLR.DS`), no LPIs, no message-based
-//! SPIs, no extended ranges. What belongs to private interrupts is in the redistributors: reserved here.
+//! Affinity routing is always on (`GICD_CTLR.ARE`), there is one security state (`GICD_CTLR.DS`), no LPIs, no extended
+//! ranges. What belongs to private interrupts is in the redistributors: reserved here.
 
 use super::{IIDR, config_shift, identification};
 use crate::Vgic;
@@ -15,6 +15,14 @@ use types::{AccessSize, VcpuId, VcpuSet};
 const CTLR_FIXED: u32 = 1 << 4 | 1 << 6;
 /// `GICD_TYPER.IDbits`: 10 bits of INTID.
 const TYPER_ID_BITS: u32 = 9 << 19;
+/// `GICD_TYPER.MBIS`: message-based SPIs.
+const TYPER_MESSAGES: u32 = 1 << 16;
+/// `GICD_SETSPI_NSR`.
+pub(crate) const SETSPI_NSR: u64 = 0x0040;
+/// `GICD_CLRSPI_NSR`.
+pub(crate) const CLRSPI_NSR: u64 = 0x0048;
+/// `INTID` of both.
+const SPI_INTID: u32 = 0x1fff;
 /// The distributor's part number in `GICD_PIDR0`.
 const PART: u32 = 0x92;
 /// `GICD_IROUTER32`.
@@ -135,6 +143,10 @@ impl Vgic {
                     self.shared.lock().set_router(routed(offset), value, &mut signals);
                 }
             }
+            // "16-bit accesses to bits [15:0] of this register must be supported."
+            AccessSize::Halfword if matches!(offset, SETSPI_NSR | CLRSPI_NSR) => {
+                return self.write_word(offset, low(value & 0xffff));
+            }
             AccessSize::Halfword => {}
         }
         signals.kick
@@ -168,18 +180,18 @@ impl Vgic {
                 if offset & 4 == 0 { low(router) } else { low(router.wrapping_shr(32)) }
             }
             0xffd0..0x1_0000 => identification(offset, PART),
-            // GICD_TYPER2, GICD_STATUSR (optional); GICD_SETSPI_*, GICD_CLRSPI_* (no message-based SPIs); GICD_ITARGETSR<n>,
-            // GICD_SGIR, GICD_CPENDSGIR<n>, GICD_SPENDSGIR<n> (affinity routing); GICD_IGRPMODR<n>, GICD_NSACR<n> (one
-            // security state); all that is reserved.
+            // GICD_TYPER2, GICD_STATUSR (optional); GICD_SETSPI_*, GICD_CLRSPI_* (write-only); GICD_ITARGETSR<n>, GICD_SGIR,
+            // GICD_CPENDSGIR<n>, GICD_SPENDSGIR<n> (affinity routing); GICD_IGRPMODR<n>, GICD_NSACR<n> (one security state); all
+            // that is reserved.
             _ => 0,
         };
         word.into()
     }
 
-    /// `GICD_TYPER`: lines, 10 bits of INTID, 1-of-N. No security extension, no LPIs, no message-based SPIs, no affinity
-    /// level 3, no range selector, no extended SPIs.
+    /// `GICD_TYPER`: lines, 10 bits of INTID, message-based SPIs, 1-of-N. No security extension, no LPIs, no affinity level 3,
+    /// no range selector, no extended SPIs.
     fn typer(&self) -> u32 {
-        TYPER_ID_BITS | (self.intids / 32).wrapping_sub(1)
+        TYPER_ID_BITS | TYPER_MESSAGES | (self.intids / 32).wrapping_sub(1)
     }
 
     fn read_priorities(&self, intid: u32) -> u32 {
@@ -191,6 +203,10 @@ impl Vgic {
         let mut signals = self.signals(None);
         match offset {
             0x0000 => return self.write_control(value),
+            // Their secure aliases ignore writes: there is one security state.
+            SETSPI_NSR | CLRSPI_NSR => {
+                self.shared.lock().message(value & SPI_INTID, offset == SETSPI_NSR, &mut signals);
+            }
             0x0080..0x0400 => {
                 if let (Some(register), Some(bank)) = (BitRegister::at(offset), bank_of(offset)) {
                     self.shared.lock().write(bank, register, value, &mut signals);

@@ -1,7 +1,8 @@
 //! A machine around the interrupt controller, and what it does at random.
 
 use crate::architecture::{Architecture, Source};
-use types::{AccessSize, IntId, VcpuId, VcpuSet};
+use std::collections::BTreeSet;
+use types::{AccessSize, IntId, Ipa, VcpuId, VcpuSet};
 use vdev::InterruptController;
 use vgic::testkit::{CpuInterface, Deactivation};
 use vgic::{SgiRegister, Vgic, VgicConfig};
@@ -10,6 +11,14 @@ use vgic::{SgiRegister, Vgic, VgicConfig};
 const INTIDS: usize = 96;
 /// The virtual timer's, hardware-linked.
 const TIMER: usize = 27;
+
+/// Where the distributor is for devices that send messages.
+const DISTRIBUTOR: Ipa = Ipa(0x800_0000);
+
+/// Whether a device wants to hear of the ends of an interrupt: of every third SPI.
+const fn is_reported(intid: usize) -> bool {
+    intid >= 32 && intid.is_multiple_of(3)
+}
 
 /// How big a machine is.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +63,8 @@ pub(crate) struct Machine {
     /// Which vCPU is on which CPU.
     loaded: Vec<Option<usize>>,
     guests: Vec<Guest>,
+    /// Reported interrupts that have ended, and whose devices have not heard of it.
+    ended: BTreeSet<usize>,
     random: u64,
     steps: u64,
     taken: u64,
@@ -68,7 +79,9 @@ impl Machine {
             list_registers: shape.list_registers,
             priority_bits: shape.priority_bits,
         })
-        .expect("the shapes are possible");
+        .expect("the shapes are possible")
+        .with_messages_at(DISTRIBUTOR);
+        (0..INTIDS).filter(|intid| is_reported(*intid)).for_each(|intid| vgic.report_ends(IntId(intid as u32)));
         let split = |vcpu: usize| (vcpu as u64 + seed).is_multiple_of(3);
         let guest = |vcpu| Guest {
             groups: [true; 2],
@@ -87,6 +100,7 @@ impl Machine {
             cpus: vec![CpuInterface::new(shape.list_registers, u32::from(shape.priority_bits)); shape.cpus],
             loaded: vec![None; shape.cpus],
             guests: (0..shape.vcpus).map(guest).collect(),
+            ended: BTreeSet::new(),
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
             steps: 0,
             taken: 0,
@@ -163,6 +177,7 @@ impl Machine {
             let saved = self.vgic.save(Self::id(from), interface);
             assert!(interface.list.iter().all(|value| value >> 62 == 0), "a list register is left over");
             assert_eq!(interface.hcr, 0);
+            self.heed(saved.kick, from);
             self.note_deactivations(cpu, from);
             let in_flight = saved.is_in_flight(IntId(TIMER as u32));
             assert_eq!(in_flight, self.guests[from].timer_active, "{}: timer of {from}", self.context());
@@ -170,6 +185,30 @@ impl Machine {
         if let Some(to) = to {
             self.vgic.load(Self::id(to), &mut self.cpus[cpu]);
             self.loaded[cpu] = Some(to);
+        }
+    }
+
+    /// A vCPU that is to kick itself has devices told what has ended.
+    fn heed(&mut self, kick: VcpuSet, own: usize) {
+        if kick.contains(Self::id(own)) {
+            assert!(self.vgic.has_ended(), "{}: {own} kicks itself for nothing", self.context());
+            self.tell();
+        }
+    }
+
+    /// Devices hear of ends: of no other than there have been, and once.
+    fn tell(&mut self) {
+        let ended = self.vgic.take_ended();
+        for intid in (0..INTIDS).filter(|intid| ended.contains(IntId(*intid as u32))) {
+            assert!(self.ended.remove(&intid), "{}: {intid} has not ended", self.context());
+        }
+    }
+
+    /// An interrupt becomes inactive.
+    fn note_end(&mut self, vcpu: usize, intid: usize) {
+        self.model.source(vcpu, intid).active = None;
+        if is_reported(intid) {
+            self.ended.insert(intid);
         }
     }
 
@@ -199,9 +238,11 @@ impl Machine {
         for round in 0.. {
             assert!(round < 4, "{}: the maintenance interrupt does not go away", self.context());
             if self.cpus[cpu].maintenance() != 0 {
-                self.vgic.maintenance(Self::id(vcpu), &mut self.cpus[cpu]);
+                let kick = self.vgic.maintenance(Self::id(vcpu), &mut self.cpus[cpu]);
+                self.heed(kick, vcpu);
             } else if self.vgic.needs_refill(Self::id(vcpu)) {
-                self.vgic.refill(Self::id(vcpu), &mut self.cpus[cpu]);
+                let kick = self.vgic.refill(Self::id(vcpu), &mut self.cpus[cpu]);
+                self.heed(kick, vcpu);
             } else {
                 break;
             }
@@ -236,7 +277,14 @@ impl Machine {
 
     fn set_bit(&mut self, vcpu: usize, intid: usize, offset: u64, _set: bool) {
         let word = if intid < 32 { 0 } else { intid as u64 / 32 * 4 };
+        let source = self.model.source(vcpu, intid);
+        if offset == 0x100 && !source.enabled && (source.pending() || source.line) && is_reported(intid) {
+            self.ended.insert(intid);
+        }
         self.write(vcpu, intid, offset + word, AccessSize::Word, 1 << (intid % 32));
+        if self.vgic.has_ended() {
+            self.tell();
+        }
     }
 
     fn set_priority(&mut self, vcpu: usize, intid: usize, priority: u8) {
@@ -291,6 +339,7 @@ impl Machine {
         self.settle();
         if self.mode == Mode::Exact {
             self.compare_signals();
+            assert!(self.ended.is_empty(), "{}: nobody was told of {:?}", self.context(), self.ended);
             if self.steps.is_multiple_of(16) {
                 self.compare_registers();
             }
@@ -310,7 +359,31 @@ impl Machine {
         let source = *self.model.source(vcpu, intid);
         // Late kicks would make the loss of a level a matter of taste.
         let may_fall = source.edge || self.mode == Mode::Exact || source.active.is_some();
-        self.set_line(vcpu, intid, !source.line || !may_fall);
+        if intid >= 32 && self.chance(3) {
+            let raise = self.chance(2) || !may_fall || self.mode == Mode::Late;
+            self.send_message(intid, raise);
+        } else {
+            self.set_line(vcpu, intid, !source.line || !may_fall);
+        }
+    }
+
+    /// A device sends a message, or a guest writes the register.
+    fn send_message(&mut self, intid: usize, raise: bool) {
+        let offset = if raise { 0x40 } else { 0x48 };
+        let kick = if self.chance(2) {
+            self.vgic.message(Ipa(DISTRIBUTOR.0 + offset), intid as u32)
+        } else {
+            self.vgic.write_distributor(offset, AccessSize::Word, intid as u64)
+        };
+        let source = &mut self.model.shared[intid - 32];
+        match (source.edge, raise) {
+            (false, _) => source.line = raise,
+            (true, true) => source.set_latch(),
+            (true, false) => source.latch = false,
+        }
+        if kick.is_empty() && self.mode == Mode::Exact {
+            self.compare_signals();
+        }
     }
 
     fn set_line(&mut self, vcpu: usize, intid: usize, asserted: bool) {
@@ -424,17 +497,22 @@ impl Machine {
         if self.guests[vcpu].split {
             self.guests[vcpu].dropped.push(intid);
         } else {
-            self.model.source(vcpu, intid).active = None;
+            self.note_end(vcpu, intid);
         }
     }
 
     fn deactivate(&mut self, cpu: usize, vcpu: usize) {
         let which = self.below(self.guests[vcpu].dropped.len());
         let intid = self.guests[vcpu].dropped.swap_remove(which);
-        if self.cpus[cpu].deactivate_interrupt(intid as u32) == Deactivation::Trapped {
-            self.vgic.deactivate(Self::id(vcpu), IntId(intid as u32), &mut self.cpus[cpu]);
+        self.note_end(vcpu, intid);
+        if intid >= 32 && self.mode == Mode::Exact && self.chance(4) {
+            // By GICD_ICACTIVER<n>, from whichever vCPU.
+            return self.set_bit(vcpu, intid, 0x380, true);
         }
-        self.model.source(vcpu, intid).active = None;
+        if self.cpus[cpu].deactivate_interrupt(intid as u32) == Deactivation::Trapped {
+            let kick = self.vgic.deactivate(Self::id(vcpu), IntId(intid as u32), &mut self.cpus[cpu]);
+            self.heed(kick, vcpu);
+        }
     }
 
     /// A guest changes the configuration of something.
@@ -613,6 +691,7 @@ impl Machine {
         for intid in 32..INTIDS {
             assert!(self.source(0, intid).active.is_none());
         }
+        assert!(self.ended.is_empty(), "{}: nobody was told of {:?}", self.context(), self.ended);
     }
 
     /// One vCPU handles all it has.

@@ -63,6 +63,7 @@ fn description() -> Description {
         ram: vec![Range::new(START, SIZE).unwrap()],
         rom: vec![],
         reserved: vec![],
+        reserved_interrupts: vec![IntId(300)],
         vcpus: 2,
         loads: vec![load("guest.bin")],
         cmdline: Some("quiet".to_string()),
@@ -116,6 +117,64 @@ fn the_tree_tells_the_guest_what_was_put_together() {
     assert_eq!(chosen.property("bootargs").unwrap().value(), b"quiet\0");
     assert_eq!(root.child("cpus").unwrap().children().filter(|node| node.name().starts_with("cpu@")).count(), 2);
     assert!(root.child("memory@80000000").is_some());
+}
+
+/// The tree's `mbi-ranges`, and how many INTIDs there are.
+fn messages(interrupts: impl IntoIterator<Item = u32>) -> (Option<(u32, u32)>, u32) {
+    let vdevs = (0_u64..).zip(interrupts).map(|(n, intid)| probe(&n.to_string(), 0x1c09_0000 + n * 0x1000, intid));
+    let description = Description { vdevs: vdevs.collect(), ..description() };
+    let assembled = assemble(&description, &archive(), &host(), &mut Wires::default()).unwrap();
+    let tree = Fdt::new(&assembled.tree).unwrap();
+    let gic = tree.root().child("interrupt-controller@8000000").unwrap();
+    let ranges = gic.property("mbi-ranges").map(|ranges| {
+        let cell = |index: usize| u32::from_be_bytes(ranges.value()[4 * index..][..4].try_into().unwrap());
+        (cell(0), cell(1))
+    });
+    assert_eq!(ranges.is_some(), gic.property("msi-controller").is_some(), "the binding wants both or none");
+    let intids = assembled.vm.gic.read_distributor(4, AccessSize::Word) & 0x1f;
+    (ranges, 32 * (u32::try_from(intids).unwrap() + 1))
+}
+
+#[test]
+fn messages_get_interrupts_that_no_device_has() {
+    assert_eq!(messages([]), (Some((32, 32)), 128));
+    assert_eq!(messages([37, 200]), (Some((64, 32)), 224));
+    assert_eq!(messages([32, 95, 127]), (Some((128, 32)), 160), "a bank more than the devices need");
+    assert_eq!(messages((1..9).map(|bank| 32 * bank)), (Some((320, 32)), 352), "300 is reserved");
+    assert_eq!(messages((1..30).map(|bank| 32 * bank)), (Some((960, 32)), 992));
+    assert_eq!(messages((1..31).map(|bank| 32 * bank)), (None, 992), "of the last bank not all are interrupts");
+}
+
+#[test]
+fn a_device_hears_of_the_ends_of_its_interrupt_if_it_wants_to() {
+    static LISTENER: Factory = Factory {
+        name: "listener",
+        ..Factory::new(|_, setup| {
+            setup.hear_ends();
+            Ok(Box::<crate::testing::Probe>::default())
+        })
+    };
+    let listener = VdevDescription { factory: &LISTENER, ..probe("listener", 0x1c0b_0000, 39) };
+    let deaf = VdevDescription { factory: &LISTENER, interrupt: None, ..probe("deaf", 0x1c0c_0000, 39) };
+    let vdevs = vec![deaf, probe("first", 0x1c09_0000, 38), listener];
+    let description = Description { vdevs, ..description() };
+    let Assembled { vm, .. } = assemble(&description, &archive(), &host(), &mut Wires::default()).unwrap();
+    assert_eq!(vm.bus.listeners(), [(DeviceId(2), IntId(39))]);
+    // All but one are enabled while they are pending.
+    let _ = vm.gic.write_distributor(0x204, AccessSize::Word, 0xffff_ffff);
+    let _ = vm.gic.write_distributor(0x104, AccessSize::Word, !1);
+    let ended = vm.gic.take_ended();
+    assert!((0..128).all(|intid| ended.contains(IntId(intid)) == (intid == 39)));
+}
+
+#[test]
+fn a_devices_message_goes_to_where_the_distributor_is() {
+    let Assembled { vm, .. } = assemble(&description(), &archive(), &host(), &mut Wires::default()).unwrap();
+    let pending = || vm.gic.read_distributor(0x208, AccessSize::Word);
+    let _ = vdev::InterruptController::message(&vm.gic, Ipa(0x0801_0040), 65);
+    assert_eq!(pending(), 0);
+    let _ = vdev::InterruptController::message(&vm.gic, Ipa(0x0800_0040), 65);
+    assert_eq!(pending(), 1 << 1);
 }
 
 #[test]

@@ -91,6 +91,7 @@ fn every_option_arrives() {
     assert_eq!(description.name, "full");
     assert_eq!(description.rom, [range(0, 4096)]);
     assert_eq!(description.reserved, [range(0x2000_0000, 65536)]);
+    assert_eq!(description.reserved_interrupts, [IntId(99)]);
     let runmask = CpuSet::of(CpuId(0)).union(CpuSet::of(CpuId(2)));
     assert_eq!(
         cpus[..],

@@ -214,7 +214,7 @@ fn region(reader: &mut Reader<'_>, factory: &Factory, at: Ipa, statement: &State
     range
 }
 
-/// `reserve intr`: interrupts that no device is given that does not ask for them.
+/// `reserve intr`: interrupts that neither a device that does not ask for them nor messages are given.
 fn reserved_interrupts(reader: &mut Reader<'_>, controller: &Controller, used: &[(IntId, Span)]) -> Vec<IntId> {
     let mut reserved = Vec::new();
     for statement in reader.all(Keyword::Reserve) {
@@ -223,6 +223,7 @@ fn reserved_interrupts(reader: &mut Reader<'_>, controller: &Controller, used: &
             let Value::Interrupt(interrupt) = setting.value() else { continue };
             let span = setting.value_span();
             let Some(intid) = line(reader, interrupt, span, controller, None) else { continue };
+            reserved.push(intid);
             if let Some((_, user)) = used.iter().find(|(used, _)| *used == intid) {
                 let warning = Diagnostic::warning(*user, format!("interrupt {} is reserved", intid.0));
                 reader.diagnostics.push(warning.note(span, "reserved here"));

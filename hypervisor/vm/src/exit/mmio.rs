@@ -152,7 +152,7 @@ pub(super) fn access<C: Cpu>(
     let value = store.map(|value| value & size.mask());
     let (loaded, kick) = match (vm.in_distributor(at), vm.in_redistributors(at)) {
         (Some(offset), _) => match value {
-            Some(value) => (0, vm.gic.write_distributor(offset, size, value)),
+            Some(value) => (0, write_distributor(vm, vcpu, offset, size, value)),
             None => vm.gic.observe_distributor(vcpu, cpu.list_registers(), offset, size),
         },
         (None, Some(offset)) => {
@@ -185,8 +185,18 @@ fn take_back_timer<C: Cpu>(vm: &Vm, vcpu: VcpuId, cpu: &mut C) {
 
 #[inline(never)]
 fn distributor_store(vm: &Vm, vcpu: &mut Vcpu, offset: u64, access: DataAbort) -> VcpuSet {
-    let kick = vm.gic.write_distributor(offset, access.size(), stored(vcpu, access));
+    let kick = write_distributor(vm, vcpu.id, offset, access.size(), stored(vcpu, access));
     vcpu.context.step(access.0.instruction_length());
+    kick
+}
+
+/// The writer itself is to look too, if it has ended an interrupt whose device wants to hear of it.
+#[inline]
+fn write_distributor(vm: &Vm, by: VcpuId, offset: u64, size: AccessSize, value: u64) -> VcpuSet {
+    let mut kick = vm.gic.write_distributor(offset, size, value);
+    if vm.gic.has_ended() {
+        kick.insert(by);
+    }
     kick
 }
 

@@ -99,6 +99,24 @@ fn a_devices_interrupt_travels_to_the_list_registers() {
 }
 
 #[test]
+fn who_ends_a_reported_interrupt_by_a_store_kicks_itself() {
+    let mut world = World::with(Wishes { vcpus: 2, ..Wishes::default() });
+    for reported in [false, true] {
+        if reported {
+            world.vm.gic.report_ends(Probe::INTERRUPT);
+        }
+        // GICD_ISACTIVER1, GICD_ICACTIVER1. It is routed to the other vCPU.
+        for (offset, ends) in [(0x304, false), (0x384, reported)] {
+            world.effects = Default::default();
+            world.vcpus[1].context.x[0] = 1 << (Probe::INTERRUPT.0 - 32);
+            assert_eq!(world.exit_of(1, store(Ipa(DISTRIBUTOR.0 + offset), AccessSize::Word, 0)), Next::Resume);
+            assert_eq!(world.effects.kicked().contains(VcpuId(1)), ends, "{offset:#x}");
+            assert_eq!(world.vm.gic.take_ended().contains(Probe::INTERRUPT), ends, "{offset:#x}");
+        }
+    }
+}
+
+#[test]
 fn the_virtual_timers_interrupt_is_pending_as_long_as_the_timer_asserts_it() {
     const ENABLED_AND_MET: u64 = 0b101;
     const ISPENDR0: Ipa = Ipa(REDISTRIBUTORS.0 + 0x1_0200);
