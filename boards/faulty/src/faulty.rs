@@ -5,10 +5,12 @@
 //!
 //! `when` says in which call, `how` says how; a guest's write that is not zero is one of the calls, and its value, if it is
 //! above 1, is the number of the way (2: `abort` and so on). `worker` fails in the device's worker, which such a write rings, and
-//! `wake` in the device when the worker has sent its pulse.
+//! `wake` in the device when the worker has sent its pulse. `ended` fails when the guest has dealt with the device's interrupt,
+//! which such a write asserts; with `how never` such a device is one to test interrupts with. It counts those ends, has a register
+//! for its line, and sends messages.
 
 use alloc::{boxed::Box, string::ToString, vec::Vec};
-use types::AccessSize;
+use types::{AccessSize, Ipa};
 use vdev::{
     AccessFault, Bell, Cause, Context, Control, ControlError, Factory, Node, OptionError, OptionKind, OptionSpec,
     Options, Setup, Step, Vdev, Wake, Work, Worker,
@@ -23,8 +25,17 @@ static OPTIONS: &[OptionSpec] = &[
 ];
 
 const WHENS: &[&str] =
-    &["create", "configured", "starting", "write", "worker", "wake", "button", "status", "terminate"];
-const HOWS: &[&str] = &["panic", "abort", "overflow", "hang", "hypervisor", "terminate", "exhaust"];
+    &["create", "configured", "starting", "write", "worker", "wake", "ended", "button", "status", "terminate"];
+const HOWS: &[&str] = &["panic", "abort", "overflow", "hang", "hypervisor", "terminate", "exhaust", "never"];
+
+/// Bit 0 is the level of the line.
+const LINE: u64 = 0x10;
+/// Where messages go.
+const ADDRESS: u64 = 0x14;
+/// Sends what is written.
+const DATA: u64 = 0x18;
+/// How often the guest has dealt with the interrupt.
+const ENDS: u64 = 0x1c;
 
 struct Faulty {
     when: &'static str,
@@ -33,6 +44,8 @@ struct Faulty {
     kept: Vec<u8>,
     /// Of its worker, if it has one.
     bell: Option<Bell>,
+    address: Ipa,
+    ends: u64,
 }
 
 /// Fails, or has the device fail.
@@ -67,7 +80,10 @@ fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, Opt
         "worker" | "wake" => Some(setup.worker(Box::new(Hand { fails: when == "worker", how }))?),
         _ => None,
     };
-    Ok(Box::new(Faulty { when, how, kept: Vec::new(), bell }))
+    if when == "ended" {
+        setup.hear_ends();
+    }
+    Ok(Box::new(Faulty { when, how, kept: Vec::new(), bell, address: Ipa(0), ends: 0 }))
 }
 
 /// A frame of 256 bytes for each level.
@@ -103,22 +119,16 @@ fn fail(how: &str) {
 }
 
 impl Vdev for Faulty {
-    fn read(&mut self, _: u64, _: AccessSize, _: &mut Context<'_>) -> Result<u64, AccessFault> {
-        Ok(self.kept.len() as u64)
+    fn read(&mut self, offset: u64, _: AccessSize, _: &mut Context<'_>) -> Result<u64, AccessFault> {
+        Ok(if offset == ENDS { self.ends } else { self.kept.len() as u64 })
     }
 
-    fn write(&mut self, _: u64, _: AccessSize, value: u64, context: &mut Context<'_>) -> Result<(), AccessFault> {
-        self.kept.extend_from_slice(&[0; 100]);
-        if let Some(bell) = &self.bell {
-            context.ring(bell);
-        }
-        if self.when == "write" && value != 0 {
-            let how = (value as usize).checked_sub(1).filter(|way| *way > 0).and_then(|way| HOWS.get(way));
-            let how = how.copied().unwrap_or(self.how);
-            if how == TERMINATE {
-                context.terminate(Cause::Custom(42));
-            }
-            fail(how);
+    fn write(&mut self, offset: u64, _: AccessSize, value: u64, context: &mut Context<'_>) -> Result<(), AccessFault> {
+        match offset {
+            LINE => context.set_line(value & 1 != 0),
+            ADDRESS => self.address = Ipa(value),
+            DATA => context.message(self.address, value as u32),
+            _ => return self.command(value, context),
         }
         Ok(())
     }
@@ -139,7 +149,10 @@ impl Vdev for Faulty {
     }
 
     fn wake(&mut self, wake: Wake, context: &mut Context<'_>) {
-        if wake == Wake::Pulse(1) {
+        if wake == Wake::InterruptEnded {
+            self.ends += 1;
+        }
+        if matches!(wake, Wake::Pulse(1) | Wake::InterruptEnded) {
             if self.how == TERMINATE {
                 context.terminate(Cause::Custom(43));
             } else {
@@ -149,4 +162,26 @@ impl Vdev for Faulty {
     }
 
     fn describe(&self, _: &mut Node) {}
+}
+
+impl Faulty {
+    /// A write that tells it to fail, perhaps.
+    fn command(&mut self, value: u64, context: &mut Context<'_>) -> Result<(), AccessFault> {
+        self.kept.extend_from_slice(&[0; 100]);
+        if let Some(bell) = &self.bell {
+            context.ring(bell);
+        }
+        if self.when == "ended" && value != 0 {
+            context.set_line(true);
+        }
+        if self.when == "write" && value != 0 {
+            let how = (value as usize).checked_sub(1).filter(|way| *way > 0).and_then(|way| HOWS.get(way));
+            let how = how.copied().unwrap_or(self.how);
+            if how == TERMINATE {
+                context.terminate(Cause::Custom(42));
+            }
+            fail(how);
+        }
+        Ok(())
+    }
 }

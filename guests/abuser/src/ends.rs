@@ -1,5 +1,6 @@
 //! Ways to die: each leaves a guest that can never again execute an instruction, and is to end that VM, with its code.
 
+use guest_rt::gic::Gic;
 use guest_rt::mmio::Mmio;
 use guest_rt::mmu::{self, Kind};
 use guest_rt::registers::isb;
@@ -42,6 +43,10 @@ pub(crate) fn faulty(abuse: &mut Abuse) -> u64 {
     let device = mmu::reach(FAULTY, Kind::Device);
     // SAFETY: the configuration says that a device is there, and it is mapped just now.
     unsafe { Mmio::new(device) }.write(0, way as u32);
+    if let Some(intid) = abuse.machine.numeric_argument("intr") {
+        // The device asserts it: it hears of this.
+        Gic::of(abuse.machine).enable(intid as u32);
+    }
     if abuse.machine.numeric_argument("wait").is_some() {
         // Until somebody ends it.
         loop {

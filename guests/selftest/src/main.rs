@@ -5,13 +5,14 @@
 //!
 //! Works with one to eight CPUs. Arguments that are plain words select tests by a part of their names. What only a
 //! hypervisor promises is skipped on a bare machine. `rom=ADDRESS` names a page of ROM to look at, `counter=TICKS` says what
-//! the counters are to begin with.
+//! the counters are to begin with, `ended=ADDRESS` and `intr=INTID` where a device is that hears of the ends of its interrupt.
 
 #![no_std]
 #![no_main]
 
 mod debugging;
 mod devices;
+mod ends;
 mod exceptions;
 mod firmware;
 mod floating_point;
@@ -54,6 +55,7 @@ const SUITES: &[&[Test]] = &[
     monitors::TESTS,
     uart::TESTS,
     devices::TESTS,
+    ends::TESTS,
 ];
 
 fn main(machine: &'static Machine) {

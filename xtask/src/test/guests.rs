@@ -68,6 +68,7 @@ pub(super) fn tests() -> Vec<Test> {
             judge(ran.of("selftest"))
         }),
         Test::hypervisor("selftest/example", "the vdev guide's device, on the board that has it", example),
+        Test::hypervisor("selftest/ends", "devices hear of the ends of their interrupts, and send messages", ends),
         Test::hypervisor("abuser/nowhere", "a guest that jumps to nowhere ends alone, with its code", nowhere),
     ];
     for (cpus, model, vcpus) in MACHINES {
@@ -122,6 +123,23 @@ fn judge<'a>(lines: impl Iterator<Item = &'a str>) -> Result<()> {
         Some(planned) if planned == passed && planned > 0 => Ok(()),
         planned => bail!("{passed} results, planned: {planned:?}"),
     }
+}
+
+/// With a device that a vCPU tells, and with one that has a thread of its own, at a higher priority.
+fn ends(case: &Case) -> Result<()> {
+    for own in ["", "sched 30"] {
+        let mut scene = Scene::new();
+        let more = "cmdline \"ends: ended=0x1c100000 intr=40\"";
+        let device = format!("vdev faulty loc 0x1c100000 intr gic:40 when ended how never {own}");
+        scene.vm("selftest", "selftest", "32M", &format!("{more}\n{device}"))?.line("qvm @selftest.qvmconf");
+        let ran = scene.run(case, &machine(1, "cortex-a72"), Some(faulty()?), 1)?;
+        ran.expect_status(0)?;
+        if ran.text.contains("# SKIP") {
+            bail!("the device was not found");
+        }
+        judge(ran.of("selftest"))?;
+    }
+    Ok(())
 }
 
 /// What third-party guests expect: to start at their first byte, wherever that is, with the device tree in X0.

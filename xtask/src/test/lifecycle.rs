@@ -11,7 +11,7 @@ use crate::failure;
 use crate::qemu::machine::Machine;
 
 /// Calls in which `vdev faulty` can fail, how it fails, and the code of the VM's end.
-const FAILURES: [(&str, &str, u8, &str); 16] = [
+const FAILURES: [(&str, &str, u8, &str); 18] = [
     ("create", "panic", 64, "the device was told to"),
     ("configured", "panic", 64, "the device was told to"),
     ("starting", "overflow", 64, "stack overflow in EL2"),
@@ -25,6 +25,8 @@ const FAILURES: [(&str, &str, u8, &str); 16] = [
     ("worker", "hang", 3, "power cut"),
     ("worker", "terminate", 43, "ended by vdev `faulty`"),
     ("wake", "abort", 6, "vdev `faulty`: data abort in EL2"),
+    ("ended", "panic", 6, "vdev `faulty`: the device was told to"),
+    ("ended", "terminate", 43, "ended by vdev `faulty`"),
     ("status", "panic", 6, "vdev `faulty`: the device was told to"),
     ("button", "abort", 6, "vdev `faulty`: data abort in EL2"),
     ("terminate", "hang", 3, "vdev `faulty` did not go quiet"),
@@ -210,11 +212,16 @@ fn watchdog(case: &Case) -> Result<()> {
 
 fn contained(case: &Case, when: &str, how: &str, code: u8, words: &str) -> Result<()> {
     let mut scene = Scene::new();
-    let told = u8::from(matches!(when, "write" | "worker" | "wake"));
+    let told = u8::from(matches!(when, "write" | "worker" | "wake" | "ended"));
     let after = if when == "write" || matches!(when, "create" | "configured" | "starting") { "" } else { "wait=1" };
     // A thread of its own wakes it.
-    let own = if when == "wake" { "sched 30" } else { "" };
-    let more = format!("cmdline \"faulty how={told} {after}\"\nvdev faulty loc 0x1c100000 when {when} how {how} {own}");
+    let (own, intr) = match when {
+        "wake" => ("sched 30", ""),
+        "ended" => ("intr gic:40", "intr=40"),
+        _ => ("", ""),
+    };
+    let command = format!("faulty how={told} {intr} {after}");
+    let more = format!("cmdline \"{command}\"\nvdev faulty loc 0x1c100000 when {when} how {how} {own}");
     scene.witness()?.vm("a", "abuser", "4M", &more)?.line("qvm @a.qvmconf &").line("sleep 0.2");
     match when {
         "status" => scene.line("slay -s USR1 a"),

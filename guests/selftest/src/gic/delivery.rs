@@ -2,10 +2,10 @@
 //!
 //! IHI 0069, chapter 4 (physical interrupt handling and prioritization).
 
-use guest_rt::gic::{self, Bank, Gic, SgiTarget};
+use guest_rt::gic::{self, Bank, GICD_TYPER, Gic, SgiTarget};
 use guest_rt::machine::Machine;
 use guest_rt::registers::{affinity, wfi};
-use guest_rt::tap::{Outcome, Test};
+use guest_rt::tap::{Outcome, Test, Verdict};
 use guest_rt::timer::{self, Timer};
 use guest_rt::{check, check_equal, msr};
 
@@ -15,6 +15,7 @@ use crate::{recorder, stage};
 pub(crate) const TESTS: &[Test] = &[
     Test { name: "gic: a pending SPI comes once", run: comes_once },
     Test { name: "gic: an SGI to ourselves comes once", run: sgi_to_self },
+    Test { name: "gic: a message raises the SPI that it names, until it is taken back", run: by_message },
     Test { name: "gic: a disabled interrupt waits until it is enabled", run: disabled },
     Test { name: "gic: an interrupt disabled after it became pending does not come", run: disabled_late },
     Test { name: "gic: a pending interrupt can be taken back", run: taken_back },
@@ -52,6 +53,34 @@ fn sgi_to_self(machine: &'static Machine) -> Outcome {
         check_equal!(next(), Some(sgi), "acknowledged");
         gic::end(sgi);
     }
+    silence()
+}
+
+/// GICD_SETSPI_NSR and GICD_CLRSPI_NSR.
+fn by_message(machine: &'static Machine) -> Outcome {
+    const MBIS: u32 = 1 << 16;
+    let gic = stage::clean_gic(machine);
+    if gic.distributor.read(GICD_TYPER) & MBIS == 0 {
+        return Err(Verdict::Skip("no message-based interrupts"));
+    }
+    let intid = an_spi(machine, gic)?;
+    let (raise, take_back) = (|| gic.distributor.write(0x40, intid), || gic.distributor.write(0x48, intid));
+    raise();
+    check_equal!(next(), Some(intid), "acknowledged");
+    gic::end(intid);
+    silence()?;
+    gic.disable(intid);
+    raise();
+    take_back();
+    gic.enable(intid);
+    silence()?;
+    gic.set_edge(intid, false);
+    raise();
+    for _ in 0..2 {
+        check_equal!(next(), Some(intid), "acknowledged, level-sensitive");
+        gic::end(intid);
+    }
+    take_back();
     silence()
 }
 
