@@ -210,9 +210,8 @@ mod tests {
             Ok(())
         }
         fn wake(&mut self, wake: Wake, _: &mut Context<'_>) {
-            match wake {
-                Wake::Pulse(7) => self.done += 1,
-                _ => {}
+            if wake == Wake::Pulse(7) {
+                self.done += 1;
             }
         }
         fn describe(&self, _: &mut Node) {}
