@@ -223,7 +223,6 @@ fn reserved_interrupts(reader: &mut Reader<'_>, controller: &Controller, used: &
             let Value::Interrupt(interrupt) = setting.value() else { continue };
             let span = setting.value_span();
             let Some(intid) = line(reader, interrupt, span, controller, None) else { continue };
-            reserved.push(intid);
             if let Some((_, user)) = used.iter().find(|(used, _)| *used == intid) {
                 let warning = Diagnostic::warning(*user, format!("interrupt {} is reserved", intid.0));
                 reader.diagnostics.push(warning.note(span, "reserved here"));
