@@ -78,10 +78,12 @@ fn bare(case: &Case) -> Result<()> {
 
 fn boot(case: &Case, vcpus: u32, cpus: u32, model: &str) -> Result<()> {
     setup::linux_guest()?;
-    let file = case.file("linux.qvmconf", configuration("linux", vcpus, COUNT_INTERRUPTS))?;
+    let commands = format!("{COUNT_INTERRUPTS}; dmesg | grep MBI");
+    let file = case.file("linux.qvmconf", configuration("linux", vcpus, &commands))?;
     let machine = Machine { cpus, cpu: model.into(), ..Machine::default() };
     let ran = case.batch(&machine, &[file])?;
     ran.expect_status(0)?.expect(&format!("linux| Linux guest: {vcpus} CPU(s)"))?;
+    ran.expect("GICv3: MBI range [64:95]")?.expect("GICv3: Using MBI frame 0x0000000008000000")?;
     every_cpu_ticks(ran.of("linux"), vcpus as usize)
 }
 
