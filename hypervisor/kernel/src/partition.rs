@@ -290,6 +290,9 @@ impl Partition {
                 self.answers.store(vcpu.0, Ordering::Relaxed);
             }
             self.apply(&effects, Some(own));
+            if effects.has_later() {
+                self.do_later(&mut || !self.is_stopping());
+            }
         }
     }
 
