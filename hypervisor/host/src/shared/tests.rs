@@ -137,5 +137,5 @@ fn regions_in_a_window_are_where_blocks_can_map_them() {
     assert!(window.take(512).unwrap().start() > second.start());
     assert_eq!(window.take(511), Some(Range::new(Ipa(base + 2 * MIB - 4096), 2 * MIB).unwrap()));
     assert_eq!(window.take(u32::MAX), None);
-    assert!((0..5000).filter_map(|_| window.take(1 << 18)).count() < 8, "it ends");
+    assert!((0..12).filter_map(|_| window.take(1 << 18)).count() < 8, "it ends");
 }
