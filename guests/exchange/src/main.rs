@@ -2,7 +2,8 @@
 //!
 //! Answers for: `send` makes a long sequence of numbers and puts it into the region `exchange`, block by block; `receive` takes it
 //! out and compares every number with what it has to be. They wait for each other by interrupts. Both print how much it was and
-//! the same checksum. `attach=TIMES` attaches and detaches so many times, with regions of all sizes. `say=VALUE` attaches to the
+//! the same checksum. `attach=TIMES` attaches and detaches so many times, with regions of all sizes. `both` attaches to many regions
+//! from two CPUs at once, each with a device of its own, and says whether every store was complete when it was. `say=VALUE` attaches to the
 //! region `status`, stores the value in its first word, notifies whoever is there, and powers off. Does not answer for: what is
 //! slow.
 //!
@@ -17,12 +18,14 @@ use guest_rt::gic::Gic;
 use guest_rt::machine::Machine;
 use guest_rt::mmio::Mmio;
 use guest_rt::registers::{wfi, with_irq};
-use guest_rt::shmem::Region;
-use guest_rt::{entry, exceptions, println};
+use guest_rt::shmem::{self, Region};
+use guest_rt::{cpus, entry, exceptions, println};
 
 entry!(main);
 
 const FACTORY: u64 = 0x1c05_0000;
+/// The other CPU's, for `both`.
+const SECOND_FACTORY: u64 = 0x1c06_0000;
 const INTID: u64 = 43;
 
 /// Words in a block, and blocks in the region, behind the page with [`HEAD`] and its like.
@@ -46,6 +49,9 @@ fn main(machine: &'static Machine) {
     let factory = argument("shmem", FACTORY);
     if let Some(times) = machine.numeric_argument("attach") {
         return attach(factory, times);
+    }
+    if machine.has_argument("both") {
+        return both();
     }
     if let Some(value) = machine.numeric_argument("say") {
         return say(factory, value);
@@ -182,6 +188,34 @@ fn attach(factory: u64, times: u64) {
         }
     }
     println!("exchange: attached {times} times, {dirty} words were not zero");
+}
+
+/// Regions that were not there when the store that attached to them was complete, of both CPUs; `DONE` by each when it is.
+static LATE: AtomicU64 = AtomicU64::new(0);
+const DONE: u64 = 1 << 32;
+
+/// As many regions as a device can have.
+fn fill(factory: u64, letter: char) {
+    let mut last = 0;
+    for number in 0..16_u8 {
+        let name = [letter as u8, b'a' + number];
+        match shmem::ask(factory, core::str::from_utf8(&name).unwrap_or_default(), 256) {
+            Ok((at, 256)) if at != last => last = at,
+            _ => _ = LATE.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+    LATE.fetch_add(DONE, Ordering::Release);
+}
+
+fn both() {
+    if let Err(error) = cpus::start(1, |_| fill(SECOND_FACTORY, 'b')) {
+        return println!("exchange: no second CPU: {error}");
+    }
+    fill(FACTORY, 'a');
+    while LATE.load(Ordering::Acquire) < 2 * DONE {
+        core::hint::spin_loop();
+    }
+    println!("exchange: attached from both CPUs, {} too late", LATE.load(Ordering::Acquire) - 2 * DONE);
 }
 
 /// What a guest does that tells the host something.

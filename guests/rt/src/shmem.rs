@@ -43,24 +43,11 @@ impl Region {
     ///
     /// The device's status; `u32::MAX` if there is no such device.
     pub fn attach(factory: u64, name: &str, pages: u32) -> Result<Self, u32> {
-        // SAFETY: a device by the configuration, reached as such.
-        let factory = unsafe { Mmio::new(mmu::reach(factory, Kind::Device)) };
-        if factory.read64(0) != SIGNATURE {
-            return Err(u32::MAX);
-        }
-        for (index, byte) in name.bytes().chain([0]).enumerate() {
-            factory.write_width(NAME + index, Width::Byte, byte.into());
-        }
-        factory.write(SIZE, pages);
-        match factory.read(STATUS) {
-            0 => {}
-            status => return Err(status),
-        }
-        let at = factory.read64(SHMEM);
+        let (at, pages) = ask(factory, name, pages)?;
         // SAFETY: registers by the device's word, reached as such: device memory has its own addresses.
         let control = unsafe { Mmio::new(mmu::reach(at, Kind::Device)) };
         let memory = mmu::reach(at + PAGE as u64, Kind::Memory);
-        Ok(Self { control, memory, pages: factory.read(SIZE) as usize, client: control.read(INDEX) })
+        Ok(Self { control, memory, pages, client: control.read(INDEX) })
     }
 
     /// Its registers.
@@ -97,5 +84,27 @@ impl Region {
     /// The end of it.
     pub fn detach(self) {
         self.control.write(DETACH, 0);
+    }
+}
+
+/// Has the device at `factory` attach to the region `name`. Says where the region's registers are, the memory being behind them,
+/// and its size in pages; none of it can be reached by that alone.
+///
+/// # Errors
+///
+/// The device's status; `u32::MAX` if there is no such device.
+pub fn ask(factory: u64, name: &str, pages: u32) -> Result<(u64, usize), u32> {
+    // SAFETY: a device by the configuration, reached as such.
+    let factory = unsafe { Mmio::new(mmu::reach(factory, Kind::Device)) };
+    if factory.read64(0) != SIGNATURE {
+        return Err(u32::MAX);
+    }
+    for (index, byte) in name.bytes().chain([0]).enumerate() {
+        factory.write_width(NAME + index, Width::Byte, byte.into());
+    }
+    factory.write(SIZE, pages);
+    match factory.read(STATUS) {
+        0 => Ok((factory.read64(SHMEM), factory.read(SIZE) as usize)),
+        status => Err(status),
     }
 }

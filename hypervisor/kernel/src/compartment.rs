@@ -67,10 +67,12 @@ bitflags::bitflags! {
         const STATUS = 1 << 3;
         /// The devices are to go quiet; the thread ends then.
         const TERMINATE = 1 << 4;
-        /// The guest is to be dumped.
-        const DUMP = 1 << 6;
         /// Another VM has come or gone.
         const NEWS = 1 << 5;
+        /// The guest is to be dumped.
+        const DUMP = 1 << 6;
+        /// Devices that were woken have asked for something that takes long.
+        const LATER = 1 << 7;
     }
 }
 

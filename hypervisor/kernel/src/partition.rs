@@ -158,7 +158,7 @@ impl Partition {
         self.ram.clean_caches(go_on);
     }
 
-    /// Does what an exit, or a wake, asked for, but for [`Partition::clean_caches`], which takes its time.
+    /// Does what an exit, or a wake, asked for, but for what takes its time ([`Effects::takes_long`]).
     pub(crate) fn apply(&self, effects: &Effects, from: Option<VcpuId>) {
         match from {
             Some(own) => self.kick(effects.kicked(), own),
@@ -173,6 +173,10 @@ impl Partition {
             }
             self.services.notify_at(self);
         }
+        if effects.tells() {
+            self.services.answer_bells();
+            shared::tell(self);
+        }
         if effects.has_dump() {
             self.begin_dump();
         }
@@ -181,11 +185,13 @@ impl Partition {
         }
     }
 
-    /// A device wants the guest dumped. If that is not to be, whatever was to come after it comes now.
+    /// A device wants the guest dumped, which does not go on before that. If it is not to be, whatever was to come after it comes
+    /// now.
     #[cold]
     fn begin_dump(&self) {
-        let begun =
-            thread::current().compartment().is_some_and(|compartment| compartment.qvm.dump_for_device(compartment));
+        let hold = || self.hold_for_dump(true);
+        let compartment = thread::current().compartment();
+        let begun = compartment.is_some_and(|compartment| compartment.qvm.dump_for_device(compartment, hold));
         if !begun && self.vm.end_after_dump() {
             self.stop();
         }
@@ -245,16 +251,19 @@ impl Partition {
         masked(|| look(&mut self.registers.lock()))
     }
 
-    /// Does something with the VM's devices in this host thread of the VM, and then what that asked for.
-    fn with_effects<R>(&self, work: impl FnOnce(&Vm, Ticks, &mut Effects) -> R) -> R {
+    /// Does something with the VM's devices in one of its threads, outside of an exit, and then what that asked for: what takes long
+    /// is for the VM's own thread. `own` is the vCPU whose thread it is, if it is one's. Says which vCPUs were kicked.
+    fn with_effects<R>(&self, own: Option<VcpuId>, work: impl FnOnce(&Vm, Ticks, &mut Effects) -> R) -> (R, VcpuSet) {
         let _masked = Masked::new();
         let mut effects = Effects::default();
-        let result = masked(|| work(&self.vm, el2::cpu::counter(), &mut effects));
-        self.apply(&effects, None);
-        if effects.has_later() {
-            self.do_later(&mut || !self.is_stopping());
+        let result = work(&self.vm, el2::cpu::counter(), &mut effects);
+        self.apply(&effects, own);
+        if effects.takes_long()
+            && let Some(compartment) = thread::current().compartment()
+        {
+            compartment.request(Requests::LATER);
         }
-        result
+        (result, effects.kicked())
     }
 
     /// Has the devices look that share memory with others: a vCPU of this VM wakes them, or their own thread, if they have one.
@@ -284,14 +293,10 @@ impl Partition {
             return;
         }
         for share in self.shares() {
-            let mut effects = Effects::default();
-            masked(|| self.vm.wake(share.device(), Wake::Backend, el2::cpu::counter(), &mut effects));
-            if let Some(vcpu) = effects.kicked().iter().next() {
+            let wake = |vm: &Vm, now, effects: &mut Effects| vm.wake(share.device(), Wake::Backend, now, effects);
+            let ((), kicked) = self.with_effects(Some(own), wake);
+            if let Some(vcpu) = kicked.iter().next() {
                 self.answers.store(vcpu.0, Ordering::Relaxed);
-            }
-            self.apply(&effects, Some(own));
-            if effects.has_later() {
-                self.do_later(&mut || !self.is_stopping());
             }
         }
     }
@@ -312,17 +317,16 @@ impl Partition {
         self.shares.iter().map(|share| &**share)
     }
 
-    /// Does what devices have asked back ends for, in one of the VM's threads; see [`shared::work`].
+    /// Does what takes long and devices have asked for, in one of the VM's threads; see [`shared::work`].
     #[cold]
     pub(crate) fn do_later(&self, go_on: &mut dyn FnMut() -> bool) {
-        self.services.answer_bells();
         if let Some(compartment) = thread::current().compartment() {
             shared::work(self, compartment, go_on);
         }
     }
 
     pub(crate) fn wake(&self, device: DeviceId, wake: Wake) {
-        self.with_effects(|vm, now, effects| vm.wake(device, wake, now, effects));
+        self.with_effects(None, |vm, now, effects| vm.wake(device, wake, now, effects));
     }
 
     /// A device's back end has something for it.
@@ -351,7 +355,7 @@ impl Partition {
     fn expire(&self, devices: impl Iterator<Item = DeviceId>) {
         for device in devices.take_while(|_| !self.is_paused()) {
             if self.vm.bus.deadline(device) <= el2::cpu::counter() {
-                self.with_effects(|vm, now, effects| vm.expire_timers(device, now, effects));
+                self.with_effects(None, |vm, now, effects| vm.expire_timers(device, now, effects));
             }
         }
     }
@@ -474,7 +478,7 @@ fn build(compartment: &'static Compartment) -> Result<Partition, Failure> {
     ram.scrub(go_on);
     for share in &backends.shares {
         let no_region = |(name, pages)| fatal(format_args!("no memory for the region `{name}` of {pages} pages"));
-        share.create(compartment.id).map_err(no_region)?;
+        share.create(compartment.id, vm.origin()).map_err(no_region)?;
     }
     masked(|| vm.configure(Box::new(Shared(ram)), el2::cpu::counter())).map_err(fatal)?;
     let ready = match load.execute(archive as &dyn vm::Files, &tree, &Loading(ram), &mut |_| {}) {
@@ -566,12 +570,15 @@ fn serve(compartment: &'static Compartment) {
         if requests.contains(Requests::NEWS) {
             seen = partition.report_ends(seen);
         }
-        if requests.contains(Requests::BUTTON) && !partition.with_effects(Vm::press_button) {
+        if requests.contains(Requests::BUTTON) && !partition.with_effects(None, Vm::press_button).0 {
             compartment.record(EndRecord::new(Cause::Terminated, None, None, format_args!("")));
         }
         if requests.contains(Requests::STATUS) {
             let origin = partition.vm.origin();
             status(compartment, partition, |line| log::info!(target: origin, "{line}"));
+        }
+        if requests.contains(Requests::LATER) {
+            partition.do_later(&mut || !partition.is_stopping());
         }
         if requests.contains(Requests::DUMP) {
             dump::take(compartment, partition);

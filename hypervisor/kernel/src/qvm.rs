@@ -368,13 +368,17 @@ impl Qvm {
         }
     }
 
-    /// A device asks for a dump. Says whether there is one to wait for.
-    pub(crate) fn dump_for_device(&self, compartment: &Compartment) -> bool {
+    /// A device asks for a dump, in a thread of the VM's; `hold` keeps the vCPUs out of their guests if it begins now. Says whether
+    /// there is one to wait for.
+    pub(crate) fn dump_for_device(&self, compartment: &Compartment, hold: impl FnOnce()) -> bool {
         let wanted = self.configuration.dump.is_some();
         match (wanted, self.dumped()) {
             (false, _) => log::warn!(target: &self.origin(), "no dump: its configuration has no `dump`"),
             (true, Some(_)) => {}
-            (true, None) => self.begin_dump(compartment, None),
+            (true, None) => {
+                hold();
+                self.begin_dump(compartment, None);
+            }
         }
         wanted
     }

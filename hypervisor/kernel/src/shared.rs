@@ -3,7 +3,7 @@
 //! Answers for: the memory of regions, mapping it for guests, telling clients to look, and taking all of it back when a VM ends.
 //! Does not answer for: who may have which region (the device, `vdevs`), the table of regions and clients (`host::shared`).
 //!
-//! A device asks under its lock, with interrupts masked; what takes long is done afterwards by the vCPU whose exit it was
+//! A device asks under its lock, with interrupts masked; what takes long is done afterwards by the vCPU whose access it was
 //! ([`work`]), which can be preempted meanwhile. What regions are made of is the kernel's: a region outlives the VM that made it.
 
 use crate::compartment::{Compartment, kernel_work};
@@ -15,7 +15,7 @@ use crate::thread::{self, Thread};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use host::shared::{Bells, Joined, Keeper, Left, MAX_REGIONS, NotAdded, RegionId, RegionInfo, Regions, Window};
-use types::{Ipa, PAGE_SIZE, Range, VmId};
+use types::{Ipa, PAGE_SIZE, Range, Ticks, VmId};
 use vdev::{Attached, DEVICE_REGIONS, DeviceId, RegionError, RegionName, RegionWishes, SharedMemory, Wake};
 
 static BELLS: [Bells; MAX_REGIONS] = [const { Bells::new() }; MAX_REGIONS];
@@ -173,11 +173,23 @@ pub(crate) struct Share {
 
 struct State {
     window: Window,
-    wanted: Option<(RegionName, u32)>,
-    answer: Option<Result<Attached, RegionError>>,
+    wish: Wish,
     slots: [Option<Slot>; DEVICE_REGIONS],
-    /// Slots in which there is something to do, a bit each.
-    todo: u16,
+    /// Slots with clients that have not been told yet that they have news, a bit each.
+    untold: u16,
+    /// Slots that are to be left, a bit each.
+    unwanted: u16,
+    /// Threads that do something for the device right now.
+    busy: u16,
+}
+
+/// A region that the device wants to be attached to, one at a time.
+enum Wish {
+    None,
+    Asked(RegionName, u32),
+    /// A thread is at it.
+    UnderWay,
+    Answered(Result<Attached, RegionError>),
 }
 
 /// A region that the device is attached to.
@@ -191,17 +203,30 @@ struct Slot {
     leaving: bool,
 }
 
-/// What a device has asked for.
+/// What takes long and a device has asked for.
 enum Job {
-    Knock(RegionId, u16),
     Leave(usize, Slot),
     Attach(RegionName, u32),
 }
 
+/// How much of it there is.
+enum Todo {
+    Job(Job),
+    /// Other threads are at it.
+    Wait,
+    Nothing,
+}
+
 impl Share {
     pub(crate) fn new(device: DeviceId, window: Range<Ipa>, wishes: RegionWishes) -> Arc<Self> {
-        let state =
-            State { window: Window::new(window), wanted: None, answer: None, slots: [None; DEVICE_REGIONS], todo: 0 };
+        let state = State {
+            window: Window::new(window),
+            wish: Wish::None,
+            slots: [None; DEVICE_REGIONS],
+            untold: 0,
+            unwanted: 0,
+            busy: 0,
+        };
         Arc::new(Self { device, wishes, state: types::Lock::new(state) })
     }
 
@@ -209,37 +234,66 @@ impl Share {
         self.device
     }
 
-    /// Makes what the VM's configuration wants.
+    /// Makes what the configuration of the VM wants, whose log target is `origin`.
     ///
     /// # Errors
     /// The first region that cannot be made, and its size in pages.
-    pub(crate) fn create(&self, vm: VmId) -> Result<(), (RegionName, u32)> {
+    pub(crate) fn create(&self, vm: VmId, origin: &str) -> Result<(), (RegionName, u32)> {
         for &(name, pages) in &self.wishes.create {
             let there = keep(name, pages, Keeper::Vm(vm)).map_err(|_| (name, pages))?;
             if there != pages {
-                log::warn!("the region `{name}` has {there} pages; {pages} were wanted by who came later");
+                log::warn!(target: origin, "the region `{name}` has {there} pages; {pages} were wanted by who came later");
             }
         }
         Ok(())
     }
 
-    fn next(&self) -> Option<Job> {
+    /// Clients of a region that are to be told to look, each once.
+    fn next_told(&self) -> Option<(RegionId, u16)> {
         let mut state = self.state.lock();
-        while state.todo != 0 {
-            let index = state.todo.trailing_zeros() as usize;
-            if let Some(Some(slot)) = state.slots.get_mut(index) {
-                if slot.to_knock != 0 {
-                    return Some(Job::Knock(slot.region, core::mem::take(&mut slot.to_knock)));
+        let index = lowest(&mut state.untold)?;
+        let slot = state.slots.get_mut(index)?.as_mut()?;
+        Some((slot.region, core::mem::take(&mut slot.to_knock)))
+    }
+
+    fn next(&self) -> Todo {
+        let mut state = self.state.lock();
+        let job = match lowest(&mut state.unwanted) {
+            Some(index) => state.slots.get(index).copied().flatten().map(|slot| Job::Leave(index, slot)),
+            None => match state.wish {
+                Wish::Asked(name, pages) => {
+                    state.wish = Wish::UnderWay;
+                    Some(Job::Attach(name, pages))
                 }
-                if slot.leaving {
-                    let slot = *slot;
-                    state.todo &= !(1 << index);
-                    return Some(Job::Leave(index, slot));
-                }
+                _ => None,
+            },
+        };
+        match job {
+            Some(job) => {
+                state.busy += 1;
+                Todo::Job(job)
             }
-            state.todo &= !(1 << index);
+            None if state.busy > 0 => Todo::Wait,
+            None => Todo::Nothing,
         }
-        state.wanted.take().map(|(name, pages)| Job::Attach(name, pages))
+    }
+
+    fn carry_out(&self, job: &Job, partition: &Partition, compartment: &Compartment, go_on: &mut dyn FnMut() -> bool) {
+        match *job {
+            Job::Leave(index, slot) => {
+                kernel_work(|| {
+                    self.leave(compartment, slot, go_on);
+                    let left = with_regions(|regions| regions.leave(slot.region, slot.client));
+                    finish(left, &mut || _ = go_on());
+                });
+                masked(|| self.state.lock().slots[index] = None);
+            }
+            Job::Attach(name, pages) => {
+                let answer = kernel_work(|| self.attach(compartment, (name, pages), go_on));
+                masked(|| self.state.lock().wish = Wish::Answered(answer));
+                partition.wake(self.device, Wake::Backend);
+            }
+        }
     }
 
     /// Attaches to a region, which is made if there is none, and maps it.
@@ -345,31 +399,44 @@ fn map(
     Ok(())
 }
 
-/// Does what the devices of a VM have asked for, in one of its threads. Between any two steps `go_on` says whether there is still
-/// a point in it.
+/// Takes the lowest bit out of a set.
+fn lowest(set: &mut u16) -> Option<usize> {
+    let index = set.trailing_zeros();
+    *set &= set.wrapping_sub(1);
+    (index < u16::BITS).then_some(index as usize)
+}
+
+/// Tells the clients of regions whom the devices of a VM want told.
+pub(crate) fn tell(partition: &Partition) {
+    for share in partition.shares() {
+        while let Some((region, clients)) = masked(|| share.next_told()) {
+            kernel_work(|| knock(region, clients));
+        }
+    }
+}
+
+/// How long is waited at a time for another thread of the VM that does what two have asked for, in microseconds.
+const PATIENCE: u64 = 50;
+
+/// Does what takes long and the devices of a VM have asked for, in one of its threads. When this returns all is done that had been
+/// asked for before, by whomever. Between any two steps `go_on` says whether there is still a point in it.
 pub(crate) fn work(partition: &Partition, compartment: &Compartment, go_on: &mut dyn FnMut() -> bool) {
     for share in partition.shares() {
-        let mut is_first = true;
-        while let Some(job) = masked(|| share.next()) {
-            // Other vCPUs of the guest may ask for more and more.
-            if !core::mem::take(&mut is_first) && !go_on() {
-                return;
+        loop {
+            match masked(|| share.next()) {
+                Todo::Job(job) => {
+                    share.carry_out(&job, partition, compartment, go_on);
+                    masked(|| share.state.lock().busy -= 1);
+                }
+                Todo::Wait => {
+                    let ticks = el2::cpu::counter_frequency().map_or(Ticks(0), |hertz| hertz.microseconds(PATIENCE));
+                    thread::sleep_until(el2::cpu::counter().saturating_add(ticks));
+                }
+                Todo::Nothing => break,
             }
-            match job {
-                Job::Knock(region, clients) => kernel_work(|| knock(region, clients)),
-                Job::Leave(index, slot) => {
-                    kernel_work(|| {
-                        share.leave(compartment, slot, go_on);
-                        let left = with_regions(|regions| regions.leave(slot.region, slot.client));
-                        finish(left, &mut || _ = go_on());
-                    });
-                    masked(|| share.state.lock().slots[index] = None);
-                }
-                Job::Attach(name, pages) => {
-                    let answer = kernel_work(|| share.attach(compartment, (name, pages), go_on));
-                    masked(|| share.state.lock().answer = Some(answer));
-                    partition.wake(share.device, Wake::Backend);
-                }
+            // Other vCPUs of the guest may ask for more and more.
+            if !go_on() {
+                return;
             }
         }
     }
@@ -390,41 +457,45 @@ pub(crate) fn end(compartment: &Compartment) {
 /// The device's end of its [`Share`].
 pub(crate) struct Handle(pub(crate) Arc<Share>);
 
-impl Handle {
-    /// Notes that there is something to do for the device in a slot.
-    fn note(&self, slot: u8, note: impl FnOnce(&mut Slot)) {
-        let mut state = self.0.state.lock();
-        if let Some(Some(place)) = state.slots.get_mut(usize::from(slot)) {
-            note(place);
-            state.todo |= 1 << slot;
-        }
-    }
-}
-
 impl SharedMemory for Handle {
     fn attach(&mut self, name: RegionName, pages: u32) -> bool {
         let mut state = self.0.state.lock();
-        let free = state.wanted.is_none() && state.answer.is_none();
+        let free = matches!(state.wish, Wish::None);
         if free {
-            state.wanted = Some((name, pages));
+            state.wish = Wish::Asked(name, pages);
         }
         free
     }
 
     fn answer(&mut self) -> Option<Result<Attached, RegionError>> {
-        self.0.state.lock().answer.take()
+        let mut state = self.0.state.lock();
+        match core::mem::replace(&mut state.wish, Wish::None) {
+            Wish::Answered(answer) => Some(answer),
+            other => {
+                state.wish = other;
+                None
+            }
+        }
     }
 
     fn detach(&mut self, slot: u8) {
-        self.note(slot, |slot| slot.leaving = true);
+        let mut state = self.0.state.lock();
+        if let Some(Some(left)) =
+            state.slots.get_mut(usize::from(slot)).filter(|left| !left.is_some_and(|left| left.leaving))
+        {
+            left.leaving = true;
+            state.unwanted |= 1 << slot;
+        }
     }
 
     fn notify(&mut self, slot: u8, clients: u16) {
-        self.note(slot, |slot| {
-            if let Some(bells) = BELLS.get(slot.region.index()) {
-                slot.to_knock |= bells.notify(slot.client, clients);
-            }
-        });
+        let mut state = self.0.state.lock();
+        if let Some(Some(told)) = state.slots.get_mut(usize::from(slot))
+            && let Some(bells) = BELLS.get(told.region.index())
+        {
+            told.to_knock |= bells.notify(told.client, clients);
+            state.untold |= 1 << slot;
+        }
     }
 
     fn look(&mut self, slot: u8) -> u32 {

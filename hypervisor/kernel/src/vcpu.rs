@@ -527,9 +527,11 @@ fn unload(loaded: &mut LoadedVcpu) {
     }
 }
 
-/// The run loop. Breaks when the vCPU is off or its VM ends; returns when it is to go on with somebody else looking on. A function of its own, so that nothing around it takes
-/// registers away from it, and in a section of its own, because from there the compiler takes nothing out to share it with
-/// other functions (what exits pass is fast first, docs/design/010-small-image.md).
+/// The run loop. Breaks when the vCPU is off or its VM ends; returns when it is to go on with somebody else looking on.
+///
+/// A function of its own, so that nothing around it takes registers away from it, and in a section of its own, because from there
+/// the compiler takes nothing out to share it with other functions (what exits pass is fast first,
+/// docs/design/010-small-image.md).
 #[inline(never)]
 #[unsafe(link_section = ".text.exits")]
 fn run_until_off<O: Onlooker>(

@@ -100,16 +100,22 @@ impl<'a> Context<'a> {
         self.effects.output();
     }
 
-    /// Has the vCPU whose exit this is do what back ends have been asked for, with interrupts on and no lock held, before it
-    /// goes back to its guest.
+    /// Has what takes long, and back ends have been asked for, done without the device's lock and with interrupts on: in an
+    /// access by the vCPU whose access it is, which does not go back to its guest before it has been done; in a wake by
+    /// the VM's own thread, soon.
     pub const fn later(&mut self) {
         self.effects.later();
     }
 
-    /// Has a worker of the device's look ([`crate::Step::Wait`]).
+    /// Has those look who have been told to by a back end ([`crate::SharedMemory::notify`]), as soon as this call is over.
+    pub const fn tell(&mut self) {
+        self.effects.tell();
+    }
+
+    /// Has a worker of the device's look ([`crate::Step::Wait`]), as soon as this call is over.
     pub fn ring(&mut self, bell: &Bell) {
         bell.ring();
-        self.effects.later();
+        self.effects.tell();
     }
 
     /// Has the device woken at `at` with [`crate::Wake::Timer`]. [`crate::Timer`] is the way to it.

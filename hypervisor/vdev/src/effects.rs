@@ -95,6 +95,7 @@ bitflags::bitflags! {
         const ALARM = 1 << 4;
         const LATER = 1 << 5;
         const DUMP = 1 << 6;
+        const TELL = 1 << 7;
     }
 }
 
@@ -149,7 +150,14 @@ impl Effects {
         self.asked.intersects(Asked::CLEAN_CACHES.union(Asked::LATER))
     }
 
-    /// Whether back ends have something to do before the vCPU goes back to its guest.
+    /// Whether somebody has been told to look who does not know yet: workers, other clients of shared memory.
+    #[inline]
+    #[must_use]
+    pub const fn tells(&self) -> bool {
+        self.asked.contains(Asked::TELL)
+    }
+
+    /// Whether back ends have something to do that takes long.
     #[inline]
     #[must_use]
     pub const fn has_later(&self) -> bool {
@@ -200,7 +208,12 @@ impl Effects {
         self.ask(Asked::ALARM);
     }
 
-    /// Back ends have something to do that takes long, before the vCPU goes back to its guest.
+    /// Somebody has been told to look: workers, other clients of shared memory.
+    pub const fn tell(&mut self) {
+        self.ask(Asked::TELL);
+    }
+
+    /// Back ends have something to do that takes long.
     pub const fn later(&mut self) {
         self.ask(Asked::LATER);
     }
@@ -270,7 +283,9 @@ mod tests {
         });
         assert!(!dump.none() && dump.has_dump() && dump.stop_after_dump() == Some(Cause::Watchdog));
         let later = after(Effects::later);
-        assert!(!later.none() && later.has_later());
+        assert!(!later.none() && later.has_later() && later.takes_long());
+        let tell = after(Effects::tell);
+        assert!(!tell.none() && tell.tells() && !tell.takes_long());
         let output = after(Effects::output);
         assert!(!output.none() && output.has_output());
     }

@@ -85,13 +85,12 @@ pub enum RegionError {
     Failed,
 }
 
-/// The shared memory that a device's guest is attached to. No call waits. What takes long is done by the vCPU whose exit it
-/// is, before it goes back to its guest, if the device says so ([`crate::Context::later`]).
+/// The shared memory that a device's guest is attached to. No call waits. What takes long is done afterwards, if the device says
+/// so ([`crate::Context::later`]).
 pub trait SharedMemory: Send {
     /// Wants to be attached to the region `name`, which is made with so many pages of zeroes if there is none, unless that is
-    /// none. When that has
-    /// been done, or has failed, the device is woken with [`crate::Wake::Backend`]. Says whether it will be: one wish at a time.
-    /// Calls for [`crate::Context::later`].
+    /// none. When that has been done, or has failed, the device is woken with [`crate::Wake::Backend`]. Says whether it will
+    /// be: one wish at a time. Calls for [`crate::Context::later`].
     fn attach(&mut self, name: RegionName, pages: u32) -> bool;
 
     /// What has become of the last wish, once.
@@ -100,7 +99,7 @@ pub trait SharedMemory: Send {
     /// The region in this slot, and its place in the window, are the device's no more. Calls for [`crate::Context::later`].
     fn detach(&mut self, slot: u8);
 
-    /// Tells clients, by their numbers' bits, that they are to look. Calls for [`crate::Context::later`].
+    /// Tells clients, by their numbers' bits, that they are to look. Calls for [`crate::Context::tell`].
     fn notify(&mut self, slot: u8, clients: u16);
 
     /// Which clients have told this one to look since it last did (bits 15 to 0), and which ones there are (bits 31 to 16).

@@ -226,7 +226,7 @@ mod tests {
         }
         assert_eq!(rig.work(&wires.crew), 0, "nobody has rung");
         rig.try_write(0x10, AccessSize::Doubleword, 3).unwrap();
-        assert!(rig.take_effects().has_later());
+        assert!(rig.take_effects().tells());
         assert_eq!(rig.try_read(8, AccessSize::Doubleword), Ok(0), "not yet");
         assert_eq!(rig.work(&wires.crew), 4);
         assert_eq!(rig.try_read(8, AccessSize::Doubleword), Ok(321));

@@ -233,7 +233,7 @@ impl Vdev for Shmem {
         let region = self.region(page).ok_or(AccessFault::Unsupported)?;
         if let Some(clients) = ControlPage::notify(offset, value)? {
             self.shared.notify(region.slot, clients);
-            context.later();
+            context.tell();
         }
         if ControlPage::detaches(offset, size) {
             self.leave(region.slot, context);

@@ -16,6 +16,7 @@ pub(super) fn tests() -> Vec<Test> {
     vec![
         Test::hypervisor("shared/exchange", "a gigabyte from one VM to another, every word of it compared", exchange),
         Test::hypervisor("shared/attach", "what was attached is taken back, and is clean", attach),
+        Test::hypervisor("shared/both", "two vCPUs attach at once, and each store is complete when it is", both),
         Test::hypervisor("shared/status", "a script waits for what a guest tells the host", status),
         Test::hypervisor("shared/end", "a VM's end is the end of its clients; others and the host go on", end),
         Test::hypervisor("shared/linux", "Linux and a bare-metal guest exchange data and interrupts", linux),
@@ -62,6 +63,19 @@ fn attach(case: &Case) -> Result<()> {
         [_, (second, _), (third, _)] if second == third => Ok(()),
         left => bail!("something is lost: {left:?}"),
     }
+}
+
+/// On two CPUs and on one. What one vCPU has asked for may be done by the other; neither goes on before its own is done.
+fn both(case: &Case) -> Result<()> {
+    let second = SHMEM.replace("0x1c050000", "0x1c060000").replace(":43", ":44");
+    for cpus in [2, 1] {
+        let mut scene = Scene::new();
+        scene.vm("a", "exchange", "2M", &format!("cpu cpu\ncmdline both\n{SHMEM}\n{second}"))?;
+        scene.line("qvm @a.qvmconf").line("shm");
+        let ran = scene.run(case, &Machine { cpus, ..Machine::default() }, None, 3)?;
+        ran.in_order(&["a| exchange: attached from both CPUs, 0 too late", "       KiB CLIENTS KEPT NAME"])?;
+    }
+    Ok(())
 }
 
 /// The host's side of "I am about to shut down".

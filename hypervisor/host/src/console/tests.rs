@@ -463,6 +463,7 @@ fn keys_go_between_the_vms_and_the_shell() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri takes minutes to fill a ring of atomics")]
 fn however_much_rubbish_there_is_a_step_looks_at_little_of_it() {
     let mut console = Console::batch();
     let mut vms: Vec<_> = (0..20).map(|n| console.vm(&n.to_string()).1).collect();

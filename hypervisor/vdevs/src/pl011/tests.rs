@@ -125,7 +125,7 @@ fn linux_loses_nothing_when_the_back_end_is_slow() {
     let (mut rig, wire) = uart();
     let mut driver = LinuxDriver::start(&mut rig);
     wire.set_space(Some(0));
-    let text: Vec<u8> = (0..1000_u32).map(|n| n.to_le_bytes()[0]).collect();
+    let text: Vec<u8> = (0..if cfg!(miri) { 100 } else { 1000_u32 }).map(|n| n.to_le_bytes()[0]).collect();
     driver.write(&mut rig, &text);
     let mut output = Vec::new();
     for round in 0.. {
@@ -150,8 +150,8 @@ fn linux_loses_nothing_when_the_back_end_is_slow() {
 fn linux_reads_what_is_typed_to_the_last_character() {
     let (mut rig, wire) = uart();
     let mut driver = LinuxDriver::start(&mut rig);
-    let text: Vec<u8> = (0..500_u32).map(|n| n.to_le_bytes()[0]).collect();
-    for part in [&text[..1], &text[1..40], &text[40..500]] {
+    let text: Vec<u8> = (0..if cfg!(miri) { 90 } else { 500_u32 }).map(|n| n.to_le_bytes()[0]).collect();
+    for part in [&text[..1], &text[1..40], &text[40..]] {
         wire.type_in(part);
         rig.wake();
         assert!(rig.line());
@@ -243,7 +243,8 @@ fn registers_keep_the_bits_they_have() {
 fn every_offset_answers_in_every_size_the_part_has() {
     let (mut rig, _) = uart();
     for size in [AccessSize::Byte, AccessSize::Halfword, AccessSize::Word] {
-        for offset in (0..0x1000).step_by(usize::try_from(size.bytes()).unwrap()) {
+        let step = usize::try_from(size.bytes()).unwrap() * if cfg!(miri) { 31 } else { 1 };
+        for offset in (0..0x1000).step_by(step) {
             assert!(rig.try_read(offset, size).is_ok());
             assert!(rig.try_write(offset, size, 0xa5a5_a5a5).is_ok());
         }
@@ -527,6 +528,7 @@ fn a_batch_is_passed_on_when_nothing_has_come_for_a_while() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "a thousand characters take Miri long")]
 fn a_batch_that_gets_too_long_is_passed_on_at_once() {
     let (mut rig, wire) = batching("60000000");
     for n in 0..1023_u64 {
@@ -539,6 +541,7 @@ fn a_batch_that_gets_too_long_is_passed_on_at_once() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "a thousand characters take Miri long")]
 fn a_batch_waits_for_space_and_holds_back_the_driver() {
     let (mut rig, wire) = batching("1");
     wire.set_space(Some(3));
@@ -558,6 +561,7 @@ fn a_batch_waits_for_space_and_holds_back_the_driver() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "a thousand characters take Miri long")]
 fn a_full_batch_that_finds_space_waits_for_no_silence() {
     let (mut rig, wire) = batching("60000000");
     wire.set_space(Some(0));

@@ -58,7 +58,7 @@ fn who_is_notified_is_told_until_the_status_is_read() {
     attach(&mut rig, &shared, "b", 1);
     let b = control(&mut rig);
     rig.try_write_at_window(b + 8, AccessSize::Word, 0x10005).unwrap();
-    assert!(rig.take_effects().has_later());
+    assert!(rig.take_effects().tells());
     assert_eq!(shared.take_notified(), [(1, 5)], "there are 16 clients");
     rig.try_write_at_window(b + 8, AccessSize::Word, 0).unwrap();
     assert!(shared.take_notified().is_empty() && rig.take_effects().none());
