@@ -11,11 +11,13 @@
 
 mod channel;
 mod keys;
+mod number;
 mod ring;
 mod screen;
 mod stream;
 mod terminal;
 mod text;
+mod uart;
 
 use crate::log::Log;
 use alloc::{
@@ -27,11 +29,13 @@ use alloc::{
 };
 use channel::{Channel, Line};
 use core::fmt;
-use keys::{Key, Keys};
+use keys::{HELP, Key, Keys};
 use screen::Screen;
 
+pub use number::{VmNumber, VmNumbers};
 pub use stream::{Bell, Stream, Urgency};
 pub use terminal::Terminal;
+pub use uart::Uart;
 
 /// Most VMs that can be on the console at once: more than there can be, for those whose last lines are still being shown.
 pub const MAX_VMS: u8 = 96;
@@ -46,73 +50,6 @@ const PATIENCE: u8 = 8;
 /// Chunks of background output looked at in one go: more than a line has, fewer than VMs that print nothing but control
 /// sequences can make.
 const CHUNKS: usize = 16;
-
-/// What the console sends bytes to.
-pub trait Uart {
-    /// Whether it takes a byte now.
-    fn ready(&self) -> bool;
-    /// Gives it a byte. Only after [`Uart::ready`].
-    fn send(&mut self, byte: u8);
-    /// Gives it as many of `bytes` as it takes, and says how many. Here so that the two above are called directly, not each
-    /// through a table.
-    fn send_all(&mut self, bytes: &[u8]) -> usize {
-        let mut count = 0_usize;
-        for byte in bytes {
-            if !self.ready() {
-                break;
-            }
-            self.send(*byte);
-            count = count.wrapping_add(1);
-        }
-        count
-    }
-}
-
-/// A VM on the console, from 1 on; free again when its end has been reported. And the shell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct VmNumber(u8);
-
-impl VmNumber {
-    /// The shell's.
-    pub const SHELL: Self = Self(0);
-
-    /// The number that is shown.
-    #[must_use]
-    pub const fn get(self) -> u8 {
-        self.0
-    }
-}
-
-impl fmt::Display for VmNumber {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
-/// Some VMs on the console, perhaps the shell.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct VmNumbers(u128);
-
-impl VmNumbers {
-    /// Whether `number` is one of them.
-    #[must_use]
-    pub const fn contains(self, number: VmNumber) -> bool {
-        self.0 & bit(number) != 0
-    }
-
-    /// All of them, lowest first.
-    pub fn iter(self) -> impl Iterator<Item = VmNumber> {
-        (0..=MAX_VMS).map(VmNumber).filter(move |number| self.contains(*number))
-    }
-
-    fn insert(&mut self, number: VmNumber) {
-        self.0 |= bit(number);
-    }
-}
-
-const fn bit(number: VmNumber) -> u128 {
-    1 << (number.0 & 127)
-}
 
 /// What one [`Multiplexer::step`] has come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -548,10 +485,6 @@ impl Multiplexer {
         self.print(&text);
     }
 }
-
-/// What `Ctrl-] h` says.
-const HELP: &str =
-    "console: Ctrl-] and: 1-9 that VM, 0 or s the shell, n the next, l list, q q power off, Ctrl-] itself";
 
 #[cfg(test)]
 mod tests;

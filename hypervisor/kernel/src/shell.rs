@@ -3,6 +3,7 @@
 //! Answers for: carrying commands out (`host::shell` reads them). Does not answer for: the lives of VMs (`qvm`), the line
 //! that is being typed and what reports look like (`host::shell`).
 
+mod keyboard;
 mod shm;
 
 use crate::qvm::{self, Qvm};
@@ -16,8 +17,9 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
-use host::console::{Multiplexer, Stream};
+use host::console::Multiplexer;
 use host::shell::{self, Command, CommandError, Completions, Editor, Named, Pidin, Signal};
+use keyboard::{Keyboard, Lines};
 use qvmconf::Sources;
 use spin::Once;
 use types::Ticks;
@@ -26,16 +28,10 @@ use vdev::Cause;
 /// How long `shutdown` and `reset` wait for VMs that were asked to end, in microseconds.
 const PATIENCE: u64 = 10_000_000;
 
-/// Bytes that may be typed while a command is carried out.
-const AHEAD: usize = 1024;
-
 /// How often `dump` and `tracelogger` show how far they are, in microseconds, and for how many looks `dump` waits for it to go
 /// on.
 const DUMP_LOOK: u64 = 250_000;
 const DUMP_LOOKS: u32 = 80;
-
-/// Ctrl-C.
-const INTERRUPT: u8 = 0x03;
 
 static THREAD: Once<Arc<Thread>> = Once::new();
 
@@ -46,72 +42,6 @@ type Output<'a> = &'a mut dyn fmt::Write;
 pub(crate) fn notify() {
     if let Some(thread) = THREAD.get() {
         thread::notify(thread);
-    }
-}
-
-/// Lines for the console's own messages.
-struct Lines(String);
-
-impl fmt::Write for Lines {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.push_str(text);
-        if let Some(end) = self.0.rfind('\n') {
-            print(&self.0[..end]);
-            self.0.drain(..=end);
-        }
-        Ok(())
-    }
-}
-
-/// The shell's end of the console, as long as somebody can type.
-struct Keyboard {
-    stream: &'static Stream,
-    /// What was typed while a command was carried out.
-    ahead: VecDeque<u8>,
-}
-
-impl Keyboard {
-    /// Fetches what has been typed. Says whether that is to end what goes on: Ctrl-C, which takes everything before along.
-    fn listen(&mut self) -> bool {
-        while let Some(byte) = self.stream.read() {
-            // What is typed too far ahead is dropped, but for the key that ends it all.
-            if self.ahead.len() < AHEAD || byte == INTERRUPT {
-                self.ahead.push_back(byte);
-            }
-        }
-        let interrupt = self.ahead.iter().rposition(|byte| *byte == INTERRUPT);
-        if let Some(end) = interrupt {
-            self.ahead.drain(..=end);
-        }
-        interrupt.is_some()
-    }
-
-    /// The next byte that was typed.
-    fn read(&mut self) -> Option<u8> {
-        self.ahead.pop_front().or_else(|| self.stream.read())
-    }
-
-    /// Sends bytes as they are, as fast as they are shown.
-    fn send(&self, bytes: &[u8]) {
-        for byte in bytes {
-            while !self.stream.write(*byte).is_taken() {
-                console::answer_bell();
-                thread::sleep_until(Ticks::NEVER);
-            }
-        }
-        console::answer_bell();
-    }
-}
-
-impl fmt::Write for Keyboard {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for part in text.split_inclusive('\n') {
-            self.send(part.trim_end_matches('\n').as_bytes());
-            if part.ends_with('\n') {
-                self.send(b"\r\n");
-            }
-        }
-        Ok(())
     }
 }
 

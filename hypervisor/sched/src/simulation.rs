@@ -370,6 +370,7 @@ proptest! {
 
     /// The most urgent ready threads run, each on one CPU that it may run on, and none is lost.
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
     fn a_random_history_keeps_every_promise((cpus, online, has_shares, steps) in history()) {
         let mut machine = Machine::new(cpus);
         if has_shares {

@@ -68,6 +68,10 @@ impl Keys {
     }
 }
 
+/// What `Ctrl-] h` says.
+pub(super) const HELP: &str =
+    "console: Ctrl-] and: 1-9 that VM, 0 or s the shell, n the next, l list, q q power off, Ctrl-] itself";
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -327,6 +327,7 @@ fn the_hosts_own_lines_are_bounded() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn the_end_of_a_vm_that_never_came_is_told_however_much_else_there_is_to_say() {
     let mut console = Console::batch();
     console.multiplexer.print(&"complaint\n".repeat(2 * NOTICES));
@@ -365,6 +366,7 @@ fn a_vm_that_comes_again_keeps_its_place_and_is_reported_in_between() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn a_vm_that_comes_and_goes_faster_than_can_be_said_takes_no_more_and_more_memory() {
     let mut console = Console::batch();
     let (number, _) = console.vm("a");

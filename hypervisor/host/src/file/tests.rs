@@ -155,6 +155,7 @@ fn base64_is_that_of_rfc_4648() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn every_line_is_read_as_it_was_written() {
     let mut random = Random(5);
     for number in 0..if cfg!(miri) { 2 } else { 200_u32 } {

@@ -62,6 +62,7 @@ fn a_message_is_one_line_of_text_whatever_is_in_it() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn a_vm_that_talks_too_much_is_cut_off_and_others_are_not() {
     let lines = at_level(LevelFilter::Info, || {
         let (log, _) = started();

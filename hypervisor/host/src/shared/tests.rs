@@ -111,6 +111,7 @@ fn the_end_of_a_vm_is_the_end_of_its_clients_and_the_others_hear_of_it() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn a_table_is_as_large_as_it_is() {
     let mut table = table();
     for number in 0..MAX_REGIONS {

@@ -543,6 +543,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
     fn a_typed_line_is_told_what_is_wrong_without_its_place() {
         let expected = [
             ("pdin", "shell: unknown command `pdin`; did you mean `pidin`?"),

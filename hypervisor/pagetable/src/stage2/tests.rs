@@ -183,6 +183,7 @@ fn cutting_a_page_out_of_a_block_splits_it_with_break_before_make() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn a_split_that_runs_out_of_tables_changes_nothing() {
     for left in 0..3 {
         let (mut pool, mut walkers, mut stage2) = live(left);
@@ -249,6 +250,7 @@ fn write_protection_needs_no_break_but_a_new_memory_type_does() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn long_work_is_done_in_steps() {
     let (mut pool, mut walkers, mut stage2) = live(8);
     let ram = Stage2Attributes::RAM;
@@ -281,6 +283,7 @@ fn long_work_is_done_in_steps() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn destroying_gives_everything_back() {
     let (mut pool, mut walkers, mut stage2) = live(20);
     for at in [0, G1 + M2, 700 * G1 - K4] {

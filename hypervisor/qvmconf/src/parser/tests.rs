@@ -65,6 +65,7 @@ fn the_last_of_a_repeated_option_counts() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn options_of_a_vdev_are_its_own() {
     let document = good("vdev pl011 loc 0x1c090000 intr gic:37 hostdev <a hostdev >b legacy name uart");
     assert_eq!(document.statements[0].settings.len(), 6);
@@ -73,6 +74,7 @@ fn options_of_a_vdev_are_its_own() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn what_is_not_there_is_named_with_what_was_meant() {
     bad("vdev pl01 loc 0x1000", &["no vdev `pl01`", "did you mean `pl011`?", "a.qvmconf:1:6"]);
     bad("vdev shmem create a,4K allow b", &["known, not supported yet"]);
@@ -99,6 +101,7 @@ fn a_word_in_the_wrong_place_says_where_it_belongs() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn all_mistakes_are_reported_in_one_go() {
     let (document, shown) = read("ram 0x80000000,128Q\ncpu sched 300\nvdev nothing loc 3\nload");
     assert_eq!(document.diagnostics.iter().count(), 4, "{shown}");
@@ -144,6 +147,7 @@ fn the_policy_of_a_sporadic_server_may_be_a_word_of_its_own() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn options_of_a_vdev_that_is_not_here_yet_are_known_all_the_same() {
     bad("vdev virtio-blk hostdev /dev/hd0 legacy threads 4 loc 0x1c0d0000 intr gic:41 name x", &["`vdev virtio-blk`"]);
     let (document, shown) = read("vdev virtio-blk hostdve /dev/hd0\nrma 3M");
@@ -156,6 +160,7 @@ fn options_of_a_vdev_that_is_not_here_yet_are_known_all_the_same() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn the_options_of_a_vdev_that_nobody_knows_are_not_judged() {
     bad("vdev frobnicator colour blue loc 0x1000 intr x ram 1M", &["no vdev `frobnicator`", "there are gic, pl011"]);
 }
@@ -180,7 +185,7 @@ fn files_are_not_included_without_end() {
     let root = sources.add_file("a", b"@b");
     let document = parse(&mut sources, &[root], &mut Endless, &vocabulary());
     assert!(document.diagnostics.has_errors());
-    assert!(sources.len() <= 1 + MAX_INCLUDES);
+    assert!(sources.len() <= 1 + super::includes::MAX_INCLUDES);
 }
 
 #[test]
@@ -191,6 +196,7 @@ fn there_is_an_end_to_the_words_of_all_files_together() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn every_word_of_the_table_is_understood_or_refused_by_name() {
     for row in ROWS {
         // The context it needs, the word, and no argument: what is said must be about this word.

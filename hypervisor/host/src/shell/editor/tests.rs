@@ -111,6 +111,7 @@ fn typed(text: impl AsRef<[u8]>) -> String {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn text_is_edited_as_in_other_shells() {
     assert_eq!(typed("pidin"), "pidin");
     assert_eq!(typed("pidn\x1b[Di"), "pidin");
@@ -167,6 +168,7 @@ fn a_long_line_scrolls_and_a_longer_one_is_refused() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn history_goes_back_and_forth_and_keeps_what_was_being_typed() {
     let mut session = Session::new();
     session.press("one\rtwo\rtwo\r  \rdraft\x1b[A");
@@ -199,6 +201,7 @@ fn a_line_can_be_given_up_and_the_screen_cleared() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn words_are_completed_by_what_the_table_says_comes_next() {
     assert_eq!(typed("sla\t"), "slay ");
     assert_eq!(typed("slay l\t"), "slay linux");
@@ -231,6 +234,7 @@ fn what_is_ambiguous_rings_then_is_listed() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn whatever_is_typed_the_screen_shows_the_line() {
     let keys = [
         "a",
@@ -257,7 +261,7 @@ fn whatever_is_typed_the_screen_shows_the_line() {
     ];
     let mut session = Session::new();
     let mut random = 1_u32;
-    for _ in 0..if cfg!(miri) { 60 } else { 20_000 } {
+    for _ in 0..20_000 {
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         session.press(keys[(random >> 16) as usize % keys.len()]);
         session.screen.rows.drain(..session.screen.rows.len() - 1);

@@ -1,0 +1,152 @@
+//! From a VM's configuration to a VM that can run: memory, images, devices, tree.
+//!
+//! Answers for: the order of it, and giving up when the VM is not wanted any more. Does not answer for: what each part is (`vm`).
+
+use super::Partition;
+use super::hold::Hold;
+use crate::compartment::{Compartment, Memory, kernel_work};
+use crate::frames::Owner;
+use crate::guest_memory::{GuestRam, Loading};
+use crate::services::Services;
+use crate::stage2::GuestSpace;
+use crate::startup::{self, HostDevices};
+use crate::sync::masked;
+use crate::thread;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::mem::ManuallyDrop;
+use core::sync::atomic::AtomicU16;
+use host::console::Terminal;
+use spin::Once;
+use types::{AccessSize, Ipa, PAGE_SIZE, Range};
+use vdev::{Cause, GuestMemory, MemoryFault};
+use vm::assemble::Assembled;
+use vm::lifecycle::EndRecord;
+
+/// A VM that does not come to life: the code it counts with, and why.
+pub(super) type Failure = (Cause, String);
+
+fn fatal(why: impl fmt::Display) -> Failure {
+    (Cause::Fatal, format!("{why}"))
+}
+
+/// From the configuration to a VM that can run.
+pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Failure> {
+    let qvm = &compartment.qvm;
+    let description = &qvm.configuration.description;
+    let archive = startup::archive().ok_or_else(|| fatal("there is no boot archive"))?;
+    let seed = startup::seed();
+    let host = startup::host(&seed).ok_or_else(|| fatal("the counter's frequency is unknown"))?;
+    let mut backends = HostDevices {
+        terminal: Terminal::new(qvm.stream()),
+        watches: Vec::new(),
+        shares: Vec::new(),
+        services: Services::default(),
+    };
+    let assembled = vm::assemble::assemble(description, archive, &host, &mut backends);
+    let Assembled { mut vm, load, tree } = assembled.map_err(|errors| qvm.complain(&errors))?;
+    let served = vm.bus.devices().zip(&description.vdevs).filter(|(_, vdev)| vdev.schedule.is_some());
+    served.for_each(|(device, _)| backends.services.serve(device));
+    let go_on = || !compartment.is_ending();
+
+    let (ram, vttbr) = take_memory(compartment)?;
+    ram.scrub(go_on);
+    for share in &backends.shares {
+        let no_region = |(name, pages)| fatal(format_args!("no memory for the region `{name}` of {pages} pages"));
+        share.create(compartment.id, vm.origin()).map_err(no_region)?;
+    }
+    masked(|| vm.configure(Box::new(Shared(ram)), el2::cpu::counter())).map_err(fatal)?;
+    let ready = match load.execute(archive as &dyn vm::Files, &tree, &Loading(ram), &mut |_| {}) {
+        _ if !go_on() => Err((Cause::PowerCut, String::new())),
+        Err(error) => Err(qvm.complain(&[error.into()])),
+        Ok(()) if qvm.configuration.dryrun => Err((Cause::Shutdown, String::from("dryrun completed"))),
+        Ok(()) => {
+            el2::cache::invalidate_instructions();
+            let started = masked(|| vm.start(load.entry, load.device_tree_at.0, el2::cpu::counter()));
+            started.map_err(fatal)
+        }
+    };
+    if let Err(failure) = ready {
+        compartment.record(EndRecord::new(failure.0, None, None, format_args!("{}", failure.1)));
+        compartment.quiet_devices(&vm);
+        return Err(failure);
+    }
+    Ok(Partition {
+        vm: ManuallyDrop::new(vm),
+        vttbr,
+        vtcr: GuestSpace::vtcr(),
+        exit_on_halt: qvm.configuration.exit_on_halt,
+        ram,
+        terminal: ManuallyDrop::new(backends.terminal),
+        watches: ManuallyDrop::new(backends.watches),
+        shares: ManuallyDrop::new(backends.shares),
+        services: ManuallyDrop::new(backends.services),
+        helpers: Once::new(),
+        hold: Hold::new(),
+        answers: AtomicU16::new(0),
+        registers: ManuallyDrop::new(types::Lock::new(Vec::new())),
+        threads: Once::new(),
+        keeper: qvm.keeper(),
+        worker: thread::current_shared(),
+    })
+}
+
+/// Takes RAM and ROM and maps them for the guest. Returns them, and VTTBR_EL2.
+fn take_memory(compartment: &'static Compartment) -> Result<(&'static GuestRam, u64), Failure> {
+    let description = &compartment.qvm.configuration.description;
+    let memory = || {
+        let writable = description.ram.iter().map(|range| (*range, false));
+        let read_only = description.rom.iter().copied().chain(description.stolen_time());
+        writable.chain(read_only.map(|range| (range, true)))
+    };
+    let wanted = memory().fold(0_u64, |sum, (range, _)| sum.saturating_add(range.length()));
+    let no_memory = || {
+        let free = crate::frames::statistics().0 as u64 * PAGE_SIZE;
+        fatal(format_args!("not enough memory: {} KiB are wanted, {} KiB are free", wanted >> 10, free >> 10))
+    };
+    // What cannot be had is not even begun: meanwhile it would be missing elsewhere.
+    if wanted > crate::frames::statistics().0 as u64 * PAGE_SIZE {
+        return Err(no_memory());
+    }
+    let regions: Vec<Range<Ipa>> = memory().map(|(range, _)| range).collect();
+    kernel_work(|| {
+        let ram = Box::new(GuestRam::allocate(Owner::Vm(compartment.id), &regions).ok_or_else(no_memory)?);
+        let mut space = GuestSpace::new(compartment.id).ok_or_else(no_memory)?;
+        for (guest, host) in ram.pieces() {
+            let read_only = memory().any(|(range, read_only)| read_only && range.contains(guest.start()));
+            space.map_memory(guest, host, read_only).map_err(|error| fatal(format_args!("stage 2: {error}")))?;
+        }
+        let vttbr = space.vttbr();
+        // SAFETY: boxed, so it stays where it is; the compartment keeps it until the VM's last thread is gone.
+        let shared: &'static GuestRam = unsafe { &*core::ptr::from_ref(&*ram) };
+        *compartment.memory.lock() = Memory { space: Some(space), ram: Some(ram) };
+        Ok((shared, vttbr))
+    })
+}
+
+/// The VM's memory as its devices have it.
+struct Shared(&'static GuestRam);
+
+impl GuestMemory for Shared {
+    fn read(&self, from: Ipa, into: &mut [u8]) -> Result<(), MemoryFault> {
+        self.0.read(from, into)
+    }
+    fn write(&self, to: Ipa, from: &[u8]) -> Result<(), MemoryFault> {
+        self.0.write(to, from)
+    }
+    fn load(&self, from: Ipa, size: AccessSize) -> Result<u64, MemoryFault> {
+        self.0.load(from, size)
+    }
+    fn store(&self, to: Ipa, size: AccessSize, value: u64) -> Result<(), MemoryFault> {
+        self.0.store(to, size, value)
+    }
+    fn exchange(&self, at: Ipa, size: AccessSize, expected: u64, new: u64) -> Result<u64, MemoryFault> {
+        self.0.exchange(at, size, expected, new)
+    }
+    fn contains(&self, range: Range<Ipa>) -> bool {
+        self.0.contains(range)
+    }
+}

@@ -1,0 +1,304 @@
+//! Back ends that remember what happened to them: characters, workers, shared memory.
+
+use crate::{
+    Attached, BackendError, Backends, CharDevice, DeviceId, HostDevice, NewWorker, PulseSink, RegionError, RegionName,
+    RegionWishes, SharedMemory, Step, Taken, TraceSink, Untraced, WORKERS,
+};
+use alloc::{
+    boxed::Box,
+    collections::{btree_map::BTreeMap, vec_deque::VecDeque},
+    format,
+    string::{String, ToString},
+    sync::Arc,
+    vec::Vec,
+};
+use core::fmt;
+use types::{Ipa, Lock, PAGE_SIZE, Range};
+
+/// A character back end; clones are handles of the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Wire(Arc<Lock<WireState>>);
+
+#[derive(Debug, Default)]
+struct WireState {
+    output: Vec<u8>,
+    limit: Option<usize>,
+    input: VecDeque<u8>,
+}
+
+impl Wire {
+    /// Puts bytes where the device will read them.
+    pub fn type_in(&self, bytes: &[u8]) {
+        self.0.lock().input.extend(bytes);
+    }
+
+    /// How many bytes the device has not read yet.
+    #[must_use]
+    pub fn unread(&self) -> usize {
+        self.0.lock().input.len()
+    }
+
+    /// What the device has written since this was last asked.
+    #[must_use]
+    pub fn take_output(&self) -> Vec<u8> {
+        core::mem::take(&mut self.0.lock().output)
+    }
+
+    /// From now on takes only so many bytes more (`None`: any number).
+    pub fn set_space(&self, space: Option<usize>) {
+        self.0.lock().limit = space;
+    }
+}
+
+impl CharDevice for Wire {
+    fn space(&self) -> usize {
+        self.0.lock().limit.unwrap_or(usize::MAX)
+    }
+
+    fn write(&mut self, byte: u8) -> Taken {
+        let mut state = self.0.lock();
+        match &mut state.limit {
+            Some(0) => return Taken::No,
+            Some(limit) => *limit = limit.saturating_sub(1),
+            None => {}
+        }
+        state.output.push(byte);
+        if state.output.len() == 1 { Taken::Ring } else { Taken::Yes }
+    }
+
+    fn read(&mut self) -> Option<u8> {
+        self.0.lock().input.pop_front()
+    }
+}
+
+/// A back end that was opened for output only.
+struct Deaf(Wire);
+
+impl CharDevice for Deaf {
+    fn space(&self) -> usize {
+        self.0.space()
+    }
+
+    fn write(&mut self, byte: u8) -> Taken {
+        self.0.write(byte)
+    }
+
+    fn read(&mut self) -> Option<u8> {
+        None
+    }
+}
+
+/// Back ends by name, all of them [`Wire`]s; `-` is there from the start.
+pub struct Wires {
+    wires: BTreeMap<String, Wire>,
+    /// The shared memory of the device that wants it.
+    pub shared: Shared,
+    /// The device's workers.
+    pub crew: Crew,
+    /// Where events for traces go: nowhere, unless a test says so.
+    pub trace: &'static dyn TraceSink,
+}
+
+impl Default for Wires {
+    fn default() -> Self {
+        Self {
+            wires: BTreeMap::from([("-".to_string(), Wire::default())]),
+            shared: Shared::default(),
+            crew: Crew::default(),
+            trace: &Untraced,
+        }
+    }
+}
+
+impl fmt::Debug for Wires {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wires").field("wires", &self.wires).finish_non_exhaustive()
+    }
+}
+
+impl Wires {
+    /// The back end `name`, made if it is not there.
+    pub fn wire(&mut self, name: &str) -> Wire {
+        self.wires.entry(name.to_string()).or_default().clone()
+    }
+}
+
+impl Backends for Wires {
+    fn character(&mut self, _id: DeviceId, device: &HostDevice) -> Result<Box<dyn CharDevice>, BackendError> {
+        match self.wires.get(&device.name) {
+            Some(wire) if device.direction.reads() => Ok(Box::new(wire.clone())),
+            Some(wire) => Ok(Box::new(Deaf(wire.clone()))),
+            None => Err(BackendError(format!("there is no back end `{}`", device.name))),
+        }
+    }
+
+    fn watch(&mut self, _id: DeviceId, _vm: &str) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    fn worker(&mut self, _id: DeviceId, new: NewWorker) -> Result<(), BackendError> {
+        let mut hands = self.crew.hands.lock();
+        if hands.len() >= WORKERS {
+            return Err(BackendError(format!("more than {WORKERS} workers")));
+        }
+        hands.push((new, Step::Wait));
+        Ok(())
+    }
+
+    fn shared_memory(
+        &mut self,
+        _id: DeviceId,
+        window: Range<Ipa>,
+        wishes: RegionWishes,
+    ) -> Result<Box<dyn SharedMemory>, BackendError> {
+        let mut state = self.shared.0.lock();
+        (state.window, state.wishes) = (window.start(), wishes);
+        drop(state);
+        Ok(Box::new(self.shared.clone()))
+    }
+
+    fn trace(&self) -> &'static dyn TraceSink {
+        self.trace
+    }
+}
+
+/// The workers of a device, which work when the test says so ([`Rig::work`]); clones are handles of the same.
+#[derive(Clone, Debug, Default)]
+pub struct Crew {
+    pub(super) hands: Arc<Lock<Vec<(NewWorker, Step)>>>,
+    pub(super) pulses: Pulses,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pulses(pub(super) Arc<Lock<Vec<u8>>>);
+
+impl PulseSink for Pulses {
+    fn send(&self, code: u8) {
+        self.0.lock().push(code);
+    }
+}
+
+/// Shared memory whose other clients are the test; clones are handles of the same.
+#[derive(Clone, Debug, Default)]
+pub struct Shared(Arc<Lock<SharedState>>);
+
+#[derive(Debug, Default)]
+struct SharedState {
+    window: Ipa,
+    wishes: RegionWishes,
+    /// What there is, and its size in pages.
+    regions: Vec<(RegionName, u32)>,
+    wanted: Option<(RegionName, u32)>,
+    answer: Option<Result<Attached, RegionError>>,
+    /// What is in each slot, and what its client has not looked at.
+    slots: Vec<Option<(RegionName, u32)>>,
+    notified: Vec<(u8, u16)>,
+}
+
+impl Shared {
+    /// Somebody else makes a region.
+    ///
+    /// # Panics
+    /// If that cannot be its name.
+    pub fn add(&self, name: &str, pages: u32) {
+        let name = RegionName::new(name.as_bytes());
+        assert!(name.is_some(), "that is no name");
+        self.0.lock().regions.extend(name.map(|name| (name, pages)));
+    }
+
+    /// What the device's configuration wants.
+    #[must_use]
+    pub fn wishes(&self) -> RegionWishes {
+        self.0.lock().wishes.clone()
+    }
+
+    /// Does what the device has asked for: says what that was, if anything. The device is to be woken then.
+    pub fn work(&self, result: Result<(), RegionError>) -> Option<(RegionName, u32)> {
+        let mut state = self.0.lock();
+        let wanted = state.wanted.take()?;
+        let (name, asked) = wanted;
+        let there = state.regions.iter().find(|(other, _)| *other == name).map(|(_, pages)| *pages);
+        let pages = there.unwrap_or(asked);
+        state.answer = Some(result.map(|()| {
+            if there.is_none() {
+                state.regions.push((name, pages));
+            }
+            let slot = state.slots.iter().position(Option::is_none).unwrap_or(state.slots.len());
+            if slot == state.slots.len() {
+                state.slots.push(None);
+            }
+            if let Some(place) = state.slots.get_mut(slot) {
+                *place = Some((name, 0));
+            }
+            let number = u64::try_from(slot).unwrap_or(u64::MAX);
+            let control = Ipa(state.window.0.wrapping_add(number.wrapping_mul(Self::SPACING)));
+            Attached { slot: u8::try_from(slot).unwrap_or(u8::MAX), client: Self::CLIENT, pages, control }
+        }));
+        Some(wanted)
+    }
+
+    /// From one region's registers to the next.
+    pub const SPACING: u64 = 16 * PAGE_SIZE;
+
+    /// Which client the device is everywhere.
+    pub const CLIENT: u8 = 3;
+
+    /// Others tell the device's client to look.
+    pub fn ring(&self, slot: usize, from: u32) {
+        if let Some(Some((_, news))) = self.0.lock().slots.get_mut(slot) {
+            *news |= from;
+        }
+    }
+
+    /// Whom the device has told to look since this was last asked: slots and clients.
+    #[must_use]
+    pub fn take_notified(&self) -> Vec<(u8, u16)> {
+        core::mem::take(&mut self.0.lock().notified)
+    }
+
+    /// Whether the device is attached to something in this slot.
+    #[must_use]
+    pub fn is_attached(&self, slot: usize) -> bool {
+        self.0.lock().slots.get(slot).is_some_and(Option::is_some)
+    }
+}
+
+impl SharedMemory for Shared {
+    fn attach(&mut self, name: RegionName, pages: u32) -> bool {
+        let mut state = self.0.lock();
+        let free = state.wanted.is_none() && state.answer.is_none();
+        if free {
+            state.wanted = Some((name, pages));
+        }
+        free
+    }
+
+    fn answer(&mut self) -> Option<Result<Attached, RegionError>> {
+        self.0.lock().answer.take()
+    }
+
+    fn detach(&mut self, slot: u8) {
+        if let Some(place) = self.0.lock().slots.get_mut(usize::from(slot)) {
+            *place = None;
+        }
+    }
+
+    fn notify(&mut self, slot: u8, clients: u16) {
+        self.0.lock().notified.push((slot, clients));
+    }
+
+    fn look(&mut self, slot: u8) -> u32 {
+        match self.0.lock().slots.get_mut(usize::from(slot)) {
+            Some(Some((_, news))) => core::mem::take(news) & 0xffff | 1 << (16 + Self::CLIENT),
+            _ => 0,
+        }
+    }
+
+    fn has_news(&self) -> bool {
+        self.0.lock().slots.iter().flatten().any(|(_, news)| *news != 0)
+    }
+
+    fn region(&self, number: u32) -> Option<(RegionName, u32)> {
+        self.0.lock().regions.get(usize::try_from(number).ok()?).copied()
+    }
+}
