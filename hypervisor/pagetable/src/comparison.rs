@@ -407,6 +407,7 @@ proptest! {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
     fn stage_2_descriptors_are_those_of_another_implementation(steps in steps(36, stage2_attributes())) {
         // 36 bits, level 1: the other package knows no concatenation.
         let theirs = RootTable::new(TargetAllocator::new(IMAGE), 1, paging::Stage2);
@@ -414,6 +415,7 @@ proptest! {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
     fn el2_descriptors_are_those_of_another_implementation(steps in steps(48, el2_attributes())) {
         let theirs = RootTable::new(TargetAllocator::new(IMAGE), 0, paging::El2);
         compare_with_theirs(new_el2(), theirs, &steps);

@@ -202,6 +202,7 @@ mod tests {
         }
 
         #[test]
+        #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
         fn no_text_panics(text in "\\PC{0,24}") {
             let _ = (number(&text), size(&text), address(&text), boolean(&text));
         }

@@ -231,6 +231,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
         fn any_place_in_any_text_can_be_shown(text in "[a\\t\\r\\n ä\u{1b}]{0,300}", start in 0_u32..400, length in 0_u32..400) {
             let shown = rendered(&text, start, start + length);
             prop_assert!(shown.lines().all(|line| line.chars().count() <= 4 + 6 + WIDTH));

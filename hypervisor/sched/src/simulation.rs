@@ -391,6 +391,7 @@ proptest! {
 
     /// Threads of one priority under round robin all get on, whatever CPUs they are bound to.
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
     fn equals_do_not_starve(cpus in 1..=4_usize, affinities in collection::vec(1..16_u64, 2..CAPACITY), wakes in collection::vec(0..500_u64, CAPACITY)) {
         let mut machine = Machine::online(cpus);
         let all = CpuSet::first(cpus);
@@ -475,6 +476,7 @@ proptest! {
 
     /// Under load each share gets what it is guaranteed, whatever the priorities; what one does not want the others get.
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
     fn shares_get_their_part(
         cpus in 1..=3_usize,
         percents in collection::vec(5..=30_u8, 1..=3),

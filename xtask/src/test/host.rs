@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use super::Test;
 use crate::setup;
-use crate::workspace::{Toolchain, cargo, describe, root, target};
+use crate::workspace::{Toolchain, cargo, describe, find_program, root, target};
 
 /// Crates that Miri can run within minutes. Not `machine` and `vm`, whose tests are whole trees and whole VMs.
 const MIRI: &[&str] = &["types", "qvmconf", "pagetable", "sched", "trace", "vdev", "vgic", "vdevs", "example", "host"];
@@ -43,19 +43,50 @@ pub(super) fn tests() -> Result<Vec<Test>> {
     Ok(tests)
 }
 
+/// How long a tool may take, in seconds: many times what it takes. Where there is no `timeout(1)` it takes what it takes.
+const TOOL_SECONDS: u32 = 900;
+
 /// Runs a command with all its output in `log`.
-fn run(command: &mut Command, log: &mut File) -> Result<()> {
-    let shown = describe(command);
+fn run(command: &Command, log: &mut File) -> Result<()> {
+    let mut command = limited(command);
+    let shown = describe(&command);
     let status = command
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log.try_clone()?)
         .status()
         .with_context(|| format!("cannot run {shown}"))?;
+    // What `timeout` says of itself.
+    if status.code() == Some(124) {
+        bail!("{shown} was not done after {TOOL_SECONDS} s");
+    }
     if !status.success() {
         bail!("{shown} failed ({status})");
     }
     Ok(())
+}
+
+/// The same command, ended with all that it has started if it takes too long.
+fn limited(command: &Command) -> Command {
+    let mut limited = match find_program("timeout") {
+        Some(timeout) => {
+            let mut limited = Command::new(timeout);
+            limited.args(["--kill-after=5", &TOOL_SECONDS.to_string()]).arg(command.get_program());
+            limited
+        }
+        None => Command::new(command.get_program()),
+    };
+    limited.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        limited.current_dir(folder);
+    }
+    limited
 }
 
 fn miri(package: &str, log: &mut File) -> Result<()> {
@@ -65,7 +96,7 @@ fn miri(package: &str, log: &mut File) -> Result<()> {
     command.env("PROPTEST_CASES", "1").env("MIRIFLAGS", MIRI_FLAGS);
     command.args(["miri", "test", "--quiet", "-p", package, "--lib"]);
     command.arg("--target-dir").arg(target().join("miri"));
-    run(&mut command, log)
+    run(&command, log)
 }
 
 /// The targets that the fuzz workspace declares.
@@ -91,7 +122,7 @@ fn fuzz(name: &str, log: &mut File) -> Result<()> {
     let mut command = cargo(Toolchain::Nightly);
     command.current_dir(root().join(FUZZ_FOLDER)).env("RUSTFLAGS", FUZZ_FLAGS);
     command.args(["build", "--release", "--target", FUZZ_TARGET, "--bin", name, "--target-dir"]).arg(&built);
-    run(&mut command, log)?;
+    run(&command, log)?;
     let corpus = built.join("corpus").join(name);
     fs::create_dir_all(&corpus)?;
     // The same seed and no older corpus than that of the last run: what fails fails again.
@@ -102,5 +133,5 @@ fn fuzz(name: &str, log: &mut File) -> Result<()> {
     if seeds.is_dir() {
         command.arg(seeds);
     }
-    run(&mut command, log).with_context(|| format!("the input that did it is {}/{name}-*", built.display()))
+    run(&command, log).with_context(|| format!("the input that did it is {}/{name}-*", built.display()))
 }

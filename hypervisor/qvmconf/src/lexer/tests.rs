@@ -133,6 +133,7 @@ proptest! {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
     fn syntax_like_text_gives_ordered_spans(text in "[ \\t\\r\\n\"\\\\#@a-c\u{0}ä]{0,80}") {
         let (tokens, _, sources) = lexed(text.as_bytes());
         for token in &tokens {
@@ -146,6 +147,7 @@ proptest! {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
     fn quoted_words_come_back(list in prop::collection::vec("[^\\p{Cc}]{0,20}", 0..10)) {
         let text: Vec<String> = list.iter().map(|word| quote(word)).collect();
         prop_assert_eq!(words(&text.join(" ")), list);

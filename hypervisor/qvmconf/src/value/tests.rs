@@ -87,6 +87,7 @@ fn log_filters_are_a_set() {
 
 proptest! {
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
     fn no_text_panics_in_any_shape(text in "[0-9a-fxdKMG:,=@$ä-]{0,24}") {
         for shape in [
             Shape::Region, Shape::File, Shape::Address, Shape::Size, Shape::Number, Shape::Boolean, Shape::Place, Shape::Range,
