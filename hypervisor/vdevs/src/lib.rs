@@ -30,6 +30,7 @@ mod plug;
 mod progress;
 mod qvmterm;
 mod ser8250;
+mod serial;
 mod shmem;
 mod sp804;
 mod sp805;

@@ -1,13 +1,13 @@
 //! `vdev pl011`: the Arm PrimeCell UART on a guest's bus.
 //!
-//! Answers for: the plug around the [`chip`]: back end, interrupt line, options, device tree (Linux `arm,pl011` binding).
-//! Does not answer for: registers and FIFOs (the chip's), nor for what a back end does with the bytes.
+//! Answers for: options and device tree (Linux `arm,pl011` binding). Does not answer for: registers and FIFOs ([`chip`]), what is
+//! around them (`serial`).
 
 mod chip;
 mod registers;
 
-use crate::character::{self, BackEnd};
-use crate::plug::Plug;
+use crate::character;
+use crate::serial::Serial;
 use alloc::boxed::Box;
 use chip::Chip;
 use types::AccessSize;
@@ -35,36 +35,16 @@ pub(crate) static FACTORY: Factory = Factory {
 
 static OPTIONS: &[OptionSpec] = &[character::HOSTDEV, character::BATCH, character::DELAYED];
 
-struct Pl011 {
-    chip: Chip,
-    end: BackEnd,
-    plug: Plug,
-}
+struct Pl011(Serial<Chip>);
 
 fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
-    let plug = Plug::new(setup)?;
-    Ok(Box::new(Pl011 { chip: Chip::default(), end: BackEnd::open(options, setup)?, plug }))
+    Ok(Box::new(Pl011(Serial::open(options, setup)?)))
 }
 
 impl Pl011 {
-    /// Brings the interrupt line to what the chip says, if that has changed.
-    #[inline]
-    fn settle(&mut self, context: &mut Context<'_>) {
-        self.plug.settle(self.chip.interrupt(), context);
-    }
-
     #[inline(never)]
     fn take(&mut self, context: &mut Context<'_>) -> u16 {
-        let value = self.chip.take(&mut *self.end.wire);
-        self.settle(context);
-        value
-    }
-
-    fn service(&mut self, context: &mut Context<'_>) {
-        if self.chip.service(&mut *self.end.wire) {
-            self.end.ring(context);
-        }
-        self.settle(context);
+        self.0.receive(context, Chip::take)
     }
 }
 
@@ -72,43 +52,28 @@ impl Vdev for Pl011 {
     #[inline]
     fn read(&mut self, offset: u64, _: AccessSize, context: &mut Context<'_>) -> Result<u64, AccessFault> {
         // Only the data register does anything when it is read.
-        let value = if Chip::is_data(offset) { self.take(context) } else { self.chip.read(offset) };
+        let value = if Chip::is_data(offset) { self.take(context) } else { self.0.chip.read(offset) };
         Ok(u64::from(value))
     }
 
     #[inline]
     fn write(&mut self, offset: u64, _: AccessSize, value: u64, context: &mut Context<'_>) -> Result<(), AccessFault> {
-        if self.chip.write(offset, value, &mut *self.end.wire) {
-            self.end.ring(context);
-        }
-        self.settle(context);
+        self.0.send(context, |chip, wire| chip.write(offset, value, wire));
         Ok(())
     }
 
     fn control(&mut self, event: Control<'_>, context: &mut Context<'_>) -> Result<(), ControlError> {
-        match event {
-            // First what came before the device could be woken, last what was held back, as far as there is space.
-            Control::GuestStarting => self.service(context),
-            Control::Terminate => {
-                self.service(context);
-                self.end.flush(context);
-            }
-            Control::Reset => self.chip = Chip::default(),
-            Control::Status(report) => return self.plug.report(report, format_args!("{}", self.chip)),
-            _ => {}
-        }
-        self.settle(context);
-        Ok(())
+        self.0.control(event, context)
     }
 
     fn wake(&mut self, wake: Wake, context: &mut Context<'_>) {
-        self.end.wake(wake, context);
-        self.service(context);
+        self.0.wake(wake, context);
     }
 
     fn describe(&self, parent: &mut Node) {
         parent.add(
-            self.plug
+            self.0
+                .plug
                 .node("serial", &["arm,pl011", "arm,primecell"], REGION_SIZE, Trigger::Level)
                 .numbers("clocks", &[Node::APB_CLOCK, Node::APB_CLOCK])
                 .texts("clock-names", &["uartclk", "apb_pclk"]),

@@ -1,16 +1,15 @@
 //! `vdev ser8250`: the PC's UART, a 16550A, on a guest's bus.
 //!
-//! Answers for: the plug around the [`chip`]: back end, interrupt line, options, how far apart the registers are, device tree
-//! (Linux `ns16550a` binding). Does not answer for: registers and FIFOs (the chip's), nor for what a back end does with the
-//! bytes.
+//! Answers for: options, how far apart the registers are, device tree (Linux `ns16550a` binding). Does not answer for: registers
+//! and FIFOs ([`chip`]), what is around them (`serial`).
 //!
 //! QNX: `loc io:` is for PCs; the registers are in memory here.
 
 mod chip;
 mod registers;
 
-use crate::character::{self, BackEnd};
-use crate::plug::Plug;
+use crate::character;
+use crate::serial::Serial;
 use alloc::boxed::Box;
 use chip::Chip;
 use types::AccessSize;
@@ -53,17 +52,14 @@ static OPTIONS: &[OptionSpec] = &[
 ];
 
 struct Ser8250 {
-    chip: Chip,
-    end: BackEnd,
-    plug: Plug,
+    serial: Serial<Chip>,
     /// Registers are so many bytes apart, as a power of two.
     shift: u32,
 }
 
 fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
-    let plug = Plug::new(setup)?;
     let shift = if options.text(SHIFT) == Some("2") { 2 } else { 0 };
-    Ok(Box::new(Ser8250 { chip: Chip::default(), end: BackEnd::open(options, setup)?, plug, shift }))
+    Ok(Box::new(Ser8250 { serial: Serial::open(options, setup)?, shift }))
 }
 
 impl Ser8250 {
@@ -78,25 +74,12 @@ impl Ser8250 {
         }
         Ok(offset.is_multiple_of(4).then_some(offset / 4))
     }
-
-    #[inline]
-    fn settle(&mut self, context: &mut Context<'_>) {
-        self.plug.settle(self.chip.interrupt(), context);
-    }
-
-    fn service(&mut self, context: &mut Context<'_>) {
-        if self.chip.service(&mut *self.end.wire) {
-            self.end.ring(context);
-        }
-    }
 }
 
 impl Vdev for Ser8250 {
     fn read(&mut self, offset: u64, size: AccessSize, context: &mut Context<'_>) -> Result<u64, AccessFault> {
         let Some(register) = self.register(offset, size)? else { return Ok(0) };
-        let value = self.chip.read(register, &mut *self.end.wire);
-        self.settle(context);
-        Ok(u64::from(value))
+        Ok(u64::from(self.serial.receive(context, |chip, wire| chip.read(register, wire))))
     }
 
     fn write(
@@ -108,39 +91,23 @@ impl Vdev for Ser8250 {
     ) -> Result<(), AccessFault> {
         let Some(register) = self.register(offset, size)? else { return Ok(()) };
         let [low, ..] = value.to_le_bytes();
-        if self.chip.write(register, low, &mut *self.end.wire) {
-            self.end.ring(context);
-        }
-        self.settle(context);
+        self.serial.send(context, |chip, wire| chip.write(register, low, wire));
         Ok(())
     }
 
     fn control(&mut self, event: Control<'_>, context: &mut Context<'_>) -> Result<(), ControlError> {
-        match event {
-            // First what came before the device could be woken, last what was held back, as far as there is space.
-            Control::GuestStarting => self.service(context),
-            Control::Terminate => {
-                self.service(context);
-                self.end.flush(context);
-            }
-            Control::Reset => self.chip = Chip::default(),
-            Control::Status(report) => return self.plug.report(report, format_args!("{}", self.chip)),
-            _ => {}
-        }
-        self.settle(context);
-        Ok(())
+        self.serial.control(event, context)
     }
 
     fn wake(&mut self, wake: Wake, context: &mut Context<'_>) {
-        self.end.wake(wake, context);
-        self.service(context);
-        self.settle(context);
+        self.serial.wake(wake, context);
     }
 
     fn describe(&self, parent: &mut Node) {
         let (size, width) = if self.shift == 0 { (8, 1) } else { (REGION_SIZE, 4) };
         parent.add(
-            self.plug
+            self.serial
+                .plug
                 .node("serial", &["ns16550a"], size, Trigger::Level)
                 .number("clock-frequency", CLOCK)
                 .number("reg-shift", self.shift)

@@ -12,6 +12,7 @@ use super::registers::{
     CONTROL_BITS, Control, Errors, FifoLevel, Flags, IDENTIFICATION, Interrupts, LineControl, offset,
 };
 use crate::fifo::Fifo;
+use crate::serial::Uart;
 use core::fmt;
 use tock_registers::LocalRegisterCopy;
 use vdev::{CharDevice, Taken};
@@ -81,13 +82,21 @@ impl Default for Chip {
     }
 }
 
-impl Chip {
-    /// Whether UARTINTR is asserted: the OR of all masked interrupts.
-    #[inline]
-    pub(super) const fn interrupt(&self) -> bool {
-        self.raw.bits() & self.mask.bits() != 0
+impl Uart for Chip {
+    fn service(&mut self, wire: &mut dyn CharDevice) -> bool {
+        let sent = self.drain(wire);
+        self.fill(wire);
+        sent
     }
 
+    /// Whether UARTINTR is asserted: the OR of all masked interrupts.
+    #[inline]
+    fn interrupt(&self) -> bool {
+        self.raw.bits() & self.mask.bits() != 0
+    }
+}
+
+impl Chip {
     /// Whether a load at `at` is one of the data register: [`Chip::take`], not [`Chip::read`].
     #[inline]
     pub(super) const fn is_data(at: u64) -> bool {
@@ -125,14 +134,6 @@ impl Chip {
         } else {
             self.configure(at, u16::from_le_bytes([low, high]), wire)
         }
-    }
-
-    /// Moves what can be moved between the FIFOs and the wire: the wire has space again, or bytes. Returns whether whoever
-    /// is at the other end has to be told.
-    pub(super) fn service(&mut self, wire: &mut dyn CharDevice) -> bool {
-        let sent = self.drain(wire);
-        self.fill(wire);
-        sent
     }
 
     fn configure(&mut self, at: u64, value: u16, wire: &mut dyn CharDevice) -> bool {

@@ -10,6 +10,7 @@ use super::registers::{
     Enable, FifoControl, LineControl, LineStatus, ModemControl, ModemStatus, number as register, pending,
 };
 use crate::fifo::Fifo;
+use crate::serial::Uart;
 use core::fmt;
 use vdev::{CharDevice, Taken};
 
@@ -50,13 +51,21 @@ pub(super) struct Chip {
     lost: u64,
 }
 
-impl Chip {
-    /// Whether INTR is asserted.
-    #[inline]
-    pub(super) fn interrupt(&self) -> bool {
-        self.pending() != pending::NOTHING
+impl Uart for Chip {
+    fn service(&mut self, wire: &mut dyn CharDevice) -> bool {
+        let sent = self.drain(wire);
+        self.fill(wire);
+        sent
     }
 
+    /// Whether INTR is asserted.
+    #[inline]
+    fn interrupt(&self) -> bool {
+        self.pending() != pending::NOTHING
+    }
+}
+
+impl Chip {
     /// A load of the register `number`.
     pub(super) fn read(&mut self, number: u64, wire: &mut dyn CharDevice) -> u8 {
         match (number, self.latched()) {
@@ -98,14 +107,6 @@ impl Chip {
             _ => {}
         }
         false
-    }
-
-    /// Moves what can be moved between the FIFOs and the wire: the wire has space again, or bytes. Returns whether whoever
-    /// is at the other end has to be told.
-    pub(super) fn service(&mut self, wire: &mut dyn CharDevice) -> bool {
-        let sent = self.drain(wire);
-        self.fill(wire);
-        sent
     }
 
     // ---- interrupts
