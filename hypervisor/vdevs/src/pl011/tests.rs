@@ -240,11 +240,11 @@ fn registers_keep_the_bits_they_have() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of accesses take Miri long")]
 fn every_offset_answers_in_every_size_the_part_has() {
     let (mut rig, _) = uart();
     for size in [AccessSize::Byte, AccessSize::Halfword, AccessSize::Word] {
-        let step = usize::try_from(size.bytes()).unwrap() * if cfg!(miri) { 31 } else { 1 };
-        for offset in (0..0x1000).step_by(step) {
+        for offset in (0..0x1000).step_by(usize::try_from(size.bytes()).unwrap()) {
             assert!(rig.try_read(offset, size).is_ok());
             assert!(rig.try_write(offset, size, 0xa5a5_a5a5).is_ok());
         }
