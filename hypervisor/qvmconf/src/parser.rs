@@ -183,7 +183,8 @@ impl<'a> Parser<'a> {
         let mut arguments: Vec<Argument> = Vec::new();
         for parameter in row.parameters {
             let shape = self.shape(parameter, arguments.first());
-            match self.argument(row.spelling, shape, refused) {
+            let option = self.name(row.spelling, row.within);
+            match self.argument(&option, shape, refused) {
                 Some(argument) => arguments.push(argument),
                 None => break,
             }
@@ -199,10 +200,18 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// The next word as an argument of `option`. One that is no such argument but an option itself stays where it is.
+    /// What an option is called in messages.
+    fn name(&self, option: &str, within: Context) -> String {
+        match (self.scope, within) {
+            (Scope::Vdev(words), Context::Vdev) => format!("`{option}` of `vdev {}`", words.name),
+            _ => format!("`{option}`"),
+        }
+    }
+
+    /// The next word as an argument of `option`, as [`Parser::name`] has it. One that is no such argument but an option itself stays where it is.
     fn argument(&mut self, option: &str, shape: Shape, refused: bool) -> Option<Argument> {
         let Some(token) = self.tokens.peek() else {
-            let message = format!("`{option}` wants {}, and the configuration ends here", article(shape));
+            let message = format!("{option} wants {}, and the configuration ends here", article(shape));
             self.error(self.end.after(), message, shape.expected());
             return None;
         };
@@ -211,14 +220,14 @@ impl<'a> Parser<'a> {
         let value = match read {
             Ok(value) => value,
             Err(_) if !token.quoted && Row::is_word(&text) => {
-                let message = format!("`{option}` wants {} before `{text}`", article(shape));
+                let message = format!("{option} wants {} before `{text}`", article(shape));
                 self.error(span, message, shape.expected());
                 return None;
             }
             Err(error) => {
                 let hint = error.hint.unwrap_or_else(|| shape.expected().to_string());
                 let place = part(span, &text, &error.part, token.quoted);
-                self.diagnostics.push(Diagnostic::error(place, format!("`{option}`: {}", error.message)).hint(hint));
+                self.diagnostics.push(Diagnostic::error(place, format!("{option}: {}", error.message)).hint(hint));
                 Value::Invalid
             }
         };
@@ -369,7 +378,8 @@ impl<'a> Parser<'a> {
     fn own_or_unknown(&mut self, token: &Token) {
         if let Some(option) = self.own_option(token) {
             let argument = if option.takes_argument {
-                let Some(argument) = self.argument(option.name, Shape::Text, false) else { return };
+                let name = self.name(option.name, Context::Vdev);
+                let Some(argument) = self.argument(&name, Shape::Text, false) else { return };
                 Some(argument)
             } else {
                 None
@@ -381,7 +391,8 @@ impl<'a> Parser<'a> {
             && let Some(option) = vdev.option(&token.text).filter(|_| !token.quoted)
         {
             if !option.argument.is_empty() {
-                self.argument(option.name, Shape::Text, true);
+                let name = self.name(option.name, Context::Vdev);
+                self.argument(&name, Shape::Text, true);
             }
             return;
         }

@@ -94,6 +94,15 @@ fn a_missing_argument_does_not_eat_the_next_option() {
 }
 
 #[test]
+fn an_option_of_a_vdev_is_named_with_it() {
+    bad("vdev pl011\n  loc intr gic:37", &["`loc` of `vdev pl011` wants an argument before `intr`"]);
+    bad("vdev pl011\n  hostdev", &["`hostdev` of `vdev pl011` wants an argument, and the configuration ends here"]);
+    bad("vdev pl011 loc 3Q", &["`loc` of `vdev pl011`: "]);
+    // What opens the next context is nobody's.
+    bad("vdev pl011 loc 0x1000 ram cpu", &["`ram` wants"]);
+}
+
+#[test]
 fn a_word_in_the_wrong_place_says_where_it_belongs() {
     bad("sched 3", &["applies to a `cpu`"]);
     bad("initrd ram 3M", &["`initrd` says what a `load` brings"]);
