@@ -9,7 +9,7 @@ mod faulty;
 
 static BOARD: kernel::Board = kernel::Board {
     name: "faulty",
-    factories: vdev::factories!(vdevs::CATALOGUE, example::FACTORY, faulty::FACTORY),
+    factories: kernel::factories!(vdevs::CATALOGUE, example::FACTORY, faulty::FACTORY),
     console: Some(kernel::Pa(0x0900_0000)),
     entropy: None,
     reset: None,

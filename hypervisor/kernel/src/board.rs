@@ -13,7 +13,7 @@ pub struct Board {
     /// Its name, as users know it.
     pub name: &'static str,
     /// The vdevs that configurations can name: usually `vdevs::CATALOGUE`, or that with the board's own behind it
-    /// ([`vdev::factories!`]). A table that makes no sense does not compile ([`vdev::check_factories`]).
+    /// ([`crate::factories!`]). A table that makes no sense does not compile ([`vdev::check_factories`]).
     pub factories: &'static [&'static Factory],
     /// Where a PL011 is that firmware has set up, for the one message that there is no device tree to say so.
     pub console: Option<Pa>,

@@ -41,3 +41,4 @@ pub use board::Board;
 pub use start::start;
 /// For a [`Board`]'s addresses.
 pub use types::Pa;
+pub use vdev::factories;

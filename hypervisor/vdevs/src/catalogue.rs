@@ -1,4 +1,4 @@
-//! The one table of factories. A board that has devices of its own appends them by [`vdev::factories!`].
+//! The one table of factories. A board that has devices of its own appends them by `kernel::factories!`, which is [`vdev::factories!`].
 
 use vdev::Factory;
 
