@@ -22,8 +22,9 @@ const SIZES: [(u32, u32, &str); 7] = [
     (2, 2, "max"),
     (4, 4, "max"),
 ];
-/// What the guest runs: the timer's interrupts twice, with each CPU kept busy between.
-const COUNT_INTERRUPTS: &str = "grep arch_timer /proc/interrupts; sleep 1; grep arch_timer /proc/interrupts";
+/// What the guest runs: the timer's interrupts twice, with each of up to four CPUs kept busy between: an idle one has no ticks.
+const COUNT_INTERRUPTS: &str = "grep arch_timer /proc/interrupts; for cpu in 1 2 3 4; do yes >/dev/null & done; \
+    sleep 1; grep arch_timer /proc/interrupts; killall yes";
 const PROMPT: &str = "# ";
 
 /// The tests of this file.
