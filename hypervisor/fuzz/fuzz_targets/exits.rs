@@ -10,7 +10,7 @@ use types::{
 use vdev::testkit::{PlainNumbers, Ram, Wires};
 use vdev::{Bus, Device, DeviceId, Effects, Options, Setup};
 use vgic::testkit::CpuInterface;
-use vgic::{Vgic, VgicConfig};
+use vgic::{Vgic, Version, VgicConfig};
 use vm::id_registers::IdRegisters;
 use vm::policy::{Action, Unsupported};
 use vm::smccc::{Mitigation, Mitigations, Workaround};
@@ -115,7 +115,7 @@ fn machine(shape: u8, features: u64) -> Vm {
     let vdev = factory.build(&options, &mut setup).unwrap();
     let name = name.to_string();
     let device = Device { name, factory, location, interrupt, window, served: false, hears_ends: false, vdev };
-    let config = VgicConfig { vcpus, intids: 96, list_registers: 2, priority_bits: 5 };
+    let config = VgicConfig { version: Version::V3, vcpus, intids: 96, list_registers: 2, priority_bits: 5 };
     let mitigation = if shape & 0x40 == 0 { Mitigation::Required } else { Mitigation::NotRequired };
     let mut vm = Vm::new(Parts {
         name: "guest".into(),

@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use types::{AccessSize, IntId, Ipa, VcpuId, VcpuSet};
 use vdev::InterruptController;
 use vgic::testkit::{CpuInterface, Deactivation};
-use vgic::{SgiRegister, Vgic, VgicConfig};
+use vgic::{SgiRegister, Vgic, Version, VgicConfig};
 
 /// One more than there are, so that strangers come too.
 const VCPUS: u16 = 4;
@@ -26,7 +26,7 @@ impl Machine {
         let list_registers = usize::from(shape & 3) + 1;
         let priority_bits = 5 + (shape >> 2) % 3;
         let intids = if shape & 0x80 == 0 { 96 } else { 1024 };
-        let config = VgicConfig { vcpus: usize::from(VCPUS) - 1, intids, list_registers, priority_bits };
+        let config = VgicConfig { version: Version::V3, vcpus: usize::from(VCPUS) - 1, intids, list_registers, priority_bits };
         let vgic = Vgic::new(config).unwrap().with_messages_at(Ipa(DISTRIBUTOR));
         if shape & 0x40 != 0 {
             (0..1100).filter(|intid| is_reported(*intid)).for_each(|intid| vgic.report_ends(IntId(intid)));
@@ -57,7 +57,7 @@ impl Machine {
         let cpu = &self.cpus[who];
         let (read, write) = if window & 1 == 0 {
             let offset = offset % Vgic::DISTRIBUTOR_SIZE;
-            (self.vgic.observe_distributor(by, cpu, offset, size).0, self.vgic.write_distributor(offset, size, value))
+            (self.vgic.observe_distributor(by, cpu, offset, size).0, self.vgic.write_distributor(by, offset, size, value))
         } else {
             let offset = offset % (u64::from(VCPUS) * Vgic::REDISTRIBUTOR_SIZE);
             (
@@ -167,7 +167,7 @@ fn tell(vgic: &Vgic) {
 fuzz_target!(|data: &[u8]| {
     let Some((&shape, data)) = data.split_first() else { return };
     let mut machine = Machine::new(shape);
-    machine.vgic.write_distributor(0, AccessSize::Word, 3);
+    machine.vgic.write_distributor(VcpuId(0), 0, AccessSize::Word, 3);
     for action in data.chunks_exact(8) {
         let Ok(action) = action.try_into() else { return };
         machine.act(action);

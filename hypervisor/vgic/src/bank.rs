@@ -8,6 +8,7 @@
 //! list register knows its state, and memory holds a copy (`active`, `carried`) as old as the last synchronisation. What
 //! is decided meanwhile about a resident interrupt is noted here and obeyed when it is folded back.
 
+use crate::Version;
 use crate::registers::lr;
 use crate::word::{all_if, bit};
 
@@ -110,10 +111,13 @@ pub(crate) enum Folded {
 
 impl Bank {
     /// The state after a reset.
-    // SPEC: the groups are architecturally unknown then. They are all 1 here: what firmware leaves to an operating system.
-    pub(crate) const fn new(edge: u32) -> Self {
+    // SPEC: the groups of a GICv3 are architecturally unknown then. They are all 1 here: what firmware leaves to an operating system.
+    pub(crate) const fn new(version: Version, edge: u32) -> Self {
         Self {
-            group: u32::MAX,
+            group: match version {
+                Version::V2 => 0,
+                Version::V3 => u32::MAX,
+            },
             enabled: 0,
             edge,
             line: 0,

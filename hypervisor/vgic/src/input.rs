@@ -38,7 +38,7 @@ impl vdev::InterruptController for Vgic {
     fn message(&self, address: Ipa, data: u32) -> VcpuSet {
         let offset = self.distributor.and_then(|distributor| address.0.checked_sub(distributor.0));
         match offset {
-            Some(offset @ (SETSPI_NSR | CLRSPI_NSR)) => self.write_distributor(offset, AccessSize::Word, data.into()),
+            Some(offset @ (SETSPI_NSR | CLRSPI_NSR)) => self.write_shared(offset, AccessSize::Word, data.into()),
             _ => VcpuSet::EMPTY,
         }
     }

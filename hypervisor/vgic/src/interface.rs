@@ -284,7 +284,7 @@ impl Vgic {
             registers.write(slot as usize, 0);
             let intid = private.interface.intid(slot);
             if intid < 32 {
-                if private.bank.fold(bit(intid), value) == Folded::DeactivatePhysical {
+                if private.fold(intid, value) == Folded::DeactivatePhysical {
                     private.to_deactivate |= bit(intid);
                 }
             } else if let Some(shared) = shared.as_deref_mut() {

@@ -1,12 +1,13 @@
 //! The Generic Interrupt Controller as guests see it.
 //!
 //! Answers for: a GICv3 with affinity routing, one security state, message-based SPIs and no LPIs: distributor,
-//! redistributors, software generated interrupts, and the list registers of the virtual CPU interface, through which
-//! interrupts reach a guest.
+//! redistributors, software generated interrupts; a GICv2 for up to eight vCPUs; and the list registers of the virtual CPU
+//! interface, through which interrupts reach a guest.
 //! Does not answer for: the host's own GIC (`drivers`), where the register windows are in a guest's address space (`vm`), or
 //! bringing a running vCPU to its next exit (`kernel`): calls return whom to kick.
 //!
-//! Follows the Arm Generic Interrupt Controller Architecture Specification, GICv3 and GICv4 (IHI 0069).
+//! Follows the Arm Generic Interrupt Controller Architecture Specification, GICv3 and GICv4 (IHI 0069), and version 2.0
+//! (IHI 0048). What both have is called as the former does.
 //!
 //! # How an interrupt travels
 //!
@@ -55,6 +56,7 @@ mod input;
 mod interface;
 mod private;
 mod registers;
+mod senders;
 mod shared;
 mod signals;
 #[cfg(any(test, feature = "testkit"))]
@@ -66,6 +68,7 @@ mod signals;
     clippy::precedence
 )] // Tests speak to it, never a guest.
 pub mod testkit;
+mod v2;
 mod v3;
 mod wake;
 mod word;
@@ -84,10 +87,50 @@ use shared::Shared;
 use signals::{Cell, Signals};
 use types::{Ipa, Lock, MAX_VCPUS, VcpuId, VcpuSet};
 
+/// The architecture of an interrupt controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// GICv2: a CPU interface in memory, which the host's hardware has for guests.
+    V2,
+    /// GICv3: redistributors, a CPU interface in system registers.
+    V3,
+}
+
+impl Version {
+    /// Most vCPUs.
+    #[must_use]
+    pub const fn vcpus(self) -> usize {
+        match self {
+            Self::V2 => v2::VCPUS,
+            Self::V3 => MAX_VCPUS,
+        }
+    }
+
+    /// Size of the distributor's window in bytes.
+    #[must_use]
+    pub const fn distributor_size(self) -> u64 {
+        match self {
+            Self::V2 => v2::DISTRIBUTOR_SIZE,
+            Self::V3 => Vgic::DISTRIBUTOR_SIZE,
+        }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V2 => "GICv2",
+            Self::V3 => "GICv3",
+        })
+    }
+}
+
 /// What a VM's interrupt controller is built from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VgicConfig {
-    /// Number of vCPUs: 1 to [`MAX_VCPUS`]. vCPU `n` has the affinity [`types::Mpidr::of_vcpu`].
+    /// What the guest sees, which is what the host has.
+    pub version: Version,
+    /// Number of vCPUs: 1 to [`Version::vcpus`]. vCPU `n` has the affinity [`types::Mpidr::of_vcpu`].
     pub vcpus: usize,
     /// Number of INTIDs, SGIs and PPIs among them: a multiple of 32 from 64 to 1024 (of which 1020 exist).
     pub intids: u32,
@@ -101,8 +144,8 @@ pub struct VgicConfig {
 /// Why there can be no such interrupt controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VgicError {
-    /// No vCPU, or more than [`MAX_VCPUS`].
-    Vcpus(usize),
+    /// No vCPU, or more than [`Version::vcpus`].
+    Vcpus(Version, usize),
     /// Not a multiple of 32 from 64 to 1024.
     Intids(u32),
     /// Not 1 to 16.
@@ -114,7 +157,9 @@ pub enum VgicError {
 impl fmt::Display for VgicError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Vcpus(count) => write!(f, "interrupt controller for {count} vCPUs: 1 to {MAX_VCPUS} are possible"),
+            Self::Vcpus(version, count) => {
+                write!(f, "{version} for {count} vCPUs: 1 to {} are possible", version.vcpus())
+            }
             Self::Intids(count) => {
                 write!(f, "interrupt controller with {count} INTIDs: a multiple of 32 from 64 to 1024 is possible")
             }
@@ -129,6 +174,7 @@ impl core::error::Error for VgicError {}
 /// The interrupt controller of one VM.
 #[derive(Debug)]
 pub struct Vgic {
+    version: Version,
     cells: Vec<Cell>,
     shared: Lock<Shared>,
     /// Whether an interrupt has ended whose end is reported.
@@ -162,9 +208,9 @@ impl Vgic {
     /// # Errors
     /// If `config` is outside of what the architecture or this crate knows.
     pub fn new(config: VgicConfig) -> Result<Self, VgicError> {
-        let VgicConfig { vcpus, intids, list_registers, priority_bits } = config;
-        if vcpus == 0 || vcpus > MAX_VCPUS {
-            return Err(VgicError::Vcpus(vcpus));
+        let VgicConfig { version, vcpus, intids, list_registers, priority_bits } = config;
+        if vcpus == 0 || vcpus > version.vcpus() {
+            return Err(VgicError::Vcpus(version, vcpus));
         }
         if !(64..=1024).contains(&intids) || !intids.is_multiple_of(32) {
             return Err(VgicError::Intids(intids));
@@ -178,12 +224,14 @@ impl Vgic {
         else {
             return Err(VgicError::PriorityBits(priority_bits));
         };
-        let cells =
-            (0..vcpus).map(|_| Cell { attention: AtomicU32::new(0), private: Lock::new(Private::new()) }).collect();
+        let cells = (0..vcpus)
+            .map(|_| Cell { attention: AtomicU32::new(0), private: Lock::new(Private::new(version)) })
+            .collect();
         let any_ended = Flag::default();
         Ok(Self {
+            version,
             cells,
-            shared: Lock::new(Shared::new(intids, vcpus, any_ended.clone())),
+            shared: Lock::new(Shared::new(version, intids, vcpus, any_ended.clone())),
             any_ended,
             distributor: None,
             groups: AtomicU32::new(0),
@@ -203,6 +251,13 @@ impl Vgic {
     pub fn with_messages_at(mut self, distributor: Ipa) -> Self {
         self.distributor = Some(distributor);
         self
+    }
+
+    /// What the guest sees.
+    #[must_use]
+    #[inline]
+    pub fn version(&self) -> Version {
+        self.version
     }
 
     /// Number of vCPUs.
@@ -268,7 +323,7 @@ impl Vgic {
             if private.interface.loaded {
                 return VcpuSet::EMPTY;
             }
-            private.interface = private::Interface::new();
+            private.interface = private::Interface::new(self.version);
             private.on = false;
         }
         self.leave(vcpu)

@@ -3,11 +3,13 @@
 //! Answers for: SGIs and PPIs behind one lock per vCPU, and which list register holds what. Does not answer for: the
 //! register map (`v3::redistributor`), the order in which list registers are filled (`interface`).
 
-use crate::bank::{Bank, BitRegister, Change};
+use crate::bank::{Bank, BitRegister, Change, Folded};
 use crate::best::MAX_LIST_REGISTERS;
 use crate::registers::{ListRegisters, vmcr};
+use crate::senders::Senders;
 use crate::signals::{PRIVATE, RESYNC};
 use crate::word::{Ones, bit};
+use crate::{Version, v2};
 
 /// SGIs are edge-triggered, always (IHI 0069, GICR_ICFGR0).
 const SGI_EDGE: u32 = 0x0000_ffff;
@@ -32,6 +34,8 @@ pub(crate) struct Private {
     pub(crate) on: bool,
     /// Its virtual CPU interface.
     pub(crate) interface: Interface,
+    /// Who has sent its SGIs: in a GICv2.
+    pub(crate) senders: Option<Senders>,
 }
 
 /// The virtual CPU interface: what the list registers hold, and the rest of it while it is not in a CPU.
@@ -57,14 +61,17 @@ pub(crate) struct Interface {
 
 impl Interface {
     /// After a reset of the vCPU.
-    pub(crate) const fn new() -> Self {
+    pub(crate) const fn new(version: Version) -> Self {
         Self {
             loaded: false,
             slots: [0; MAX_LIST_REGISTERS],
             used: 0,
             used_shared: 0,
             control: 0,
-            vmcr: vmcr::RESET,
+            vmcr: match version {
+                Version::V2 => 0,
+                Version::V3 => vmcr::RESET,
+            },
             ap0r: [0; ACTIVE_PRIORITIES],
             ap1r: [0; ACTIVE_PRIORITIES],
         }
@@ -146,14 +153,24 @@ impl Interface {
 
 impl Private {
     /// After a reset.
-    pub(crate) const fn new() -> Self {
+    pub(crate) fn new(version: Version) -> Self {
+        let mut bank = Bank::new(version, SGI_EDGE);
+        let senders = match version {
+            Version::V2 => {
+                // SPEC: whether SGIs can be disabled is implementation defined. They cannot, as in a GIC-400.
+                bank.enabled = v2::SGIS;
+                Some(Senders::default())
+            }
+            Version::V3 => None,
+        };
         Self {
-            bank: Bank::new(SGI_EDGE),
+            bank,
+            senders,
             physical: [0; 32],
             to_deactivate: 0,
             asleep: false,
             on: false,
-            interface: Interface::new(),
+            interface: Interface::new(version),
         }
     }
 
@@ -161,6 +178,37 @@ impl Private {
     #[inline]
     pub(crate) fn physical_of(&self, index: u32) -> u16 {
         self.physical.get(index as usize).copied().unwrap_or(0)
+    }
+
+    /// [`Bank::take_pending`], with its sender.
+    #[inline]
+    pub(crate) fn take_pending(&mut self, index: u32, physical: u16) -> u64 {
+        let value = self.bank.take_pending(index, index, physical);
+        match &mut self.senders {
+            None => value,
+            Some(senders) => value | senders.take(index, &mut self.bank),
+        }
+    }
+
+    /// [`Bank::take_active`], with its sender.
+    pub(crate) fn take_active(&mut self, index: u32, physical: u16, groups: u32, crowded: bool) -> u64 {
+        match &self.senders {
+            None => self.bank.take_active(index, index, physical, groups, crowded),
+            Some(senders) => {
+                // What is pending besides may be another sender's: an interrupt of its own.
+                let crowded = crowded || senders.has(index);
+                self.bank.take_active(index, index, physical, groups, crowded) | senders.shown(index)
+            }
+        }
+    }
+
+    /// [`Bank::fold`], with its sender.
+    #[inline]
+    pub(crate) fn fold(&mut self, index: u32, value: u64) -> Folded {
+        if let Some(senders) = &mut self.senders {
+            senders.fold(index, value, &self.bank);
+        }
+        self.bank.fold(bit(index), value)
     }
 
     /// Which flags of attention a change calls for; 0 if it makes no difference.

@@ -6,19 +6,17 @@
 //! Follows IHI 0069, "Affinity routing" and GICD_IROUTER<n>.
 
 use crate::bank::{Bank, BitRegister, Change, ENABLE_GROUPS, Folded};
+mod routing;
+
+use crate::Version;
 use crate::best::{Best, Key};
 use crate::ends::{Ended, Flag};
 use crate::registers::lr;
 use crate::signals::{RESYNC, SHARED, SYNC, Signals};
 use crate::word::{Ones, all_if, allot, bit};
 use alloc::vec::Vec;
-use types::{Mpidr, VcpuId};
+use types::VcpuId;
 
-/// `GICD_IROUTER<n>.Interrupt_Routing_Mode`: any participating vCPU.
-pub(crate) const ROUTER_ANY: u64 = 1 << 31;
-/// What `GICD_IROUTER<n>` implements: affinity levels 2 to 0 and the routing mode. `ICC_CTLR_EL1.A3V` may be one for the
-/// virtual interface, but no vCPU has a level 3, so the field stays zero (`GICD_TYPER.A3V`).
-const ROUTER_MASK: u64 = 0x80ff_ffff;
 /// No vCPU.
 const NOBODY: u8 = u8::MAX;
 
@@ -110,13 +108,16 @@ fn intid_at(bank: usize, index: u32) -> u32 {
 
 impl Shared {
     /// SPIs up to `intids`, a multiple of 32, for `vcpus` vCPUs.
-    pub(crate) fn new(intids: u32, vcpus: usize, any_ended: Flag) -> Self {
+    pub(crate) fn new(version: Version, intids: u32, vcpus: usize, any_ended: Flag) -> Self {
+        // Those of a GICv2 go to nobody before they are told where to, unless there is no choice; those of a GICv3 to the first
+        // vCPU.
+        let target = if version == Version::V2 && vcpus > 1 { NOBODY } else { 0 };
         let banks = (1..(intids / 32).min(32))
             .map(|number| SharedBank {
-                bank: Bank::new(0),
+                bank: Bank::new(version, 0),
                 implemented: if number == 31 { 0x0fff_ffff } else { u32::MAX },
                 router: [0; 32],
-                target: [0; 32],
+                target: [target; 32],
                 holder: [NOBODY; 32],
                 reported: 0,
                 ended: 0,
@@ -175,13 +176,7 @@ impl Shared {
         let Some(shared) = self.banks.get_mut(number) else { return };
         let bank_bit = bit(u32::try_from(number).unwrap_or(0));
         for index in Ones(shared.bank.deliverable(signals.groups) & bits) {
-            let router = shared.router.get(index as usize).copied().unwrap_or(0);
-            if router & ROUTER_ANY != 0 && !participates(shared.target_of(index), signals) {
-                self.rotor = choose(self.rotor, signals.participating);
-                if let Some(target) = shared.target.get_mut(index as usize) {
-                    *target = self.rotor;
-                }
-            }
+            self.rotor = shared.choose_target(index, self.rotor, signals);
             let target = shared.target_of(index);
             if let Some(ready) = self.ready.get_mut(usize::from(target)) {
                 *ready |= bank_bit;
@@ -290,37 +285,6 @@ impl Shared {
             let change = shared.bank.set_priority(index, priority);
             self.apply(number, change, signals);
         }
-    }
-
-    /// `GICD_IROUTER<intid>`.
-    pub(crate) fn router(&self, intid: u32) -> u64 {
-        let Some((number, index)) = place(intid) else { return 0 };
-        self.banks.get(number).and_then(|shared| shared.router.get(index as usize)).copied().unwrap_or(0)
-    }
-
-    /// A write of `GICD_IROUTER<intid>`. An interrupt that is pending goes to the new target; one that is active stays
-    /// where it was acknowledged.
-    pub(crate) fn set_router(&mut self, intid: u32, value: u64, signals: &mut Signals<'_>) {
-        let Some((number, index)) = place(intid) else { return };
-        let vcpus = self.ready.len();
-        let Some(shared) = self.banks.get_mut(number) else { return };
-        if shared.implemented & bit(index) == 0 {
-            return;
-        }
-        let value = value & ROUTER_MASK;
-        let target = if value & ROUTER_ANY != 0 {
-            None
-        } else {
-            Mpidr(value).to_vcpu(vcpus).and_then(|vcpu| u8::try_from(vcpu.0).ok())
-        };
-        if let (Some(router), Some(slot)) =
-            (shared.router.get_mut(index as usize), shared.target.get_mut(index as usize))
-        {
-            *router = value;
-            *slot = target.unwrap_or(NOBODY);
-        }
-        let resident = bit(index) & shared.bank.resident;
-        self.apply(number, Change { pending: bit(index), resync: resident, physical: 0 }, signals);
     }
 
     /// The input of SPI `intid` is asserted or not.
@@ -473,20 +437,4 @@ impl Shared {
             }
         }
     }
-}
-
-/// Whether vCPU `index` takes its part of 1-of-N interrupts.
-fn participates(index: u8, signals: &Signals<'_>) -> bool {
-    index != NOBODY && signals.participating & 1_u64.wrapping_shl(u32::from(index)) != 0
-}
-
-/// The next participating vCPU after `last`, in turn; [`NOBODY`] if there is none.
-fn choose(last: u8, participating: u64) -> u8 {
-    if participating == 0 {
-        return NOBODY;
-    }
-    let after = if last == NOBODY { 0 } else { u32::from(last).wrapping_add(1) & 63 };
-    let turned = participating.rotate_right(after);
-    let step = turned.trailing_zeros();
-    u8::try_from(after.wrapping_add(step) & 63).unwrap_or(NOBODY)
 }

@@ -14,7 +14,7 @@ const fn sgi_frame(vcpu: u64) -> u64 {
 }
 
 fn config(vcpus: usize) -> VgicConfig {
-    VgicConfig { vcpus, intids: 256, list_registers: 4, priority_bits: 5 }
+    VgicConfig { version: Version::V3, vcpus, intids: 256, list_registers: 4, priority_bits: 5 }
 }
 
 /// vCPUs, each loaded on a CPU of its own, with everything enabled, group 1, priority 0x80, level-sensitive but for SGIs.
@@ -27,7 +27,7 @@ impl Rig {
     fn new(config: VgicConfig) -> Self {
         let vgic = Vgic::new(config).unwrap();
         let mut cpus = Vec::new();
-        vgic.write_distributor(0, WORD, 3);
+        vgic.write_distributor(VcpuId(0), 0, WORD, 3);
         for vcpu in 0..config.vcpus {
             let mut cpu = CpuInterface::new(config.list_registers, u32::from(config.priority_bits));
             vgic.load(VcpuId(vcpu as u16), &mut cpu);
@@ -41,10 +41,10 @@ impl Rig {
             }
         }
         for bank in 1..u64::from(config.intids / 32) {
-            vgic.write_distributor(0x100 + 4 * bank, WORD, 0xffff_ffff);
+            vgic.write_distributor(VcpuId(0), 0x100 + 4 * bank, WORD, 0xffff_ffff);
         }
         for intid in 32..u64::from(config.intids) {
-            vgic.write_distributor(0x400 + intid, AccessSize::Byte, 0x80);
+            vgic.write_distributor(VcpuId(0), 0x400 + intid, AccessSize::Byte, 0x80);
         }
         Self { vgic, cpus }
     }
@@ -91,8 +91,8 @@ fn only(vcpu: u16) -> VcpuSet {
 fn a_configuration_out_of_range_is_refused_with_the_field_that_is() {
     let good = config(1);
     assert!(Vgic::new(good).is_ok());
-    assert_eq!(Vgic::new(VgicConfig { vcpus: 0, ..good }).unwrap_err(), VgicError::Vcpus(0));
-    assert_eq!(Vgic::new(VgicConfig { vcpus: 65, ..good }).unwrap_err(), VgicError::Vcpus(65));
+    assert_eq!(Vgic::new(VgicConfig { vcpus: 0, ..good }).unwrap_err(), VgicError::Vcpus(Version::V3, 0));
+    assert_eq!(Vgic::new(VgicConfig { vcpus: 65, ..good }).unwrap_err(), VgicError::Vcpus(Version::V3, 65));
     assert_eq!(Vgic::new(VgicConfig { intids: 32, ..good }).unwrap_err(), VgicError::Intids(32));
     assert_eq!(Vgic::new(VgicConfig { intids: 1056, ..good }).unwrap_err(), VgicError::Intids(1056));
     assert_eq!(Vgic::new(VgicConfig { intids: 100, ..good }).unwrap_err(), VgicError::Intids(100));
@@ -129,7 +129,7 @@ fn every_size_answers_and_read_only_registers_stay() {
     let offsets: Vec<u64> = registers.chain(routers).flat_map(|offset| offset..offset + 3).collect();
     for size in sizes {
         for &offset in &offsets {
-            let _ = vgic.write_distributor(offset, size, u64::MAX);
+            let _ = vgic.write_distributor(VcpuId(0), offset, size, u64::MAX);
             let value = vgic.read_distributor(offset, size);
             assert_eq!(value & !size.mask(), 0);
             if size == AccessSize::Halfword || !size.is_aligned(offset) {
@@ -158,10 +158,10 @@ fn every_size_answers_and_read_only_registers_stay() {
 #[test]
 fn priorities_can_be_reached_by_byte_and_by_word() {
     let vgic = Vgic::new(config(1)).unwrap();
-    vgic.write_distributor(0x424, WORD, 0x1122_33ff);
+    vgic.write_distributor(VcpuId(0), 0x424, WORD, 0x1122_33ff);
     assert_eq!(vgic.read_distributor(0x424, WORD), 0x1020_30f8);
     assert_eq!(vgic.read_distributor(0x427, AccessSize::Byte), 0x10);
-    vgic.write_distributor(0x426, AccessSize::Byte, 0xa0);
+    vgic.write_distributor(VcpuId(0), 0x426, AccessSize::Byte, 0xa0);
     assert_eq!(vgic.read_distributor(0x424, WORD), 0x10a0_30f8);
     vgic.write_redistributor(0x1_0401, AccessSize::Byte, 0x48);
     assert_eq!(vgic.read_redistributor(0x1_0400, WORD), 0x4800);
@@ -170,8 +170,8 @@ fn priorities_can_be_reached_by_byte_and_by_word() {
 #[test]
 fn routers_can_be_reached_by_halves() {
     let vgic = Vgic::new(config(2)).unwrap();
-    vgic.write_distributor(0x6100, WORD, 0x8000_0001);
-    vgic.write_distributor(0x6104, WORD, 0xff);
+    vgic.write_distributor(VcpuId(0), 0x6100, WORD, 0x8000_0001);
+    vgic.write_distributor(VcpuId(0), 0x6104, WORD, 0xff);
     assert_eq!(
         vgic.read_distributor(0x6100, AccessSize::Doubleword),
         0x8000_0001,
@@ -265,7 +265,7 @@ fn a_level_that_falls_before_it_is_taken_is_gone_unless_software_made_it_pending
 
     rig.set_level(40, true);
     rig.enter(0);
-    rig.vgic.write_distributor(0x204, WORD, 1 << 8);
+    rig.vgic.write_distributor(VcpuId(0), 0x204, WORD, 1 << 8);
     rig.set_level(40, false);
     assert_eq!(rig.vgic.read_distributor(0x204, WORD), 1 << 8, "ISPENDR holds until it is acknowledged");
     assert_eq!(rig.take(0), 40);
@@ -276,14 +276,14 @@ fn a_level_that_falls_before_it_is_taken_is_gone_unless_software_made_it_pending
 #[test]
 fn clearing_a_level_that_is_high_has_no_effect_and_clearing_an_edge_does() {
     let mut rig = Rig::new(config(1));
-    rig.vgic.write_distributor(0xc08, WORD, 0b10 << 18);
+    rig.vgic.write_distributor(VcpuId(0), 0xc08, WORD, 0b10 << 18);
     rig.set_level(40, true);
     rig.set_level(41, true);
     rig.set_level(41, false);
     rig.enter(0);
     let pending = |rig: &Rig| rig.vgic.read_distributor(0x204, WORD);
     assert_eq!(pending(&rig), 0b11 << 8);
-    assert_eq!(rig.vgic.write_distributor(0x284, WORD, 0b11 << 8), only(0));
+    assert_eq!(rig.vgic.write_distributor(VcpuId(0), 0x284, WORD, 0b11 << 8), only(0));
     assert_eq!(pending(&rig), 0b01 << 8);
     assert_eq!(rig.take(0), 40);
     rig.end(0, 40);
@@ -313,11 +313,11 @@ fn what_is_disabled_is_withdrawn_from_the_vcpu_that_has_it() {
     let mut rig = Rig::new(config(2));
     rig.set_level(33, true);
     rig.enter(0);
-    assert_eq!(rig.vgic.write_distributor(0x184, WORD, 1 << 1), only(0), "its holder is told");
+    assert_eq!(rig.vgic.write_distributor(VcpuId(0), 0x184, WORD, 1 << 1), only(0), "its holder is told");
     assert_eq!(rig.take(0), SPURIOUS);
-    assert_eq!(rig.vgic.write_distributor(0x104, WORD, 1 << 1), only(0));
+    assert_eq!(rig.vgic.write_distributor(VcpuId(0), 0x104, WORD, 1 << 1), only(0));
     assert_eq!(rig.take(0), 33);
-    assert_eq!(rig.vgic.write_distributor(0x0, WORD, 1), VcpuSet::first(2), "a group concerns everybody");
+    assert_eq!(rig.vgic.write_distributor(VcpuId(0), 0x0, WORD, 1), VcpuSet::first(2), "a group concerns everybody");
     rig.vgic.set_level(IntId(34), true);
     assert_eq!(rig.take(0), SPURIOUS);
 }
@@ -327,7 +327,7 @@ fn a_pending_interrupt_follows_its_router_and_an_active_one_stays() {
     let mut rig = Rig::new(config(2));
     rig.set_level(33, true);
     rig.enter(0);
-    let route = |rig: &Rig, to: u64| rig.vgic.write_distributor(0x6108, AccessSize::Doubleword, to);
+    let route = |rig: &Rig, to: u64| rig.vgic.write_distributor(VcpuId(0), 0x6108, AccessSize::Doubleword, to);
     assert_eq!(route(&rig, 1), only(0), "its holder has to give it back");
     assert_eq!(rig.enter(0), only(1), "and then the other one is told");
     assert_eq!(rig.take(0), SPURIOUS);
@@ -361,7 +361,7 @@ fn active_reads_as_it_is_for_the_reader_and_never_too_early_as_inactive_for_othe
     assert_eq!(rig.take(0), 33);
     assert_eq!(observe(&rig, 0), (1 << 1, VcpuSet::EMPTY), "the reader's own list registers are looked at");
     rig.end(0, 33);
-    rig.vgic.write_distributor(0x184, WORD, 1 << 1);
+    rig.vgic.write_distributor(VcpuId(0), 0x184, WORD, 1 << 1);
     let (active, kick) = observe(&rig, 1);
     assert_eq!((active, kick), (1 << 1, only(0)), "the holder has not looked yet");
     rig.enter(0);
@@ -372,13 +372,13 @@ fn active_reads_as_it_is_for_the_reader_and_never_too_early_as_inactive_for_othe
 fn software_can_make_interrupts_active_and_inactive() {
     let mut rig = Rig::new(config(1));
     rig.set_level(33, true);
-    rig.vgic.write_distributor(0x304, WORD, 1 << 1);
+    rig.vgic.write_distributor(VcpuId(0), 0x304, WORD, 1 << 1);
     assert_eq!(rig.take(0), SPURIOUS, "active and pending is not signalled");
     assert!(!rig.wakes(0));
     assert_eq!(rig.vgic.observe_distributor(VcpuId(0), &rig.cpus[0], 0x304, WORD).0, 1 << 1);
-    rig.vgic.write_distributor(0x384, WORD, 1 << 1);
+    rig.vgic.write_distributor(VcpuId(0), 0x384, WORD, 1 << 1);
     assert_eq!(rig.take(0), 33);
-    rig.vgic.write_distributor(0x384, WORD, 1 << 1);
+    rig.vgic.write_distributor(VcpuId(0), 0x384, WORD, 1 << 1);
     rig.enter(0);
     assert_eq!(rig.vgic.observe_distributor(VcpuId(0), &rig.cpus[0], 0x304, WORD).0, 0);
     rig.end(0, 33);
@@ -391,7 +391,7 @@ fn software_can_make_interrupts_active_and_inactive() {
 fn with_one_list_register_the_most_urgent_is_always_taken_and_nested_ends_are_counted() {
     let mut rig = Rig::new(VgicConfig { list_registers: 1, ..config(1) });
     for (intid, priority) in [(40, 0x80), (41, 0x40), (42, 0x20), (43, 0x60)] {
-        rig.vgic.write_distributor(0x400 + intid, AccessSize::Byte, priority);
+        rig.vgic.write_distributor(VcpuId(0), 0x400 + intid, AccessSize::Byte, priority);
     }
     rig.set_level(40, true);
     assert_eq!(rig.take(0), 40);
@@ -424,9 +424,9 @@ fn interrupts_of_a_group_that_the_guest_keeps_disabled_do_not_block_the_others()
     let mut rig = Rig::new(VgicConfig { list_registers: 2, ..config(1) });
     rig.cpus[0].enable_group(0, false);
     // 32 to 35 are of group 0, and the most urgent.
-    rig.vgic.write_distributor(0x84, WORD, 0xffff_fff0);
+    rig.vgic.write_distributor(VcpuId(0), 0x84, WORD, 0xffff_fff0);
     for intid in 32..36 {
-        rig.vgic.write_distributor(0x400 + u64::from(intid), AccessSize::Byte, 0);
+        rig.vgic.write_distributor(VcpuId(0), 0x400 + u64::from(intid), AccessSize::Byte, 0);
         rig.set_level(intid, true);
     }
     for intid in 60..63 {
@@ -566,7 +566,7 @@ fn a_sleeping_redistributor_delivers_nothing_but_wakes_its_vcpu() {
 fn an_interrupt_for_any_vcpu_goes_to_one_that_is_on_and_awake() {
     let mut rig = Rig::new(config(4));
     for bank in 33..37 {
-        rig.vgic.write_distributor(0x6000 + 8 * bank, AccessSize::Doubleword, 1 << 31);
+        rig.vgic.write_distributor(VcpuId(0), 0x6000 + 8 * bank, AccessSize::Doubleword, 1 << 31);
     }
     rig.vgic.write_redistributor(2 * Vgic::REDISTRIBUTOR_SIZE + 0x14, WORD, 0b10);
     rig.save(3);
@@ -614,7 +614,7 @@ fn a_vcpu_that_was_off_starts_with_a_cpu_interface_after_reset() {
 #[test]
 fn a_wait_ends_only_for_what_would_be_signalled() {
     let mut rig = Rig::new(config(1));
-    rig.vgic.write_distributor(0x421, AccessSize::Byte, 0x40);
+    rig.vgic.write_distributor(VcpuId(0), 0x421, AccessSize::Byte, 0x40);
     rig.set_level(33, true);
     rig.enter(0);
     assert!(rig.wakes(0));
@@ -630,7 +630,7 @@ fn a_wait_ends_only_for_what_would_be_signalled() {
     assert!(!rig.wakes(0), "it does not preempt what is running");
     rig.save(0);
     assert!(!rig.wakes(0), "nor while the vCPU is not loaded");
-    rig.vgic.write_distributor(0x422, AccessSize::Byte, 0x10);
+    rig.vgic.write_distributor(VcpuId(0), 0x422, AccessSize::Byte, 0x10);
     assert!(rig.wakes(0));
 }
 
@@ -654,7 +654,7 @@ fn strangers_are_ignored() {
 fn reported(list_registers: usize) -> Rig {
     let rig = Rig::new(VgicConfig { list_registers, ..config(2) });
     rig.vgic.report_ends(IntId(40));
-    rig.vgic.write_distributor(0xc08, WORD, 0xffff_ffff);
+    rig.vgic.write_distributor(VcpuId(0), 0xc08, WORD, 0xffff_ffff);
     rig
 }
 
@@ -743,7 +743,7 @@ fn an_end_is_seen_when_the_list_registers_are_emptied() {
 #[test]
 fn an_interrupt_made_inactive_by_software_has_ended() {
     let mut rig = reported(4);
-    let deactivate = |rig: &Rig| rig.vgic.write_distributor(0x384, WORD, 1 << 8);
+    let deactivate = |rig: &Rig| rig.vgic.write_distributor(VcpuId(0), 0x384, WORD, 1 << 8);
     // In a list register of the other vCPU, from its next refill on.
     pulse(&rig, 40);
     assert_eq!(rig.take(0), 40);
@@ -767,7 +767,7 @@ fn an_interrupt_made_inactive_by_software_has_ended() {
     deactivate(&rig);
     assert_eq!(ended(&rig), [], "it was inactive");
     // Made active by software alone.
-    rig.vgic.write_distributor(0x304, WORD, 1 << 8);
+    rig.vgic.write_distributor(VcpuId(0), 0x304, WORD, 1 << 8);
     assert_eq!(ended(&rig), []);
     deactivate(&rig);
     assert_eq!(ended(&rig), [40]);
@@ -777,7 +777,7 @@ fn an_interrupt_made_inactive_by_software_has_ended() {
 fn ends_without_a_list_register_are_told_too() {
     for split in [false, true] {
         let mut rig = reported(1);
-        rig.vgic.write_distributor(0x400 + 41, AccessSize::Byte, 0x40);
+        rig.vgic.write_distributor(VcpuId(0), 0x400 + 41, AccessSize::Byte, 0x40);
         rig.cpus[0].set_split(split);
         pulse(&rig, 40);
         assert_eq!(rig.take(0), 40);
@@ -801,7 +801,8 @@ fn ends_without_a_list_register_are_told_too() {
 #[test]
 fn enabling_what_is_pending_or_asserted_is_told() {
     let rig = reported(4);
-    let enable = |rig: &Rig, on| rig.vgic.write_distributor(if on { 0x104 } else { 0x184 }, WORD, 1 << 8 | 1 << 9);
+    let enable =
+        |rig: &Rig, on| rig.vgic.write_distributor(VcpuId(0), if on { 0x104 } else { 0x184 }, WORD, 1 << 8 | 1 << 9);
     enable(&rig, false);
     enable(&rig, true);
     assert_eq!(ended(&rig), [], "idle");
@@ -815,10 +816,10 @@ fn enabling_what_is_pending_or_asserted_is_told() {
     // A level; and an edge-triggered one that nobody took, whose line is high.
     for edge in [false, true] {
         let rig = reported(4);
-        rig.vgic.write_distributor(0xc08, WORD, if edge { 2 << 16 } else { 0 });
+        rig.vgic.write_distributor(VcpuId(0), 0xc08, WORD, if edge { 2 << 16 } else { 0 });
         enable(&rig, false);
         let _ = rig.set_level(40, true);
-        rig.vgic.write_distributor(0x284, WORD, 1 << 8);
+        rig.vgic.write_distributor(VcpuId(0), 0x284, WORD, 1 << 8);
         enable(&rig, true);
         assert_eq!(ended(&rig), [40], "edge: {edge}");
     }
@@ -827,7 +828,7 @@ fn enabling_what_is_pending_or_asserted_is_told() {
 #[test]
 fn a_level_that_stays_high_is_told_with_each_end() {
     let mut rig = reported(4);
-    rig.vgic.write_distributor(0xc08, WORD, 0);
+    rig.vgic.write_distributor(VcpuId(0), 0xc08, WORD, 0);
     let _ = rig.set_level(40, true);
     for _ in 0..3 {
         assert_eq!(rig.take(0), 40);
@@ -849,33 +850,33 @@ fn a_level_that_stays_high_is_told_with_each_end() {
 #[test]
 fn a_message_is_an_edge_or_a_level_as_the_interrupt_is_configured() {
     let mut rig = Rig::new(config(1));
-    rig.vgic.write_distributor(0xc08, WORD, 2 << 16);
+    rig.vgic.write_distributor(VcpuId(0), 0xc08, WORD, 2 << 16);
     let (set, clear) = (0x40, 0x48);
     // Edge: pending until it is taken, or the message is taken back.
-    assert_eq!(rig.vgic.write_distributor(set, WORD, 40), only(0));
+    assert_eq!(rig.vgic.write_distributor(VcpuId(0), set, WORD, 40), only(0));
     assert_eq!(rig.take(0), 40);
     rig.end(0, 40);
     assert_eq!(rig.take(0), SPURIOUS);
-    rig.vgic.write_distributor(set, WORD, 40);
-    rig.vgic.write_distributor(clear, WORD, 40);
+    rig.vgic.write_distributor(VcpuId(0), set, WORD, 40);
+    rig.vgic.write_distributor(VcpuId(0), clear, WORD, 40);
     assert_eq!(rig.take(0), SPURIOUS);
     // Level: as long as it is not taken back.
-    rig.vgic.write_distributor(set, WORD, 41);
-    rig.vgic.write_distributor(0x284, WORD, 1 << 9);
+    rig.vgic.write_distributor(VcpuId(0), set, WORD, 41);
+    rig.vgic.write_distributor(VcpuId(0), 0x284, WORD, 1 << 9);
     for _ in 0..2 {
         assert_eq!(rig.take(0), 41);
         rig.end(0, 41);
     }
-    rig.vgic.write_distributor(clear, WORD, 41);
+    rig.vgic.write_distributor(VcpuId(0), clear, WORD, 41);
     assert_eq!(rig.take(0), SPURIOUS);
     // Pending by software is another matter.
-    rig.vgic.write_distributor(0x204, WORD, 1 << 9);
-    rig.vgic.write_distributor(clear, WORD, 41);
+    rig.vgic.write_distributor(VcpuId(0), 0x204, WORD, 1 << 9);
+    rig.vgic.write_distributor(VcpuId(0), clear, WORD, 41);
     assert_eq!(rig.take(0), 41);
     rig.end(0, 41);
     // "16-bit accesses to bits [15:0] of this register must be supported."
-    rig.vgic.write_distributor(set, AccessSize::Halfword, 42);
-    rig.vgic.write_distributor(set, WORD, 0xffff_e000 | 40);
+    rig.vgic.write_distributor(VcpuId(0), set, AccessSize::Halfword, 42);
+    rig.vgic.write_distributor(VcpuId(0), set, WORD, 0xffff_e000 | 40);
     assert_eq!([rig.take(0), rig.take(0)], [40, SPURIOUS], "RES0 bits are ignored; equals do not preempt");
     rig.end(0, 40);
     assert_eq!(rig.take(0), 42);
@@ -885,13 +886,13 @@ fn a_message_is_an_edge_or_a_level_as_the_interrupt_is_configured() {
 fn messages_reach_nothing_but_spis() {
     let rig = Rig::new(config(1));
     for (offset, size) in [(0x40, AccessSize::Byte), (0x42, AccessSize::Halfword), (0x40, AccessSize::Doubleword)] {
-        assert!(rig.vgic.write_distributor(offset, size, 40).is_empty(), "{size:?} at {offset:#x}");
+        assert!(rig.vgic.write_distributor(VcpuId(0), offset, size, 40).is_empty(), "{size:?} at {offset:#x}");
     }
     for intid in [0, 5, 27, 31, 256, 1019, 1020, 1023, 8192, u64::MAX] {
-        assert!(rig.vgic.write_distributor(0x40, WORD, intid).is_empty(), "{intid}");
+        assert!(rig.vgic.write_distributor(VcpuId(0), 0x40, WORD, intid).is_empty(), "{intid}");
     }
     for alias in [0x50, 0x58] {
-        assert!(rig.vgic.write_distributor(alias, WORD, 40).is_empty(), "one security state");
+        assert!(rig.vgic.write_distributor(VcpuId(0), alias, WORD, 40).is_empty(), "one security state");
     }
     assert!((0x40..0x60).all(|offset| rig.vgic.read_distributor(offset, WORD) == 0), "write-only");
     assert_eq!(rig.vgic.read_distributor(0x204, WORD), 0);

@@ -13,7 +13,7 @@ pub(crate) mod sgi;
 pub(crate) use distributor::{CLRSPI_NSR, SETSPI_NSR};
 
 /// `GICD_IIDR` and `GICR_IIDR`: designed by Arm, as the programmers' model is; product `B`, revision 0.
-const IIDR: u32 = 0x4200_043b;
+pub(crate) const IIDR: u32 = 0x4200_043b;
 
 /// `ICFGR<n>` is two bits for each of 16 interrupts: the position of the first of them in its bank of 32.
 const fn config_shift(offset: u64) -> u32 {

@@ -10,7 +10,7 @@ use std::thread;
 use types::{AccessSize, IntId, VcpuId};
 use vdev::InterruptController;
 use vgic::testkit::CpuInterface;
-use vgic::{SgiRegister, Vgic, VgicConfig};
+use vgic::{SgiRegister, Version, Vgic, VgicConfig};
 
 const VCPUS: usize = 4;
 const LETTERS: u64 = 5_000;
@@ -45,12 +45,18 @@ impl Post {
 }
 
 fn post(list_registers: usize) -> Post {
-    let vgic = Vgic::new(VgicConfig { vcpus: VCPUS, intids: INTIDS as u32, list_registers, priority_bits: 5 })
-        .expect("possible");
-    vgic.write_distributor(0, AccessSize::Word, 3);
-    vgic.write_distributor(0x104, AccessSize::Word, 0xffff_ffff);
-    vgic.write_distributor(0xc08, AccessSize::Word, 0xaaaa_aaaa);
-    vgic.write_distributor(0xc0c, AccessSize::Word, 0xaaaa_aaaa);
+    let vgic = Vgic::new(VgicConfig {
+        version: Version::V3,
+        vcpus: VCPUS,
+        intids: INTIDS as u32,
+        list_registers,
+        priority_bits: 5,
+    })
+    .expect("possible");
+    vgic.write_distributor(VcpuId(0), 0, AccessSize::Word, 3);
+    vgic.write_distributor(VcpuId(0), 0x104, AccessSize::Word, 0xffff_ffff);
+    vgic.write_distributor(VcpuId(0), 0xc08, AccessSize::Word, 0xaaaa_aaaa);
+    vgic.write_distributor(VcpuId(0), 0xc0c, AccessSize::Word, 0xaaaa_aaaa);
     let sent = std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0)));
     Post {
         vgic,
@@ -120,7 +126,7 @@ fn device(post: &Post) {
     for letter in 1..=LETTERS {
         let intid = 32 + (letter % 32) as usize;
         let to = letter * 31 % VCPUS as u64;
-        post.vgic.write_distributor(0x6000 + 8 * intid as u64, AccessSize::Doubleword, to);
+        post.vgic.write_distributor(VcpuId(0), 0x6000 + 8 * intid as u64, AccessSize::Doubleword, to);
         post.sent[0][intid].store(letter, Ordering::SeqCst);
         post.vgic.set_level(IntId(intid as u32), true);
         post.vgic.set_level(IntId(intid as u32), false);

@@ -1,7 +1,7 @@
 //! The register windows, all of them: whatever is read or written, wherever and however wide, there is an answer that fits.
 
-use types::AccessSize;
-use vgic::{Vgic, VgicConfig};
+use types::{AccessSize, VcpuId};
+use vgic::{Version, Vgic, VgicConfig};
 
 const SIZES: [AccessSize; 4] = [AccessSize::Byte, AccessSize::Halfword, AccessSize::Word, AccessSize::Doubleword];
 
@@ -15,11 +15,11 @@ fn check(value: u64, offset: u64, size: AccessSize) {
 #[test]
 fn every_offset_and_every_size_answers() {
     for intids in [64, 1024] {
-        let config = VgicConfig { vcpus: 2, intids, list_registers: 4, priority_bits: 5 };
+        let config = VgicConfig { version: Version::V3, vcpus: 2, intids, list_registers: 4, priority_bits: 5 };
         let vgic = Vgic::new(config).expect("possible");
         for size in SIZES {
             for offset in 0..Vgic::DISTRIBUTOR_SIZE {
-                assert!(vgic.write_distributor(offset, size, u64::MAX).iter().all(|vcpu| vcpu.0 < 2));
+                assert!(vgic.write_distributor(VcpuId(0), offset, size, u64::MAX).iter().all(|vcpu| vcpu.0 < 2));
                 check(vgic.read_distributor(offset, size), offset, size);
             }
             // One vCPU's frames more than there are.
@@ -31,7 +31,7 @@ fn every_offset_and_every_size_answers() {
         for offset in [u64::MAX, u64::MAX - 7, 1 << 63, Vgic::DISTRIBUTOR_SIZE] {
             for size in SIZES {
                 assert_eq!(vgic.read_distributor(offset, size) | vgic.read_redistributor(offset | 1 << 62, size), 0);
-                let _ = vgic.write_distributor(offset, size, u64::MAX);
+                let _ = vgic.write_distributor(VcpuId(0), offset, size, u64::MAX);
                 let _ = vgic.write_redistributor(offset, size, u64::MAX);
             }
         }

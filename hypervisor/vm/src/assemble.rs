@@ -16,7 +16,7 @@ use alloc::{format, string::String, string::ToString, sync::Arc, vec::Vec};
 use core::fmt;
 use types::{Frequency, IntId, Ipa, PAGE_SIZE, Range};
 use vdev::{Backends, Bus, Clock, Device, DeviceId, Factory, Node, Options, Place, Setup};
-use vgic::{Vgic, VgicConfig};
+use vgic::{Vgic, Version, VgicConfig};
 
 /// What a VM is to be.
 #[derive(Debug)]
@@ -201,6 +201,7 @@ fn put_together(
     let clock = Arc::new(Clock::new(host.frequency, host.epoch));
     let bus = Bus::new(&description.name, clock, devices).map_err(|error| AssembleError::new(Subject::Vm, error))?;
     let gic = Vgic::new(VgicConfig {
+            version: Version::V3,
         vcpus: description.vcpus,
         intids: description.intids(),
         list_registers: host.list_registers,

@@ -14,7 +14,7 @@ use vdev::testkit::Ram;
 use vdev::{
     AccessFault, AccessSizes, Bus, Cause, Context, Control, ControlError, Device, Effects, Factory, Node, Vdev, Wake,
 };
-use vgic::{ListRegisters, Vgic, VgicConfig};
+use vgic::{ListRegisters, Vgic, Version, VgicConfig};
 
 pub(crate) const RAM: Ipa = Ipa(0x8000_0000);
 pub(crate) const RAM_SIZE: u64 = 0x10_0000;
@@ -261,7 +261,7 @@ impl World {
             hears_ends: false,
             vdev: Box::<Probe>::default(),
         };
-        let config = VgicConfig { vcpus: wishes.vcpus, intids: 64, list_registers: 4, priority_bits: 5 };
+        let config = VgicConfig { version: Version::V3, vcpus: wishes.vcpus, intids: 64, list_registers: 4, priority_bits: 5 };
         let mut vm = Vm::new(Parts {
             name: "guest".to_string(),
             memory: [Range::new(RAM, RAM_SIZE).unwrap(), Range::new(ROM, 0x1000).unwrap()].to_vec(),

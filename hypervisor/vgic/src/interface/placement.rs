@@ -15,7 +15,6 @@ use types::VcpuId;
 
 /// Free list registers, filled one after the other.
 struct Filler<'a, R> {
-    interface: &'a mut Interface,
     registers: &'a mut R,
     free: Ones,
 }
@@ -23,10 +22,10 @@ struct Filler<'a, R> {
 impl<R: ListRegisters> Filler<'_, R> {
     /// The next free one holds `intid`, as `value` says. There is one.
     #[inline]
-    fn put(&mut self, intid: u32, value: u64) {
+    fn put(&mut self, interface: &mut Interface, intid: u32, value: u64) {
         if let Some(slot) = self.free.next() {
             self.registers.write(slot as usize, value);
-            self.interface.occupy(slot, intid);
+            interface.occupy(slot, intid);
         }
     }
 }
@@ -49,7 +48,7 @@ impl Vgic {
         }
         for (index, slot) in Ones(waiting).zip(Ones(free)) {
             let physical = private.physical_of(index);
-            registers.write(slot as usize, private.bank.take_pending(index, index, physical));
+            registers.write(slot as usize, private.take_pending(index, physical));
             private.interface.occupy(slot, index);
         }
         true
@@ -65,27 +64,28 @@ impl Vgic {
         registers: &mut R,
     ) -> bool {
         let groups = self.open_groups(private);
-        let Private { bank, physical, interface, .. } = private;
-        let physical = |index: u32| physical.get(index as usize).copied().unwrap_or(0);
-        let (waiting, stranded) = (bank.deliverable(groups), bank.stranded());
-        if waiting | stranded | bank.repeated() == 0 && shared.is_quiet(vcpu) {
+        let bank = &private.bank;
+        let (waiting, stranded, repeated) = (bank.deliverable(groups), bank.stranded(), bank.repeated());
+        if waiting | stranded | repeated == 0 && shared.is_quiet(vcpu) {
             return true;
         }
-        let free = !interface.used & self.all_list_registers;
-        if bank.repeated() != 0 {
+        let free = !private.interface.used & self.all_list_registers;
+        if repeated != 0 {
             return false;
         }
         let Some(rest) = allot(free, waiting).and_then(|rest| allot(rest, stranded)) else { return false };
         let Some(last) = shared.allot(vcpu, groups, rest) else { return false };
-        let mut filler = Filler { interface, registers, free: Ones(free) };
+        let mut filler = Filler { registers, free: Ones(free) };
         for index in Ones(waiting) {
-            filler.put(index, bank.take_pending(index, index, physical(index)));
+            let value = private.take_pending(index, private.physical_of(index));
+            filler.put(&mut private.interface, index, value);
         }
         for index in Ones(stranded) {
-            filler.put(index, bank.take_active(index, index, physical(index), groups, false));
+            let value = private.take_active(index, private.physical_of(index), groups, false);
+            filler.put(&mut private.interface, index, value);
         }
         if last != rest {
-            shared.take_all(vcpu, groups, |intid, value| filler.put(intid, value));
+            shared.take_all(vcpu, groups, |intid, value| filler.put(&mut private.interface, intid, value));
         }
         true
     }
@@ -135,22 +135,20 @@ impl Vgic {
         active.truncate(self.list_registers.saturating_sub(pending.len().min(1)));
         pending.truncate(self.list_registers.saturating_sub(active.len()));
 
-        let Private { bank, physical, interface, .. } = private;
-        let physical = |index: u32| physical.get(index as usize).copied().unwrap_or(0);
-        let mut filler = Filler { interface, registers, free: Ones(self.all_list_registers) };
+        let mut filler = Filler { registers, free: Ones(self.all_list_registers) };
         for intid in pending.iter().map(Key::intid) {
             let value = match intid {
-                0..32 => bank.take_pending(intid, intid, physical(intid)),
+                0..32 => private.take_pending(intid, private.physical_of(intid)),
                 _ => shared.take_pending(intid, vcpu),
             };
-            filler.put(intid, value);
+            filler.put(&mut private.interface, intid, value);
         }
         for intid in active.iter().map(Key::intid) {
             let value = match intid {
-                0..32 => bank.take_active(intid, intid, physical(intid), groups, true),
+                0..32 => private.take_active(intid, private.physical_of(intid), groups, true),
                 _ => shared.take_active(intid, vcpu, groups, true),
             };
-            filler.put(intid, value);
+            filler.put(&mut private.interface, intid, value);
         }
         overflow_control(&pending, &active, state)
     }

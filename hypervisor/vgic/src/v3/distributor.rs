@@ -4,10 +4,10 @@
 //! ranges. What belongs to private interrupts is in the redistributors: reserved here.
 
 use super::{IIDR, config_shift, identification};
-use crate::Vgic;
 use crate::bank::{BitRegister, ENABLE_GROUP_0, ENABLE_GROUP_1};
 use crate::signals::RESYNC;
 use crate::word::{gather, low, low_byte, spread};
+use crate::{Version, Vgic};
 use core::sync::atomic::Ordering;
 use types::{AccessSize, VcpuId, VcpuSet};
 
@@ -97,6 +97,21 @@ impl Vgic {
         offset: u64,
         size: AccessSize,
     ) -> (u64, VcpuSet) {
+        if self.version == Version::V2 {
+            return self.observe_banked(by, registers, offset, size);
+        }
+        self.observe_shared(by, registers, offset, size)
+    }
+
+    /// The same of a register that is not private to a vCPU.
+    #[inline(always)]
+    pub(crate) fn observe_shared(
+        &self,
+        by: VcpuId,
+        registers: &impl crate::ListRegisters,
+        offset: u64,
+        size: AccessSize,
+    ) -> (u64, VcpuSet) {
         if shows_state(offset) {
             return self.observe_state(by, registers, offset, size);
         }
@@ -123,9 +138,17 @@ impl Vgic {
         (value, signals.kick)
     }
 
-    /// A write in the distributor's window, at `offset` below [`Vgic::DISTRIBUTOR_SIZE`]. Returns the vCPUs to kick, the
-    /// writer perhaps among them.
-    pub fn write_distributor(&self, offset: u64, size: AccessSize, value: u64) -> VcpuSet {
+    /// A write in the distributor's window by vCPU `by`, at `offset` below [`Version::distributor_size`]. Returns the vCPUs to
+    /// kick, the writer perhaps among them.
+    pub fn write_distributor(&self, by: VcpuId, offset: u64, size: AccessSize, value: u64) -> VcpuSet {
+        match self.version {
+            Version::V2 => self.write_banked(by, offset, size, value),
+            Version::V3 => self.write_shared(offset, size, value),
+        }
+    }
+
+    /// The same of a register that is not private to a vCPU.
+    pub(crate) fn write_shared(&self, offset: u64, size: AccessSize, value: u64) -> VcpuSet {
         if !size.is_aligned(offset) {
             return VcpuSet::EMPTY;
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use types::{AccessSize, IntId, Ipa, VcpuId, VcpuSet};
 use vdev::InterruptController;
 use vgic::testkit::{CpuInterface, Deactivation};
-use vgic::{SgiRegister, Vgic, VgicConfig};
+use vgic::{SgiRegister, Version, Vgic, VgicConfig};
 
 /// INTIDs of the machine: three banks, the last SPIs cross a boundary.
 const INTIDS: usize = 96;
@@ -74,6 +74,7 @@ pub(crate) struct Machine {
 impl Machine {
     pub(crate) fn new(shape: Shape, mode: Mode, seed: u64) -> Self {
         let vgic = Vgic::new(VgicConfig {
+            version: Version::V3,
             vcpus: shape.vcpus,
             intids: INTIDS as u32,
             list_registers: shape.list_registers,
@@ -271,7 +272,7 @@ impl Machine {
             let frame = vcpu as u64 * Vgic::REDISTRIBUTOR_SIZE + 0x1_0000;
             self.vgic.write_redistributor(frame + offset, size, value)
         } else {
-            self.vgic.write_distributor(offset, size, value)
+            self.vgic.write_distributor(VcpuId(0), offset, size, value)
         }
     }
 
@@ -318,7 +319,7 @@ impl Machine {
 
     fn write_control(&mut self, groups: [bool; 2]) {
         let value = u64::from(groups[0]) | u64::from(groups[1]) << 1;
-        self.vgic.write_distributor(0, AccessSize::Word, value);
+        self.vgic.write_distributor(VcpuId(0), 0, AccessSize::Word, value);
         self.model.groups = groups;
     }
 
@@ -373,7 +374,7 @@ impl Machine {
         let kick = if self.chance(2) {
             self.vgic.message(Ipa(DISTRIBUTOR.0 + offset), intid as u32)
         } else {
-            self.vgic.write_distributor(offset, AccessSize::Word, intid as u64)
+            self.vgic.write_distributor(VcpuId(0), offset, AccessSize::Word, intid as u64)
         };
         let source = &mut self.model.shared[intid - 32];
         match (source.edge, raise) {

@@ -161,8 +161,8 @@ fn a_device_hears_of_the_ends_of_its_interrupt_if_it_wants_to() {
     let Assembled { vm, .. } = assemble(&description, &archive(), &host(), &mut Wires::default()).unwrap();
     assert_eq!(vm.bus.listeners(), [(DeviceId(2), IntId(39))]);
     // All but one are enabled while they are pending.
-    let _ = vm.gic.write_distributor(0x204, AccessSize::Word, 0xffff_ffff);
-    let _ = vm.gic.write_distributor(0x104, AccessSize::Word, !1);
+    let _ = vm.gic.write_distributor(VcpuId(0), 0x204, AccessSize::Word, 0xffff_ffff);
+    let _ = vm.gic.write_distributor(VcpuId(0), 0x104, AccessSize::Word, !1);
     let ended = vm.gic.take_ended();
     assert!((0..128).all(|intid| ended.contains(IntId(intid)) == (intid == 39)));
 }
