@@ -134,6 +134,7 @@ impl Vgic {
         if is_banked(offset) {
             return self.write_redistributor(private_frame(by, offset), size, keep_sgis(offset, value));
         }
+        let count = usize::try_from(size.bytes()).unwrap_or(0);
         match offset {
             0x000 | 0x080..0x800 | 0xc00..0xd00 => self.write_shared(offset, size, value),
             TARGETS..END_TARGETS if size <= AccessSize::Word && self.cells.len() > 1 => {
@@ -141,14 +142,13 @@ impl Vgic {
                 let mut shared = self.shared.lock();
                 let existing = low_byte(VcpuSet::first(self.cells.len()).0);
                 let first = low(offset.wrapping_sub(TARGETS));
-                for (targets, intid) in value.to_le_bytes().into_iter().zip(first..).take(size.bytes() as usize) {
+                for (targets, intid) in value.to_le_bytes().into_iter().zip(first..).take(count) {
                     shared.set_targets(intid, targets & existing, &mut signals);
                 }
                 signals.kick
             }
             SGIR if size == AccessSize::Word => self.generate(by, low(value)),
             CPENDSGIR..END_SENDERS if size <= AccessSize::Word => {
-                let count = size.bytes() as usize;
                 self.cells.get(by.index()).map_or(VcpuSet::EMPTY, |cell| {
                     let sgis = low(offset & 15)..;
                     let change = if offset < SPENDSGIR { Senders::remove } else { Senders::add };
