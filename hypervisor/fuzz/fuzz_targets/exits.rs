@@ -120,8 +120,7 @@ fn machine(shape: u8, features: u64) -> Vm {
     let mut vm = Vm::new(Parts {
         name: "guest".into(),
         memory: vec![Range::new(RAM, RAM_SIZE as u64).unwrap()],
-        distributor: Ipa(0x0800_0000),
-        redistributors: Ipa(0x080a_0000),
+        frames: vm::controller::Controller::DEFAULT.frames(Version::V3, vcpus).unwrap(),
         policy: Unsupported { instruction: action(shape), reference: action(shape >> 2), register: action(shape >> 4) },
         counter_offset: (shape & 0x80 != 0).then_some(u64::MAX - 5),
         bus: Bus::new("guest", vdev::testkit::Rig::clock(), vec![device]).unwrap(),

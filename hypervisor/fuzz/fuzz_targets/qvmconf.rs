@@ -83,8 +83,7 @@ fn check_meaning(configuration: &Configuration) {
     assert!(memory.clone().all(|range| !range.is_empty() && range.is_aligned(PAGE_SIZE)));
     let devices = description.vdevs.iter().filter_map(|vdev| Range::new(vdev.location?, vdev.factory.region_size));
     let mut places: Vec<Range<Ipa>> = memory.copied().chain(devices).collect();
-    places.extend(Range::new(description.distributor, 1 << 16));
-    places.extend(Range::new(description.redistributors, (description.vcpus as u64) << 17));
+    places.extend(description.controller.claims(description.vcpus).filter_map(|(_, range)| range));
     places.sort_by_key(Range::start);
     assert!(places.windows(2).all(|pair| !pair[0].overlaps(&pair[1])), "{places:?}");
     let mut interrupts: Vec<u32> = description.vdevs.iter().filter_map(|vdev| Some(vdev.interrupt?.0)).collect();

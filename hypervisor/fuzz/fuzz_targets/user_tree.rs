@@ -6,7 +6,9 @@ use fuzz::changed;
 use libfuzzer_sys::fuzz_target;
 use types::{Ipa, Range};
 use vdev::Node;
-use vm::tree::{GicFrames, TreeInput, generate};
+use vgic::Version;
+use vm::controller::Frames;
+use vm::tree::{TreeInput, generate};
 
 const TREES: [&[u8]; 2] =
     [include_bytes!("../seeds/overlay.dtbo"), include_bytes!("../../machine/src/tests/trees/qemu-gicv2-1cpu.dtb")];
@@ -19,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
         name: "fuzz",
         ram: &[range(0x8000_0000)],
         vcpus: 2,
-        gic: GicFrames { distributor: range(0x800_0000), redistributors: range(0x80a_0000) },
+        gic: Frames { version: Version::V3, distributor: range(0x800_0000), interface: range(0x80a_0000) },
         messages: None,
         devices: Node::new(""),
         cmdline: Some("quiet"),

@@ -28,9 +28,13 @@ pub(crate) static FACTORY: Factory = Factory {
 const ANY: OptionKind = OptionKind::Number { min: 0, max: u64::MAX };
 
 static OPTIONS: &[OptionSpec] = &[
-    OptionSpec::new("version", OptionKind::Number { min: 2, max: 3 }, "architecture the guest sees: 3").default("3"),
+    OptionSpec::new(
+        "version",
+        OptionKind::Number { min: 2, max: 3 },
+        "architecture the guest sees: must be the host's",
+    ),
     OptionSpec::new("gicr", OptionKind::Address, "first redistributor, 128 KiB each (0x080a0000); implies version 3"),
-    OptionSpec::new("gicc", OptionKind::Address, "CPU interface of version 2").not_yet(),
+    OptionSpec::new("gicc", OptionKind::Address, "CPU interface, 8 KiB (64 KiB behind `loc`); implies version 2"),
     OptionSpec::new("its", OptionKind::Address, "interrupt translation service; implies version 3").not_yet(),
     OptionSpec::new("num-lpis", ANY, "how many message-signalled interrupts `its` translates").not_yet(),
     OptionSpec::new("msi", OptionKind::Text, "message-signalled interrupts of version 2: ADDRESS,BASE,COUNT").not_yet(),

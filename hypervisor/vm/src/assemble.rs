@@ -5,18 +5,19 @@
 //! Does not answer for: reading configurations (`config`), nor for carrying the plan out (the kernel: see [`Vm`]).
 
 use crate::Files;
+use crate::controller::{Controller, Frames};
 use crate::id_registers::IdRegisters;
 use crate::load::{self, Load, LoadError, LoadInput, LoadPlan};
 use crate::partition::{Parts, Vm};
 use crate::policy::Unsupported;
 use crate::smccc::Mitigations;
-use crate::tree::{self, GicFrames, TreeInput};
+use crate::tree::{self, TreeInput};
 use crate::trng::Entropy;
 use alloc::{format, string::String, string::ToString, sync::Arc, vec::Vec};
 use core::fmt;
 use types::{Frequency, IntId, Ipa, PAGE_SIZE, Range};
 use vdev::{Backends, Bus, Clock, Device, DeviceId, Factory, Node, Options, Place, Setup};
-use vgic::{Vgic, Version, VgicConfig};
+use vgic::{Version, Vgic, VgicConfig};
 
 /// What a VM is to be.
 #[derive(Debug)]
@@ -39,10 +40,8 @@ pub struct Description {
     pub cmdline: Option<String>,
     /// Where it starts, if not where its image says.
     pub entry: Option<Ipa>,
-    /// Where the interrupt controller's distributor is.
-    pub distributor: Ipa,
-    /// Where its redistributors are, one behind the other.
-    pub redistributors: Ipa,
+    /// Where the interrupt controller is.
+    pub controller: Controller,
     /// Its devices.
     pub vdevs: Vec<VdevDescription>,
     /// What becomes of accesses to what it does not have.
@@ -90,7 +89,9 @@ pub struct Host<'a> {
     pub frequency: Frequency,
     /// Seconds since 1970, in UTC, when that was zero; zero if nobody knows.
     pub epoch: u64,
-    /// How many list registers they have: `ICH_VTR_EL2.ListRegs + 1`.
+    /// The architecture of their interrupt controller.
+    pub gic: Version,
+    /// How many list registers they have: `ICH_VTR_EL2.ListRegs + 1`, or that of `GICH_VTR`.
     pub list_registers: usize,
     /// How many priority bits their virtual interface has: `ICH_VTR_EL2.PRIbits + 1`.
     pub priority_bits: u8,
@@ -200,22 +201,32 @@ fn put_together(
 ) -> Result<Assembled, AssembleError> {
     let clock = Arc::new(Clock::new(host.frequency, host.epoch));
     let bus = Bus::new(&description.name, clock, devices).map_err(|error| AssembleError::new(Subject::Vm, error))?;
+    let version = host.gic;
+    if let Some(wanted) = description.controller.version.filter(|wanted| *wanted != version) {
+        let why = format!("a {wanted} for the guest takes one of the host's, which has a {version}");
+        return Err(AssembleError::new(Subject::InterruptController, why));
+    }
+    let frames = description.controller.frames(version, description.vcpus).ok_or_else(|| {
+        AssembleError::new(Subject::InterruptController, "no room for the interrupt controller's registers")
+    })?;
     let gic = Vgic::new(VgicConfig {
-            version: Version::V3,
+        version,
         vcpus: description.vcpus,
         intids: description.intids(),
         list_registers: host.list_registers,
         priority_bits: host.priority_bits,
     });
     let gic = gic.map_err(|error| AssembleError::new(Subject::InterruptController, error))?;
-    let gic = gic.with_messages_at(description.distributor);
+    let gic = match version {
+        Version::V2 => gic,
+        Version::V3 => gic.with_messages_at(frames.distributor.start()),
+    };
     bus.listeners().iter().for_each(|(_, intid)| gic.report_ends(*intid));
-    let tree = make_tree(description, &load, &bus, files, host)?;
+    let tree = make_tree(description, frames, &load, &bus, files, host)?;
     let vm = Vm::new(Parts {
         name: description.name.clone(),
         memory: description.ram.iter().chain(&description.rom).copied().collect(),
-        distributor: description.distributor,
-        redistributors: description.redistributors,
+        frames,
         policy: description.policy,
         counter_offset: description.counter_offset,
         bus,
@@ -284,15 +295,8 @@ impl Description {
     /// What is somewhere by its configuration.
     fn taken(&self) -> Vec<Range<Ipa>> {
         let regions = self.vdevs.iter().filter_map(|vdev| Range::new(vdev.location?, vdev.factory.region_size));
-        let frames = self.gic_frames().into_iter().flat_map(|frames| [frames.distributor, frames.redistributors]);
+        let frames = self.controller.claims(self.vcpus).filter_map(|(_, range)| range);
         self.ram.iter().chain(&self.rom).chain(&self.reserved).copied().chain(regions).chain(frames).collect()
-    }
-
-    /// Where the interrupt controller's registers are; `None` if they run over the end of the address space.
-    fn gic_frames(&self) -> Option<GicFrames> {
-        let size = Vgic::REDISTRIBUTOR_SIZE.checked_mul(u64::try_from(self.vcpus).ok()?)?;
-        let distributor = Range::new(self.distributor, Vgic::DISTRIBUTOR_SIZE)?;
-        Some(GicFrames { distributor, redistributors: Range::new(self.redistributors, size)? })
     }
 }
 
@@ -328,8 +332,8 @@ fn check_addresses(description: &Description, host: &Host<'_>) -> Vec<AssembleEr
         let range = Range::new(vdev.location?, vdev.factory.region_size);
         Some((Subject::Vdev(index), vdev.factory.name, range))
     });
-    let frames = description.gic_frames();
-    let gic = [frames.map(|frames| frames.distributor), frames.map(|frames| frames.redistributors)]
+    let frames = description.controller.frames(host.gic, description.vcpus);
+    let gic = [frames.map(|frames| frames.distributor), frames.map(|frames| frames.interface)]
         .map(|range| (Subject::InterruptController, "the interrupt controller", range));
     ram.chain(rom).chain(vdevs).chain(gic).filter_map(|(subject, what, range)| too_high(subject, what, range)).collect()
 }
@@ -387,6 +391,7 @@ fn make_devices(
 
 fn make_tree(
     description: &Description,
+    frames: Frames,
     load: &LoadPlan,
     bus: &Bus,
     files: &dyn Files,
@@ -402,14 +407,12 @@ fn make_tree(
         let missing = || AssembleError::new(Subject::Load(tree.load), format!("{}: no such file", tree.path));
         user.push(files.file(&tree.path).ok_or_else(missing)?);
     }
-    let no_room =
-        || AssembleError::new(Subject::InterruptController, "no room for the interrupt controller's registers");
     let input = TreeInput {
         name: &description.name,
         ram: &description.ram,
         vcpus: description.vcpus,
-        gic: description.gic_frames().ok_or_else(no_room)?,
-        messages: description.messages().map(|first| (first, MESSAGES)),
+        gic: frames,
+        messages: description.messages().filter(|_| frames.version == Version::V3).map(|first| (first, MESSAGES)),
         devices,
         cmdline: description.cmdline.as_deref(),
         initrd: load.initrd,

@@ -27,9 +27,8 @@ use qvmconf::{
     Diagnostic, Diagnostics, Document, LogFilters, SourceId, Sources, Span, Statement, Value, VdevOption, VdevWords,
     Vocabulary,
 };
-use types::{Ipa, Range};
+use types::Ipa;
 use vdev::{Factory, OptionStatus};
-use vgic::Vgic;
 
 use addresses::Claim;
 use memory::Memory;
@@ -198,8 +197,7 @@ pub fn build(
         loads,
         cmdline: reader.last(Keyword::Cmdline).map(Statement::value).and_then(text),
         entry: reader.last(Keyword::Entry).and_then(|statement| number(statement.value())).map(Ipa),
-        distributor: vdevs.distributor,
-        redistributors: vdevs.redistributors,
+        controller: vdevs.controller,
         vdevs: vdevs.list,
         policy: reader.policy(),
         monitors: !matches!(reader.variable("pmu"), Some(Value::Boolean(false))),
@@ -289,15 +287,7 @@ impl<'a> Reader<'a> {
     fn addresses(&mut self, memory: &Memory, vdevs: &mut Vdevs, vcpus: usize) {
         let ram = memory.ram.iter().zip(&memory.ram_spans).map(|(range, span)| ("`ram`", Some(*range), Some(*span)));
         let rom = memory.rom.iter().zip(&memory.rom_spans).map(|(range, span)| ("`rom`", Some(*range), Some(*span)));
-        let size = u64::try_from(vcpus).unwrap_or(u64::MAX).saturating_mul(Vgic::REDISTRIBUTOR_SIZE);
-        let frames = [
-            (
-                "the interrupt controller's distributor",
-                Range::new(vdevs.distributor, Vgic::DISTRIBUTOR_SIZE),
-                vdevs.gic,
-            ),
-            ("the interrupt controller's redistributors", Range::new(vdevs.redistributors, size), vdevs.gic),
-        ];
+        let frames = vdevs.controller.claims(vcpus).map(|(what, range)| (what, range, vdevs.gic));
         let claims = ram.chain(rom).chain(frames).filter_map(|(what, range, span)| {
             // One that runs over the end of the address space is `assemble`'s to report: it is beyond the host's bits.
             Some(Claim { what: what.to_string(), range: range?, span })

@@ -29,6 +29,7 @@ extern crate std;
 
 pub mod assemble;
 pub mod config;
+pub mod controller;
 pub mod dump;
 pub mod exit;
 pub mod id_registers;

@@ -5,6 +5,7 @@
 //! threads (the kernel's). All of it is `Sync`; exits take no lock of the VM's own, only those of the device or the
 //! interrupt controller they talk to.
 
+use crate::controller::Frames;
 use crate::id_registers::{IdRegisters, PstateFeatures};
 use crate::lifecycle::{EndRecord, Lifecycle, State};
 use crate::policy::Unsupported;
@@ -46,8 +47,9 @@ pub struct Vm {
     /// The log target of messages about this VM: `vm:NAME`.
     origin: String,
     distributor: u64,
-    redistributors: u64,
-    redistributors_size: u64,
+    distributor_size: u64,
+    interface: u64,
+    interface_size: u64,
     memory: Box<dyn GuestMemory>,
     /// How the VM ends when it has been dumped, if a device wants that.
     after_dump: Lock<Option<EndRecord>>,
@@ -69,10 +71,8 @@ pub struct Parts {
     pub name: String,
     /// Where RAM and ROM are.
     pub memory: Vec<Range<Ipa>>,
-    /// Where the distributor's window is.
-    pub distributor: Ipa,
-    /// Where the redistributors' window is: [`Vgic::REDISTRIBUTOR_SIZE`] for each vCPU.
-    pub redistributors: Ipa,
+    /// Where the interrupt controller's registers are.
+    pub frames: Frames,
     /// What becomes of accesses to what is not there.
     pub policy: Unsupported,
     /// What the guest's counters are behind the physical one; without it they start at zero.
@@ -115,14 +115,14 @@ impl Vm {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let vcpus = parts.gic.vcpus();
-        let frames = u64::try_from(vcpus).unwrap_or(0);
         Self {
             origin: format!("vm:{}", parts.name),
             name: parts.name,
             map: parts.memory.into_boxed_slice(),
-            distributor: parts.distributor.0,
-            redistributors: parts.redistributors.0,
-            redistributors_size: Vgic::REDISTRIBUTOR_SIZE.saturating_mul(frames),
+            distributor: parts.frames.distributor.start().0,
+            distributor_size: parts.frames.distributor.length(),
+            interface: parts.frames.interface.start().0,
+            interface_size: parts.frames.interface.length(),
             policy: parts.policy,
             power: Power::new(vcpus),
             id: parts.host_id.for_guest(parts.monitors),
@@ -372,14 +372,14 @@ impl Vm {
     #[inline(always)]
     pub(crate) fn in_distributor(&self, at: Ipa) -> Option<u64> {
         let offset = at.0.wrapping_sub(self.distributor);
-        (offset < Vgic::DISTRIBUTOR_SIZE).then_some(offset)
+        (offset < self.distributor_size).then_some(offset)
     }
 
-    /// The offset of `at` in the redistributors' window, if it is there.
+    /// The offset of `at` in the window of the redistributors, or of the CPU interface of a GICv2, if it is there.
     #[inline(always)]
-    pub(crate) fn in_redistributors(&self, at: Ipa) -> Option<u64> {
-        let offset = at.0.wrapping_sub(self.redistributors);
-        (offset < self.redistributors_size).then_some(offset)
+    pub(crate) fn in_interface(&self, at: Ipa) -> Option<u64> {
+        let offset = at.0.wrapping_sub(self.interface);
+        (offset < self.interface_size).then_some(offset)
     }
 }
 

@@ -1,5 +1,6 @@
 //! A whole VM on the test's machine: its vCPUs' exits are scripted, their CPUs are arrays.
 
+use crate::controller::Controller;
 use crate::exit::syndrome::{fault, sysreg};
 use crate::id_registers::IdRegisters;
 use crate::partition::{Parts, Vm};
@@ -14,7 +15,7 @@ use vdev::testkit::Ram;
 use vdev::{
     AccessFault, AccessSizes, Bus, Cause, Context, Control, ControlError, Device, Effects, Factory, Node, Vdev, Wake,
 };
-use vgic::{ListRegisters, Vgic, Version, VgicConfig};
+use vgic::{ListRegisters, Version, Vgic, VgicConfig};
 
 pub(crate) const RAM: Ipa = Ipa(0x8000_0000);
 pub(crate) const RAM_SIZE: u64 = 0x10_0000;
@@ -200,6 +201,7 @@ impl Operands for FakeCpu {
 /// What a test may want different.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wishes {
+    pub(crate) version: Version,
     pub(crate) vcpus: usize,
     pub(crate) policy: Unsupported,
     pub(crate) mitigations: Mitigations,
@@ -212,6 +214,7 @@ pub(crate) struct Wishes {
 impl Default for Wishes {
     fn default() -> Self {
         Self {
+            version: Version::V3,
             vcpus: 1,
             policy: Unsupported::default(),
             mitigations: Mitigations::default(),
@@ -261,12 +264,17 @@ impl World {
             hears_ends: false,
             vdev: Box::<Probe>::default(),
         };
-        let config = VgicConfig { version: Version::V3, vcpus: wishes.vcpus, intids: 64, list_registers: 4, priority_bits: 5 };
+        let config = VgicConfig {
+            version: wishes.version,
+            vcpus: wishes.vcpus,
+            intids: 64,
+            list_registers: 4,
+            priority_bits: 5,
+        };
         let mut vm = Vm::new(Parts {
             name: "guest".to_string(),
             memory: [Range::new(RAM, RAM_SIZE).unwrap(), Range::new(ROM, 0x1000).unwrap()].to_vec(),
-            distributor: DISTRIBUTOR,
-            redistributors: REDISTRIBUTORS,
+            frames: Controller::DEFAULT.frames(wishes.version, wishes.vcpus).unwrap(),
             policy: wishes.policy,
             counter_offset: wishes.counter_offset,
             bus: Bus::new("guest", vdev::testkit::Rig::clock(), [probe].into_iter().collect()).unwrap(),

@@ -9,6 +9,7 @@
 
 mod merge;
 
+use crate::controller::Frames;
 use alloc::{format, string::String, vec::Vec};
 use core::fmt;
 use dtoolkit::{
@@ -17,6 +18,7 @@ use dtoolkit::{
 };
 use types::{IntId, Ipa, Mpidr, Range, VcpuId};
 use vdev::Node;
+use vgic::Version;
 
 /// All that goes into a tree.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ pub struct TreeInput<'a> {
     /// Number of vCPUs.
     pub vcpus: usize,
     /// The interrupt controller's frames.
-    pub gic: GicFrames,
+    pub gic: Frames,
     /// The first SPI for messages, and how many there are; `None` if there are none.
     pub messages: Option<(IntId, u32)>,
     /// A node whose children are those of the vdevs, in the order of the configuration.
@@ -43,15 +45,6 @@ pub struct TreeInput<'a> {
     pub seed: &'a [u8],
     /// Trees to be merged over the generated one, in this order.
     pub user: &'a [&'a [u8]],
-}
-
-/// Where a GICv3 has its registers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GicFrames {
-    /// GICD.
-    pub distributor: Range<Ipa>,
-    /// All GICRs, one behind the other.
-    pub redistributors: Range<Ipa>,
 }
 
 /// Why there is no tree.
@@ -212,10 +205,15 @@ fn clock() -> DeviceTreeNode {
         .into_model()
 }
 
-fn gic(frames: GicFrames, messages: Option<(IntId, u32)>) -> DeviceTreeNode {
+fn gic(frames: Frames, messages: Option<(IntId, u32)>) -> DeviceTreeNode {
+    let compatible: &[&str] = match frames.version {
+        // Firmware looks for the second.
+        Version::V2 => &["arm,gic-400", "arm,cortex-a15-gic"],
+        Version::V3 => &["arm,gic-v3"],
+    };
     let node = Node::at("interrupt-controller", frames.distributor.start())
-        .compatible(&["arm,gic-v3"])
-        .reg(&[frames.distributor, frames.redistributors])
+        .compatible(compatible)
+        .reg(&[frames.distributor, frames.interface])
         .flag("interrupt-controller")
         .number("#interrupt-cells", 3)
         .number("#address-cells", 2)

@@ -59,6 +59,7 @@ fn host() -> Host<'static> {
         id: IdRegisters::new(id),
         frequency: Frequency::new(62_500_000).unwrap(),
         epoch: 1_000_000_000,
+        gic: vgic::Version::V3,
         list_registers: 4,
         priority_bits: 5,
         mitigations: Mitigations::default(),

@@ -32,6 +32,7 @@ fn host() -> Host<'static> {
         id: host_id(&[(4, 0, 0x11), (7, 0, 0x1124)]),
         frequency: Frequency::new(62_500_000).unwrap(),
         epoch: 0,
+        gic: vgic::Version::V3,
         list_registers: 4,
         priority_bits: 5,
         mitigations: Mitigations::default(),
@@ -68,8 +69,7 @@ fn description() -> Description {
         loads: vec![load("guest.bin")],
         cmdline: Some("quiet".to_string()),
         entry: None,
-        distributor: Ipa(0x0800_0000),
-        redistributors: Ipa(0x080a_0000),
+        controller: Controller::DEFAULT,
         vdevs: vec![probe("first", 0x1c09_0000, 37), probe("second", 0x1c0a_0000, 200)],
         policy: Unsupported::default(),
         monitors: true,
@@ -190,7 +190,7 @@ fn all_that_is_wrong_is_told_in_one_go() {
     let mut wrong = description();
     wrong.loads = vec![load("nobody.bin")];
     wrong.ram.push(Range::new(Ipa(0xfff_c000_0000), 0x8000_0000).unwrap());
-    wrong.redistributors = Ipa(u64::MAX - 0xffff);
+    wrong.controller.redistributors = Ipa(u64::MAX - 0xffff);
     let subjects: Vec<Subject> = errors(&wrong).into_iter().map(|error| error.subject).collect();
     assert_eq!(
         subjects,
@@ -236,7 +236,7 @@ fn a_damaged_user_tree_is_named() {
 
 #[test]
 fn a_host_whose_interface_makes_no_sense_is_an_error() {
-    let strange = Host { list_registers: 0, ..host() };
+    let strange = Host { gic: vgic::Version::V3, list_registers: 0, ..host() };
     let failed = assemble(&description(), &archive(), &strange, &mut Wires::default()).unwrap_err();
     assert_eq!(failed[0].subject, Subject::InterruptController);
 }

@@ -10,7 +10,6 @@ use alloc::format;
 use alloc::vec::Vec;
 use types::{IntId, Ipa, Range};
 use vdev::FactoryFlags;
-use vgic::Vgic;
 
 /// Where the first one is: behind the addresses of the original's examples.
 const FIRST: u64 = 0x1d00_0000;
@@ -23,9 +22,7 @@ const FIRST_INTERRUPT: u32 = 64;
 
 /// Gives devices what they have not. `reserved` are interrupts that none of them gets.
 pub(super) fn assign(reader: &mut Reader<'_>, vdevs: &mut Vdevs, memory: &Memory, reserved: &[IntId], vcpus: usize) {
-    let frames = u64::try_from(vcpus).unwrap_or(u64::MAX).saturating_mul(Vgic::REDISTRIBUTOR_SIZE);
-    let gic = [(vdevs.distributor, Vgic::DISTRIBUTOR_SIZE), (vdevs.redistributors, frames)];
-    let gic = gic.into_iter().filter_map(|(start, size)| Range::new(start, size));
+    let gic = vdevs.controller.claims(vcpus).filter_map(|(_, range)| range);
     let given = vdevs.claims.iter().map(|claim| claim.range);
     let mut taken: Vec<Range<Ipa>> =
         memory.ram.iter().chain(&memory.rom).chain(&memory.reserved).copied().chain(gic).chain(given).collect();

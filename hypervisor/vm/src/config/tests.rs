@@ -1,4 +1,6 @@
 use super::*;
+use types::Range;
+use vgic::Version;
 use alloc::vec;
 use qvmconf::SporadicServer;
 use std::collections::HashMap;
@@ -66,7 +68,10 @@ fn the_least_there_can_be_gets_the_defaults() {
     assert_eq!(description.ram, [range(0x8000_0000, 16 << 20)]);
     assert_eq!((description.vcpus, cpus.len()), (1, 1), "no `cpu` is one");
     assert_eq!(cpus[0], CpuConfig { priority: 10, policy: CpuPolicy::RoundRobin, runmask: None, partition: 0 });
-    assert_eq!((description.distributor, description.redistributors), (Ipa(0x0800_0000), Ipa(0x080a_0000)));
+    assert_eq!(
+        (description.controller.distributor, description.controller.redistributors),
+        (Ipa(0x0800_0000), Ipa(0x080a_0000))
+    );
     assert_eq!(description.policy, Unsupported::default());
     assert_eq!((description.entry, description.counter_offset), (None, None));
     assert!(exit_on_halt && messages.is_none() && description.cmdline.is_none());
@@ -117,7 +122,10 @@ fn every_option_arrives() {
     assert_eq!((instruction, reference, register), (Action::Ignore, Action::Fail, Action::Abort));
     assert!(!exit_on_halt);
     assert!(messages.is_some_and(|messages| messages.slog.contains("debug") && !messages.slog.contains("info")));
-    assert_eq!((description.distributor, description.redistributors), (Ipa(0x3000_0000), Ipa(0x3010_0000)));
+    assert_eq!(
+        (description.controller.distributor, description.controller.redistributors),
+        (Ipa(0x3000_0000), Ipa(0x3010_0000))
+    );
     let uart = &description.vdevs[0];
     assert_eq!((uart.name.as_str(), uart.location, uart.interrupt), ("uart", Some(Ipa(0x1c09_0000)), Some(IntId(37))));
     assert_eq!(uart.factory.name, "pl011");
@@ -248,7 +256,7 @@ fn two_things_at_one_address_are_both_named() {
     bad(&format!("vdev pl011 loc 0x80fff000\n{RAM}"), &["2:5: error: `ram` at", "overlaps `vdev pl011`", "1:1: note"]);
     bad("ram 0x8000000,64K", &["1:5: error: ", "the interrupt controller's distributor", "overlaps", "vdev gic loc"]);
     bad(&format!("{RAM}vdev pl011 loc 0x080b0000"), &["the interrupt controller's redistributors"]);
-    bad(&format!("{RAM}vdev gic loc 0x80000000"), &["2:1: error: the interrupt controller's distributor", "1:5: note"]);
+    bad(&format!("{RAM}vdev gic loc 0x80ff0000"), &["2:1: error: the interrupt controller's distributor", "1:5: note"]);
     bad(&format!("{RAM}vdev gic loc 0x10000000 gicr 0x10000000"), &["redistributors at", "overlaps", "distributor at"]);
 }
 
@@ -353,12 +361,24 @@ fn an_interrupt_controller_stands_before_the_devices_that_name_it() {
 }
 
 #[test]
-fn the_gic_is_version_three_in_frames_of_64_kib() {
-    bad(&format!("{RAM}vdev gic version 2"), &["2:18: error: `version 2`: known, not supported yet"]);
-    bad(&format!("{RAM}vdev gic gicc 0x2c000000"), &["`gicc` of `vdev gic`: known, not supported yet"]);
+fn a_controller_is_of_a_version_and_at_multiples_of_its_frames() {
+    let version = |text: &str| good(&format!("{RAM}vdev gic {text}")).description.controller.version;
+    for (text, expected) in [
+        ("", None),
+        ("version 2", Some(Version::V2)),
+        ("version 3", Some(Version::V3)),
+        ("gicr 0x10010000", Some(Version::V3)),
+        ("loc 0x2c001000 gicc 0x2c002000", Some(Version::V2)),
+        ("loc 0x2c001000 gicc 0x2c002000 version 2", Some(Version::V2)),
+    ] {
+        assert_eq!(version(text), expected, "{text}");
+    }
+    bad(&format!("{RAM}vdev gic version 2 gicr 0x10010000"), &["2:25: error: `gicr`: a GICv2 has none"]);
+    bad(&format!("{RAM}vdev gic version 3 gicc 0x10010000"), &["2:25: error: `gicc`: a GICv3 has none"]);
     bad(&format!("{RAM}vdev gic its 0x8080000 num-lpis 64"), &["`its` of `vdev gic`"]);
     bad(&format!("{RAM}vdev gic loc 0x10001000"), &["no distributor can be at 0x10001000", "multiples of 64K"]);
     bad(&format!("{RAM}vdev gic gicr 0x10001000"), &["2:15: error: no redistributor can be at 0x10001000"]);
+    bad(&format!("{RAM}vdev gic gicc 0x10000800"), &["2:15: error: no CPU interface can be at 0x10000800"]);
     bad(&format!("{RAM}vdev gic intr gic:40"), &["`vdev gic` raises no interrupt"]);
 }
 

@@ -5,6 +5,7 @@
 use super::addresses::Claim;
 use super::{Reader, is_name_character, place_of, span_of};
 use crate::assemble::{Schedule, VdevDescription};
+use crate::controller::Controller;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -13,14 +14,12 @@ use qvmconf::{
     Diagnostic, Interrupt, LogFilters, Place, Scheduling, SchedulingPolicy, Setting, SettingName, Span, Statement,
     Value, nearest,
 };
-use types::{IntId, Ipa, Range};
+use types::{IntId, Ipa, PAGE_SIZE, Range};
 use vdev::{Factory, FactoryFlags, Given, Numbers, OptionError, Options, Safety};
-use vgic::Vgic;
+use vgic::{Version, Vgic};
 
-/// Where the distributor is unless `loc` says otherwise, and the redistributors unless `gicr` does: as on QEMU's virt
-/// machine, so that guests made for it find them where they expect them.
-const DISTRIBUTOR: Ipa = Ipa(0x0800_0000);
-const REDISTRIBUTORS: Ipa = Ipa(0x080a_0000);
+/// From a distributor to a CPU interface of which nothing is said.
+const CPU_INTERFACE: u64 = 0x1_0000;
 
 /// Most devices of one VM.
 const MAX_VDEVS: usize = 256;
@@ -31,13 +30,10 @@ const IMPLICIT_CONTROLLER: &str = "gic";
 /// What the bus wants of the address of a device: no register is split by it.
 const REGISTER_ALIGNMENT: u64 = 8;
 
-const FRAME_HINT: &str = "its frames are at multiples of 64K";
-
 pub(super) struct Vdevs {
     pub(super) list: Vec<VdevDescription>,
     pub(super) spans: Vec<Span>,
-    pub(super) distributor: Ipa,
-    pub(super) redistributors: Ipa,
+    pub(super) controller: Controller,
     pub(super) gic: Option<Span>,
     /// `log`, by device.
     pub(super) messages: Vec<(String, LogFilters)>,
@@ -47,8 +43,8 @@ pub(super) struct Vdevs {
     pub(super) claims: Vec<Claim>,
 }
 
-/// The interrupt controller of the VM.
-struct Controller {
+/// What the interrupt controller of the VM is called.
+struct Named {
     name: String,
     /// The place of its `vdev`, and which of them it is; `None` if nobody named it.
     named: Option<(usize, Span)>,
@@ -70,8 +66,7 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
     let mut vdevs = Vdevs {
         list: Vec::new(),
         spans: Vec::new(),
-        distributor: DISTRIBUTOR,
-        redistributors: REDISTRIBUTORS,
+        controller: Controller::DEFAULT,
         gic: None,
         messages: Vec::new(),
         reserved: Vec::new(),
@@ -157,8 +152,8 @@ fn factory_of(factories: &[&'static Factory], statement: &Statement) -> Option<&
 }
 
 /// The one interrupt controller that there is.
-fn controller(reader: &mut Reader<'_>, known: &[(usize, &Statement, &'static Factory)], names: &Names) -> Controller {
-    let mut controller = Controller { name: IMPLICIT_CONTROLLER.to_string(), named: None };
+fn controller(reader: &mut Reader<'_>, known: &[(usize, &Statement, &'static Factory)], names: &Names) -> Named {
+    let mut controller = Named { name: IMPLICIT_CONTROLLER.to_string(), named: None };
     for &(index, statement, factory) in known.iter().filter(|(_, _, factory)| factory.flags.contains(FactoryFlags::PIC))
     {
         match controller.named {
@@ -167,7 +162,7 @@ fn controller(reader: &mut Reader<'_>, known: &[(usize, &Statement, &'static Fac
             }
             None => {
                 let name = names.explicit(index).unwrap_or(factory.name).to_string();
-                controller = Controller { name, named: Some((index, statement.span)) };
+                controller = Named { name, named: Some((index, statement.span)) };
             }
         }
     }
@@ -183,20 +178,45 @@ fn place_controller(
     options: &Options,
 ) {
     vdevs.gic = Some(statement.span.to(statement.value_span()));
-    vdevs.distributor = location.unwrap_or(DISTRIBUTOR);
-    vdevs.redistributors = options.address("gicr").unwrap_or(REDISTRIBUTORS);
-    // IHI 0069, "GIC memory-mapped register access": frames of 64 KiB, at multiples of that.
-    let misplaced = |at: Ipa| !at.is_aligned(Vgic::DISTRIBUTOR_SIZE);
-    let place = |option| options.place(option).and_then(span_of).unwrap_or(statement.span);
-    if misplaced(vdevs.distributor) {
-        let span = statement.setting(Keyword::Loc).map_or(statement.span, Setting::value_span);
-        reader.error(span, format!("no distributor can be at {}", vdevs.distributor), FRAME_HINT);
-    }
-    if misplaced(vdevs.redistributors) {
-        reader.error(place("gicr"), format!("no redistributor can be at {}", vdevs.redistributors), FRAME_HINT);
-    }
-    if options.number("version") == Some(2) {
-        reader.error(place("version"), "`version 2`: known, not supported yet", "");
+    let version = match (options.number("version"), options.address("gicr"), options.address("gicc")) {
+        (Some(2), None, _) | (None, None, Some(_)) => Some(Version::V2),
+        (Some(_), _, None) | (None, Some(_), None) => Some(Version::V3),
+        (None, None, None) => None,
+        (_, gicr, _) => {
+            let (option, other) = if gicr.is_some() { ("gicr", "GICv2") } else { ("gicc", "GICv3") };
+            let span = options.place(option).and_then(span_of).unwrap_or(statement.span);
+            reader.error(
+                span,
+                format!("`{option}`: a {other} has none"),
+                "`gicr` is of version 3, `gicc` of version 2",
+            );
+            None
+        }
+    };
+    let distributor = location.unwrap_or(Controller::DEFAULT.distributor);
+    let beside = distributor.checked_add(CPU_INTERFACE).unwrap_or(Controller::DEFAULT.cpu_interface);
+    let controller = Controller {
+        version,
+        distributor,
+        redistributors: options.address("gicr").unwrap_or(Controller::DEFAULT.redistributors),
+        cpu_interface: options.address("gicc").unwrap_or(beside),
+    };
+    vdevs.controller = controller;
+    // IHI 0069, "GIC memory-mapped register access": frames of 64 KiB, at multiples of that. Those of a GICv2 are pages.
+    let (frame, hint) = match version {
+        Some(Version::V2) => (PAGE_SIZE, "its pages are at multiples of 4K"),
+        _ => (Vgic::DISTRIBUTOR_SIZE, "its frames are at multiples of 64K"),
+    };
+    let location = statement.setting(Keyword::Loc).map(Setting::value_span);
+    let place = |option| options.place(option).and_then(span_of);
+    for (what, at, span, frame, hint) in [
+        ("distributor", controller.distributor, location, frame, hint),
+        ("redistributor", controller.redistributors, place("gicr"), Vgic::DISTRIBUTOR_SIZE, hint),
+        ("CPU interface", controller.cpu_interface, place("gicc"), PAGE_SIZE, hint),
+    ] {
+        if !at.is_aligned(frame) {
+            reader.error(span.unwrap_or(statement.span), format!("no {what} can be at {at}"), hint);
+        }
     }
 }
 
@@ -215,7 +235,7 @@ fn region(reader: &mut Reader<'_>, factory: &Factory, at: Ipa, statement: &State
 }
 
 /// `reserve intr`: interrupts that neither a device that does not ask for them nor messages are given.
-fn reserved_interrupts(reader: &mut Reader<'_>, controller: &Controller, used: &[(IntId, Span)]) -> Vec<IntId> {
+fn reserved_interrupts(reader: &mut Reader<'_>, controller: &Named, used: &[(IntId, Span)]) -> Vec<IntId> {
     let mut reserved = Vec::new();
     for statement in reader.all(Keyword::Reserve) {
         let intr = |setting: &&Setting| setting.name == SettingName::Keyword(Keyword::Intr);
@@ -332,7 +352,7 @@ fn interrupt(
     reader: &mut Reader<'_>,
     factory: &Factory,
     (index, statement): (usize, &Statement),
-    controller: &Controller,
+    controller: &Named,
 ) -> Option<(IntId, Span)> {
     let Some(setting) = statement.setting(Keyword::Intr) else {
         let required = factory.flags.intersects(FactoryFlags::INTR_REQUIRED | FactoryFlags::INTR_UNLESS_PCI);
@@ -356,12 +376,12 @@ fn line(
     reader: &mut Reader<'_>,
     Interrupt { controller: named, line }: &Interrupt,
     span: Span,
-    controller: &Controller,
+    controller: &Named,
     user: Option<(usize, &Factory)>,
 ) -> Option<IntId> {
     let of = user.map_or(String::new(), |(_, factory)| format!("`vdev {}`: ", factory.name));
     if *named != controller.name {
-        let Controller { name, .. } = controller;
+        let Named { name, .. } = controller;
         let hint = match nearest(named, [name.as_str()]) {
             Some(near) => format!("did you mean `{near}:{line}`?"),
             None => format!("the interrupt controller is called `{name}`, as in `{name}:{line}`"),

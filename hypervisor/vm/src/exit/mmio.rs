@@ -10,7 +10,7 @@ use crate::timer::virtual_timer_asserted;
 use crate::vcpu::{Cpu, El1Register, Next, Vcpu};
 use types::{AccessSize, IntId, Ipa, RawExit, Ticks, VcpuId, VcpuSet};
 use vdev::{AccessFault, Effects, Target};
-use vgic::Vgic;
+use vgic::{Version, Vgic};
 
 #[inline(always)]
 pub(super) fn handle<C: Cpu>(
@@ -83,17 +83,24 @@ fn interrupt_controller<C: Cpu>(
     effects: &mut Effects,
 ) -> Result<(), AccessFault> {
     let kick = match (vm.in_distributor(at), access.is_write()) {
-        (Some(offset), true) => distributor_store(vm, vcpu, offset, access),
+        (Some(offset), true) => distributor_store(vm, vcpu, offset, access, cpu),
         (Some(offset), false) => {
+            if vm.gic.version() == Version::V2 {
+                before_banked(vm, vcpu.id, offset, cpu);
+            }
             let registers = cpu.list_registers();
             let (value, kick) = vm.gic.observe_distributor(vcpu.id, registers, offset, access.size());
             complete_load(vcpu, access, value);
             kick
         }
         (None, is_write) => {
-            let Some(offset) = vm.in_redistributors(at) else {
+            let Some(offset) = vm.in_interface(at) else {
                 return in_window(vm, vcpu, at, access, cpu.counter(), effects);
             };
+            if vm.gic.version() == Version::V2 {
+                effects.kick(cpu_interface(vm, vcpu, offset, access, cpu));
+                return Ok(());
+            }
             if shows_or_enables(offset) {
                 take_back_timer(vm, vcpu.id, cpu);
             }
@@ -150,10 +157,17 @@ pub(super) fn access<C: Cpu>(
         answer => return answer,
     }
     let value = store.map(|value| value & size.mask());
-    let (loaded, kick) = match (vm.in_distributor(at), vm.in_redistributors(at)) {
-        (Some(offset), _) => match value {
-            Some(value) => (0, write_distributor(vm, vcpu, offset, size, value)),
-            None => vm.gic.observe_distributor(vcpu, cpu.list_registers(), offset, size),
+    let (loaded, kick) = match (vm.in_distributor(at), vm.in_interface(at)) {
+        (Some(offset), _) => {
+            before_banked(vm, vcpu, offset, cpu);
+            match value {
+                Some(value) => (0, write_distributor(vm, vcpu, offset, size, value)),
+                None => vm.gic.observe_distributor(vcpu, cpu.list_registers(), offset, size),
+            }
+        }
+        (None, Some(offset)) if vm.gic.version() == Version::V2 => match value {
+            Some(value) => (0, vm.gic.write_cpu_interface(vcpu, cpu.list_registers(), offset, size, value)),
+            None => (0, VcpuSet::EMPTY),
         },
         (None, Some(offset)) => {
             take_back_timer(vm, vcpu, cpu);
@@ -173,6 +187,28 @@ const fn shows_or_enables(offset: u64) -> bool {
     matches!(offset & (Vgic::REDISTRIBUTOR_SIZE - 1), 0x1_0100..0x1_0400)
 }
 
+/// Before an access to the distributor: that of a GICv2 has the registers of private interrupts.
+#[cold]
+fn before_banked<C: Cpu>(vm: &Vm, vcpu: VcpuId, offset: u64, cpu: &mut C) {
+    if vm.gic.version() == Version::V2 && matches!(offset, 0x100..0x400) && offset & 0x7c == 0 {
+        take_back_timer(vm, vcpu, cpu);
+    }
+}
+
+/// The CPU interface of a GICv2, as far as it is not hardware: one register, for stores.
+#[cold]
+#[inline(never)]
+fn cpu_interface<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, offset: u64, access: DataAbort, cpu: &mut C) -> VcpuSet {
+    if !access.is_write() {
+        complete_load(vcpu, access, 0);
+        return VcpuSet::EMPTY;
+    }
+    let value = stored(vcpu, access);
+    let kick = vm.gic.write_cpu_interface(vcpu.id, cpu.list_registers(), offset, access.size(), value);
+    vcpu.context.step(access.0.instruction_length());
+    kick
+}
+
 /// A level-sensitive interrupt is pending as long as its source asserts it (IHI 0069, "Interrupt handling state machine").
 /// The virtual timer says only that it has risen: if the guest has lowered it since, which it can without an exit, its
 /// interrupt is not pending any more by the time the guest looks, or enables it.
@@ -184,7 +220,10 @@ fn take_back_timer<C: Cpu>(vm: &Vm, vcpu: VcpuId, cpu: &mut C) {
 }
 
 #[inline(never)]
-fn distributor_store(vm: &Vm, vcpu: &mut Vcpu, offset: u64, access: DataAbort) -> VcpuSet {
+fn distributor_store<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, offset: u64, access: DataAbort, cpu: &mut C) -> VcpuSet {
+    if vm.gic.version() == Version::V2 {
+        before_banked(vm, vcpu.id, offset, cpu);
+    }
     let kick = write_distributor(vm, vcpu.id, offset, access.size(), stored(vcpu, access));
     vcpu.context.step(access.0.instruction_length());
     kick

@@ -25,7 +25,11 @@ const RAM: [(u64, u64); 2] = [(0x8000_0000, 0x800_0000), (0x1_0000_0000, 0x4000_
 /// A VM with all that there can be, and these trees over its own.
 fn generated(user: &[&[u8]]) -> Result<DeviceTree, TreeError> {
     let ram = RAM.map(|(start, length)| range(start, length));
-    let gic = GicFrames { distributor: range(0x800_0000, 0x1_0000), redistributors: range(0x80a_0000, 0x4_0000) };
+    let gic = Frames {
+        version: Version::V3,
+        distributor: range(0x800_0000, 0x1_0000),
+        interface: range(0x80a_0000, 0x4_0000),
+    };
     let input = TreeInput {
         name: "linux",
         ram: &ram,
@@ -97,7 +101,7 @@ fn the_hosts_own_reader_understands_it() {
 
 #[test]
 fn vcpus_beyond_the_sixteenth_have_another_affinity_1() {
-    let gic = GicFrames { distributor: range(0, 1), redistributors: range(0, 1) };
+    let gic = Frames { version: Version::V3, distributor: range(0, 1), interface: range(0, 1) };
     let input = TreeInput {
         name: "wide",
         ram: &[],
