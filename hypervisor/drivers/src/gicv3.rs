@@ -2,7 +2,7 @@
 //!
 //! One security state as seen from EL2: all our interrupts are in group 1. Affinity routing is on.
 
-use crate::Mmio;
+use crate::{GicError, Mmio};
 use types::{IntId, Mpidr};
 
 mod distributor {
@@ -49,35 +49,6 @@ const PRIORITY: u32 = 0xa0a0_a0a0;
 
 /// How long a register write may take to be seen, in polls.
 const PATIENCE: u32 = 1_000_000;
-
-/// The hardware does not answer as a GICv3 does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GicError {
-    /// GICD_PIDR2.ArchRev is neither 3 nor 4.
-    NotGicv3,
-    /// No redistributor has this CPU's affinity.
-    NoRedistributor,
-    /// The redistributor does not wake up.
-    DoesNotWake,
-    /// A write to a control register is never reported as done.
-    DoesNotSettle,
-    /// There is no such interrupt.
-    NoSuchInterrupt,
-}
-
-impl core::fmt::Display for GicError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::NotGicv3 => "the interrupt controller is not a GICv3 (GICD_PIDR2.ArchRev)",
-            Self::NoRedistributor => "no redistributor has this CPU's affinity (GICR_TYPER)",
-            Self::DoesNotWake => "the redistributor does not wake up (GICR_WAKER.ChildrenAsleep stays 1)",
-            Self::DoesNotSettle => {
-                "the interrupt controller does not finish a register write (GICD_CTLR.RWP or GICR_CTLR.RWP stays 1)"
-            }
-            Self::NoSuchInterrupt => "the interrupt controller has no such interrupt",
-        })
-    }
-}
 
 /// The distributor: shared interrupts.
 #[derive(Debug)]

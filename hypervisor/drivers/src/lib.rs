@@ -5,9 +5,12 @@
 
 #![no_std]
 
+mod gic_error;
+pub mod gicv2;
 pub mod gicv3;
 mod mmio;
 pub mod pl011;
 pub mod pl031;
 
-pub use mmio::Mmio;
+pub use gic_error::GicError;
+pub use mmio::{Mmio, Window};

@@ -13,7 +13,7 @@ pub struct Mmio {
 macro_rules! access {
     ($read:ident, $write:ident, $type:ty, $load:literal, $store:literal) => {
         /// Reads the register at `offset`.
-        #[inline]
+        #[inline(always)]
         #[must_use]
         pub fn $read(&self, offset: usize) -> $type {
             if !self.holds(offset, size_of::<$type>()) {
@@ -30,7 +30,7 @@ macro_rules! access {
         }
 
         /// Writes the register at `offset`.
-        #[inline]
+        #[inline(always)]
         pub fn $write(&self, offset: usize, value: $type) {
             if !self.holds(offset, size_of::<$type>()) {
                 return;
@@ -78,4 +78,42 @@ impl Mmio {
 
     access!(read_u32, write_u32, u32, "ldr {value:w}, [{address}]", "str {value:w}, [{address}]");
     access!(read_u64, write_u64, u64, "ldr {value}, [{address}]", "str {value}, [{address}]");
+}
+
+/// A register window of known size: what is accessed at a constant offset needs no check while the driver runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Window<const LENGTH: usize> {
+    base: usize,
+}
+
+impl<const LENGTH: usize> Window<LENGTH> {
+    /// The window that a device tree describes. `None` if that is smaller.
+    ///
+    /// # Safety
+    /// As for [`Mmio::new`], but that several values may be of the same window, as far as its registers are each CPU's own.
+    #[must_use]
+    pub unsafe fn of(range: &Range<Pa>) -> Option<Self> {
+        (range.length() >= LENGTH as u64).then_some(Self { base: range.start().0 as usize })
+    }
+
+    /// Waits until all accesses so far are complete, the answers to reads included.
+    #[inline(always)]
+    pub fn complete(&self) {
+        // SAFETY: a barrier.
+        unsafe { core::arch::asm!("dsb sy", options(nostack, preserves_flags)) };
+    }
+
+    /// Waits until what has been stored to memory so far is visible to other CPUs.
+    #[inline(always)]
+    pub fn publish(&self) {
+        // SAFETY: a barrier.
+        unsafe { core::arch::asm!("dsb ishst", options(nostack, preserves_flags)) };
+    }
+
+    #[inline(always)]
+    const fn holds(&self, offset: usize, size: usize) -> bool {
+        offset & (size - 1) == 0 && offset < LENGTH && LENGTH - offset >= size
+    }
+
+    access!(read_u32, write_u32, u32, "ldr {value:w}, [{address}]", "str {value:w}, [{address}]");
 }

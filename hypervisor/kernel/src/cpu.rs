@@ -3,6 +3,7 @@
 //! Answers for: the per-CPU block that TPIDR_EL2 points to, and which CPU this is. Does not answer for: scheduling, which
 //! keeps its own state per CPU.
 
+use crate::controller;
 use crate::sync::Ranks;
 use crate::thread::Thread;
 use crate::vcpu::LoadedVcpu;
@@ -10,7 +11,6 @@ use alloc::boxed::Box;
 use core::cell::{Cell, UnsafeCell};
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};
-use drivers::gicv3::Redistributor;
 use types::{CpuId, MAX_CPUS, Mpidr, Ticks};
 
 /// See [`PerCpu::after_switch`]: there is a thread in [`PerCpu::ended`].
@@ -47,7 +47,9 @@ pub(crate) struct PerCpu {
     /// What EL2's timer is set to.
     pub(crate) armed: Cell<Ticks>,
     /// The private half of the interrupt controller.
-    pub(crate) redistributor: UnsafeCell<Option<Redistributor>>,
+    pub(crate) private_interrupts: UnsafeCell<Option<controller::Private>>,
+    /// Its bit in lists of CPUs of a GICv2.
+    pub(crate) interface: AtomicU8,
     /// It runs and answers interrupts.
     pub(crate) online: AtomicBool,
     /// It prints an epitaph, or has been told to stop.
@@ -70,7 +72,8 @@ impl PerCpu {
             loaded: Cell::new(ptr::null_mut()),
             slice_end: Cell::new(Ticks::NEVER),
             armed: Cell::new(Ticks::NEVER),
-            redistributor: UnsafeCell::new(None),
+            private_interrupts: UnsafeCell::new(None),
+            interface: AtomicU8::new(0),
             online: AtomicBool::new(false),
             failing: Cell::new(false),
         }

@@ -6,16 +6,17 @@
 //! Priority drop and deactivation are split: everything of ours is completed at once, a guest's timer interrupt stays
 //! active until the guest deactivates it.
 
+use crate::controller::{self, Distributor};
 use crate::cpu::{self, PerCpu};
 use crate::panic;
 use crate::sync::{Lock, Rank};
 use crate::{console, thread, trace, vcpu};
 use core::sync::atomic::{AtomicU32, Ordering};
-use drivers::Mmio;
-use drivers::gicv3::{Distributor, GicError, Redistributor};
+use drivers::GicError;
+use drivers::gicv2::CpuInterface;
 use el2::interface::physical;
 use machine::{Gic, Machine};
-use types::{CpuId, IntId, Mpidr, PAGE_SIZE};
+use types::{CpuId, IntId};
 
 /// "Look whether something else should run."
 const SGI_RESCHEDULE: u32 = 0;
@@ -48,32 +49,13 @@ static PRIVATE: Private = Private {
     monitors: AtomicU32::new(NONE),
 };
 
-/// The machine's interrupt controller cannot be used.
-#[derive(Debug)]
-pub(crate) enum InterruptError {
-    /// There is no driver for it.
-    Unsupported(&'static str),
-    /// It does not answer as it should.
-    Gic(GicError),
-}
-
-impl core::fmt::Display for InterruptError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Unsupported(what) => f.write_str(what),
-            Self::Gic(error) => error.fmt(f),
-        }
-    }
-}
-
 /// Brings the shared part up. The registers are mapped.
-pub(crate) fn initialise(machine: &Machine) -> Result<(), InterruptError> {
-    let Gic::V3 { distributor, maintenance, .. } = &machine.gic else {
-        return Err(InterruptError::Unsupported("this machine has a GICv2; only GICv3 is supported yet"));
-    };
-    // SAFETY: the window is a GICv3 distributor by the device tree, mapped by the caller, and this is its only driver.
-    let registers = unsafe { Mmio::of(distributor) };
-    *DISTRIBUTOR.lock() = Some(Distributor::new(registers).map_err(InterruptError::Gic)?);
+///
+/// # Errors
+/// If the machine's interrupt controller cannot be used.
+pub(crate) fn initialise(machine: &Machine) -> Result<(), GicError> {
+    *DISTRIBUTOR.lock() = Some(Distributor::new(&machine.gic)?);
+    let (Gic::V2 { maintenance, .. } | Gic::V3 { maintenance, .. }) = &machine.gic;
     PRIVATE.timer.store(machine.timer.hypervisor.0, Ordering::Relaxed);
     PRIVATE.guest_timer.store(machine.timer.virtual_.0, Ordering::Relaxed);
     PRIVATE.monitors.store(machine.monitors.map_or(NONE, |intid| intid.0), Ordering::Relaxed);
@@ -82,35 +64,23 @@ pub(crate) fn initialise(machine: &Machine) -> Result<(), InterruptError> {
 }
 
 /// Brings this CPU's part up.
-pub(crate) fn initialise_cpu(machine: &Machine, cpu: &PerCpu) -> Result<(), InterruptError> {
-    let Gic::V3 { redistributors, stride, .. } = &machine.gic else {
-        return Err(InterruptError::Unsupported("GICv2"));
-    };
-    let mut found = Err(GicError::NoRedistributor);
-    for region in redistributors {
-        found = Redistributor::find(cpu.mpidr, *stride, |offset| {
-            let frame = region.start().checked_add(offset)?;
-            // SAFETY: two frames of a redistributor region of the device tree, mapped by the boot CPU; each CPU keeps the
-            // one with its own affinity.
-            (offset + 0x2_0000 <= region.length()).then(|| unsafe { Mmio::new(frame, 0x2_0000) })
-        });
-        if !matches!(found, Err(GicError::NoRedistributor)) {
-            break;
-        }
-    }
-    let mut redistributor = found.map_err(InterruptError::Gic)?;
+///
+/// # Errors
+/// As for [`initialise`].
+pub(crate) fn initialise_cpu(machine: &Machine, cpu: &PerCpu) -> Result<(), GicError> {
+    let mut private = controller::Private::new(machine, cpu)?;
     for sgi in [SGI_RESCHEDULE, SGI_KICK, SGI_STOP] {
-        redistributor.enable(IntId(sgi));
+        private.enable(IntId(sgi));
     }
     for intid in [&PRIVATE.timer, &PRIVATE.guest_timer, &PRIVATE.maintenance, &PRIVATE.monitors] {
         let intid = IntId(intid.load(Ordering::Relaxed));
         if intid.is_private() {
-            redistributor.enable(intid);
+            private.enable(intid);
         }
     }
     // SAFETY: this CPU's own, and nothing else refers to it yet.
-    unsafe { *cpu.redistributor.get() = Some(redistributor) };
-    physical::initialise();
+    unsafe { *cpu.private_interrupts.get() = Some(private) };
+    controller::initialise_interface();
     Ok(())
 }
 
@@ -118,7 +88,7 @@ pub(crate) fn initialise_cpu(machine: &Machine, cpu: &PerCpu) -> Result<(), Inte
 pub(crate) fn enable_console(intid: IntId) {
     CONSOLE_INTID.store(intid.0, Ordering::Relaxed);
     if let Some(distributor) = DISTRIBUTOR.lock().as_mut() {
-        distributor.enable(intid, cpu::this().mpidr);
+        distributor.enable(intid, cpu::this());
     }
 }
 
@@ -135,20 +105,85 @@ pub(crate) fn monitors() -> IntId {
 /// Sets or clears the active state of a guest's private interrupt at this CPU: [`guest_timer`] or [`monitors`].
 pub(crate) fn set_guest_active(cpu: &PerCpu, intid: IntId, active: bool) {
     // SAFETY: this CPU's own, with interrupts masked.
-    if let Some(redistributor) = unsafe { &mut *cpu.redistributor.get() } {
-        redistributor.set_active(intid, active);
+    if let Some(private) = unsafe { &mut *cpu.private_interrupts.get() } {
+        private.set_active(intid, active);
+    }
+}
+
+/// A CPU's interface to the interrupt controller. What is acknowledged is an INTID; with a GICv2 there is more to it.
+trait Physical {
+    fn acknowledge(&self) -> u32;
+    fn intid(acknowledged: u32) -> u32;
+    fn drop_priority(&self, acknowledged: u32);
+    fn deactivate(&self, acknowledged: u32);
+}
+
+struct SystemRegisters;
+
+impl Physical for SystemRegisters {
+    #[inline(always)]
+    fn acknowledge(&self) -> u32 {
+        physical::acknowledge()
+    }
+    #[inline(always)]
+    fn intid(acknowledged: u32) -> u32 {
+        acknowledged
+    }
+    #[inline(always)]
+    fn drop_priority(&self, acknowledged: u32) {
+        physical::drop_priority(acknowledged);
+    }
+    #[inline(always)]
+    fn deactivate(&self, acknowledged: u32) {
+        physical::deactivate(acknowledged);
+    }
+}
+
+impl Physical for CpuInterface {
+    #[inline(always)]
+    fn acknowledge(&self) -> u32 {
+        (*self).acknowledge()
+    }
+    #[inline(always)]
+    fn intid(acknowledged: u32) -> u32 {
+        Self::intid(acknowledged)
+    }
+    #[inline(always)]
+    fn drop_priority(&self, acknowledged: u32) {
+        (*self).drop_priority(acknowledged);
+    }
+    #[inline(always)]
+    fn deactivate(&self, acknowledged: u32) {
+        (*self).deactivate(acknowledged);
     }
 }
 
 /// Takes all pending interrupts. Interrupts are masked.
 #[unsafe(link_section = ".text.exits")]
 pub(crate) fn handle() {
+    if controller::is_v2() {
+        return handle_in_memory();
+    }
+    handle_all(&SystemRegisters);
+}
+
+#[inline(never)]
+#[unsafe(link_section = ".text.exits")]
+fn handle_in_memory() {
+    if let Some(interface) = controller::cpu_interface() {
+        handle_all(&interface);
+    }
+}
+
+#[inline(always)]
+fn handle_all<P: Physical>(interface: &P) {
     loop {
-        let intid = physical::acknowledge();
+        let acknowledged = interface.acknowledge();
+        let intid = P::intid(acknowledged);
         if SPECIAL.contains(&intid) {
             return;
         }
-        physical::drop_priority(intid);
+        interface.drop_priority(acknowledged);
         let guests = if intid == PRIVATE.guest_timer.load(Ordering::Relaxed) {
             Some(IntId::VIRTUAL_TIMER)
         } else {
@@ -159,7 +194,7 @@ pub(crate) fn handle() {
         {
             continue; // the guest deactivates it
         }
-        physical::deactivate(intid);
+        interface.deactivate(acknowledged);
     }
 }
 
@@ -191,7 +226,7 @@ fn serve(intid: u32) -> bool {
 fn disable(intid: IntId) {
     let outcome = if intid.is_private() {
         // SAFETY: this CPU's own, with interrupts masked.
-        unsafe { &mut *cpu::this().redistributor.get() }.as_mut().map(|redistributor| redistributor.disable(intid))
+        unsafe { &mut *cpu::this().private_interrupts.get() }.as_mut().map(|private| private.disable(intid))
     } else {
         DISTRIBUTOR.lock().as_mut().map(|distributor| distributor.disable(intid))
     };
@@ -212,8 +247,11 @@ extern "C" fn kernel_irq() {
 }
 
 #[unsafe(link_section = ".text.exits")]
-fn send(sgi: u32, target: Mpidr) {
-    physical::send_sgi(sgi, target);
+fn send(sgi: u32, target: &PerCpu) {
+    match if controller::is_v2() { controller::cpu_interface() } else { None } {
+        None => physical::send_sgi(sgi, target.mpidr),
+        Some(interface) => interface.send_sgi(sgi, target.interface.load(Ordering::Relaxed)),
+    }
 }
 
 /// Makes a CPU look for a more important thread.
@@ -222,7 +260,7 @@ pub(crate) fn request_reschedule(target: CpuId) {
     if target == here.id {
         here.need_reschedule.set(true);
     } else if let Some(cpu) = cpu::of(target) {
-        send(SGI_RESCHEDULE, cpu.mpidr);
+        send(SGI_RESCHEDULE, cpu);
     }
 }
 
@@ -231,7 +269,7 @@ pub(crate) fn request_reschedule(target: CpuId) {
 #[unsafe(link_section = ".text.exits")]
 pub(crate) fn kick(target: CpuId) {
     if let Some(cpu) = cpu::of(target) {
-        send(SGI_KICK, cpu.mpidr);
+        send(SGI_KICK, cpu);
     }
 }
 
@@ -239,17 +277,6 @@ pub(crate) fn kick(target: CpuId) {
 pub(crate) fn stop_others() {
     let here = cpu::this().id;
     for other in cpu::online().filter(|cpu| cpu.id != here) {
-        send(SGI_STOP, other.mpidr);
+        send(SGI_STOP, other);
     }
-}
-
-/// Every page of the interrupt controller's registers that the drivers touch.
-pub(crate) fn windows(machine: &Machine) -> impl Iterator<Item = types::Range<types::Pa>> {
-    let Gic::V3 { distributor, redistributors, .. } = &machine.gic else {
-        return alloc::vec::Vec::new().into_iter();
-    };
-    let mut windows = alloc::vec![*distributor];
-    windows.extend(redistributors);
-    windows.retain(|window| window.is_aligned(PAGE_SIZE));
-    windows.into_iter()
 }

@@ -12,6 +12,7 @@ mod address_space;
 mod board;
 mod compartment;
 mod console;
+mod controller;
 mod cpu;
 mod dump;
 mod files;

@@ -151,6 +151,12 @@ impl GuestSpace {
         Ok(rest.and_then(|rest| Some((rest, to.checked_add(rest.start().0 - range.start().0)?))))
     }
 
+    /// Maps `range` to registers from `to` on.
+    pub(crate) fn map_registers(&mut self, range: Range<Ipa>, to: Pa) -> Result<(), MapError<Ipa>> {
+        let attributes = Stage2Attributes::new(Memory::DeviceNgnrne, Access::READ | Access::WRITE);
+        self.map_as(range, to, attributes, usize::MAX).map(|_| ())
+    }
+
     fn map(
         &mut self,
         range: Range<Ipa>,
@@ -158,7 +164,16 @@ impl GuestSpace {
         access: Access,
         entries: usize,
     ) -> Result<Option<Range<Ipa>>, MapError<Ipa>> {
-        let attributes = Stage2Attributes::new(Memory::NormalWriteBack, access);
+        self.map_as(range, to, Stage2Attributes::new(Memory::NormalWriteBack, access), entries)
+    }
+
+    fn map_as(
+        &mut self,
+        range: Range<Ipa>,
+        to: Pa,
+        attributes: Stage2Attributes,
+        entries: usize,
+    ) -> Result<Option<Range<Ipa>>, MapError<Ipa>> {
         let vttbr = self.vttbr();
         let tables = self.tables.as_mut().ok_or(MapError::OutOfTables)?;
         let progress = tables.map(range, to, attributes, entries, &mut Pool(self.owner), &mut Live { vttbr })?;

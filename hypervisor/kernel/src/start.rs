@@ -5,6 +5,7 @@
 
 use crate::address_space::{self, FirstTables, Image};
 use crate::board::{self, Board};
+use crate::controller;
 use crate::cpu::{self, PerCpu};
 use crate::{compartment, console, frames, groups, heap, interrupt, shell, startup, thread};
 use alloc::format;
@@ -151,7 +152,7 @@ fn with_heap(blob: &'static [u8], bank: Range<Pa>, image: &Image) -> ! {
         refuse(format_args!("CNTFRQ_EL0 is zero: firmware must set it to the frequency of the system counter"))
     };
     claim_memory(machine, blob, bank, image);
-    for window in interrupt::windows(machine) {
+    for window in controller::windows(machine) {
         map_device(window);
     }
     let affinity = el2::cpu::mpidr();

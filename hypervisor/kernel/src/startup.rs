@@ -6,7 +6,7 @@
 
 use crate::services::Services;
 use crate::shared::{self, Share, Shares};
-use crate::{board, console, groups, start, trace};
+use crate::{board, console, controller, groups, start, trace};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -218,7 +218,7 @@ pub(crate) fn read_calendar(machine: &Machine, frequency: Frequency) {
 
 /// What guests get to know of the host's CPUs.
 pub(crate) fn host(seed: &[u8]) -> Option<Host<'_>> {
-    let vtr = el2::interface::vtr();
+    let (list_registers, priority_bits) = controller::list_registers();
     let mitigation = |function| match el2::firmware::architecture_feature(function) {
         Some(0) => Mitigation::Required,
         Some(_) => Mitigation::NotRequired,
@@ -228,8 +228,9 @@ pub(crate) fn host(seed: &[u8]) -> Option<Host<'_>> {
         id: IdRegisters::new(el2::cpu::identification()),
         frequency: el2::cpu::counter_frequency()?,
         epoch: EPOCH.load(Ordering::Relaxed),
-        list_registers: (vtr & 0x1f) as usize + 1,
-        priority_bits: ((vtr >> 29) & 7) as u8 + 1,
+        gic: controller::version(),
+        list_registers,
+        priority_bits,
         mitigations: Mitigations {
             workaround_1: mitigation(SMCCC_ARCH_WORKAROUND_1),
             workaround_2: mitigation(SMCCC_ARCH_WORKAROUND_2),

@@ -14,6 +14,7 @@ mod logger;
 pub(crate) use follow::{Follower, Nobody, Onlooker};
 pub(crate) use logger::{is_recording, progress, start, stop};
 
+use crate::controller;
 use crate::cpu::{self, PerCpu};
 use crate::interrupt;
 use crate::partition::Partition;
@@ -26,7 +27,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
-use el2::interface::physical;
 use host::console::VmNumber;
 use types::{MAX_CPUS, Ticks, VcpuId};
 use vdev::TraceSink;
@@ -97,7 +97,7 @@ pub(crate) fn here(what: What) {
 
 /// The host is about to take an interrupt. Of several that are pending at once the first is recorded.
 pub(crate) fn interrupt() {
-    let intid = physical::highest_pending();
+    let intid = controller::highest_pending();
     if !interrupt::SPECIAL.contains(&intid) {
         here(What::Interrupt(intid));
     }

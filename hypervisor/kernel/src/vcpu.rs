@@ -3,8 +3,10 @@
 //! Answers for: the run loop, and what a vCPU does that does not run. Does not answer for: which state is in the CPU when
 //! ([`loaded`]), what an exit means (`vm`), interrupts of the guest (`vgic`), when threads run (`thread`).
 
+mod interface;
 mod loaded;
 
+pub(crate) use interface::Interface as VirtualInterface;
 pub(crate) use loaded::{LoadedVcpu, discard, hand_on, is_counting, maintenance, put};
 
 use crate::partition::Partition;
@@ -14,7 +16,8 @@ use crate::{interrupt, thread};
 use alloc::boxed::Box;
 use core::ops::ControlFlow;
 use el2::guest;
-use loaded::{Interface, unload, unload_paused};
+use interface::Interface;
+use loaded::{unload, unload_paused};
 use types::{IntId, RawExit, RawExitKind, Ticks, VcpuId};
 use vdev::Effects;
 use vm::{Next, Vcpu};
@@ -76,7 +79,7 @@ fn run_until_off<O: Onlooker>(
     loop {
         loaded.load();
         if vm.gic.needs_refill(vcpu.id) {
-            let kick = vm.gic.refill(vcpu.id, &mut Interface);
+            let kick = interface::refill(&vm.gic, vcpu.id);
             if !kick.is_empty() {
                 partition.kick(kick, vcpu.id);
                 // Devices are to hear of an end, and may have something to say to that.
@@ -217,9 +220,9 @@ fn wait_for_interrupt(partition: &Partition, vcpu: &mut Vcpu, loaded: &mut Loade
         interrupt::handle();
         if !el2::state::virtual_timer_is_due() {
             // A timer that was set anew while its interrupt was masked has nothing to say any more.
-            vm.gic.retract_hardware(vcpu.id, IntId::VIRTUAL_TIMER, &mut Interface);
+            vm.gic.retract_hardware(vcpu.id, IntId::VIRTUAL_TIMER, &mut Interface::here());
         }
-        if vm.gic.wants_attention(vcpu.id, &Interface) {
+        if vm.gic.wants_attention(vcpu.id, &Interface::here()) {
             return;
         }
         let now = el2::cpu::counter();

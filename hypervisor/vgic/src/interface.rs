@@ -34,7 +34,7 @@ use placement::key;
 use types::{IntId, VcpuId, VcpuSet};
 
 /// What is left of a vCPU's interface when it has been switched out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Saved {
     /// The vCPUs that now have something to take.
     pub kick: VcpuSet,

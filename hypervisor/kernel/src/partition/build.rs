@@ -5,6 +5,7 @@
 use super::Partition;
 use super::hold::Hold;
 use crate::compartment::{Compartment, Memory, kernel_work};
+use crate::controller;
 use crate::frames::Owner;
 use crate::guest_memory::{GuestRam, Loading};
 use crate::services::Services;
@@ -118,6 +119,11 @@ fn take_memory(compartment: &'static Compartment) -> Result<(&'static GuestRam, 
         for (guest, host) in ram.pieces() {
             let read_only = memory().any(|(range, read_only)| read_only && range.contains(guest.start()));
             space.map_memory(guest, host, read_only).map_err(|error| fatal(format_args!("stage 2: {error}")))?;
+        }
+        if let Some(to) = controller::guests_interface() {
+            let at = description.controller.cpu_interface;
+            let page = Range::new(at, PAGE_SIZE).ok_or_else(no_memory)?;
+            space.map_registers(page, to).map_err(|error| fatal(format_args!("stage 2: {error}")))?;
         }
         let vttbr = space.vttbr();
         // SAFETY: boxed, so it stays where it is; the compartment keeps it until the VM's last thread is gone.

@@ -4,12 +4,13 @@
 //! answer for: the run loop, which calls this twice in a round ([`crate::vcpu`]), or what has changed since the last round
 //! (`trace::Watch`).
 
-use crate::thread;
+use crate::vcpu::VirtualInterface;
+use crate::{controller, thread};
 use ::trace::{HOST, Watch, What};
-use el2::interface;
 use el2::state::VirtualTimer;
 use host::console::VmNumber;
 use types::{RawExit, RawExitKind, Ticks, VcpuId};
+use vgic::ListRegisters;
 use vm::exit::syndrome::{Syndrome, fault_ipa};
 use vm::{Vcpu, Vm, timer};
 
@@ -55,14 +56,15 @@ impl Follower {
     }
 
     fn look_at_lines(&mut self, now: Ticks, vcpu: VcpuId) {
-        let count = (interface::vtr() & 0x1f) as usize + 1;
-        let used = !interface::elrsr() & ((1 << count) - 1);
+        let (count, _) = controller::list_registers();
+        let interface = VirtualInterface::here();
+        let used = !interface.empty_mask() & ((1 << count) - 1);
         // Mostly there is none, and there was none.
         if used == 0 && !self.watch.is_any_pending() {
             return;
         }
         let vm = self.vm;
-        let registers = (0..count).filter(|index| used >> index & 1 == 1).map(interface::list_register);
+        let registers = (0..count).filter(|index| used >> index & 1 == 1).map(|index| interface.read(index));
         self.watch.lines(registers, |what| super::record_at(now, vm, vcpu, what));
     }
 }

@@ -4,14 +4,14 @@
 //! another vCPU is loaded on the CPU, and some of them (vector registers, monitors, debug state) only when they are used.
 //! Does not answer for: when a vCPU runs (`thread`), what its exits mean (`vm`).
 
+use super::interface::{self, Interface};
 use crate::cpu::{self, PerCpu};
 use crate::partition::Partition;
 use crate::{interrupt, thread};
-use el2::interface;
 use el2::monitors::Monitors;
 use el2::state::{Controls, El1State, ExtensionState, FpState, VirtualTimer, hcr};
 use types::{DebugState, IntId, Ipa, Mpidr, PAGE_SIZE, Ticks, VcpuId, VcpuSet};
-use vgic::{ListRegisters, Saved};
+use vgic::Saved;
 use vm::dump::{Registers, SystemRegisters};
 use vm::smccc::Workaround;
 use vm::{Cpu, El1Register, Operands, Vcpu};
@@ -45,64 +45,6 @@ pub(crate) struct LoadedVcpu {
     debug: Option<DebugState>,
     monitors: Monitors,
     fp: FpState,
-}
-
-/// The hypervisor control interface of this CPU.
-pub(crate) struct Interface;
-
-impl ListRegisters for Interface {
-    #[inline(always)]
-    fn read(&self, index: usize) -> u64 {
-        interface::list_register(index)
-    }
-    #[inline(always)]
-    fn write(&mut self, index: usize, value: u64) {
-        interface::set_list_register(index, value);
-    }
-    #[inline(always)]
-    fn empty_mask(&self) -> u64 {
-        interface::elrsr()
-    }
-    #[inline(always)]
-    fn eoi_mask(&self) -> u64 {
-        interface::eisr()
-    }
-    #[inline(always)]
-    fn hcr(&self) -> u64 {
-        interface::hcr()
-    }
-    #[inline(always)]
-    fn set_hcr(&mut self, value: u64) {
-        interface::set_hcr(value);
-    }
-    #[inline(always)]
-    fn vmcr(&self) -> u64 {
-        interface::vmcr()
-    }
-    #[inline(always)]
-    fn set_vmcr(&mut self, value: u64) {
-        interface::set_vmcr(value);
-    }
-    #[inline(always)]
-    fn ap0r(&self, index: usize) -> u64 {
-        interface::active_priorities_0(index)
-    }
-    #[inline(always)]
-    fn set_ap0r(&mut self, index: usize, value: u64) {
-        interface::set_active_priorities_0(index, value);
-    }
-    #[inline(always)]
-    fn ap1r(&self, index: usize) -> u64 {
-        interface::active_priorities_1(index)
-    }
-    #[inline(always)]
-    fn set_ap1r(&mut self, index: usize, value: u64) {
-        interface::set_active_priorities_1(index, value);
-    }
-    #[inline(always)]
-    fn deactivate(&mut self, physical: IntId) {
-        interface::physical::deactivate(physical.0);
-    }
 }
 
 /// EL1's registers of the loaded vCPU are where they are: in the CPU.
@@ -230,7 +172,7 @@ impl LoadedVcpu {
             monitors_active: false,
             is_special: true,
             debug: None,
-            interface: Interface,
+            interface: Interface::here(),
         }
     }
 
@@ -261,7 +203,7 @@ impl LoadedVcpu {
     fn load_into(&mut self, cpu: &PerCpu) {
         self.controls.load();
         self.el1.load();
-        self.partition.vm.gic.load(self.id, &mut Interface);
+        interface::load(&self.partition.vm.gic, self.id);
         if self.is_special {
             self.load_special(cpu);
         }
@@ -397,7 +339,7 @@ impl Put<'_> {
 #[inline(always)]
 pub(crate) fn put<'a>(this: &'a mut LoadedVcpu, cpu: &PerCpu) -> Put<'a> {
     this.timer.save();
-    let saved = this.partition.vm.gic.save(this.id, &mut Interface);
+    let saved = interface::save(&this.partition.vm.gic, this.id);
     this.el1.save();
     if this.is_special || saved.is_any_in_flight() {
         this.put_special(cpu, saved);
@@ -436,7 +378,7 @@ pub(crate) fn hand_on(virtual_: IntId, physical: IntId) -> bool {
 pub(crate) fn maintenance() {
     // SAFETY: as for the timer.
     if let Some(loaded) = unsafe { cpu::this().loaded.get().as_ref() } {
-        let kick = loaded.partition.vm.gic.maintenance(loaded.id, &mut Interface);
+        let kick = interface::refill(&loaded.partition.vm.gic, loaded.id);
         loaded.partition.kick(kick, loaded.id);
     }
 }
@@ -468,10 +410,7 @@ pub(crate) fn discard(cpu: &PerCpu) {
     if cpu.loaded.replace(core::ptr::null_mut()).is_null() {
         return;
     }
-    interface::set_hcr(0);
-    for index in 0..(interface::vtr() & 0x1f) as usize + 1 {
-        interface::set_list_register(index, 0);
-    }
+    interface::clear();
     VirtualTimer::default().load();
     el2::debug::stop();
     if interrupt::monitors().is_private() {

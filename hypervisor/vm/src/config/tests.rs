@@ -1,10 +1,10 @@
 use super::*;
-use types::Range;
-use vgic::Version;
 use alloc::vec;
 use qvmconf::SporadicServer;
 use std::collections::HashMap;
+use types::Range;
 use types::{CpuId, CpuSet, IntId, Mpidr};
+use vgic::Version;
 
 /// Other files than the configuration.
 struct Archive(HashMap<&'static str, &'static str>);

@@ -180,7 +180,7 @@ fn place_controller(
     vdevs.gic = Some(statement.span.to(statement.value_span()));
     let version = match (options.number("version"), options.address("gicr"), options.address("gicc")) {
         (Some(2), None, _) | (None, None, Some(_)) => Some(Version::V2),
-        (Some(_), _, None) | (None, Some(_), None) => Some(Version::V3),
+        (Some(3), _, None) | (None, Some(_), None) => Some(Version::V3),
         (None, None, None) => None,
         (_, gicr, _) => {
             let (option, other) = if gicr.is_some() { ("gicr", "GICv2") } else { ("gicc", "GICv3") };

@@ -1,0 +1,203 @@
+//! The machine's interrupt controller, of whichever architecture.
+//!
+//! Answers for: which it is, and what is done in another way for each. Does not answer for: the registers (`drivers`,
+//! `el2::interface`), what interrupts are for (`interrupt`).
+
+use crate::cpu::PerCpu;
+use core::sync::atomic::{AtomicBool, Ordering};
+use drivers::gicv2::{self, CpuInterface};
+use drivers::gicv3::{self, Redistributor};
+use drivers::{GicError, Mmio};
+use el2::interface;
+use machine::{Gic, Machine};
+use spin::Once;
+use types::{IntId, PAGE_SIZE, Pa, Range};
+use vgic::Version;
+
+/// Whether it is a GICv2. Asked on every interrupt and every switch: not more than a load and a branch.
+static IS_V2: AtomicBool = AtomicBool::new(false);
+
+static CPU_INTERFACE: Once<CpuInterface> = Once::new();
+
+/// The first page of what guests get for their CPU interface.
+static GUESTS_INTERFACE: Once<Pa> = Once::new();
+
+#[inline(always)]
+pub(crate) fn is_v2() -> bool {
+    IS_V2.load(Ordering::Relaxed)
+}
+
+pub(crate) fn version() -> Version {
+    if is_v2() { Version::V2 } else { Version::V3 }
+}
+
+/// The CPU interface of a GICv2.
+#[inline]
+pub(crate) fn cpu_interface() -> Option<CpuInterface> {
+    CPU_INTERFACE.get().copied()
+}
+
+/// Where a guest's CPU interface is in a GICv2: one page.
+pub(crate) fn guests_interface() -> Option<Pa> {
+    GUESTS_INTERFACE.get().copied()
+}
+
+/// How many list registers there are, and priority bits.
+pub(crate) fn list_registers() -> (usize, u8) {
+    match cpu_interface() {
+        Some(interface) => interface.lists.list_registers(),
+        None => {
+            let vtr = interface::vtr();
+            ((vtr & 0x1f) as usize + 1, ((vtr >> 29) & 7) as u8 + 1)
+        }
+    }
+}
+
+/// The part for shared interrupts.
+pub(crate) enum Distributor {
+    V2(gicv2::Distributor),
+    V3(gicv3::Distributor),
+}
+
+impl Distributor {
+    /// Brings it up. The registers are mapped.
+    ///
+    /// # Errors
+    /// If it does not answer as it should, or its windows are too small.
+    pub(crate) fn new(gic: &Gic) -> Result<Self, GicError> {
+        match gic {
+            Gic::V2 { distributor, cpu_interface, hypervisor_interface, virtual_cpu_interface, .. } => {
+                let guests = virtual_cpu_interface;
+                if guests.length() < 2 * PAGE_SIZE || !guests.start().is_aligned(PAGE_SIZE) {
+                    return Err(GicError::TooSmall);
+                }
+                // SAFETY: what the device tree says of a GICv2, mapped by the caller.
+                let interface = unsafe { CpuInterface::new(distributor, cpu_interface, hypervisor_interface) };
+                let interface = interface.ok_or(GicError::TooSmall)?;
+                CPU_INTERFACE.call_once(|| interface);
+                GUESTS_INTERFACE.call_once(|| guests.start());
+                IS_V2.store(true, Ordering::Relaxed);
+                // SAFETY: as above, and this is its only driver.
+                gicv2::Distributor::new(unsafe { Mmio::of(distributor) }).map(Self::V2)
+            }
+            Gic::V3 { distributor, .. } => {
+                // SAFETY: the window is a GICv3 distributor by the device tree, mapped by the caller, and this is its only
+                // driver.
+                gicv3::Distributor::new(unsafe { Mmio::of(distributor) }).map(Self::V3)
+            }
+        }
+    }
+
+    /// Lets an SPI come to a CPU.
+    pub(crate) fn enable(&mut self, intid: IntId, cpu: &PerCpu) {
+        match self {
+            Self::V2(distributor) => distributor.enable(intid, cpu.interface.load(Ordering::Relaxed)),
+            Self::V3(distributor) => distributor.enable(intid, cpu.mpidr),
+        }
+    }
+
+    /// # Errors
+    /// As the drivers'.
+    pub(crate) fn disable(&mut self, intid: IntId) -> Result<(), GicError> {
+        match self {
+            Self::V2(distributor) => distributor.disable(intid),
+            Self::V3(distributor) => distributor.disable(intid),
+        }
+    }
+}
+
+/// A CPU's part, for its private interrupts.
+pub(crate) enum Private {
+    V2(gicv2::Banked),
+    V3(Redistributor),
+}
+
+impl Private {
+    /// Brings the calling CPU's part up, but for its CPU interface.
+    ///
+    /// # Errors
+    /// If there is none, or it does not answer as it should.
+    pub(crate) fn new(machine: &Machine, cpu: &PerCpu) -> Result<Self, GicError> {
+        match &machine.gic {
+            Gic::V2 { distributor, .. } => {
+                // SAFETY: as in `Distributor::new`.
+                let registers = unsafe { Mmio::of(distributor) };
+                // SAFETY: each CPU calls this once for itself.
+                let banked = unsafe { gicv2::Banked::new(registers) };
+                cpu.interface.store(banked.mask(), Ordering::Relaxed);
+                Ok(Self::V2(banked))
+            }
+            Gic::V3 { redistributors, stride, .. } => {
+                let mut found = Err(GicError::NoRedistributor);
+                for region in redistributors {
+                    found = Redistributor::find(cpu.mpidr, *stride, |offset| {
+                        let frame = region.start().checked_add(offset)?;
+                        // SAFETY: two frames of a redistributor region of the device tree, mapped by the boot CPU; each CPU
+                        // keeps the one with its own affinity.
+                        (offset + 0x2_0000 <= region.length()).then(|| unsafe { Mmio::new(frame, 0x2_0000) })
+                    });
+                    if !matches!(found, Err(GicError::NoRedistributor)) {
+                        break;
+                    }
+                }
+                found.map(Self::V3)
+            }
+        }
+    }
+
+    pub(crate) fn enable(&mut self, intid: IntId) {
+        match self {
+            Self::V2(banked) => banked.enable(intid),
+            Self::V3(redistributor) => redistributor.enable(intid),
+        }
+    }
+
+    /// Sets or clears the active state of a private interrupt.
+    pub(crate) fn set_active(&mut self, intid: IntId, active: bool) {
+        match self {
+            Self::V2(banked) => banked.set_active(intid, active),
+            Self::V3(redistributor) => redistributor.set_active(intid, active),
+        }
+    }
+
+    /// # Errors
+    /// As the drivers'.
+    pub(crate) fn disable(&mut self, intid: IntId) -> Result<(), GicError> {
+        match self {
+            Self::V2(banked) => banked.disable(intid),
+            Self::V3(redistributor) => redistributor.disable(intid),
+        }
+    }
+}
+
+/// Turns the calling CPU's interface on.
+pub(crate) fn initialise_interface() {
+    match cpu_interface() {
+        Some(interface) => interface.initialise(),
+        None => interface::physical::initialise(),
+    }
+}
+
+/// The interrupt that would be taken now, or a special number if there is none.
+pub(crate) fn highest_pending() -> u32 {
+    match cpu_interface() {
+        Some(interface) => interface.highest_pending(),
+        None => interface::physical::highest_pending(),
+    }
+}
+
+/// Every page of its registers that the drivers touch.
+pub(crate) fn windows(machine: &Machine) -> impl Iterator<Item = Range<Pa>> {
+    let mut windows = match &machine.gic {
+        Gic::V2 { distributor, cpu_interface, hypervisor_interface, .. } => {
+            alloc::vec![*distributor, *cpu_interface, *hypervisor_interface]
+        }
+        Gic::V3 { distributor, redistributors, .. } => {
+            let mut windows = alloc::vec![*distributor];
+            windows.extend(redistributors);
+            windows
+        }
+    };
+    windows.retain(|window| window.is_aligned(PAGE_SIZE));
+    windows.into_iter()
+}
