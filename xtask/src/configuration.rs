@@ -14,6 +14,7 @@ use qvmconf::{Diagnostic, Diagnostics, Document, Loader, SettingName, Sources, S
 use types::{AccessSize, Frequency, Ipa, Range};
 use vdevs::CATALOGUE;
 use vm::config::Limits;
+use vm::controller::Version;
 
 use crate::archive::Wanted;
 use crate::{failure, lexical};
@@ -94,7 +95,8 @@ impl Configuration {
         self.check_files(&[])?;
         let Some(meaning) = &self.meaning else { return Ok(()) };
         let files = HostFiles::read(&self.wanted)?;
-        let assembled = vm::assemble(&meaning.description, &files, &host(), &mut HostDevices);
+        let version = meaning.description.controller.version.unwrap_or(Version::V3);
+        let assembled = vm::assemble(&meaning.description, &files, &host(version), &mut HostDevices);
         // What is packed is seen to be whole only when it is unpacked.
         let loaded = assembled.and_then(|vm::Assembled { load, tree, .. }| {
             load.execute(&files, &tree, &Nowhere, &mut |_| {}).map_err(|error| vec![error.into()])
@@ -218,11 +220,12 @@ impl vm::Files for HostFiles {
 }
 
 /// CPUs of no particular kind: whether a VM can be put together does not depend on them.
-fn host() -> vm::Host<'static> {
+fn host(gic: Version) -> vm::Host<'static> {
     vm::Host {
         id: vm::id_registers::IdRegisters::plain(),
         frequency: COUNTER,
         epoch: 0,
+        gic,
         list_registers: 4,
         priority_bits: 5,
         mitigations: vm::smccc::Mitigations::default(),

@@ -202,9 +202,6 @@ impl Arguments {
         if self.board == Board::Rpi4 {
             return Err(failure::usage("--board rpi4: not supported yet; --board qemu-virt is"));
         }
-        if self.gic == "2" {
-            return Err(failure::usage("--gic 2: not supported yet; --gic 3 is"));
-        }
         Ok(())
     }
 

@@ -4,7 +4,10 @@
 //! (`vgic`), the device tree's node (`tree`).
 
 use types::{Ipa, Range};
-use vgic::{Version, Vgic};
+use vgic::Vgic;
+
+/// For those who have to name one.
+pub use vgic::Version;
 
 /// Size of the CPU interface of a GICv2: GICC, with `GICC_DIR` in the second page.
 pub const CPU_INTERFACE_SIZE: u64 = 0x2000;

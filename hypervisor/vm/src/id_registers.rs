@@ -16,6 +16,8 @@
 //! no state of its own beyond the general and vector registers, and hiding it would not stop a guest from using it; EL1
 //! is AArch64 only, because HCR_EL2.RW is 1.
 
+use vgic::Version;
+
 /// Values of the `ID_*` registers of one CPU: `(CRm - 1) * 8 + op2` for `S3_0_C0_C<CRm>_<op2>`, CRm 1 to 7.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdRegisters([u64; IdRegisters::COUNT]);
@@ -31,6 +33,9 @@ pub struct PstateFeatures {
     /// `PSTATE.TCO`.
     pub tco: bool,
 }
+
+/// `ID_AA64PFR0_EL1.GIC`: system registers of the interrupt controller.
+const GIC_V3: u64 = 1 << 24;
 
 impl IdRegisters {
     /// How many there are.
@@ -66,7 +71,7 @@ impl IdRegisters {
 
     /// What a guest on this host sees; of the performance monitors only if `monitors` says so.
     #[must_use]
-    pub fn for_guest(&self, monitors: bool) -> Self {
+    pub fn for_guest(&self, monitors: bool, controller: Version) -> Self {
         let mut shown = Self([0; Self::COUNT]);
         // At EL0 the host has AArch32 too?
         let has_aarch32 = self.read(ID_AA64PFR0) & 0xf >= 2;
@@ -79,6 +84,9 @@ impl IdRegisters {
             let index = (rule.register.crm.saturating_sub(1)).saturating_mul(8).saturating_add(rule.register.op2);
             if let Some(slot) = usize::try_from(index).ok().and_then(|index| shown.0.get_mut(index)) {
                 *slot = rule.fixed | fields | host & rule.passed;
+                if controller == Version::V3 && rule.register == ID_AA64PFR0 {
+                    *slot |= GIC_V3;
+                }
                 if monitors && rule.register == ID_AA64DFR0 {
                     *slot |= self.monitors().checked_shl(PMU_VER).unwrap_or(0);
                 }
@@ -240,8 +248,8 @@ const RULES: &[Rule] = &[
     passed(register(3, 6), 0xffff_ffff),
     listed(
         ID_AA64PFR0,
-        // EL1 AArch64 only; GIC system registers v3.
-        1 << 4 | 1 << 24,
+        // EL1 AArch64 only.
+        1 << 4,
         // EL0, FP, AdvSIMD, DIT, CSV2 (without SCXTNUM), CSV3.
         &[upto(0, 2), signed(16, 1), signed(20, 1), upto(48, 1), upto(56, 1), upto(60, 1)],
     ),
@@ -378,7 +386,7 @@ mod tests {
             (ID_AA64MMFR0, 0x1124),
             (register(2, 0), 0x0210_1110),
         ])
-        .for_guest(false);
+        .for_guest(false, Version::V3);
         assert_eq!(guest.read(ID_AA64PFR0), 0x0100_0012);
         assert_eq!(guest.read(ID_AA64DFR0), 0xf0_1030_5006);
         assert_eq!(guest.read(ID_AA64ISAR0), 0x0001_1120);
@@ -405,7 +413,7 @@ mod tests {
             (register(7, 3), u64::MAX),
             (register(7, 4), u64::MAX),
         ])
-        .for_guest(false);
+        .for_guest(false, Version::V3);
         for (what, register, shift) in [
             ("EL2", ID_AA64PFR0, 8),
             ("EL3", ID_AA64PFR0, 12),
@@ -439,6 +447,7 @@ mod tests {
             assert_eq!(field(&guest, register, shift), 0, "{what}");
         }
         assert_eq!(field(&guest, ID_AA64PFR0, 24), 1, "GIC system registers v3");
+        assert_eq!(field(&guest.for_guest(false, Version::V2), ID_AA64PFR0, 24), 0, "they are not a GICv2's");
         assert_eq!(field(&guest, ID_AA64PFR0, 56), 1, "CSV2 without SCXTNUM");
         assert_eq!(field(&guest, ID_AA64MMFR0, 0), 5, "48 bits");
         assert_eq!(field(&guest, ID_AA64MMFR0, 28), 0, "4 KiB granule without LPA2");
@@ -450,7 +459,7 @@ mod tests {
 
     #[test]
     fn signed_fields_keep_their_meaning() {
-        let guest = host(&[(ID_AA64PFR0, 0xff_0011), (ID_AA64MMFR0, 0xff00_0000)]).for_guest(false);
+        let guest = host(&[(ID_AA64PFR0, 0xff_0011), (ID_AA64MMFR0, 0xff00_0000)]).for_guest(false, Version::V3);
         assert_eq!(field(&guest, ID_AA64PFR0, 16), 0xf, "no FP");
         assert_eq!(field(&guest, ID_AA64PFR0, 20), 0xf, "no AdvSIMD");
         assert_eq!(field(&guest, ID_AA64MMFR0, 24), 0xf, "no 64 KiB granule");
@@ -459,7 +468,8 @@ mod tests {
 
     #[test]
     fn without_aarch32_its_registers_are_zero() {
-        let guest = host(&[(ID_AA64PFR0, 0x11), (ID_PFR0, 0x131), (register(2, 0), 0x0210_1110)]).for_guest(false);
+        let guest =
+            host(&[(ID_AA64PFR0, 0x11), (ID_PFR0, 0x131), (register(2, 0), 0x0210_1110)]).for_guest(false, Version::V3);
         assert!((1..4).all(|crm| (0..8).all(|op2| guest.get(crm, op2) == Some(0))));
         assert_eq!(field(&guest, ID_AA64PFR0, 0), 1);
     }
@@ -468,9 +478,9 @@ mod tests {
     fn monitors_are_shown_if_wanted_up_to_what_is_exchanged() {
         for (version, shown) in [(0, 0), (1, 1), (4, 4), (6, 6), (7, 6), (8, 6), (0xf, 0)] {
             let host = host(&[(ID_AA64DFR0, version << 8)]);
-            assert_eq!(field(&host.for_guest(true), ID_AA64DFR0, 8), shown);
-            assert_eq!(host.for_guest(true).has_monitors(), shown != 0);
-            assert!(!host.for_guest(false).has_monitors());
+            assert_eq!(field(&host.for_guest(true, Version::V3), ID_AA64DFR0, 8), shown);
+            assert_eq!(host.for_guest(true, Version::V3).has_monitors(), shown != 0);
+            assert!(!host.for_guest(false, Version::V3).has_monitors());
         }
     }
 
@@ -500,8 +510,8 @@ mod tests {
             // What is on the list stays on it: showing twice changes nothing. AArch64 only at EL1 and fixed fields included.
             let host = IdRegisters::new(values.try_into().unwrap());
             for monitors in [false, true] {
-                let once = host.for_guest(monitors);
-                prop_assert_eq!(once.for_guest(monitors), once);
+                let once = host.for_guest(monitors, Version::V3);
+                prop_assert_eq!(once.for_guest(monitors, Version::V3), once);
             }
         }
     }

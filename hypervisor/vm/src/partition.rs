@@ -125,7 +125,7 @@ impl Vm {
             interface_size: parts.frames.interface.length(),
             policy: parts.policy,
             power: Power::new(vcpus),
-            id: parts.host_id.for_guest(parts.monitors),
+            id: parts.host_id.for_guest(parts.monitors, parts.frames.version),
             pstate: parts.host_id.pstate_features(),
             lifecycle: Lifecycle::default(),
             memory: Box::new(NoMemory),

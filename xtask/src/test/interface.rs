@@ -213,6 +213,5 @@ fn machines(case: &Case) -> Result<()> {
 
 fn unsupported(_: &Case) -> Result<()> {
     expect(&["qemu", "--board", "rpi4"], 64, &["not supported yet"])?;
-    expect(&["qemu", "--gic", "2"], 64, &["not supported yet"])?;
     expect(&["qemu", "--initrd", "/dev/null", "guests/hello/hello.qvmconf"], 64, &["none of the configurations loads"])
 }
