@@ -134,13 +134,13 @@ impl Bank {
     }
 
     /// Those that the enable bits of the distributor let pass.
-    #[inline]
+    #[inline(always)]
     fn forwarded(&self, groups: u32) -> u32 {
         (self.group & all_if(groups & ENABLE_GROUP_1 != 0)) | (!self.group & all_if(groups & ENABLE_GROUP_0 != 0))
     }
 
     /// Pending and not yet in a list register.
-    #[inline]
+    #[inline(always)]
     fn waiting(&self) -> u32 {
         self.latch | (self.line & !self.edge)
     }
@@ -158,25 +158,25 @@ impl Bank {
     }
 
     /// Those that can be put into a list register as pending.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn deliverable(&self, groups: u32) -> u32 {
         self.waiting() & self.enabled & self.forwarded(groups) & !self.active & !self.resident
     }
 
     /// Whether nothing is pending or active in memory, be it enabled or not.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_quiet(&self) -> bool {
         self.waiting() | self.active == 0
     }
 
     /// Those that are active and in no list register.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn stranded(&self) -> u32 {
         self.active & !self.resident
     }
 
     /// Resident ones that have become pending once more.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn repeated(&self) -> u32 {
         self.latch & self.resident & self.enabled
     }
@@ -284,7 +284,7 @@ impl Bank {
 
     /// Moves pending interrupt `index` into a list register: what to write there. `physical` is the host's INTID if it is
     /// hardware-linked.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take_pending(&mut self, index: u32, intid: u32, physical: u16) -> u64 {
         let bit = bit(index);
         self.carried |= self.latch & bit;
@@ -314,7 +314,7 @@ impl Bank {
     }
 
     /// The part of a list register that does not depend on the state.
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, index: u32, intid: u32, physical: u16) -> u64 {
         let bit = bit(index);
         self.resident |= bit;
@@ -334,7 +334,7 @@ impl Bank {
     }
 
     /// The list register of this interrupt is empty: the guest has finished with it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn release(&mut self, bit: u32) {
         let keep = !bit;
         self.active = (self.active & keep) | (self.activate & !self.deactivate & bit);

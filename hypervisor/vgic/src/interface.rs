@@ -62,7 +62,7 @@ impl Vgic {
     /// The vCPU is switched in on the calling CPU, whose list registers hold nothing.
     ///
     /// The virtual interface is on from here to [`Vgic::save`].
-    #[inline]
+    #[inline(always)]
     pub fn load(&self, vcpu: VcpuId, registers: &mut impl ListRegisters) {
         let Some(cell) = self.cells.get(vcpu.index()) else { return };
         if cell.attention.load(Ordering::Relaxed) != 0 {
@@ -130,6 +130,7 @@ impl Vgic {
 
     /// Makes the list registers of the calling CPU, on which the vCPU is loaded, show what they should. Returns the other
     /// vCPUs that now have something to take (an SPI that was routed elsewhere while it was active).
+    #[inline(always)]
     pub fn refill(&self, vcpu: VcpuId, registers: &mut impl ListRegisters) -> VcpuSet {
         let Some(cell) = self.cells.get(vcpu.index()) else { return VcpuSet::EMPTY };
         let flags = cell.attention.swap(0, Ordering::Acquire);
@@ -297,7 +298,7 @@ impl Vgic {
 }
 
 /// The list registers in use that the guest has finished with. Those that report their end are cleared.
-#[inline]
+#[inline(always)]
 fn finished(private: &Private, registers: &mut impl ListRegisters) -> u32 {
     let used = private.interface.used;
     if used == 0 {

@@ -78,13 +78,13 @@ impl Interface {
     }
 
     /// The INTID in list register `index`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn intid(&self, index: u32) -> u32 {
         self.slots.get(index as usize).copied().map_or(0, u32::from)
     }
 
     /// List register `index` now holds `intid`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn occupy(&mut self, index: u32, intid: u32) {
         if let Some(slot) = self.slots.get_mut(index as usize) {
             *slot = u16::try_from(intid).unwrap_or(0);
@@ -96,7 +96,7 @@ impl Interface {
     }
 
     /// The list registers in `which` hold nothing any more.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn vacate(&mut self, which: u32) {
         self.used &= !which;
         self.used_shared &= !which;
@@ -175,13 +175,13 @@ impl Private {
     }
 
     /// The host's INTID behind private interrupt `index`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn physical_of(&self, index: u32) -> u16 {
         self.physical.get(index as usize).copied().unwrap_or(0)
     }
 
     /// [`Bank::take_pending`], with its sender.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take_pending(&mut self, index: u32, physical: u16) -> u64 {
         let value = self.bank.take_pending(index, index, physical);
         match &mut self.senders {
@@ -232,7 +232,7 @@ impl Private {
     }
 
     /// Those of `slots` that hold private interrupts are empty.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn release(&mut self, slots: u32) {
         for slot in Ones(slots) {
             self.bank.release(bit(self.interface.intid(slot)));
@@ -240,7 +240,7 @@ impl Private {
     }
 
     /// Deactivates at the host what the guest made inactive behind the hardware's back.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn deactivate_physical(&mut self, registers: &mut impl ListRegisters) {
         for index in Ones(core::mem::take(&mut self.to_deactivate)) {
             registers.deactivate(types::IntId(u32::from(self.physical_of(index))));

@@ -73,7 +73,7 @@ impl Senders {
     }
 
     /// Pending interrupt `index` has been moved into a list register: what to write there besides.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn take(&mut self, index: u32, bank: &mut Bank) -> u64 {
         let (Some(pending), Some(current)) =
             (self.pending.get_mut(index as usize), self.current.get_mut(index as usize))

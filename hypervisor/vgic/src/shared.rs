@@ -296,7 +296,7 @@ impl Shared {
     }
 
     /// Whether no bank has anything for `vcpu`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_quiet(&self, vcpu: VcpuId) -> bool {
         self.ready.get(vcpu.index()).is_none_or(|ready| *ready == 0)
     }

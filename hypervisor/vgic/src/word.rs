@@ -3,7 +3,7 @@
 //! Answers for: single bits, walking set bits, cutting a guest's 64-bit value to a word. Nothing here can overflow.
 
 /// Bit `index` of a word; `index` counts modulo 32.
-#[inline]
+#[inline(always)]
 pub(crate) const fn bit(index: u32) -> u32 {
     1_u32.wrapping_shl(index)
 }
@@ -23,14 +23,14 @@ pub(crate) const fn low_byte(value: u64) -> u8 {
 }
 
 /// All ones if `condition`, else zero.
-#[inline]
+#[inline(always)]
 pub(crate) const fn all_if(condition: bool) -> u32 {
     if condition { u32::MAX } else { 0 }
 }
 
 /// Takes as many of the set bits of `free` as `wanted` has; `None` if there are not so many. (Usually one of a few: this
 /// target has no instruction to count bits.)
-#[inline]
+#[inline(always)]
 pub(crate) const fn allot(mut free: u32, mut wanted: u32) -> Option<u32> {
     while wanted != 0 {
         if free == 0 {
@@ -48,7 +48,7 @@ pub(crate) struct Ones(pub(crate) u32);
 impl Iterator for Ones {
     type Item = u32;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<u32> {
         if self.0 == 0 {
             return None;

@@ -36,7 +36,6 @@ pub(crate) struct LoadedVcpu {
     /// Something below is to be exchanged besides what always is: vector registers, extensions, debug state, monitors, or the
     /// active state of an interrupt.
     is_special: bool,
-    interface: Interface,
     timer: VirtualTimer,
     controls: Controls,
     el1: El1State,
@@ -45,6 +44,7 @@ pub(crate) struct LoadedVcpu {
     debug: Option<DebugState>,
     monitors: Monitors,
     fp: FpState,
+    interface: Interface,
 }
 
 /// EL1's registers of the loaded vCPU are where they are: in the CPU.
@@ -362,7 +362,7 @@ pub(crate) fn is_counting() -> bool {
 
 /// The loaded vCPU's timer has fired, or its monitors: `virtual_` is what it is to the guest. Says whether the guest was given
 /// the interrupt, and will deactivate it.
-#[unsafe(link_section = ".text.exits")]
+#[inline(always)]
 pub(crate) fn hand_on(virtual_: IntId, physical: IntId) -> bool {
     let cpu = cpu::this();
     // SAFETY: null, or the vCPU of the thread on whose stack this CPU is; that thread does not touch it during an interrupt.

@@ -32,14 +32,14 @@ impl<R: ListRegisters> Filler<'_, R> {
 
 impl Vgic {
     /// The groups from which anything can be delivered to a vCPU.
-    #[inline]
+    #[inline(always)]
     fn open_groups(&self, private: &Private) -> u32 {
         self.groups.load(Ordering::Relaxed) & !all_if(private.asleep)
     }
 
     /// Puts private interrupts that are pending in memory into free list registers; nothing else has changed. Returns
     /// `false`, having done nothing, if they do not fit or one that is in use would have to be changed.
-    #[inline]
+    #[inline(always)]
     pub(super) fn place_private(&self, private: &mut Private, registers: &mut impl ListRegisters) -> bool {
         let waiting = private.bank.deliverable(self.open_groups(private));
         let free = !private.interface.used & self.all_list_registers;
