@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::artifacts::{self, Board, Profile};
-use crate::qemu::machine::PACKAGE;
+use crate::qemu::machine::{PACKAGE, set_default_gic};
 use crate::setup;
 use crate::workspace::target;
 
@@ -45,6 +45,9 @@ pub(crate) struct Arguments {
     /// Name the tests, run none
     #[arg(long)]
     list: bool,
+    /// Version of the machines' interrupt controller
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=3))]
+    gic: u8,
     /// Build what runs on the machine with the debug profile
     #[arg(long)]
     debug: bool,
@@ -132,6 +135,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     if tests.is_empty() {
         bail!("no test has `{filter}` in its name; `cargo xtask test --list` names them all");
     }
+    set_default_gic(arguments.gic);
     let start = Instant::now();
     let (host, machines): (Vec<Test>, Vec<Test>) =
         tests.into_iter().partition(|test| matches!(test.action, Action::Host(_)));

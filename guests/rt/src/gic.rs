@@ -1,9 +1,12 @@
-//! The interrupt controller: a GICv3 with affinity routing, as one security state sees it.
+//! The interrupt controller: a GICv3 with affinity routing, as one security state sees it, or a GICv2.
 //!
 //! Answers for: the distributor, this CPU's redistributor and its CPU interface, register by register, by the names of the
-//! specification. Does not answer for: LPIs, GICv2.
+//! specification. Does not answer for: LPIs; groups of a GICv2, whose interrupts are all in the first.
 //!
-//! GIC architecture specification (IHI 0069): chapters 11 (CPU interface) and 12 (distributor, redistributors).
+//! GIC architecture specification (IHI 0069): chapters 11 (CPU interface) and 12 (distributor, redistributors); for GICv2 IHI 0048
+//! ([`v2`]).
+
+mod v2;
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -87,6 +90,12 @@ impl Gic {
     /// The controller as this CPU sees it.
     #[must_use]
     pub fn of(machine: &Machine) -> Self {
+        if let Some(interface) = machine.cpu_interface {
+            v2::find(interface, machine.distributor.start);
+            // SAFETY: the tree says that a distributor is there; all that is not RAM is mapped as device memory.
+            let distributor = unsafe { Mmio::new(machine.distributor.start as usize) };
+            return Self { distributor, redistributor: distributor };
+        }
         let known = REDISTRIBUTORS[cpu()].load(Ordering::Relaxed);
         let address = if known != 0 { known } else { find_redistributor(machine) };
         REDISTRIBUTORS[cpu()].store(address, Ordering::Relaxed);
@@ -100,6 +109,9 @@ impl Gic {
 
     /// Distributor on, affinity routing, both groups; every SPI off, in group 1, to CPU 0. Once, by the boot CPU.
     pub fn start_distributor(self) {
+        if v2::is_there() {
+            return v2::start_distributor(self);
+        }
         self.distributor.write(GICD_CTLR, 0);
         self.wait_for_writes();
         // ARE (NS) and both groups: with one security state (DS = 1) bits 0, 1 and 4.
@@ -123,6 +135,9 @@ impl Gic {
     /// This CPU's redistributor awake, its private interrupts in group 1, edge-triggered SGIs enabled; its CPU interface
     /// open for all priorities, priority drop and deactivation in one.
     pub fn start_cpu(self) {
+        if v2::is_there() {
+            return v2::start_cpu(self);
+        }
         self.redistributor.write(GICR_WAKER, 0);
         while self.redistributor.read(GICR_WAKER) & 1 << 2 != 0 {
             relax();
@@ -152,7 +167,10 @@ impl Gic {
 
     /// The SGI and PPI frame.
     #[must_use]
-    pub const fn private(self) -> Mmio {
+    pub fn private(self) -> Mmio {
+        if v2::is_there() {
+            return self.distributor;
+        }
         // SAFETY: the second frame of the same redistributor.
         unsafe { Mmio::new(self.redistributor.address() + SGI_FRAME) }
     }
@@ -171,7 +189,7 @@ impl Gic {
 
     /// Waits until writes have taken effect everywhere.
     pub fn wait_for_writes(self) {
-        while (self.distributor.read(GICD_CTLR) & RWP) | (self.redistributor.read(0) & 1 << 3) != 0 {
+        while !v2::is_there() && (self.distributor.read(GICD_CTLR) & RWP) | (self.redistributor.read(0) & 1 << 3) != 0 {
             relax();
         }
         dsb();
@@ -179,7 +197,7 @@ impl Gic {
 
     /// The frame that `intid` lives in.
     #[must_use]
-    pub const fn frame(self, intid: u32) -> Mmio {
+    pub fn frame(self, intid: u32) -> Mmio {
         if intid < 32 { self.private() } else { self.distributor }
     }
 
@@ -248,6 +266,9 @@ impl Gic {
 
     /// Sends the SPI `intid` to the CPU with this affinity.
     pub fn route(self, intid: u32, affinity: u64) {
+        if v2::is_there() {
+            return v2::route(self, intid, affinity);
+        }
         self.distributor.write64(GICD_IROUTER + 8 * intid as usize, affinity);
     }
 }
@@ -283,6 +304,9 @@ fn find_redistributor(machine: &Machine) -> usize {
 /// Takes the highest-priority pending group-1 interrupt; none if nothing (enough) is pending.
 #[inline(always)]
 pub fn acknowledge() -> Option<u32> {
+    if let Some(interface) = v2::interface() {
+        return interface.acknowledge();
+    }
     let intid = mrs!("S3_0_C12_C12_0") as u32; // ICC_IAR1_EL1
     dsb();
     (!(SPECIAL..=SPECIAL + 3).contains(&intid)).then_some(intid)
@@ -299,6 +323,9 @@ pub fn acknowledge_group0() -> Option<u32> {
 /// Drops the priority of `intid` and, unless that is split off, deactivates it.
 #[inline(always)]
 pub fn end(intid: u32) {
+    if let Some(interface) = v2::interface() {
+        return interface.end(intid);
+    }
     // SAFETY: the CPU interface touches no memory.
     unsafe { msr!("S3_0_C12_C12_1", u64::from(intid)) }; // ICC_EOIR1_EL1
     isb();
@@ -313,6 +340,9 @@ pub fn end_group0(intid: u32) {
 
 /// Deactivates `intid`.
 pub fn deactivate(intid: u32) {
+    if let Some(interface) = v2::interface() {
+        return interface.deactivate(intid);
+    }
     // SAFETY: the CPU interface touches no memory.
     unsafe { msr!("S3_0_C12_C11_1", u64::from(intid)) }; // ICC_DIR_EL1
     isb();
@@ -320,6 +350,9 @@ pub fn deactivate(intid: u32) {
 
 /// Interrupts of this priority number and above are held back.
 pub fn set_priority_mask(mask: u8) {
+    if let Some(interface) = v2::interface() {
+        return interface.set_priority_mask(mask);
+    }
     // SAFETY: the CPU interface touches no memory.
     unsafe { msr!("S3_0_C4_C6_0", u64::from(mask)) }; // ICC_PMR_EL1
     isb();
@@ -328,6 +361,9 @@ pub fn set_priority_mask(mask: u8) {
 /// What the priority mask reads as.
 #[must_use]
 pub fn priority_mask() -> u8 {
+    if let Some(interface) = v2::interface() {
+        return interface.priority_mask();
+    }
     mrs!("S3_0_C4_C6_0") as u8
 }
 
@@ -346,6 +382,9 @@ pub fn binary_point() -> u8 {
 
 /// Whether `end` only drops the priority, leaving the rest to `deactivate` (`ICC_CTLR_EL1.EOImode`).
 pub fn set_split_end(split: bool) {
+    if let Some(interface) = v2::interface() {
+        return interface.set_split_end(split);
+    }
     // SAFETY: the CPU interface touches no memory.
     unsafe { msr!("S3_0_C12_C12_4", u64::from(split) << 1) }; // ICC_CTLR_EL1
     isb();
@@ -360,12 +399,18 @@ pub fn control() -> u64 {
 /// The priority of what is active; 0xff if nothing is.
 #[must_use]
 pub fn running_priority() -> u8 {
+    if let Some(interface) = v2::interface() {
+        return interface.running_priority();
+    }
     mrs!("S3_0_C12_C11_3") as u8 // ICC_RPR_EL1
 }
 
 /// What `acknowledge` would return, special numbers included.
 #[must_use]
 pub fn highest_pending() -> u32 {
+    if let Some(interface) = v2::interface() {
+        return interface.highest_pending();
+    }
     mrs!("S3_0_C12_C12_2") as u32 // ICC_HPPIR1_EL1
 }
 
@@ -386,6 +431,9 @@ pub fn sgi_value(sgi: u32, target: SgiTarget) -> u64 {
 /// Sends a group-1 software-generated interrupt.
 #[inline(always)]
 pub fn send_sgi(sgi: u32, target: SgiTarget) {
+    if let Some(interface) = v2::interface() {
+        return interface.send_sgi(sgi, target);
+    }
     dsb();
     // SAFETY: the CPU interface touches no memory.
     unsafe { msr!("S3_0_C12_C11_5", sgi_value(sgi, target)) }; // ICC_SGI1R_EL1

@@ -36,9 +36,11 @@ pub struct Machine {
     pub alarm: Option<Device>,
     /// Every further PL011's registers.
     pub other_uarts: ArrayVec<Range<u64>, 40>,
-    /// The GICv3 distributor's registers.
+    /// The distributor's registers.
     pub distributor: Range<u64>,
-    /// The redistributors' registers.
+    /// Where the CPU interface of a GICv2 is, if it is one.
+    pub cpu_interface: Option<u64>,
+    /// The redistributors' registers of a GICv3.
     pub redistributors: Range<u64>,
     /// The INTIDs of the EL1 physical and virtual timer.
     pub timers: TimerInterrupts,
@@ -95,6 +97,7 @@ impl Machine {
             alarm: None,
             other_uarts: ArrayVec::new(),
             distributor: 0..0,
+            cpu_interface: None,
             redistributors: 0..0,
             // The base system architecture's numbers, should the tree be silent (BSA 1.0, PPI assignment).
             timers: TimerInterrupts { physical: 30, virtual_: 27 },
@@ -136,6 +139,9 @@ impl Machine {
         } else if node.is_compatible("arm,gic-v3") {
             self.distributor = node.reg(0).unwrap_or(0..0);
             self.redistributors = node.reg(1).unwrap_or(0..0);
+        } else if node.is_compatible("arm,cortex-a15-gic") {
+            self.distributor = node.reg(0).unwrap_or(0..0);
+            self.cpu_interface = node.reg(1).map(|registers| registers.start);
         } else if node.is_compatible("arm,armv8-timer") {
             self.timers.physical = node.interrupt(1).unwrap_or(self.timers.physical);
             self.timers.virtual_ = node.interrupt(2).unwrap_or(self.timers.virtual_);

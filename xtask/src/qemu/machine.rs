@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// The package of the board that this machine runs.
 pub(crate) const PACKAGE: &str = "qemu-virt";
@@ -31,11 +32,19 @@ pub(crate) struct Machine {
     pub(crate) more: Vec<String>,
 }
 
+/// What machines have for which nothing else is said.
+static DEFAULT_GIC: AtomicU8 = AtomicU8::new(3);
+
+/// Chooses the version of the interrupt controller of machines for which nothing else is said.
+pub(crate) fn set_default_gic(version: u8) {
+    DEFAULT_GIC.store(version, Ordering::Relaxed);
+}
+
 impl Default for Machine {
     /// The machine that `cargo xtask qemu` has when no option says otherwise, for a script.
     fn default() -> Self {
         Machine {
-            gic: 3,
+            gic: DEFAULT_GIC.load(Ordering::Relaxed),
             cpus: 2,
             memory: "2G".into(),
             cpu: "cortex-a72".into(),
