@@ -253,6 +253,6 @@ impl Arguments {
 }
 
 /// A command that runs QEMU and ends with this tool.
-fn qemu() -> Command {
+pub(crate) fn qemu() -> Command {
     crate::child::guarded("qemu-system-aarch64")
 }
