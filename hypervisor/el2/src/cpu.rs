@@ -240,7 +240,8 @@ pub fn harden_exits() {
 }
 
 /// Sets the per-CPU pointer. Its first word is the address of the CPU's emergency stack, its second what the hardened vectors
-/// do: a number of branches, and a firmware call (see `vectors.S`).
+/// do: a number of branches, and a firmware call; behind it 32 bits that are not 0 if they are to doubt faults of stage 2 (see
+/// `vectors.S`).
 ///
 /// # Safety
 /// `block` stays valid for as long as this CPU runs, and is this CPU's alone.

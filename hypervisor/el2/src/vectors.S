@@ -51,6 +51,11 @@
     smc     #0
 3:  dsb     nsh
     isb
+    .if     \kind == 0
+    mrs     x0, tpidr_el2
+    ldr     w0, [x0, #PER_CPU_DOUBTS_STAGE_2]
+    cbnz    w0, doubt_stage_2
+    .endif
     ldp     x2, x3, [sp], #16
     mov     x1, #\kind
     b       guest_exit
@@ -77,6 +82,34 @@ el2_vectors:
 el2_hardened_vectors:
     vectors_of_el2
     vectors_of_guests hardened_vector
+
+// Erratum 834220 of Cortex-A57: a load that crosses a page may be reported as a translation fault of stage 2 where it has a
+// fault of stage 1. So stage 1 is asked, as for a load by EL1; if it has a fault the guest goes on where it stands, to meet it.
+// x0 to x3 of the guest are pushed.
+doubt_stage_2:
+    mrs     x0, esr_el2
+    ubfx    x1, x0, #26, #6
+    cmp     x1, #0x24                   // a data abort from below
+    b.ne    1f
+    and     x1, x0, #0x3c
+    cmp     x1, #0x04                   // translation fault, any level
+    b.ne    1f
+    tbnz    x0, #7, 1f                  // S1PTW: of a walk, which crosses no page
+    mrs     x2, par_el1                 // the guest's
+    mrs     x1, far_el2
+    at      s1e1r, x1
+    isb
+    mrs     x1, par_el1
+    msr     par_el1, x2
+    tbz     x1, #0, 1f                  // F: no fault
+    ldp     x2, x3, [sp], #16
+    ldp     x0, x1, [sp], #16
+    eret
+    dsb     nsh
+    isb
+1:  ldp     x2, x3, [sp], #16
+    mov     x1, #0                      // Synchronous
+    b       guest_exit
 
 // An interrupt while EL2 ran a host thread with interrupts on: save what a Rust function may overwrite.
 irq_el2:

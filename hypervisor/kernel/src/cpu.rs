@@ -19,13 +19,15 @@ pub(crate) const ENDED: u8 = 1 << 0;
 /// The same: what threads do here is recorded.
 const TRACED: u8 = 1 << 1;
 
-/// One CPU's own. Only that CPU touches the cells, with interrupts masked; the layout's first two words are known to `vectors.S`.
+/// One CPU's own. Only that CPU touches the cells, with interrupts masked; the layout's beginning is known to `vectors.S`.
 #[repr(C)]
 pub(crate) struct PerCpu {
     /// Where a fault finds a stack when the thread's own has overflowed: its end.
     emergency_stack: Cell<usize>,
     /// What the hardened vectors do on a guest's exit: so many branches, and this firmware call. The second word.
     hardening: Cell<[u32; 2]>,
+    /// And whether they doubt that a fault is stage 2's. At the beginning of the third word.
+    doubts_stage_2: Cell<u32>,
     pub(crate) id: CpuId,
     pub(crate) mpidr: Mpidr,
     /// Kernel locks held by what runs here.
@@ -62,6 +64,7 @@ impl PerCpu {
         Self {
             emergency_stack: Cell::new(0),
             hardening: Cell::new([1, 0]),
+            doubts_stage_2: Cell::new(0),
             id,
             mpidr,
             locks: Ranks::none(),
@@ -95,9 +98,10 @@ impl PerCpu {
         }
     }
 
-    /// Has it done on each exit of a guest from this CPU, which runs this.
-    pub(crate) fn harden(&self, hardening: Hardening) {
+    /// Has this done on each exit of a guest from this CPU, which runs this.
+    pub(crate) fn harden(&self, hardening: Hardening, doubts_stage_2: bool) {
         self.hardening.set([hardening.branches.max(1), hardening.call]);
+        self.doubts_stage_2.set(doubts_stage_2.into());
         el2::cpu::harden_exits();
     }
 
@@ -108,6 +112,7 @@ impl PerCpu {
 
 const _: () =
     assert!(core::mem::offset_of!(PerCpu, emergency_stack) == 0 && core::mem::offset_of!(PerCpu, hardening) == 8);
+const _: () = assert!(core::mem::offset_of!(PerCpu, doubts_stage_2) == 16);
 
 // SAFETY: the cells are used by the owning CPU alone (module rule); what others read is atomic or constant.
 unsafe impl Sync for PerCpu {}

@@ -6,7 +6,7 @@
 use crate::cpu::PerCpu;
 use crate::{stage2, start};
 use machine::Conduit;
-use machine::errata::{Branches, Identity, Measures};
+use machine::errata::{Branches, Hardening, Identity, Measures};
 use spin::Once;
 use vm::smccc::SMCCC_ARCH_WORKAROUND_2;
 
@@ -32,8 +32,10 @@ pub(crate) fn initialise_cpu(this: &PerCpu) {
     if measures.repeat_tlbi {
         el2::tlb::repeat();
     }
-    if let Branches::Hardened(hardening) = measures.branches {
-        this.harden(hardening);
+    match measures.branches {
+        Branches::Hardened(hardening) => this.harden(hardening, measures.doubt_stage_2),
+        _ if measures.doubt_stage_2 => this.harden(Hardening::default(), true),
+        _ => {}
     }
     // Loads do not pass stores whose addresses are unknown (CVE-2018-3639), neither ours nor guests'. It is so from reset on,
     // unless somebody before us wanted otherwise.

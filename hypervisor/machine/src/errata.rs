@@ -35,7 +35,7 @@ const KNOWN: &[Known] = &[
     Known(0xd03, CORTEX_A53, false, Safe),
     Known(0xd04, "", false, Safe), // Cortex-A35
     Known(0xd05, "Cortex-A55", true, Safe),
-    Known(0xd07, "Cortex-A57", false, By(8)),
+    Known(0xd07, CORTEX_A57, false, By(8)),
     Known(0xd08, "Cortex-A72", false, By(8)),
     Known(0xd09, "Cortex-A73", false, Firmware),
     Known(0xd0a, "", false, Firmware), // Cortex-A75
@@ -62,6 +62,7 @@ const KNOWN: &[Known] = &[
     Known(0xd90, "", true, Unknown), // C1-Premium
 ];
 const CORTEX_A53: &str = "Cortex-A53";
+const CORTEX_A57: &str = "Cortex-A57";
 
 /// What is done on every exit of a guest, before EL2 takes any branch that the guest could have prepared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,6 +105,8 @@ pub struct Measures {
     pub repeat_tlbi: bool,
     /// On the way out of a guest.
     pub branches: Branches,
+    /// Also there: a fault of stage 2 may be one of stage 1 (erratum 834220).
+    pub doubt_stage_2: bool,
 }
 
 const fn field(register: u64, shift: u32) -> u64 {
@@ -115,6 +118,12 @@ impl Identity {
         const ARM: u64 = 0x41;
         let (maker, part) = (self.midr >> 24 & 0xff, self.midr >> 4 & 0xfff);
         KNOWN.iter().find(|known| maker == ARM && u64::from(known.0) == part)
+    }
+
+    /// Erratum 834220: up to r1p2.
+    fn confuses_stages(&self) -> bool {
+        let revision = (field(self.midr, 20), field(self.midr, 0));
+        self.find().is_some_and(|known| known.1 == CORTEX_A57) && revision <= (1, 2)
     }
 
     /// Erratum 835769: a multiply-accumulate behind a load or store may be wrong. Up to r0p4; from r0p2 on REVIDR_EL1 says
@@ -145,7 +154,7 @@ impl Measures {
                 _ => Branches::Exposed,
             }),
         };
-        Self { identity, repeat_tlbi, branches }
+        Self { identity, repeat_tlbi, branches, doubt_stage_2: identity.confuses_stages() }
     }
 }
 
@@ -168,6 +177,9 @@ impl fmt::Display for Measures {
         }
         if self.identity.multiplies_wrongly() {
             f.write_str(", erratum 835769 wants an image made for it")?;
+        }
+        if self.doubt_stage_2 {
+            f.write_str(", faults of stage 2 doubted")?;
         }
         if self.repeat_tlbi {
             f.write_str(", repeated TLB maintenance")?;
@@ -274,6 +286,14 @@ mod tests {
         assert!(wrong(midr(0xd03, 0, 1), 1 << 7), "the bit means something else there");
         assert!(!wrong(midr(0xd03, 0, 4), 1 << 7) && !wrong(midr(0xd03, 0, 5), 0) && !wrong(midr(0xd03, 1, 0), 0));
         assert!(!wrong(midr(0xd07, 0, 0), 0));
+    }
+
+    #[test]
+    fn early_cores_confuse_the_stages() {
+        let doubt =
+            |part, variant, revision| Measures::of(identity(midr(part, variant, revision), 0), silent).doubt_stage_2;
+        assert!(doubt(0xd07, 0, 0) && doubt(0xd07, 0, 9) && doubt(0xd07, 1, 2));
+        assert!(!doubt(0xd07, 1, 3) && !doubt(0xd07, 2, 0) && !doubt(0xd08, 0, 0));
     }
 
     #[test]

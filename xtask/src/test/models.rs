@@ -15,7 +15,7 @@ use crate::workspace::output;
 const MODELS: [(&str, &str); 7] = [
     ("cortex-a53", "Cortex-A53 r0p4, erratum 835769 wants an image made for it"),
     ("cortex-a55", "Cortex-A55 r2p0, repeated TLB maintenance"),
-    ("cortex-a57", "Cortex-A57 r1p0, branch predictor unprotected"),
+    ("cortex-a57", "Cortex-A57 r1p0, faults of stage 2 doubted, branch predictor unprotected"),
     ("cortex-a72", "Cortex-A72 r0p3, branch predictor unprotected"),
     ("cortex-a76", "Cortex-A76 r4p1, repeated TLB maintenance, 24 branches on each exit"),
     ("neoverse-n1", "Neoverse-N1 r4p1, repeated TLB maintenance, 24 branches on each exit"),
