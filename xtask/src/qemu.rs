@@ -250,6 +250,6 @@ impl Arguments {
 }
 
 /// A command that runs QEMU and ends with this tool.
-fn qemu() -> Command {
+pub(crate) fn qemu() -> Command {
     crate::child::guarded("qemu-system-aarch64")
 }

@@ -2,8 +2,8 @@
 //!
 //! Answers for: the list of tests, choosing among them, running them a few at a time, and telling what failed and how to
 //! repeat it. The heights are those of the project's design: crates on the PC, Miri, fuzzing, guests under QEMU, real
-//! guests under QEMU. Does not answer for: what a test does (`test::host`, `test::guests`, `test::linux`, `test::devices`,
-//! `test::interface`, `test::scheduling`).
+//! guests under QEMU. Does not answer for: what a test does (`test::host`, `test::guests`, `test::models`, `test::linux`,
+//! `test::devices`, `test::interface`, `test::scheduling`).
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -26,6 +26,7 @@ mod interface;
 mod lifecycle;
 mod linux;
 pub(crate) mod machine;
+mod models;
 pub(crate) mod ordeals;
 mod scene;
 mod scheduling;
@@ -110,6 +111,7 @@ struct Finished {
 fn all() -> Result<Vec<Test>> {
     let mut tests = host::tests()?;
     tests.extend(guests::tests());
+    tests.extend(models::tests());
     tests.extend(interface::tests());
     tests.extend(lifecycle::tests());
     tests.extend(dump::tests());

@@ -21,7 +21,8 @@ macro_rules! access {
             }
             let value: $type;
             // SAFETY: the window is mapped and this driver's (promise of `new`), the offset lies inside and is aligned. An
-            // explicit instruction: a load form with a valid syndrome, should we ourselves be a guest.
+            // explicit instruction: a load form with a valid syndrome, should we ourselves be a guest. It acquires, because up
+            // to r1p2 a Cortex-A57 may hang on other loads from devices between exclusives (erratum 832075).
             unsafe {
                 core::arch::asm!($load, value = out(reg) value, address = in(reg) self.base + offset,
                     options(nostack, preserves_flags));
@@ -76,8 +77,8 @@ impl Mmio {
         offset & (size - 1) == 0 && offset.checked_add(size).is_some_and(|end| end <= self.length)
     }
 
-    access!(read_u32, write_u32, u32, "ldr {value:w}, [{address}]", "str {value:w}, [{address}]");
-    access!(read_u64, write_u64, u64, "ldr {value}, [{address}]", "str {value}, [{address}]");
+    access!(read_u32, write_u32, u32, "ldar {value:w}, [{address}]", "str {value:w}, [{address}]");
+    access!(read_u64, write_u64, u64, "ldar {value}, [{address}]", "str {value}, [{address}]");
 }
 
 /// A register window of known size: what is accessed at a constant offset needs no check while the driver runs.

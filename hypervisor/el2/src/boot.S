@@ -55,7 +55,26 @@ primary_entry:
 4:  add     x27, x27, #8
     b       3b
 5:
-    // Zero what the file does not carry.
+    // Whoever had the memory that the file does not carry may have left dirty lines of it: written back later, they would
+    // overwrite what is written past the caches from here on.
+    mrs     x24, ctr_el0
+    ubfx    x24, x24, #16, #4           // DminLine
+    mov     x25, #4
+    lsl     x24, x25, x24
+    adrp    x22, __bss_start
+    add     x22, x22, :lo12:__bss_start
+    sub     x25, x24, #1
+    add     x22, x22, x25
+    bic     x22, x22, x25               // a line that it begins in holds data of the file as well, and is clean
+    adrp    x23, __boot_stack_end
+    add     x23, x23, :lo12:__boot_stack_end
+6:  cmp     x22, x23
+    b.hs    7f
+    dc      ivac, x22
+    add     x22, x22, x24
+    b       6b
+7:  dsb     sy
+    // Zero it.
     adrp    x22, __bss_start
     add     x22, x22, :lo12:__bss_start
     adrp    x23, __bss_end

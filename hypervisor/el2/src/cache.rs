@@ -12,36 +12,21 @@ pub fn line_size() -> usize {
     4 << ((read_register!("ctr_el0") >> 16) & 0xf)
 }
 
-macro_rules! by_line {
-    ($(#[$doc:meta])* $name:ident, $operation:literal) => {
-        $(#[$doc])*
-        ///
-        /// # Safety
-        /// The range is mapped as Normal memory and belongs to the caller.
-        pub unsafe fn $name(start: usize, length: usize) {
-            let line = line_size();
-            let end = start.saturating_add(length);
-            let mut at = start & !(line - 1);
-            while at < end {
-                // SAFETY: maintenance of a line of the caller's.
-                unsafe {
-                    core::arch::asm!(concat!("dc ", $operation, ", {}"), in(reg) at, options(nostack, preserves_flags));
-                }
-                at = at.saturating_add(line);
-            }
-            barrier::dsb(barrier::SY);
-        }
-    };
-}
-
-by_line! {
-    /// Writes dirty lines back and drops them: for memory that a guest will use with its caches off, and before memory
-    /// that was written with ours off is read with them on.
-    clean_and_invalidate, "civac"
-}
-by_line! {
-    /// Writes dirty lines back.
-    clean, "cvac"
+/// Writes dirty lines back and drops them: for memory that others use with their caches off, and before memory that was
+/// written with ours off is read with them on. There is no operation that only writes back: on a Cortex-A53 up to r0p2 it may
+/// corrupt data (errata 819472, 824069, 826319, 827319), and what has been written back here is seldom read again.
+///
+/// # Safety
+/// The range is mapped as Normal memory and belongs to the caller.
+pub unsafe fn clean_and_invalidate(start: usize, length: usize) {
+    let line = line_size();
+    let end = start.saturating_add(length);
+    let mut at = start & !(line - 1);
+    while at < end {
+        instructions!("dc civac, {at}", at = at);
+        at = at.saturating_add(line);
+    }
+    barrier::dsb(barrier::SY);
 }
 
 /// Zeroes memory and cleans it to the point of coherency, so that a guest whose caches are off sees the zeroes as well.

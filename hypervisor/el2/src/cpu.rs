@@ -218,7 +218,30 @@ pub fn per_cpu() -> *mut u8 {
     read_register!("tpidr_el2") as usize as *mut u8
 }
 
-/// Sets the per-CPU pointer. Its first word is the address of the CPU's emergency stack (see `vectors.S`).
+/// REVIDR_EL1: errata of this revision of the core that are fixed.
+#[must_use]
+pub fn revidr() -> u64 {
+    read_register!("revidr_el1")
+}
+
+/// ID_AA64PFR0_EL1: exception levels, and what the CPU keeps apart when it speculates.
+#[must_use]
+pub fn processor_features() -> u64 {
+    read_register!("id_aa64pfr0_el1")
+}
+
+/// From now on exits of guests on this CPU go through the vectors that do first what the per-CPU block says (`vectors.S`).
+pub fn harden_exits() {
+    unsafe extern "C" {
+        static el2_hardened_vectors: u8;
+    }
+    write_register!("vbar_el2", &raw const el2_hardened_vectors as u64);
+    aarch64_cpu::asm::barrier::isb(aarch64_cpu::asm::barrier::SY);
+}
+
+/// Sets the per-CPU pointer. Its first word is the address of the CPU's emergency stack, its second what the hardened vectors
+/// do: a number of branches, and a firmware call; behind it 32 bits that are not 0 if they are to doubt faults of stage 2 (see
+/// `vectors.S`).
 ///
 /// # Safety
 /// `block` stays valid for as long as this CPU runs, and is this CPU's alone.

@@ -30,7 +30,7 @@ pub fn architecture_feature(function: u32) -> Option<u32> {
 }
 
 /// Calls an architectural workaround that [`architecture_feature`] has announced (DEN 0028, "SMCCC_ARCH_WORKAROUND_1" and
-/// its successors).
-pub fn call_workaround(function: u32) {
-    let _ = smccc::smc32(function, [0; 7]);
+/// its successors). Those that nothing is to be said to ignore `argument`.
+pub fn call_workaround(function: u32, argument: u32) {
+    let _ = smccc::smc32(function, [argument, 0, 0, 0, 0, 0, 0]);
 }

@@ -12,7 +12,11 @@
     .equ    FAULT_FRAME_SP, 248
     .equ    FAULT_FRAME_SPARE, 296
     .equ    STACK_VALID_BIT, 16
+
+    // What vectors.S finds behind TPIDR_EL2 (layout: kernel::cpu::PerCpu).
     .equ    PER_CPU_EMERGENCY_STACK, 0
+    .equ    PER_CPU_HARDENING, 8
+    .equ    PER_CPU_DOUBTS_STAGE_2, 16
 
     .macro  save_fault_frame
     stp     x0, x1, [sp]

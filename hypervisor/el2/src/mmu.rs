@@ -51,8 +51,14 @@ pub fn memory_model_features() -> u64 {
     read_register!("id_aa64mmfr0_el1")
 }
 
+/// ID_AA64MMFR1_EL1: size of VMIDs among others.
+#[must_use]
+pub fn memory_model_features_1() -> u64 {
+    read_register!("id_aa64mmfr1_el1")
+}
+
 /// Whether VMIDs have 16 bits: `ID_AA64MMFR1_EL1.VMIDBits`.
 #[must_use]
 pub fn has_16_bit_vmids() -> bool {
-    (read_register!("id_aa64mmfr1_el1") >> 4) & 0xf == 2
+    (memory_model_features_1() >> 4) & 0xf == 2
 }

@@ -320,10 +320,6 @@ pub fn virtual_timer_is_due() -> bool {
 pub struct Controls {
     /// HCR_EL2.
     pub hcr: u64,
-    /// VTTBR_EL2: stage 2 root and VMID.
-    pub vttbr: u64,
-    /// VTCR_EL2.
-    pub vtcr: u64,
     /// VMPIDR_EL2: what the guest reads as its MPIDR_EL1.
     pub vmpidr: u64,
     /// VPIDR_EL2: what the guest reads as its MIDR_EL1.
@@ -336,8 +332,36 @@ impl Controls {
     /// Puts them into the CPU.
     #[inline(always)]
     pub fn load(&self) {
-        load_pairs!(self: hcr "hcr_el2" vttbr "vttbr_el2" vtcr "vtcr_el2" vmpidr "vmpidr_el2");
-        load_pairs!(self: vpidr "vpidr_el2" counter_offset "cntvoff_el2");
+        load_pairs!(self: hcr "hcr_el2" vmpidr "vmpidr_el2" vpidr "vpidr_el2" counter_offset "cntvoff_el2");
+    }
+}
+
+/// Stage 2 of the CPU. Between [`stage2::leave`] and [`stage2::enter`] the registers of EL1 are exchanged, and whatever the CPU
+/// translates by them, such as an address translation instruction that it executes speculatively, ends in a fault
+/// (`docs/design/022-silicon.md`).
+pub mod stage2 {
+    /// No guest has run on this CPU yet. `vtcr` is the same for all guests, `nobody` a VTTBR_EL2 whose root maps nothing.
+    pub fn initialise(vtcr: u64, nobody: u64) {
+        write_register!("vtcr_el2", vtcr);
+        write_register!("vttbr_el2", nobody);
+        write_register!("hcr_el2", read_register!("hcr_el2") | super::hcr::VM);
+        instructions!("isb", "tlbi alle1", "dsb nsh", "isb");
+    }
+
+    /// The guest's registers are about to be taken out. The barrier ends the walks it has begun (DDI 0487, "Out-of-context
+    /// translation regimes"), and its own maintenance, for which it may wait on another CPU.
+    #[inline(always)]
+    pub fn leave(nobody: u64) {
+        instructions!("dsb ish");
+        write_register!("vttbr_el2", nobody);
+        instructions!("isb");
+    }
+
+    /// The guest's registers have been written: here is its stage 2. The exception return synchronises.
+    #[inline(always)]
+    pub fn enter(vttbr: u64) {
+        instructions!("isb");
+        write_register!("vttbr_el2", vttbr);
     }
 }
 

@@ -109,7 +109,6 @@ pub fn initialise() {
     write_register!("cnthp_ctl_el2", 0);
     write_register!("cntv_ctl_el0", 0);
     write_register!("cntp_ctl_el0", 0); // guests' is emulated, and this one nobody's
-    write_register!("vttbr_el2", 0);
     if here.ras() {
         write_register!("s3_4_c5_c2_3", 0); // VSESR_EL2
         write_register!("s3_4_c12_c1_1", 0); // VDISR_EL2

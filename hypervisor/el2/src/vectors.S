@@ -6,16 +6,12 @@
     b       \target
     .endm
 
-    .section .text.vectors, "ax"
-    .balign 0x800
-    .global el2_vectors
-el2_vectors:
-    // From EL2 on SP_EL0: never used.
+    // From EL2 itself, on SP_EL0, which is never used, and on SP_EL2.
+    .macro  vectors_of_el2
     vector  fault_el2_t
     vector  fault_el2_t
     vector  fault_el2_t
     vector  fault_el2_t
-    // From EL2 on SP_EL2.
     .balign 0x80
     // Is the stack still a stack? Below every stack, that of boot included, is a guard in which bit 16 of SP is clear
     // (kernel::address_space, hypervisor.ld). The test must not use memory or a register: SP and x0 are swapped by arithmetic.
@@ -26,45 +22,94 @@ el2_vectors:
     sub     x0, sp, x0
     sub     sp, sp, x0
     b       fault_el2
-    .balign 0x80
-    b       irq_el2
+    vector  irq_el2
     vector  fault_el2_asynchronous      // FIQ: none is routed to us
     vector  fault_el2_asynchronous      // SError
-    // From a guest in AArch64.
+    .endm
+
+    .macro  guest_vector kind
     .balign 0x80
     stp     x0, x1, [sp, #-16]!
-    mov     x1, #0                      // RawExitKind::Synchronous
+    mov     x1, #\kind
     b       guest_exit
+    .endm
+
+    // The same where a guest could have prepared what EL2's branches are predicted to do. Takes the branches that the core
+    // needs to forget the history of the guest's, makes the firmware call that it needs, if any, and goes on when all that is
+    // done: whatever is predicted before, nothing behind the barriers is executed ahead of them. The call keeps X4 and up
+    // (DEN 0028, "SMCCC_ARCH_WORKAROUND_1").
+    .macro  hardened_vector kind
     .balign 0x80
     stp     x0, x1, [sp, #-16]!
-    mov     x1, #1                      // Irq
+    stp     x2, x3, [sp, #-16]!
+    mrs     x0, tpidr_el2
+    ldp     w1, w0, [x0, #PER_CPU_HARDENING]
+1:  b       2f
+2:  subs    w1, w1, #1
+    b.ne    1b
+    cbz     w0, 3f
+    smc     #0
+3:  dsb     nsh
+    isb
+    .if     \kind == 0
+    mrs     x0, tpidr_el2
+    ldr     w0, [x0, #PER_CPU_DOUBTS_STAGE_2]
+    cbnz    w0, doubt_stage_2
+    .endif
+    ldp     x2, x3, [sp], #16
+    mov     x1, #\kind
     b       guest_exit
+    .endm
+
+    // From a guest in AArch64, and from its EL0 in AArch32. The kinds are those of RawExitKind.
+    .macro  vectors_of_guests entry
+    .rept   2
+    \entry 0                            // Synchronous
+    \entry 1                            // Irq
+    \entry 2                            // Fiq
+    \entry 3                            // SError
+    .endr
     .balign 0x80
-    stp     x0, x1, [sp, #-16]!
-    mov     x1, #2                      // Fiq
+    .endm
+
+    .section .text.vectors, "ax"
+    .balign 0x800
+    .global el2_vectors
+el2_vectors:
+    vectors_of_el2
+    vectors_of_guests guest_vector
+    .global el2_hardened_vectors
+el2_hardened_vectors:
+    vectors_of_el2
+    vectors_of_guests hardened_vector
+
+// Erratum 834220 of Cortex-A57: a load that crosses a page may be reported as a translation fault of stage 2 where it has a
+// fault of stage 1. So stage 1 is asked, as for a load by EL1; if it has a fault the guest goes on where it stands, to meet it.
+// x0 to x3 of the guest are pushed.
+doubt_stage_2:
+    mrs     x0, esr_el2
+    ubfx    x1, x0, #26, #6
+    cmp     x1, #0x24                   // a data abort from below
+    b.ne    1f
+    and     x1, x0, #0x3c
+    cmp     x1, #0x04                   // translation fault, any level
+    b.ne    1f
+    tbnz    x0, #7, 1f                  // S1PTW: of a walk, which crosses no page
+    mrs     x2, par_el1                 // the guest's
+    mrs     x1, far_el2
+    at      s1e1r, x1
+    isb
+    mrs     x1, par_el1
+    msr     par_el1, x2
+    tbz     x1, #0, 1f                  // F: no fault
+    ldp     x2, x3, [sp], #16
+    ldp     x0, x1, [sp], #16
+    eret
+    dsb     nsh
+    isb
+1:  ldp     x2, x3, [sp], #16
+    mov     x1, #0                      // Synchronous
     b       guest_exit
-    .balign 0x80
-    stp     x0, x1, [sp, #-16]!
-    mov     x1, #3                      // SError
-    b       guest_exit
-    // From a guest's EL0 in AArch32: the same road.
-    .balign 0x80
-    stp     x0, x1, [sp, #-16]!
-    mov     x1, #0
-    b       guest_exit
-    .balign 0x80
-    stp     x0, x1, [sp, #-16]!
-    mov     x1, #1
-    b       guest_exit
-    .balign 0x80
-    stp     x0, x1, [sp, #-16]!
-    mov     x1, #2
-    b       guest_exit
-    .balign 0x80
-    stp     x0, x1, [sp, #-16]!
-    mov     x1, #3
-    b       guest_exit
-    .balign 0x80
 
 // An interrupt while EL2 ran a host thread with interrupts on: save what a Rust function may overwrite.
 irq_el2:
@@ -101,6 +146,8 @@ irq_el2:
     ldp     x29, x30, [sp]
     add     sp, sp, #192
     eret
+    dsb     nsh                         // as in el2_enter_guest
+    isb
 
 // The faulting SP lies in a guard page. x0 = that SP - FAULT_FRAME, SP = x0 + the old x0. A thread that comes here never goes
 // on, so the SP_EL0 of a vCPU it may have loaded can be spent to keep x0.

@@ -11,6 +11,7 @@ use alloc::boxed::Box;
 use core::cell::{Cell, UnsafeCell};
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};
+use machine::errata::Hardening;
 use types::{CpuId, MAX_CPUS, Mpidr, Ticks};
 
 /// See [`PerCpu::after_switch`]: there is a thread in [`PerCpu::ended`].
@@ -18,11 +19,15 @@ pub(crate) const ENDED: u8 = 1 << 0;
 /// The same: what threads do here is recorded.
 const TRACED: u8 = 1 << 1;
 
-/// One CPU's own. Only that CPU touches the cells, with interrupts masked; the layout's first word is known to `vectors.S`.
+/// One CPU's own. Only that CPU touches the cells, with interrupts masked; the layout's beginning is known to `vectors.S`.
 #[repr(C)]
 pub(crate) struct PerCpu {
     /// Where a fault finds a stack when the thread's own has overflowed: its end.
     emergency_stack: Cell<usize>,
+    /// What the hardened vectors do on a guest's exit: so many branches, and this firmware call. The second word.
+    hardening: Cell<[u32; 2]>,
+    /// And whether they doubt that a fault is stage 2's. At the beginning of the third word.
+    doubts_stage_2: Cell<u32>,
     pub(crate) id: CpuId,
     pub(crate) mpidr: Mpidr,
     /// Kernel locks held by what runs here.
@@ -60,6 +65,8 @@ impl PerCpu {
     pub(crate) const fn new(id: CpuId, mpidr: Mpidr) -> Self {
         Self {
             emergency_stack: Cell::new(0),
+            hardening: Cell::new([1, 0]),
+            doubts_stage_2: Cell::new(0),
             id,
             mpidr,
             locks: Ranks::none(),
@@ -94,10 +101,21 @@ impl PerCpu {
         }
     }
 
+    /// Has this done on each exit of a guest from this CPU, which runs this.
+    pub(crate) fn harden(&self, hardening: Hardening, doubts_stage_2: bool) {
+        self.hardening.set([hardening.branches.max(1), hardening.call]);
+        self.doubts_stage_2.set(doubts_stage_2.into());
+        el2::cpu::harden_exits();
+    }
+
     pub(crate) fn set_emergency_stack(&self, end: usize) {
         self.emergency_stack.set(end);
     }
 }
+
+const _: () =
+    assert!(core::mem::offset_of!(PerCpu, emergency_stack) == 0 && core::mem::offset_of!(PerCpu, hardening) == 8);
+const _: () = assert!(core::mem::offset_of!(PerCpu, doubts_stage_2) == 16);
 
 // SAFETY: the cells are used by the owning CPU alone (module rule); what others read is atomic or constant.
 unsafe impl Sync for PerCpu {}

@@ -224,7 +224,7 @@ impl GuestMemory for Loading<'_> {
         self.0.write(to, from)?;
         self.0.each(to, from.len(), |host, _, length| {
             // SAFETY: within the VM's frames.
-            unsafe { el2::cache::clean(host, length) };
+            unsafe { el2::cache::clean_and_invalidate(host, length) };
         })
     }
 

@@ -28,6 +28,7 @@ mod report;
 mod services;
 mod shared;
 mod shell;
+mod silicon;
 mod stage2;
 mod start;
 mod startup;

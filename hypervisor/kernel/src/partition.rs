@@ -27,7 +27,7 @@ use core::sync::atomic::{AtomicU16, Ordering};
 use hold::{CALLED, DUMPING, ENDED, Hold, PAUSED, STOPPING, TRACED};
 use host::console::Terminal;
 use spin::Once;
-use types::{Ticks, VcpuId, VcpuSet};
+use types::{CpuId, MAX_CPUS, Ticks, VcpuId, VcpuSet};
 use vdev::{Cause, DeviceId, Effects, Wake};
 use vm::Vm;
 use vm::dump::Registers;
@@ -41,7 +41,8 @@ pub(crate) struct Partition {
     /// Never dropped: it is in the VM's heap.
     pub(crate) vm: ManuallyDrop<Vm>,
     pub(crate) vttbr: u64,
-    pub(crate) vtcr: u64,
+    /// The vCPU that ran last on each CPU.
+    residents: [AtomicU16; MAX_CPUS],
     pub(crate) exit_on_halt: bool,
     ram: &'static GuestRam,
     terminal: ManuallyDrop<Arc<Terminal>>,
@@ -64,6 +65,11 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
+    /// Whether another vCPU of this VM has run on `cpu` since `vcpu` did, which it does now.
+    pub(crate) fn take_residence(&self, cpu: CpuId, vcpu: VcpuId) -> bool {
+        self.residents.get(cpu.index()).is_none_or(|resident| resident.swap(vcpu.0, Ordering::Relaxed) != vcpu.0)
+    }
+
     /// Whether the run loop has more to do than to run, which is `traced` or not.
     #[inline(always)]
     pub(crate) fn is_held(&self, traced: bool) -> bool {

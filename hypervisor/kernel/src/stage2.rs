@@ -6,6 +6,7 @@
 use crate::frames::{self, Owner};
 use crate::sync::{Lock, Masked, Rank};
 use core::ptr;
+use core::sync::atomic::AtomicU64;
 use pagetable::{
     Access, Maintenance, MapError, Memory, PaRange, Stage2, Stage2Attributes, Stage2Layout, Stale, TablePool, VmidSize,
 };
@@ -24,6 +25,23 @@ const VMID_WORDS: usize = 4;
 struct Vmids {
     used: [u64; VMID_WORDS],
     next: u16,
+}
+
+/// A root that maps nothing, as large and as aligned as a root of [`layout`] can be.
+#[repr(align(8192))]
+struct Nothing(#[expect(dead_code, reason = "reached by walkers only")] [AtomicU64; 1024]);
+static NOTHING: Nothing = Nothing([const { AtomicU64::new(0) }; 1024]);
+
+/// VTTBR_EL2 while no vCPU is loaded: VMID 0, through which nothing can be reached.
+#[inline(always)]
+pub(crate) fn nobody() -> u64 {
+    &raw const NOTHING as u64
+}
+
+/// Before the first vCPU is loaded on this CPU.
+pub(crate) fn initialise_cpu() {
+    let vmids = if el2::mmu::has_16_bit_vmids() { VmidSize::Bits16 } else { VmidSize::Bits8 };
+    el2::state::stage2::initialise(layout().vtcr(vmids), nobody());
 }
 
 /// VMID 0 is nobody's: it is what VTTBR_EL2 holds while no guest is loaded.
@@ -85,9 +103,8 @@ impl TablePool for Pool {
 /// What is left to map, and to where.
 pub(crate) type Part = Option<(Range<Ipa>, Pa)>;
 
-struct Live {
-    vttbr: u64,
-}
+/// Its VMID, as VTTBR_EL2 has it, with a root that maps nothing.
+struct Live(u64);
 
 impl Maintenance<Ipa> for Live {
     fn publish(&mut self) {
@@ -98,9 +115,9 @@ impl Maintenance<Ipa> for Live {
         let _masked = Masked::new();
         let pages = range.length() / PAGE_SIZE;
         if pages <= BY_PAGE {
-            el2::tlb::invalidate_guest_pages(self.vttbr, range.start(), pages);
+            el2::tlb::invalidate_guest_pages(self.0, range.start(), pages);
         } else {
-            el2::tlb::invalidate_guest(self.vttbr);
+            el2::tlb::invalidate_guest(self.0);
         }
     }
 }
@@ -133,9 +150,8 @@ impl GuestSpace {
         self.tables.as_ref().map_or(0, |tables| tables.vttbr(self.vmid.0))
     }
 
-    /// VTCR_EL2.
-    pub(crate) fn vtcr() -> u64 {
-        layout().vtcr(if el2::mmu::has_16_bit_vmids() { VmidSize::Bits16 } else { VmidSize::Bits8 })
+    fn live(&self) -> Live {
+        Live(u64::from(self.vmid.0) << 48 | nobody())
     }
 
     /// Maps `range` to RAM from `to` on; the guest may write it unless it is `read_only`.
@@ -174,26 +190,25 @@ impl GuestSpace {
         attributes: Stage2Attributes,
         entries: usize,
     ) -> Result<Option<Range<Ipa>>, MapError<Ipa>> {
-        let vttbr = self.vttbr();
+        let mut live = self.live();
         let tables = self.tables.as_mut().ok_or(MapError::OutOfTables)?;
-        let progress = tables.map(range, to, attributes, entries, &mut Pool(self.owner), &mut Live { vttbr })?;
+        let progress = tables.map(range, to, attributes, entries, &mut Pool(self.owner), &mut live)?;
         Ok(progress.rest)
     }
 
     /// Takes `range` out of the guest's reach. Goes over `entries` leaves and holes at most, and returns what is left.
     pub(crate) fn unmap(&mut self, range: Range<Ipa>, entries: usize) -> Option<Range<Ipa>> {
-        let vttbr = self.vttbr();
+        let mut live = self.live();
         // An address that it could not have is not mapped.
-        self.tables.as_mut()?.unmap(range, entries, &mut Pool(self.owner), &mut Live { vttbr }).ok()?.rest
+        self.tables.as_mut()?.unmap(range, entries, &mut Pool(self.owner), &mut live).ok()?.rest
     }
 }
 
 impl Drop for GuestSpace {
     fn drop(&mut self) {
-        let vttbr = self.vttbr();
         {
             let _masked = Masked::new();
-            el2::tlb::invalidate_guest(vttbr);
+            el2::tlb::invalidate_guest(self.live().0);
         }
         if let Some(tables) = self.tables.take() {
             tables.destroy(&mut Pool(self.owner));

@@ -7,7 +7,7 @@ use crate::address_space::{self, FirstTables, Image};
 use crate::board::{self, Board};
 use crate::controller;
 use crate::cpu::{self, PerCpu};
-use crate::{compartment, console, frames, groups, heap, interrupt, shell, startup, thread};
+use crate::{compartment, console, frames, groups, heap, interrupt, shell, silicon, startup, thread};
 use alloc::format;
 use alloc::vec::Vec;
 use core::fmt;
@@ -128,9 +128,10 @@ fn first_tables(image: &Image, bank: Range<Pa>, blob: &[u8], console: Option<Ran
         // Without a console nobody would see a refusal: go on.
         let _ = tables.map(registers, El2Attributes::Device);
     }
-    // Everything written so far went past the caches: drop what they may still hold of it from before.
-    for written in [image.data, image.boot_stack] {
-        // SAFETY: our own data.
+    // Everything written so far, relocated constants among it, went past the caches: drop what they may still hold of it from
+    // before.
+    for written in [image.rodata, image.data, image.boot_stack] {
+        // SAFETY: our own constants and data.
         unsafe { el2::cache::clean_and_invalidate(written.start().0 as usize, written.length() as usize) };
     }
     // SAFETY: the tables map the image, its stack and the device tree where they are.
@@ -172,6 +173,7 @@ fn with_heap(blob: &'static [u8], bank: Range<Pa>, image: &Image) -> ! {
     console::initialise(machine);
     startup::read_calendar(machine, frequency);
     banner(machine, frequency);
+    silicon::initialise_cpu(this);
     start_others(machine, this, frequency);
     let parameters = startup::host_parameters(startup::PRIORITY);
     if let Err(error) = thread::spawn("shell".into(), parameters, shell::run) {
@@ -257,7 +259,7 @@ fn start_others(machine: &'static Machine, this: &PerCpu, frequency: types::Freq
         core::mem::forget(stack);
         let boot = core::ptr::from_ref(boot) as usize;
         // SAFETY: the CPU reads this, and its first instructions, with its caches off.
-        unsafe { el2::cache::clean(boot, size_of::<SecondaryBoot>()) };
+        unsafe { el2::cache::clean_and_invalidate(boot, size_of::<SecondaryBoot>()) };
         let started = match description.enable {
             EnableMethod::Psci => {
                 el2::firmware::cpu_on(description.mpidr.0, el2::thread::secondary_entry(), boot as u64)
@@ -294,6 +296,7 @@ extern "C" fn kernel_secondary() -> ! {
     if let Some(machine) = MACHINE.get() {
         match interrupt::initialise_cpu(machine, this) {
             Ok(()) => {
+                silicon::initialise_cpu(this);
                 this.online.store(true, Ordering::Release);
                 thread::idle_loop();
             }

@@ -6,7 +6,7 @@
 
 use crate::services::Services;
 use crate::shared::{self, Share, Shares};
-use crate::{board, console, controller, groups, start, trace};
+use crate::{board, console, controller, groups, silicon, start, trace};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -219,7 +219,7 @@ pub(crate) fn read_calendar(machine: &Machine, frequency: Frequency) {
 /// What guests get to know of the host's CPUs.
 pub(crate) fn host(seed: &[u8]) -> Option<Host<'_>> {
     let (list_registers, priority_bits) = controller::list_registers();
-    let mitigation = |function| match el2::firmware::architecture_feature(function) {
+    let mitigation = |function| match silicon::firmware_feature(function) {
         Some(0) => Mitigation::Required,
         Some(_) => Mitigation::NotRequired,
         None => Mitigation::Unknown,

@@ -1,7 +1,7 @@
 //! The physical machine as its device tree describes it.
 //!
 //! Answers for: turning the blob that firmware hands over into a [`Machine`], and, before there is a heap, into the little
-//! that early boot needs ([`Early`]). Does not answer for: using any of it, for
+//! that early boot needs ([`Early`]); and what its cores need ([`errata`]). Does not answer for: using any of it, for
 //! what a board knows beyond its tree, and for the trees that guests get (`vm::tree`).
 //!
 //! Follows the Devicetree Specification, Release v0.4 ("DTSpec"), and for the nodes of an Arm machine the bindings that
@@ -34,6 +34,7 @@ mod chosen;
 mod console;
 mod cpus;
 mod early;
+pub mod errata;
 mod error;
 mod index;
 mod interrupts;

@@ -86,7 +86,8 @@ pub(super) fn tests() -> Vec<Test> {
     tests
 }
 
-fn machine(cpus: u32, model: &str) -> Machine {
+/// A machine with that many CPUs of that model.
+pub(super) fn machine(cpus: u32, model: &str) -> Machine {
     Machine { cpus, cpu: model.into(), ..Machine::default() }
 }
 
@@ -105,7 +106,7 @@ fn run(case: &Case, guest: &str, cpus: u32, model: &str, vcpus: u32) -> Result<R
 }
 
 /// Judges the lines of `selftest`, which are in the form of TAP: as many results as planned, none of them `not ok`.
-fn judge<'a>(lines: impl Iterator<Item = &'a str>) -> Result<()> {
+pub(super) fn judge<'a>(lines: impl Iterator<Item = &'a str>) -> Result<()> {
     let (mut planned, mut passed, mut failed) = (None, 0_u32, Vec::new());
     for line in lines.map(str::trim) {
         if line.starts_with("not ok") {

@@ -22,7 +22,7 @@ use core::mem::ManuallyDrop;
 use core::sync::atomic::AtomicU16;
 use host::console::Terminal;
 use spin::Once;
-use types::{AccessSize, Ipa, PAGE_SIZE, Range};
+use types::{AccessSize, Ipa, MAX_CPUS, PAGE_SIZE, Range};
 use vdev::{Cause, GuestMemory, MemoryFault};
 use vm::assemble::Assembled;
 use vm::lifecycle::EndRecord;
@@ -78,7 +78,7 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
     Ok(Partition {
         vm: ManuallyDrop::new(vm),
         vttbr,
-        vtcr: GuestSpace::vtcr(),
+        residents: [const { AtomicU16::new(u16::MAX) }; MAX_CPUS],
         exit_on_halt: qvm.configuration.exit_on_halt,
         ram,
         terminal: ManuallyDrop::new(backends.terminal),

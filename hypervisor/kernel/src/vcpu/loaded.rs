@@ -7,7 +7,7 @@
 use super::interface::{self, Interface};
 use crate::cpu::{self, PerCpu};
 use crate::partition::Partition;
-use crate::{interrupt, thread};
+use crate::{interrupt, stage2, thread};
 use el2::monitors::Monitors;
 use el2::state::{Controls, El1State, ExtensionState, FpState, VirtualTimer, hcr};
 use types::{DebugState, IntId, Ipa, Mpidr, PAGE_SIZE, Ticks, VcpuId, VcpuSet};
@@ -33,8 +33,8 @@ pub(crate) struct LoadedVcpu {
     monitors_in_cpu: bool,
     /// Their interrupt has been handed to the guest, which has not deactivated it.
     monitors_active: bool,
-    /// Something below is to be exchanged besides what always is: vector registers, extensions, debug state, monitors, or the
-    /// active state of an interrupt.
+    /// Something is to be done besides what always is: vector registers, extensions, debug state, monitors, or the active state
+    /// of an interrupt are to be exchanged, or the VM has other vCPUs.
     is_special: bool,
     timer: VirtualTimer,
     controls: Controls,
@@ -70,7 +70,7 @@ impl Cpu for LoadedVcpu {
     }
 
     fn call_workaround(&mut self, workaround: Workaround) {
-        el2::firmware::call_workaround(workaround as u32);
+        el2::firmware::call_workaround(workaround as u32, 0);
     }
 }
 
@@ -154,8 +154,6 @@ impl LoadedVcpu {
             id,
             controls: Controls {
                 hcr: traps,
-                vttbr: partition.vttbr,
-                vtcr: partition.vtcr,
                 vmpidr: MPIDR_RES1 | Mpidr::of_vcpu(id).0,
                 vpidr: el2::cpu::midr(),
                 counter_offset: partition.vm.counter_offset(),
@@ -203,6 +201,7 @@ impl LoadedVcpu {
     fn load_into(&mut self, cpu: &PerCpu) {
         self.controls.load();
         self.el1.load();
+        el2::state::stage2::enter(self.partition.vttbr);
         interface::load(&self.partition.vm.gic, self.id);
         if self.is_special {
             self.load_special(cpu);
@@ -217,6 +216,9 @@ impl LoadedVcpu {
     /// What few vCPUs have. The timer is not in the CPU yet: it may not fire before its interrupt is active.
     #[inline(never)]
     fn load_special(&mut self, cpu: &PerCpu) {
+        if self.has_siblings() && self.partition.take_residence(cpu.id, self.id) {
+            el2::tlb::forget_other_vcpu();
+        }
         self.extensions.load();
         if self.timer_active {
             interrupt::set_guest_active(cpu, interrupt::guest_timer(), true);
@@ -257,8 +259,13 @@ impl LoadedVcpu {
         if self.monitors_active {
             interrupt::set_guest_active(cpu, interrupt::monitors(), false);
         }
-        let is_active = self.timer_active || self.monitors_active;
+        let is_active = self.timer_active || self.monitors_active || self.has_siblings();
         self.is_special = is_active || !self.extensions.none() || self.debug.is_some() || self.monitors.count();
+    }
+
+    /// Whether its VM has other vCPUs.
+    fn has_siblings(&self) -> bool {
+        self.partition.vm.gic.vcpus() > 1
     }
 
     #[inline(never)]
@@ -341,6 +348,7 @@ pub(crate) fn put<'a>(this: &'a mut LoadedVcpu, cpu: &PerCpu) -> Put<'a> {
     this.timer.save();
     let saved = interface::save(&this.partition.vm.gic, this.id);
     this.el1.save();
+    el2::state::stage2::leave(stage2::nobody());
     if this.is_special || saved.is_any_in_flight() {
         this.put_special(cpu, saved);
     }
@@ -410,6 +418,7 @@ pub(crate) fn discard(cpu: &PerCpu) {
     if cpu.loaded.replace(core::ptr::null_mut()).is_null() {
         return;
     }
+    el2::state::stage2::leave(stage2::nobody());
     interface::clear();
     VirtualTimer::default().load();
     el2::debug::stop();
