@@ -39,6 +39,8 @@ pub struct Description {
     pub cmdline: Option<String>,
     /// Where it starts, if not where its image says.
     pub entry: Option<Ipa>,
+    /// Where its device tree is to be, if that matters.
+    pub tree_at: Option<Ipa>,
     /// Where the interrupt controller's distributor is.
     pub distributor: Ipa,
     /// Where its redistributors are, one behind the other.
@@ -128,6 +130,8 @@ pub enum Subject {
     Load(usize),
     /// [`Description::entry`].
     Entry,
+    /// [`Description::tree_at`].
+    Tree,
     /// One of [`Description::vdevs`].
     Vdev(usize),
     /// The interrupt controller.
@@ -231,7 +235,8 @@ fn put_together(
 
 impl Description {
     fn load_input(&self) -> LoadInput<'_> {
-        LoadInput { ram: &self.ram, rom: &self.rom, reserved: &self.reserved, loads: &self.loads, entry: self.entry }
+        let Self { ram, rom, reserved, loads, entry, tree_at, .. } = self;
+        LoadInput { ram, rom, reserved, loads, entry: *entry, tree_at: *tree_at }
     }
 
     /// How many INTIDs its interrupt controller has: as many as its devices and messages need, and some for software to play
@@ -437,6 +442,10 @@ impl From<LoadError> for AssembleError {
         let subject = match (error.load, &error.problem) {
             (Some(load), _) => Subject::Load(load),
             (None, load::Problem::BadEntry(_)) => Subject::Entry,
+            // Of what has no `load` only the tree is put where the configuration says.
+            (None, load::Problem::TreeAddress(_) | load::Problem::Outside(..) | load::Problem::Overlap { .. }) => {
+                Subject::Tree
+            }
             (None, _) => Subject::Vm,
         };
         let hint = error.problem.hint();

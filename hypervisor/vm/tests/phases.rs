@@ -119,6 +119,7 @@ fn assembled(first: &[(&str, &str)]) -> Assembled {
         loads: vec![load],
         cmdline: None,
         entry: Some(ram.start()),
+        tree_at: None,
         distributor: Ipa(0x0800_0000),
         redistributors: Ipa(0x080a_0000),
         vdevs: vec![vdev("first", 0x1c00_0000, first), vdev("last", 0x1c01_0000, &[])],

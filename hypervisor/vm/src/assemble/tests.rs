@@ -68,6 +68,7 @@ fn description() -> Description {
         loads: vec![load("guest.bin")],
         cmdline: Some("quiet".to_string()),
         entry: None,
+        tree_at: None,
         distributor: Ipa(0x0800_0000),
         redistributors: Ipa(0x080a_0000),
         vdevs: vec![probe("first", 0x1c09_0000, 37), probe("second", 0x1c0a_0000, 200)],
