@@ -186,7 +186,7 @@ pub fn assemble(
             None
         }
     };
-    let devices = make_devices(description, limit(host), backends, &mut errors);
+    let devices = make_devices(description, limit(host), files, backends, &mut errors);
     match load {
         Some(load) if errors.is_empty() => {
             put_together(description, load, devices, files, host).map_err(|error| [error].into_iter().collect())
@@ -341,6 +341,7 @@ fn check_addresses(description: &Description, host: &Host<'_>) -> Vec<AssembleEr
 fn make_devices(
     description: &Description,
     limit: Ipa,
+    files: &dyn Files,
     backends: &mut dyn Backends,
     errors: &mut Vec<AssembleError>,
 ) -> Vec<Device> {
@@ -367,6 +368,7 @@ fn make_devices(
             window,
             vcpus: description.vcpus,
             hears_ends: false,
+            files,
             backends: &mut *backends,
         };
         match vdev.factory.build(&vdev.options, &mut setup) {

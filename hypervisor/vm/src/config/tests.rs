@@ -144,6 +144,19 @@ fn the_tree_has_a_place_of_its_own_if_it_is_given_one() {
 }
 
 #[test]
+fn the_file_of_a_device_is_found_from_the_folder_of_the_text() {
+    let file = |text: &str| {
+        let vdevs = good(text).description.vdevs;
+        vdevs[0].options.text("file").map(str::to_string)
+    };
+    assert_eq!(file("ram 1M vdev cfi-flash file vars.fd").as_deref(), Some("vms/vars.fd"));
+    assert_eq!(file("ram 1M vdev cfi-flash file ../vars.fd").as_deref(), Some("vars.fd"));
+    assert_eq!(file("ram 1M vdev cfi-flash file /boot/vars.fd").as_deref(), Some("boot/vars.fd"));
+    assert_eq!(file("ram 1M vdev cfi-flash"), None);
+    bad("ram 1M vdev cfi-flash file ../../vars.fd", &["1:28: error: `vdev cfi-flash`: `file ../../vars.fd`: "]);
+}
+
+#[test]
 fn the_last_of_what_is_said_twice_counts() {
     let text = "system a ram 1M cmdline x cpu sched 8 sched 6 set exit-on-halt off set exit-on-halt on cmdline y";
     let configuration = good(text);
