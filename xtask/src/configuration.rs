@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use qvmconf::words::Keyword;
-use qvmconf::{Diagnostic, Diagnostics, Document, Loader, SettingName, Sources, Span, Value};
+use qvmconf::{Argument, Diagnostic, Diagnostics, Document, Loader, SettingName, Sources, Span, Statement, Value};
 use types::{AccessSize, Frequency, Ipa, Range};
 use vdevs::CATALOGUE;
 use vm::config::Limits;
@@ -155,6 +155,12 @@ impl Configuration {
                 self.named.push((file.path.clone(), statement.value_span()));
                 self.wanted.push(file);
             }
+            for argument in files(statement) {
+                if let Some(file) = self.resolve(&argument.text, argument.span) {
+                    self.named.push((file.path.clone(), argument.span));
+                    self.wanted.push(file);
+                }
+            }
             for setting in &statement.settings {
                 if let (SettingName::Vdev(HOST_DEVICE), Some(argument)) = (&setting.name, &setting.argument) {
                     let name = argument.text.trim_start_matches(['<', '>']);
@@ -172,6 +178,20 @@ impl Configuration {
         let name = qvmconf::resolve(folder, path).ok()?;
         Some(Wanted { path: host_path(&name), absolute: path.starts_with('/') })
     }
+}
+
+/// The options of a vdev that name files.
+fn files(statement: &Statement) -> impl Iterator<Item = &Argument> {
+    let kind = statement.arguments.first().map(|argument| argument.text.as_str());
+    let factory = CATALOGUE.iter().find(|factory| Some(factory.name) == kind);
+    let is_file = move |name: &str| {
+        let mut options = factory.iter().flat_map(|factory| factory.options);
+        options.any(|option| option.name == name && option.kind == vdev::OptionKind::File)
+    };
+    statement.settings.iter().filter_map(move |setting| match setting.name {
+        SettingName::Vdev(name) if is_file(name) => setting.argument.as_ref(),
+        _ => None,
+    })
 }
 
 /// A file of this machine as the language names files: from the root, without a slash in front.

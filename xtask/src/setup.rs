@@ -1,19 +1,22 @@
 //! `cargo xtask setup`: what the other tasks need and the machine may lack.
 //!
 //! Answers for: finding out what is missing, quickly, and getting it: the Rust target, QEMU, the debugger, the Linux
-//! guest. Does not answer for: a C compiler and the Rust toolchain, without which this tool would not run at all.
+//! guest, firmware. Does not answer for: a C compiler and the Rust toolchain, without which this tool would not run at all.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Result, bail};
 
-use crate::workspace::{BARE_METAL, find_program, output, run as run_command, shown};
+use crate::workspace::{BARE_METAL, find_program, output, run as run_command, shown, target};
 
 mod apt;
 mod distribution;
+mod firmware;
 mod libraries;
 mod linux_guest;
+mod packages;
 
+pub(crate) use firmware::ensure as firmware;
 pub(crate) use linux_guest::{
     IMAGE as LINUX_IMAGE, INITRAMFS as LINUX_INITRAMFS, ensure_tools as linux_guest_with_tools, shell as linux_shell,
 };
@@ -41,6 +44,10 @@ pub(crate) fn run() -> Result<u8> {
     match guest {
         Ok(()) => eprintln!("setup: Linux guest: {}", shown(&linux_guest::folder())),
         Err(error) => eprintln!("setup: no Linux guest, the demo runs the in-tree guests alone: {error:#}"),
+    }
+    match firmware() {
+        Ok(()) => eprintln!("setup: U-Boot and UEFI: {}", shown(&target().join("guests/firmware"))),
+        Err(error) => eprintln!("setup: no firmware for guests (only its tests need it): {error:#}"),
     }
     Ok(0)
 }

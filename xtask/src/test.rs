@@ -3,7 +3,7 @@
 //! Answers for: the list of tests, choosing among them, running them a few at a time, and telling what failed and how to
 //! repeat it. The heights are those of the project's design: crates on the PC, Miri, fuzzing, guests under QEMU, real
 //! guests under QEMU. Does not answer for: what a test does (`test::host`, `test::guests`, `test::models`, `test::linux`,
-//! `test::devices`, `test::interface`, `test::scheduling`).
+//! `test::devices`, `test::firmware`, `test::interface`, `test::scheduling`).
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -20,6 +20,7 @@ use crate::workspace::target;
 
 mod devices;
 mod dump;
+mod firmware;
 mod guests;
 mod host;
 mod interface;
@@ -121,6 +122,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(trace::tests());
     tests.extend(linux::tests());
     tests.extend(devices::tests());
+    tests.extend(firmware::tests());
     Ok(tests)
 }
 

@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use types::{
     AccessSize, DebugState, Frequency, IntId, Ipa, Pstate, Range, RawExit, RawExitKind, Ticks, VcpuId, VcpuSet,
 };
-use vdev::testkit::{PlainNumbers, Ram, Wires};
+use vdev::testkit::{NoFiles, PlainNumbers, Ram, Wires};
 use vdev::{Bus, Device, DeviceId, Effects, Options, Setup};
 use vgic::testkit::CpuInterface;
 use vgic::{Vgic, Version, VgicConfig};
@@ -109,9 +109,9 @@ fn machine(shape: u8, features: u64) -> Vm {
     let options = Options::parse(factory.options, [], &PlainNumbers).unwrap();
     let (location, interrupt) = (Some(Ipa(0x1c09_0000)), Some(IntId(37)));
     let vcpus = usize::from(VCPUS);
-    let backends = &mut Wires::default();
+    let (files, backends) = (&NoFiles, &mut Wires::default());
     let (id, name, window) = (DeviceId(0), "uart", None);
-    let mut setup = Setup { id, name, location, interrupt, window, vcpus, hears_ends: false, backends };
+    let mut setup = Setup { id, name, location, interrupt, window, vcpus, hears_ends: false, files, backends };
     let vdev = factory.build(&options, &mut setup).unwrap();
     let name = name.to_string();
     let device = Device { name, factory, location, interrupt, window, served: false, hears_ends: false, vdev };

@@ -72,7 +72,7 @@ fuzz_target!(|data: &[u8]| {
     let first = Load { kind, address, path: "first".into() };
     let loads = [first, Load { kind: BlobKind::Data, address: Some(Ipa(RAM + (32 << 20))), path: "second".into() }];
     let entry = (how & 8 != 0).then_some(Ipa(RAM));
-    let input = LoadInput { ram: &[ram()], rom: &[], reserved: &[], loads: &loads, entry };
+    let input = LoadInput { ram: &[ram()], rom: &[], reserved: &[], loads: &loads, entry, tree_at: None };
     let Ok(plan) = plan(&input, &files) else { return };
     assert!(ram().contains(plan.entry));
     let tree = Range::new(plan.device_tree_at, plan.device_tree_space).unwrap();

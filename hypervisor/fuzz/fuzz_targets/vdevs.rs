@@ -55,13 +55,22 @@ fuzz_target!(|data: &[u8]| {
 fn drive(rig: &mut Rig, wire: &Wire, factory: &Factory, call: &[u8]) {
     let size = AccessSize::from_sas(u64::from(call[0]));
     // A device's registers, or something beyond either end of them.
-    let offset = u64::from(u16::from_le_bytes([call[1], call[2]])) % (factory.region_size + 16);
+    let mut offset = u64::from(u16::from_le_bytes([call[1], call[2]])) % (factory.region_size + 16);
+    if factory.name == "cfi-flash" {
+        offset *= 16;
+    }
     let value = u64::from(call[3]) * 0x0101_0101_0101_0101;
     match call[0] >> 2 & 7 {
         0 | 1 => drop(rig.try_write(offset, size, value)),
         2 | 3 => drop(rig.try_read(offset, size)),
         // The low registers are where things happen.
         4 if factory.name == "ser8250" => drop(rig.try_write(offset & 0x1f, AccessSize::Byte, u64::from(call[3]))),
+        // A command, of those that there are.
+        4 if factory.name == "cfi-flash" => {
+            const COMMANDS: [u8; 8] = [0x20, 0xd0, 0x40, 0xe8, 0x00, 0x70, 0x50, 0xff];
+            let command = COMMANDS[usize::from(call[3] & 7)];
+            let _ = rig.try_write(offset & !3, AccessSize::Word, command.into());
+        }
         4 => drop(rig.try_write(offset & 0x4c, AccessSize::Word, u64::from(call[2]) << 8 | u64::from(call[3]))),
         5 => wire.type_in(&call[1..]),
         6 => {

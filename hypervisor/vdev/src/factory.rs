@@ -173,8 +173,17 @@ pub struct Setup<'a> {
     pub vcpus: usize,
     /// Whether the device wants to hear of the ends of its interrupt; see [`Setup::hear_ends`].
     pub hears_ends: bool,
+    /// Where files come from.
+    pub files: &'a dyn Files,
     /// Where back ends come from.
     pub backends: &'a mut dyn Backends,
+}
+
+/// Where the files that a configuration names come from: the boot archive at EL2, the host's file system on a PC.
+pub trait Files {
+    /// The contents of the file `path`, or `None` if there is none. Paths are relative to the root, normalised, without a
+    /// leading slash: `vms/linux/Image`.
+    fn file(&self, path: &str) -> Option<&[u8]>;
 }
 
 impl Setup<'_> {
@@ -182,6 +191,16 @@ impl Setup<'_> {
     /// guest an exit each time. Without `intr` there is nothing to hear of.
     pub const fn hear_ends(&mut self) {
         self.hears_ends = true;
+    }
+
+    /// The contents of the file that the option `option` names, an [`crate::OptionKind::File`]; `None` if it is not given.
+    ///
+    /// # Errors
+    /// If there is no such file.
+    pub fn file(&self, options: &Options, option: &'static str) -> Result<Option<&[u8]>, OptionError> {
+        let Some(path) = options.text(option) else { return Ok(None) };
+        let missing = || options.error(option, format!("there is no file `{path}`"));
+        self.files.file(path).map(Some).ok_or_else(missing)
     }
 
     /// The character back end that one `hostdev` names.

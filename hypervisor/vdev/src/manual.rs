@@ -103,6 +103,7 @@ fn write_option(option: &OptionSpec, out: &mut dyn Write) -> Result {
         OptionKind::Size => out.write_str(" SIZE")?,
         OptionKind::Address => out.write_str(" ADDRESS")?,
         OptionKind::Text => out.write_str(" TEXT")?,
+        OptionKind::File => out.write_str(" FILE")?,
         OptionKind::NamedSize => out.write_str(" NAME,SIZE")?,
         OptionKind::HostDevice => out.write_str(" [<|>]NAME")?,
         OptionKind::Choice(words) => {

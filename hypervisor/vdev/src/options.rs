@@ -93,6 +93,8 @@ pub enum OptionKind {
     NamedSize,
     /// A back end: `[<|>]NAME`, see [`HostDevice`].
     HostDevice,
+    /// A file of the boot archive. A device gets its path from the archive's root, for [`crate::Setup::file`].
+    File,
 }
 
 /// Whether an option works.
@@ -138,7 +140,7 @@ pub struct Given<'a> {
     pub place: Place,
 }
 
-/// How numbers are written in the configuration language. Errors say what is wrong, without repeating the text.
+/// How numbers and paths are written in the configuration language. Errors say what is wrong, without repeating the text.
 pub trait Numbers {
     /// A plain number.
     ///
@@ -150,6 +152,13 @@ pub trait Numbers {
     /// # Errors
     /// If it is not one, or does not fit 64 bits.
     fn size(&self, text: &str) -> Result<u64, String>;
+    /// The path, from the archive's root, of a file that is named at `place`; without other texts there are no folders.
+    ///
+    /// # Errors
+    /// If it leads out of the archive.
+    fn path(&self, text: &str, _place: Option<Place>) -> Result<String, String> {
+        Ok(text.to_string())
+    }
 }
 
 /// A back end as `hostdev` names it: `[<|>]NAME`. `<` is input only, `>` output only, neither is both; the name `-` is the
@@ -343,7 +352,7 @@ impl Options {
         }
     }
 
-    /// The value of a [`OptionKind::Text`] or a [`OptionKind::Choice`].
+    /// The value of a [`OptionKind::Text`], a [`OptionKind::Choice`] or a [`OptionKind::File`].
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
         match &self.first(name)?.value {
@@ -444,6 +453,7 @@ fn value(
         },
         OptionKind::Size | OptionKind::Address => numbers.size(text).map(Value::Number).map_err(prefixed),
         OptionKind::Text => Ok(Value::Text(text.to_string())),
+        OptionKind::File => numbers.path(text, place).map(Value::Text).map_err(prefixed),
         OptionKind::Choice(words) => match words.iter().find(|word| **word == text) {
             Some(word) => Ok(Value::Choice(word)),
             None => Err(prefixed(format!("must be one of: {}", words.join(", ")))),

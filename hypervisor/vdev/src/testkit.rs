@@ -11,8 +11,8 @@ pub use around::{Lines, Ram};
 pub use backends::{Crew, Shared, Wire, Wires};
 
 use crate::{
-    AccessFault, AccessSizes, Backends, Bus, Clock, Control, ControlError, Device, DeviceId, Effects, Factory, Given,
-    NewWorker, Node, Numbers, OptionError, Options, Place, Services, Setup, Step, Wake, Work,
+    AccessFault, AccessSizes, Backends, Bus, Clock, Control, ControlError, Device, DeviceId, Effects, Factory, Files,
+    Given, NewWorker, Node, Numbers, OptionError, Options, Place, Services, Setup, Step, Wake, Work,
 };
 use alloc::{
     string::{String, ToString},
@@ -46,6 +46,16 @@ impl Numbers for PlainNumbers {
         };
         let scaled = self.number(digits)?.checked_mul(1 << shift);
         scaled.ok_or_else(|| "too large".to_string())
+    }
+}
+
+/// There is no file.
+#[derive(Clone, Copy, Debug)]
+pub struct NoFiles;
+
+impl Files for NoFiles {
+    fn file(&self, _: &str) -> Option<&[u8]> {
+        None
     }
 }
 
@@ -85,12 +95,25 @@ impl Rig {
         words: &[(&str, Option<&str>)],
         backends: &mut dyn Backends,
     ) -> Result<Self, Vec<OptionError>> {
+        Self::with_files(factory, words, backends, &NoFiles)
+    }
+
+    /// The same where there are files.
+    ///
+    /// # Errors
+    /// What is wrong with the options.
+    pub fn with_files(
+        factory: &'static Factory,
+        words: &[(&str, Option<&str>)],
+        backends: &mut dyn Backends,
+        files: &dyn Files,
+    ) -> Result<Self, Vec<OptionError>> {
         let given = words.iter().map(|(name, argument)| Given { name, argument: *argument, place: Place::default() });
         let options = Options::parse(factory.options, given, &PlainNumbers)?;
         let (id, name) = (DeviceId(0), "device");
         let (location, interrupt) = (Some(Self::BASE), Some(Self::LINE));
         let window = Range::new(Self::WINDOW, factory.window_size).filter(|window| !window.is_empty());
-        let mut setup = Setup { id, name, location, interrupt, window, vcpus: 1, hears_ends: false, backends };
+        let mut setup = Setup { id, name, location, interrupt, window, vcpus: 1, hears_ends: false, files, backends };
         let vdev = factory.build(&options, &mut setup).map_err(|error| vec![error])?;
         let (name, hears_ends) = (name.to_string(), setup.hears_ends);
         let device = Device { name, factory, location, interrupt, window, served: false, hears_ends, vdev };

@@ -15,6 +15,7 @@ pub static CATALOGUE: &[&Factory] = &[
     &crate::progress::FACTORY,
     &crate::trace::FACTORY,
     &crate::watch::FACTORY,
+    &crate::cfi_flash::FACTORY,
 ];
 
 const _: () = vdev::check_factories(CATALOGUE);

@@ -248,7 +248,7 @@ mod tests {
     use super::*;
     use vdev::{
         DeviceId, Given, Place,
-        testkit::{PlainNumbers, Wires},
+        testkit::{NoFiles, PlainNumbers, Wires},
     };
 
     static OPTIONS: &[OptionSpec] = &[HOSTDEV, BATCH, DELAYED];
@@ -266,6 +266,7 @@ mod tests {
             window: None,
             vcpus: 1,
             hears_ends: false,
+            files: &NoFiles,
             backends: wires,
         };
         BackEnd::open(&options, &mut setup).map(|end| end.wire)

@@ -21,6 +21,7 @@
 extern crate alloc;
 
 mod catalogue;
+mod cfi_flash;
 mod character;
 mod fifo;
 mod gic;

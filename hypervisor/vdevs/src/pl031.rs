@@ -11,8 +11,8 @@ use crate::plug::{self, Plug};
 use alloc::boxed::Box;
 use types::{AccessSize, Ticks};
 use vdev::{
-    AccessFault, Context, Control, ControlError, Factory, Node, OptionError, Options, Safety, Setup, Timer, Trigger,
-    Vdev, Wake,
+    AccessFault, AccessSizes, Context, Control, ControlError, Factory, Node, OptionError, Options, Safety, Setup,
+    Timer, Trigger, Vdev, Wake,
 };
 
 const REGION_SIZE: u64 = 0x1000;
@@ -20,6 +20,8 @@ const REGION_SIZE: u64 = 0x1000;
 /// `vdev pl031`.
 pub(crate) static FACTORY: Factory = Factory {
     name: "pl031",
+    // Bytes for the identification registers, which EDK2 reads so.
+    access_sizes: AccessSizes::BYTE.union(AccessSizes::WORD),
     safety: Safety::Qualified,
     region_size: REGION_SIZE,
     help: "Arm PrimeCell real-time clock (PL031)",
@@ -153,7 +155,16 @@ impl Vdev for Pl031 {
         Ok(u64::from(self.chip.read(offset, now)))
     }
 
-    fn write(&mut self, offset: u64, _: AccessSize, value: u64, context: &mut Context<'_>) -> Result<(), AccessFault> {
+    fn write(
+        &mut self,
+        offset: u64,
+        size: AccessSize,
+        value: u64,
+        context: &mut Context<'_>,
+    ) -> Result<(), AccessFault> {
+        if size != AccessSize::Word {
+            return Err(AccessFault::Size);
+        }
         let now = self.advance(context);
         if self.chip.write(offset, low_word(value), now) {
             self.arm(context);
@@ -284,7 +295,11 @@ mod tests {
         assert_eq!(ids, [0x31, 0x10, 0x04, 0x00, 0x0d, 0xf0, 0x05, 0xb1]);
         rig.write(CONTROL, 0);
         assert_eq!([rig.read(CONTROL), rig.read(CLEAR), rig.read(0x20)], [1, 0, 0]);
-        assert_eq!(rig.try_read(DATA, AccessSize::Byte), Err(AccessFault::Size));
+        assert_eq!(rig.try_read(DATA, AccessSize::Halfword), Err(AccessFault::Size));
+        assert_eq!(rig.try_read(0xfe1, AccessSize::Byte), Ok(0));
+        assert_eq!(rig.try_read(0xfec, AccessSize::Byte), Ok(0), "EDK2 reads its name by bytes");
+        assert_eq!(rig.try_read(0xff0, AccessSize::Byte), Ok(0x0d));
+        assert_eq!(rig.try_write(LOAD, AccessSize::Byte, 0), Err(AccessFault::Size));
         assert!(rig.status().contains("1000000000 s since 1970"), "{}", rig.status());
         for line in ["rtc@1c090000 {", r#"compatible = "arm,pl031", "arm,primecell";"#, r#"clock-names = "apb_pclk";"#]
         {

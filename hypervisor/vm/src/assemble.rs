@@ -42,6 +42,8 @@ pub struct Description {
     pub entry: Option<Ipa>,
     /// Where the interrupt controller is.
     pub controller: Controller,
+    /// Where its device tree is to be, if that matters.
+    pub tree_at: Option<Ipa>,
     /// Its devices.
     pub vdevs: Vec<VdevDescription>,
     /// What becomes of accesses to what it does not have.
@@ -129,6 +131,8 @@ pub enum Subject {
     Load(usize),
     /// [`Description::entry`].
     Entry,
+    /// [`Description::tree_at`].
+    Tree,
     /// One of [`Description::vdevs`].
     Vdev(usize),
     /// The interrupt controller.
@@ -183,7 +187,7 @@ pub fn assemble(
             None
         }
     };
-    let devices = make_devices(description, limit(host), backends, &mut errors);
+    let devices = make_devices(description, limit(host), files, backends, &mut errors);
     match load {
         Some(load) if errors.is_empty() => {
             put_together(description, load, devices, files, host).map_err(|error| [error].into_iter().collect())
@@ -243,7 +247,8 @@ fn put_together(
 
 impl Description {
     fn load_input(&self) -> LoadInput<'_> {
-        LoadInput { ram: &self.ram, rom: &self.rom, reserved: &self.reserved, loads: &self.loads, entry: self.entry }
+        let Self { ram, rom, reserved, loads, entry, tree_at, .. } = self;
+        LoadInput { ram, rom, reserved, loads, entry: *entry, tree_at: *tree_at }
     }
 
     /// How many INTIDs its interrupt controller has: as many as its devices and messages need, and some for software to play
@@ -341,6 +346,7 @@ fn check_addresses(description: &Description, host: &Host<'_>) -> Vec<AssembleEr
 fn make_devices(
     description: &Description,
     limit: Ipa,
+    files: &dyn Files,
     backends: &mut dyn Backends,
     errors: &mut Vec<AssembleError>,
 ) -> Vec<Device> {
@@ -367,6 +373,7 @@ fn make_devices(
             window,
             vcpus: description.vcpus,
             hears_ends: false,
+            files,
             backends: &mut *backends,
         };
         match vdev.factory.build(&vdev.options, &mut setup) {
@@ -441,6 +448,10 @@ impl From<LoadError> for AssembleError {
         let subject = match (error.load, &error.problem) {
             (Some(load), _) => Subject::Load(load),
             (None, load::Problem::BadEntry(_)) => Subject::Entry,
+            // Of what has no `load` only the tree is put where the configuration says.
+            (None, load::Problem::TreeAddress(_) | load::Problem::Outside(..) | load::Problem::Overlap { .. }) => {
+                Subject::Tree
+            }
             (None, _) => Subject::Vm,
         };
         let hint = error.problem.hint();

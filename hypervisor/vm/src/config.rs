@@ -41,6 +41,9 @@ pub use on_exit::{OnExit, Then, When};
 /// Longest name of a VM: it stands in front of every line it prints.
 const MAX_NAME: usize = 32;
 
+/// The variable that says where the device tree goes.
+const TREE_AT: &str = "fdt-address";
+
 /// What a VM is called that neither says so nor has a file with a name.
 const NAMELESS: &str = "vm";
 
@@ -93,6 +96,7 @@ pub struct Spans {
     rom: Vec<Span>,
     loads: Vec<Span>,
     entry: Option<Span>,
+    tree: Option<Span>,
     vdevs: Vec<Span>,
     gic: Option<Span>,
 }
@@ -105,6 +109,7 @@ impl Spans {
             Subject::Rom(index) => self.rom.get(index).copied(),
             Subject::Load(index) => self.loads.get(index).copied(),
             Subject::Entry => self.entry,
+            Subject::Tree => self.tree,
             Subject::Vdev(index) => self.vdevs.get(index).copied(),
             Subject::InterruptController => self.gic,
         }
@@ -198,6 +203,7 @@ pub fn build(
         cmdline: reader.last(Keyword::Cmdline).map(Statement::value).and_then(text),
         entry: reader.last(Keyword::Entry).and_then(|statement| number(statement.value())).map(Ipa),
         controller: vdevs.controller,
+        tree_at: reader.variable(TREE_AT).and_then(number).map(Ipa),
         vdevs: vdevs.list,
         policy: reader.policy(),
         monitors: !matches!(reader.variable("pmu"), Some(Value::Boolean(false))),
@@ -217,6 +223,7 @@ pub fn build(
         rom: memory.rom_spans,
         loads: load_spans,
         entry: reader.last(Keyword::Entry).map(Statement::value_span),
+        tree: reader.set(TREE_AT).map(|value| value.span),
         vdevs: vdevs.spans,
         gic: vdevs.gic,
     };
@@ -268,8 +275,13 @@ impl<'a> Reader<'a> {
     }
 
     fn variable(&self, name: &str) -> Option<&'a Value> {
+        self.set(name).map(|argument| &argument.value)
+    }
+
+    /// What a variable is set to.
+    fn set(&self, name: &str) -> Option<&'a qvmconf::Argument> {
         let named = |statement: &&Statement| statement.arguments.first().is_some_and(|first| first.text == name);
-        self.all(Keyword::Set).find(named)?.arguments.get(1).map(|argument| &argument.value)
+        self.all(Keyword::Set).find(named)?.arguments.get(1)
     }
 
     fn name(&mut self) -> String {

@@ -51,10 +51,4 @@ pub use assemble::{Assembled, Description, Host, VdevDescription, assemble};
 pub use exit::handle;
 pub use partition::{DeviceError, Parts, Vm};
 pub use vcpu::{Cpu, El1Register, ExitCounters, Next, Operands, Reason, Vcpu};
-
-/// Where the files that a configuration names come from: the boot archive at EL2, the host's file system on a PC.
-pub trait Files {
-    /// The contents of the file `path`, or `None` if there is none. Paths are relative to the root, normalised, without a
-    /// leading slash: `vms/linux/Image`.
-    fn file(&self, path: &str) -> Option<&[u8]>;
-}
+pub use vdev::Files;

@@ -43,6 +43,8 @@ pub struct LoadInput<'a> {
     pub loads: &'a [Load],
     /// The `entry` option.
     pub entry: Option<Ipa>,
+    /// Where the device tree is to go, whatever the `load` of one says.
+    pub tree_at: Option<Ipa>,
 }
 
 /// One `load` option.

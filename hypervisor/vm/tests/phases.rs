@@ -120,6 +120,7 @@ fn assembled(first: &[(&str, &str)]) -> Assembled {
         cmdline: None,
         entry: Some(ram.start()),
         controller: vm::controller::Controller::DEFAULT,
+        tree_at: None,
         vdevs: vec![vdev("first", 0x1c00_0000, first), vdev("last", 0x1c01_0000, &[])],
         policy: Unsupported::default(),
         monitors: false,

@@ -1,20 +1,18 @@
 //! The Linux guest: Debian's arm64 kernel, and an initial file system around its busybox.
 //!
-//! Answers for: `target/guests/linux/Image` and `target/guests/linux/initramfs.cpio.gz`, downloaded by the machine's own
-//! package client (which checks the signatures) into a package state under `target/linux-guest`: the user's system learns
-//! of no foreign architecture. Does not answer for: what the guest does once it runs (`guests/linux/init`).
+//! Answers for: `target/guests/linux/Image` and `target/guests/linux/initramfs.cpio.gz`, out of packages in
+//! `target/linux-guest`. Does not answer for: what the guest does once it runs (`guests/linux/init`).
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use super::apt::{self, Source};
-use super::libraries::{self, Content, Contents};
+use super::libraries::{self, Contents};
+use super::packages::{PrivateClient, newest, read_package, unpack, write_whole};
 use crate::cpio::{self, Entry};
-use crate::workspace::{find_program, output, root, run, shown, target};
+use crate::workspace::{output, root, run, target};
 
 /// The kernel, as configurations name it from the top of the checkout.
 pub(crate) const IMAGE: &str = "target/guests/linux/Image";
@@ -38,8 +36,6 @@ const LIBRARIES: [&str; 2] = ["lib/aarch64-linux-gnu/", "usr/lib/aarch64-linux-g
 const LOADER: &str = "lib/ld-linux-aarch64.so.1";
 /// Modules of the kernel's, which the initial file system has beside it: drivers of vdevs that are not built in.
 const MODULES: [&str; 3] = ["sp805_wdt.ko", "gpio_keys.ko", "evdev.ko"];
-/// Tools that unpack a package.
-const TOOLS: [&str; 4] = ["apt-get", "apt-cache", "dpkg-deb", "tar"];
 
 /// Where the guest's files end up.
 pub(crate) fn folder() -> PathBuf {
@@ -79,7 +75,7 @@ pub(crate) fn ensure() -> Result<()> {
         }
         for (name, path) in MODULES.iter().zip(&modules) {
             let wanted = format!("/{name}");
-            write_whole(path, &unpack(KERNEL_PACKAGE, |path| path.ends_with(&wanted))?)?;
+            write_whole(path, &unpack(&packages(), KERNEL_PACKAGE, |path| path.ends_with(&wanted))?)?;
         }
     }
     let init = root().join("guests/linux/init");
@@ -102,9 +98,8 @@ pub(crate) fn ensure_tools() -> Result<()> {
     if !is_older(&made, &[&plain]) {
         return Ok(());
     }
-    let client = PrivateClient::new(&state().join("apt"), &debian_sources(apt::sources()?)?)?;
+    let client = PrivateClient::new(&state().join("apt"))?;
     eprintln!("setup: downloading {} and what they need ...", GUEST_TOOLS.join(", "));
-    run(client.command("apt-get").args(["-q", "update"]).stdout(std::io::stderr()))?;
     run(client
         .command("apt-get")
         .args(["-q", "-y", "--no-install-recommends", "--download-only", "install"])
@@ -139,108 +134,23 @@ fn is_older(made: &Path, sources: &[&Path]) -> bool {
     sources.iter().any(|source| time(source).is_none_or(|source| source > made))
 }
 
-/// Writes a file so that nobody ever sees half of it.
-fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
-    let partial = path.with_extension("partial");
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    fs::write(&partial, content)
-        .and_then(|()| fs::rename(&partial, path))
-        .with_context(|| format!("cannot write {}", shown(path)))
-}
-
 fn download(image: &Path, busybox: &Path) -> Result<()> {
-    if let Some(missing) = TOOLS.into_iter().find(|tool| find_program(tool).is_none()) {
-        bail!("there is no {missing} on this machine; `--kernel` and `--initrd` take a guest of your own");
-    }
-    let release = debian_sources(apt::sources()?)?;
-    let packages = packages();
-    fs::create_dir_all(&packages)?;
-    let client = PrivateClient::new(&state().join("apt"), &release)?;
-    eprintln!("setup: reading the package lists of the Linux guest ...");
-    run(client.command("apt-get").args(["-q", "update"]).stdout(std::io::stderr()))?;
+    let client = PrivateClient::new(&state().join("apt"))?;
     let depends = output(client.command("apt-cache").args(["--important", "depends", KERNEL_META_PACKAGE]))?;
     let kernel =
         kernel_package(&depends).with_context(|| format!("{KERNEL_META_PACKAGE} depends on no kernel: {depends:?}"))?;
-    eprintln!("setup: downloading {kernel} and {BUSYBOX_PACKAGE} ...");
-    run(client
-        .command("apt-get")
-        .args(["-q", "download", &kernel, BUSYBOX_PACKAGE])
-        .current_dir(&packages)
-        .stdout(std::io::stderr()))?;
+    client.download(&[&kernel, BUSYBOX_PACKAGE], &packages())?;
     eprintln!("setup: unpacking ...");
-    write_whole(image, &unpack(&format!("{kernel}_"), |path| path.starts_with("boot/vmlinuz-"))?)?;
-    write_whole(busybox, &unpack(&format!("{BUSYBOX_PACKAGE}_"), |path| path.starts_with("bin/busybox"))?)
-}
-
-/// The sources of Debian itself among the machine's: others may have no arm64 packages, or none of these.
-fn debian_sources(sources: Vec<Source>) -> Result<Vec<Source>> {
-    let os_release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    if !os_release.lines().any(|line| line == "ID=debian") {
-        bail!(
-            "only Debian has these packages for arm64 on its ordinary mirrors; `--kernel` and `--initrd` take a guest of \
-               your own"
-        );
-    }
-    Ok(sources.into_iter().filter(|source| source.component == "main").collect())
+    let unpack =
+        |package: &str, path: &str| unpack(&packages(), &format!("{package}_"), |found| found.starts_with(path));
+    write_whole(image, &unpack(&kernel, "boot/vmlinuz-")?)?;
+    write_whole(busybox, &unpack(BUSYBOX_PACKAGE, "bin/busybox")?)
 }
 
 /// The kernel that `apt-cache depends` names for the meta package.
 fn kernel_package(depends: &str) -> Option<String> {
     let mut names = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
     names.find(|name| name.starts_with("linux-image-")).map(str::to_string)
-}
-
-/// The content of the only file whose path is `wanted`, of the newest package whose name begins with `package`. No more than
-/// that is unpacked: a kernel package is mostly modules.
-fn unpack(package: &str, wanted: impl Fn(&str) -> bool) -> Result<Vec<u8>> {
-    let file = newest(&packages(), package)?;
-    let mut found = None;
-    read_package(&file, &mut |path, content| {
-        if let Content::File(bytes) = content
-            && wanted(path)
-        {
-            found = Some(bytes);
-        }
-    })?;
-    found.with_context(|| format!("{} has not what is wanted of it", file.display()))
-}
-
-/// Passes every file and every symbolic link of the package in `file` to `take`, with its path.
-fn read_package(file: &Path, take: &mut dyn FnMut(&str, Content)) -> Result<()> {
-    let mut unpacker = Command::new("dpkg-deb").arg("--fsys-tarfile").arg(file).stdout(Stdio::piped()).spawn()?;
-    let archive = unpacker.stdout.take().context("dpkg-deb has no output")?;
-    let mut archive = tar::Archive::new(archive);
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        let path = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_string();
-        let kind = entry.header().entry_type();
-        if kind.is_file() {
-            let mut bytes = Vec::new();
-            std::io::Read::read_to_end(&mut entry, &mut bytes)?;
-            take(&path, Content::File(bytes));
-        } else if kind.is_symlink()
-            && let Some(to) = entry.link_name_bytes()
-        {
-            take(&path, Content::Link(String::from_utf8_lossy(&to).to_string()));
-        }
-    }
-    let status = unpacker.wait()?;
-    if status.success() { Ok(()) } else { bail!("cannot unpack {} ({status})", file.display()) }
-}
-
-/// The newest file whose name begins with `prefix`.
-fn newest(folder: &Path, prefix: &str) -> Result<PathBuf> {
-    let mut found: Option<(std::time::SystemTime, PathBuf)> = None;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(prefix) {
-            let candidate = (entry.metadata()?.modified()?, entry.path());
-            found = found.max(Some(candidate));
-        }
-    }
-    Ok(found.with_context(|| format!("{prefix}* was not downloaded"))?.1)
 }
 
 /// The initial file system: busybox, `init`, the kernel's modules, and the folders that `init` fills.
@@ -273,45 +183,6 @@ fn build_initramfs(init: &[u8], busybox: &[u8], modules: &[Vec<u8>]) -> Result<V
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     encoder.write_all(&archive)?;
     Ok(encoder.finish()?)
-}
-
-/// The machine's package client with a state of its own, for another architecture.
-struct PrivateClient {
-    options: Vec<String>,
-}
-
-impl PrivateClient {
-    fn new(folder: &Path, sources: &[Source]) -> Result<PrivateClient> {
-        for sub in ["state/lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(folder.join(sub))?;
-        }
-        // No package is installed here.
-        fs::write(folder.join("state/status"), "")?;
-        fs::write(folder.join("sources.list"), sources.iter().map(Source::line).collect::<String>())?;
-        let path = |name: &str| folder.join(name).display().to_string();
-        let mut options = apt::patient();
-        options.extend(apt::options(&[
-            ("Dir::State", &path("state")),
-            ("Dir::State::status", &path("state/status")),
-            ("Dir::Cache", &path("cache")),
-            ("Dir::Etc::sourcelist", &path("sources.list")),
-            ("Dir::Etc::sourceparts", "/dev/null"),
-            ("Dir::Etc::preferences", "/dev/null"),
-            ("Dir::Etc::preferencesparts", "/dev/null"),
-            ("APT::Architecture", "arm64"),
-            ("APT::Architectures", "arm64"),
-            ("Acquire::Languages", "none"),
-            // The user that the client would step down to cannot write into this folder.
-            ("APT::Sandbox::User", ""),
-        ]));
-        Ok(PrivateClient { options })
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command.args(&self.options);
-        command
-    }
 }
 
 #[cfg(test)]

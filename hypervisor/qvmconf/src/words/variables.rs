@@ -18,12 +18,13 @@ const MESSAGES: Status = Never("devices send no messages to servers that could k
 const HEAP: Status = Never("a VM is no process and has no heap or log buffer of its own");
 const HOST_TREE: Status = Never("the host's device tree says where the physical GIC is");
 
-/// Every variable of the original, and `pmu`, which is ours.
+/// Every variable of the original, and `pmu` and `fdt-address`, which are ours.
 #[rustfmt::skip]
 pub static VARIABLES: &[Variable] = &[
     variable("exit-on-halt", "global", Shape::Boolean, "on", Supported, "Whether WFI exits, so that the physical CPU is free while the guest idles."),
     variable("counter-offset", "global", Shape::Number, "0xffffffffffffffff", Supported, "Host counter minus guest counter. All ones: the guest's counter starts at 0."),
     variable("pmu", "global", Shape::Boolean, "on", Supported, "Whether the guest has performance monitors, if the host has some to give."),
+    variable("fdt-address", "global", Shape::Address, "found", Supported, "Where the guest's device tree is, for guests that do not ask X0. Not of the original."),
     variable("fdt-dump-file", "global", Shape::Text, "none", NotYet, "Writes the guest's device tree to a file."),
     variable("grow-heap", "global", Shape::Size, "no growth", HEAP, "Grows the process's heap at the start."),
     variable("message-block-timeout", "global", Shape::Number, "10000", MESSAGES, "Milliseconds that a message to a host server may take."),

@@ -118,6 +118,7 @@ pub static VDEVS: &[KnownVdev] = &[
     vdev("pl031", "ARM PrimeCell real-time clock. An extension.", &[]),
     vdev("sp804", "ARM dual timer. An extension.", &[option("frequency", "HERTZ")]),
     vdev("watch", "Tells the guest of another VM's end. An extension.", &[option("vm", "NAME")]),
+    vdev("cfi-flash", "NOR flash for the variables of firmware. An extension.", &[option("file", "FILE")]),
     pc("ioapic", "I/O APIC."),
     pc("8259", "Interrupt controllers of the PC."),
     pc("timer8254", "Timer of the PC."),

@@ -70,6 +70,7 @@ fn description() -> Description {
         cmdline: Some("quiet".to_string()),
         entry: None,
         controller: Controller::DEFAULT,
+        tree_at: None,
         vdevs: vec![probe("first", 0x1c09_0000, 37), probe("second", 0x1c0a_0000, 200)],
         policy: Unsupported::default(),
         monitors: true,

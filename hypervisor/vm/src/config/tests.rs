@@ -1,4 +1,5 @@
 use super::*;
+use crate::assemble::{AssembleError, Subject};
 use alloc::vec;
 use qvmconf::SporadicServer;
 use std::collections::HashMap;
@@ -135,6 +136,32 @@ fn every_option_arrives() {
 fn all_ones_is_the_counter_offset_of_a_guest_whose_counter_starts_at_zero() {
     assert_eq!(good("ram 1M set counter-offset 0xffffffffffffffff").description.counter_offset, None);
     assert_eq!(good("ram 1M set counter-offset 0").description.counter_offset, Some(0));
+}
+
+#[test]
+fn the_tree_has_a_place_of_its_own_if_it_is_given_one() {
+    assert_eq!(good("ram 1M").description.tree_at, None);
+    let configuration = good("ram 0x40000000,1M set fdt-address 0x40000000");
+    assert_eq!(configuration.description.tree_at, Some(Ipa(0x4000_0000)));
+    // What `load` finds wrong with it is shown where it stands.
+    let error =
+        AssembleError { subject: Subject::Tree, other: None, place: None, message: "not there".into(), hint: None };
+    assert!(configuration.spans.diagnostic(&error).span.is_some());
+    assert!(good("ram 1M").spans.diagnostic(&error).span.is_none());
+    bad("ram 1M set fdt-address 40000000", &["1:24: error: ", "write 0x40000000"]);
+}
+
+#[test]
+fn the_file_of_a_device_is_found_from_the_folder_of_the_text() {
+    let file = |text: &str| {
+        let vdevs = good(text).description.vdevs;
+        vdevs[0].options.text("file").map(str::to_string)
+    };
+    assert_eq!(file("ram 1M vdev cfi-flash file vars.fd").as_deref(), Some("vms/vars.fd"));
+    assert_eq!(file("ram 1M vdev cfi-flash file ../vars.fd").as_deref(), Some("vars.fd"));
+    assert_eq!(file("ram 1M vdev cfi-flash file /boot/vars.fd").as_deref(), Some("boot/vars.fd"));
+    assert_eq!(file("ram 1M vdev cfi-flash"), None);
+    bad("ram 1M vdev cfi-flash file ../../vars.fd", &["1:28: error: `vdev cfi-flash`: `file ../../vars.fd`: "]);
 }
 
 #[test]

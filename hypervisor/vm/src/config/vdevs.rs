@@ -11,8 +11,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use qvmconf::words::Keyword;
 use qvmconf::{
-    Diagnostic, Interrupt, LogFilters, Place, Scheduling, SchedulingPolicy, Setting, SettingName, Span, Statement,
-    Value, nearest,
+    Diagnostic, Interrupt, LogFilters, Place, Scheduling, SchedulingPolicy, Setting, SettingName, Sources, Span,
+    Statement, Value, nearest,
 };
 use types::{IntId, Ipa, PAGE_SIZE, Range};
 use vdev::{Factory, FactoryFlags, Given, Numbers, OptionError, Options, Safety};
@@ -50,15 +50,19 @@ struct Named {
     named: Option<(usize, Span)>,
 }
 
-/// Numbers as the language writes them.
-struct Language;
+/// Numbers and paths as the language writes them.
+struct Language<'a>(&'a Sources);
 
-impl Numbers for Language {
+impl Numbers for Language<'_> {
     fn number(&self, text: &str) -> Result<u64, String> {
         qvmconf::number(text).map_err(|error| error.to_string())
     }
     fn size(&self, text: &str) -> Result<u64, String> {
         qvmconf::size(text).map_err(|error| error.to_string())
+    }
+    fn path(&self, text: &str, place: Option<vdev::Place>) -> Result<String, String> {
+        let source = place.and_then(span_of).and_then(|span| self.0.get(span.source));
+        qvmconf::resolve(source.map_or("", |source| source.folder()), text).map_err(|error| error.to_string())
     }
 }
 
@@ -264,7 +268,7 @@ fn options(reader: &mut Reader<'_>, factory: &'static Factory, statement: &State
         let argument = setting.argument.as_ref().map(|argument| argument.text.as_str());
         Some(Given { name, argument, place: place_of(setting.value_span()) })
     });
-    match Options::parse(factory.options, given, &Language) {
+    match Options::parse(factory.options, given, &Language(reader.sources)) {
         Ok(options) => Some(options),
         Err(errors) => {
             for OptionError { place, message, .. } in errors {

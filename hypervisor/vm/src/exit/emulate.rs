@@ -13,13 +13,13 @@ use super::syndrome::{DataAbort, fault};
 use super::{mmio, unsupported};
 use crate::partition::Vm;
 use crate::vcpu::{Cpu, El1Register, Next, Vcpu};
-use types::{AccessSize, Ipa, PAGE_SIZE, Pstate, RawExit};
+use types::{AccessSize, Ipa, PAGE_SIZE, Pstate, Range, RawExit};
 use vdev::Effects;
 
 /// What caused an abort.
 enum Found {
-    /// This, at this virtual address.
-    Transfer(Transfer, u64),
+    /// This, at this virtual address; the pages of its first and of its last byte.
+    Transfer(Transfer, u64, [Ipa; 2]),
     /// An instruction that is not emulated: its word, if there is one, and the status of its abort.
     Refused(Option<u32>, u64),
     /// Nothing that is there now.
@@ -36,29 +36,31 @@ pub(super) fn transfer<C: Cpu>(
     cpu: &mut C,
     effects: &mut Effects,
 ) -> Next {
-    let (transfer, start) = match find(vm, vcpu, exit, abort, cpu) {
-        Found::Transfer(transfer, start) => (transfer, start),
+    let (transfer, start, pages) = match find(vm, vcpu, exit, abort, cpu) {
+        Found::Transfer(transfer, start, pages) => (transfer, start, pages),
         Found::Refused(word, status) => return unsupported::instruction(vm, vcpu, exit, (word, status), cpu, effects),
         Found::Changed => return Next::Resume,
     };
-    // The same page as FAR_EL2's, whose IPA is known.
-    let in_page = start & (PAGE_SIZE.wrapping_sub(1));
-    let mut at = Ipa(abort.ipa(exit).align_down(PAGE_SIZE).0 | in_page);
-    let first = at;
+    let place = |at: u64| {
+        let [first, last] = pages;
+        let page = if at / PAGE_SIZE == start / PAGE_SIZE { first } else { last };
+        Ipa(page.0 | at & PAGE_SIZE.wrapping_sub(1))
+    };
+    let mut at = start;
     let mut loaded = [0; 2];
     for (register, value) in registers(&transfer).zip(&mut loaded) {
         let stored = (!transfer.is_load).then(|| operand(vcpu, cpu, &transfer, register));
-        match part(vm, vcpu, exit, (at, transfer.scale), stored, cpu, effects) {
+        match part(vm, vcpu, exit, (place(at), transfer.scale), stored, cpu, effects) {
             Ok(answer) => *value = answer,
             Err(next) => return next,
         }
-        at = Ipa(at.0.wrapping_add(bytes(&transfer)));
+        at = at.wrapping_add(bytes(&transfer));
     }
     if transfer.is_load {
         registers(&transfer).zip(loaded).for_each(|(register, value)| fill(vcpu, cpu, &transfer, register, value));
     }
     complete(vcpu, cpu, &transfer, start);
-    mmio::after_device(vm, vcpu, first, effects)
+    mmio::after_device(vm, vcpu, place(start), effects)
 }
 
 /// A store to ROM that is ignored: what it does besides is done.
@@ -72,7 +74,7 @@ pub(super) fn ignored_store<C: Cpu>(
     effects: &mut Effects,
 ) -> Next {
     match find(vm, vcpu, exit, abort, cpu) {
-        Found::Transfer(transfer, start) => complete(vcpu, cpu, &transfer, start),
+        Found::Transfer(transfer, start, _) => complete(vcpu, cpu, &transfer, start),
         Found::Refused(word, status) => return unsupported::instruction(vm, vcpu, exit, (word, status), cpu, effects),
         Found::Changed => {}
     }
@@ -101,11 +103,40 @@ fn find<C: Cpu>(vm: &Vm, vcpu: &Vcpu, exit: &RawExit, abort: DataAbort, cpu: &mu
     if transfer.is_load == abort.is_write() || distance >= length {
         return Found::Changed;
     }
-    if (start % PAGE_SIZE).wrapping_add(length) > PAGE_SIZE {
-        // Its parts are in different places, perhaps one of them in memory.
-        return Found::Refused(Some(word), fault::EXTERNAL);
+    let known = abort.ipa(exit).align_down(PAGE_SIZE);
+    if (start % PAGE_SIZE).wrapping_add(length) <= PAGE_SIZE {
+        return Found::Transfer(transfer, start, [known; 2]);
     }
-    Found::Transfer(transfer, start)
+    match pages(vm, vcpu, (exit.far, known), &transfer, start, cpu) {
+        Some(pages) => Found::Transfer(transfer, start, pages),
+        None => Found::Refused(Some(word), fault::EXTERNAL),
+    }
+}
+
+/// The pages of a pair that has one register's part in each, of which the one with `FAR_EL2` is known. The guest's tables say
+/// what the other one is, and whether EL1 may load from it. `None` if EL0 loads, or somebody stores, or if that page is memory.
+#[cold]
+fn pages<C: Cpu>(
+    vm: &Vm,
+    vcpu: &Vcpu,
+    (far, known): (u64, Ipa),
+    transfer: &Transfer,
+    start: u64,
+    cpu: &mut C,
+) -> Option<[Ipa; 2]> {
+    let is_el1 = vcpu.context.pstate & Pstate::MODE != Pstate::EL0T;
+    let parts_are_whole = start.is_multiple_of(bytes(transfer));
+    if !(transfer.is_load && is_el1 && parts_are_whole) {
+        return None;
+    }
+    let second = start.wrapping_add(bytes(transfer));
+    let is_first = far % PAGE_SIZE >= start % PAGE_SIZE;
+    let other = cpu.translate(if is_first { second } else { start })?.align_down(PAGE_SIZE);
+    let page = Range::new(other, PAGE_SIZE)?;
+    if vm.memory().contains(page) {
+        return None;
+    }
+    Some(if is_first { [known, other] } else { [other, known] })
 }
 
 /// Its registers, in the order of their addresses.

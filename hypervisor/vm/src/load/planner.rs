@@ -76,7 +76,8 @@ impl<'a> Planner<'a> {
         self.place_addressed();
         let trees: Vec<(usize, &Load)> =
             self.of_role(|role| matches!(role, Role::Tree)).map(|(index, load, _)| (index, load)).collect();
-        let tree_at = trees.iter().rev().find_map(|(index, load)| Some((*index, load.address?)));
+        let tree_at = trees.iter().rev().find_map(|(index, load)| Some((Some(*index), load.address?)));
+        let tree_at = self.input.tree_at.map(|address| (None, address)).or(tree_at);
         let tree_space = self.tree_space();
         let tree = tree_at.and_then(|(index, address)| self.place_tree_at(index, address, tree_space));
         self.place_kernels();
@@ -269,10 +270,10 @@ impl<'a> Planner<'a> {
         None
     }
 
-    fn place_tree_at(&mut self, load: usize, address: Ipa, space: u64) -> Option<Range<Ipa>> {
-        self.tree = Some(load);
+    fn place_tree_at(&mut self, load: Option<usize>, address: Ipa, space: u64) -> Option<Range<Ipa>> {
+        self.tree = load;
         if !address.is_aligned(8) {
-            self.fail(Some(load), Problem::TreeAddress(address));
+            self.fail(load, Problem::TreeAddress(address));
             return None;
         }
         let boundary = address.checked_add(1).and_then(|next| next.align_up(TREE_LIMIT)).unwrap_or(address);

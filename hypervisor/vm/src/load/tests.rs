@@ -20,7 +20,7 @@ fn planned_in(
     entry: Option<u64>,
     files: &Archive,
 ) -> Result<LoadPlan, Vec<LoadError>> {
-    plan(&LoadInput { ram, rom: &[], reserved: &[], loads, entry: entry.map(Ipa) }, files)
+    plan(&LoadInput { ram, rom: &[], reserved: &[], loads, entry: entry.map(Ipa), tree_at: None }, files)
 }
 
 /// The message of the only error.
@@ -245,11 +245,35 @@ fn a_small_vm_has_a_small_place_for_its_tree() {
 }
 
 #[test]
+fn the_place_of_the_tree_may_be_given_without_a_file() {
+    let files = Archive::default().with("raw", vec![1; 4096]).with("my.dtb", vec![0xd0, 0x0d, 0xfe, 0xed]);
+    let (ram, rom) = ([range(RAM, MIB)], [range(0, MIB)]);
+    let plan = |loads: &[Load], at| {
+        let tree_at = Some(Ipa(at));
+        plan(&LoadInput { ram: &ram, rom: &rom, reserved: &[], loads, entry: None, tree_at }, &files)
+    };
+    let firmware = load(BlobKind::Detect, Some(0), "raw");
+    let made = plan(&[firmware.clone(), detect("raw")], RAM).unwrap();
+    assert_eq!((made.entry, made.device_tree_at, made.device_tree_space), (Ipa(0), Ipa(RAM), 64 * 1024));
+    assert_eq!(made.items[1].pieces[0].to, Ipa(RAM + 64 * 1024), "what has no address goes behind it");
+    let tree = load(BlobKind::Fdt, Some(RAM + 8), "my.dtb");
+    assert_eq!(plan(&[firmware.clone(), tree], RAM).unwrap().device_tree_at, Ipa(RAM), "before that of a `fdt load`");
+    for (at, message) in [
+        (RAM + 4, "a device tree at 0x80000004, which is not a multiple of 8"),
+        (RAM + MIB, "the device tree would be at 0x80100000-0x8010ffff, which is not all the VM's memory"),
+        (0x800, "the device tree at 0x800-0x107ff overlaps raw at 0x0-0xfff"),
+    ] {
+        let errors = plan(core::slice::from_ref(&firmware), at).unwrap_err();
+        assert_eq!((errors[0].load, errors[0].to_string().as_str()), (None, message));
+    }
+}
+
+#[test]
 fn rom_is_for_what_has_an_address() {
     let files = Archive::default().with("raw", vec![1; 4096]);
     let plan = |loads: &[Load]| {
         let (ram, rom) = ([range(RAM, MIB)], [range(0, MIB)]);
-        plan(&LoadInput { ram: &ram, rom: &rom, reserved: &[], loads, entry: None }, &files).unwrap()
+        plan(&LoadInput { ram: &ram, rom: &rom, reserved: &[], loads, entry: None, tree_at: None }, &files).unwrap()
     };
     assert_eq!(plan(&[load(BlobKind::Detect, Some(0x1000), "raw")]).entry, Ipa(0x1000));
     assert_eq!(plan(&[detect("raw")]).entry, Ipa(RAM));
@@ -260,7 +284,7 @@ fn what_is_reserved_is_not_given_away() {
     let files = Archive::default().with("raw", vec![1; 4096]);
     let loads = [detect("raw")];
     let (ram, reserved) = ([range(RAM, 128 * MIB)], [range(RAM, 0x2800)]);
-    let input = LoadInput { ram: &ram, rom: &[], reserved: &reserved, loads: &loads, entry: None };
+    let input = LoadInput { ram: &ram, rom: &[], reserved: &reserved, loads: &loads, entry: None, tree_at: None };
     assert_eq!(plan(&input, &files).unwrap().entry, Ipa(RAM + 0x3000));
 }
 

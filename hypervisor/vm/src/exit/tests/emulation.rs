@@ -192,17 +192,38 @@ fn what_is_not_emulated_follows_the_instruction_policy() {
 }
 
 #[test]
-fn aarch32_and_what_crosses_a_page_are_not_emulated() {
+fn aarch32_is_not_emulated() {
     let mut world = World::new();
     world.vcpus[0].context.pstate = 0x10;
     world.vcpus[0].context.x[2] = UPPER | NOWHERE.0;
     let _ = run(&mut world, LDP_X0_X1, NOWHERE, TRANSLATION);
     assert_eq!(world.el1(El1Register::Esr), 0x24 << 26 | 1 << 25 | 0x10);
-    // The first half in one page, the abort from the second.
-    let mut world = World::new();
-    world.vcpus[0].context.x[2] = UPPER | (NOWHERE.0 - 8);
-    let _ = run(&mut world, LDP_X0_X1, NOWHERE, TRANSLATION);
-    assert_eq!(world.el1(El1Register::Esr) & 0x3f, 0x10);
+}
+
+#[test]
+fn a_pair_may_be_loaded_from_two_pages_whichever_of_them_aborts() {
+    for at in [Ipa(DEVICE.0 - 8), DEVICE] {
+        let mut world = World::new();
+        world.vcpus[0].context.x[2] = UPPER | (DEVICE.0 - 8);
+        step(&mut world, LDP_X0_X1, at, TRANSLATION);
+        assert_eq!((world.x(0), world.x(1)), (u64::MAX, 0), "nobody, then the device");
+    }
+}
+
+#[test]
+fn what_else_crosses_a_page_is_not_emulated() {
+    let refused = |word, start: u64, iss, pstate| {
+        let mut world = World::new();
+        world.vcpus[0].context.pstate = pstate;
+        // Bases of `ldp x0, x1, [x2]` and of `stp x8, xzr, [x9, #504]`.
+        (world.vcpus[0].context.x[2], world.vcpus[0].context.x[9]) = (UPPER | start, UPPER | (start - 504));
+        let _ = run(&mut world, word, Ipa(start), iss);
+        assert_eq!(world.el1(El1Register::Esr) & 0x3f, 0x10, "{word:#x} at {start:#x}");
+    };
+    refused(STP_X8_XZR_504, DEVICE.0 - 8, TRANSLATION | WNR, Pstate::EL1H); // the tables may forbid it
+    refused(LDP_X0_X1, DEVICE.0 - 8, TRANSLATION, Pstate::EL0T); // likewise
+    refused(LDP_X0_X1, RAM.0 - 8, TRANSLATION, Pstate::EL1H); // half of it is memory
+    refused(LDP_X0_X1, DEVICE.0 - 4, TRANSLATION, Pstate::EL1H); // a register in two pages
 }
 
 #[test]

@@ -1,0 +1,39 @@
+//! Firmware that guests begin with: Debian's U-Boot and UEFI images for QEMU's arm64 machine.
+//!
+//! Answers for: the files in `target/guests/firmware`. Does not answer for: what a VM has to be for them
+//! (`hypervisor/docs/firmware.md`).
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use super::packages::{PrivateClient, unpack, write_whole};
+use crate::workspace::{root, target};
+
+/// U-Boot, as configurations name it from the top of the checkout.
+pub(crate) const U_BOOT: &str = "target/guests/firmware/u-boot.bin";
+/// UEFI, likewise.
+pub(crate) const UEFI: &str = "target/guests/firmware/QEMU_EFI.fd";
+
+/// Each image, its package, and where it is in that.
+const IMAGES: [(&str, &str, &str); 2] = [
+    (U_BOOT, "u-boot-qemu", "usr/lib/u-boot/qemu_arm64/u-boot.bin"),
+    (UEFI, "qemu-efi-aarch64", "usr/share/qemu-efi-aarch64/QEMU_EFI.fd"),
+];
+
+/// Makes sure that the images are there; quick when they are.
+pub(crate) fn ensure() -> Result<()> {
+    let state = target().join("firmware");
+    fs::create_dir_all(&state)?;
+    let lock = fs::File::create(state.join("lock"))?;
+    lock.lock().context("cannot lock the folder of the firmware")?;
+    if IMAGES.iter().all(|(image, ..)| root().join(image).is_file()) {
+        return Ok(());
+    }
+    let packages = state.join("packages");
+    PrivateClient::new(&state.join("apt"))?.download(&IMAGES.map(|(_, package, _)| package), &packages)?;
+    for (image, package, path) in IMAGES {
+        write_whole(&root().join(image), &unpack(&packages, &format!("{package}_"), |found| found == path)?)?;
+    }
+    Ok(())
+}
