@@ -225,9 +225,9 @@ fn in_memory() -> Option<InMemory> {
     controller::cpu_interface().map(|interface| InMemory(interface.lists))
 }
 
-/// [`Vgic::load`].
+/// [`Vgic::load`]; `is_v2` is [`controller::is_v2`].
 #[inline(always)]
-pub(super) fn load(gic: &Vgic, vcpu: VcpuId) {
+pub(super) fn load(gic: &Vgic, vcpu: VcpuId, is_v2: bool) {
     #[inline(never)]
     #[unsafe(link_section = ".text.exits")]
     fn load_v2(gic: &Vgic, vcpu: VcpuId) {
@@ -235,21 +235,21 @@ pub(super) fn load(gic: &Vgic, vcpu: VcpuId) {
             gic.load(vcpu, &mut registers);
         }
     }
-    if controller::is_v2() {
+    if is_v2 {
         return load_v2(gic, vcpu);
     }
     gic.load(vcpu, &mut SystemRegisters);
 }
 
-/// [`Vgic::save`].
+/// [`Vgic::save`]; likewise.
 #[inline(always)]
-pub(super) fn save(gic: &Vgic, vcpu: VcpuId) -> Saved {
+pub(super) fn save(gic: &Vgic, vcpu: VcpuId, is_v2: bool) -> Saved {
     #[inline(never)]
     #[unsafe(link_section = ".text.exits")]
     fn save_v2(gic: &Vgic, vcpu: VcpuId) -> Saved {
         in_memory().map_or_else(Saved::default, |mut registers| gic.save(vcpu, &mut registers))
     }
-    if controller::is_v2() {
+    if is_v2 {
         return save_v2(gic, vcpu);
     }
     gic.save(vcpu, &mut SystemRegisters)

@@ -7,7 +7,7 @@
 use super::interface::{self, Interface};
 use crate::cpu::{self, PerCpu};
 use crate::partition::Partition;
-use crate::{interrupt, stage2, thread};
+use crate::{controller, interrupt, stage2, thread};
 use el2::monitors::Monitors;
 use el2::state::{Controls, El1State, ExtensionState, FpState, VirtualTimer, hcr};
 use types::{DebugState, IntId, Ipa, Mpidr, PAGE_SIZE, Ticks, VcpuId, VcpuSet};
@@ -36,6 +36,8 @@ pub(crate) struct LoadedVcpu {
     /// Something is to be done besides what always is: vector registers, extensions, debug state, monitors, or the active state
     /// of an interrupt are to be exchanged, or the VM has other vCPUs.
     is_special: bool,
+    /// [`controller::is_v2`], where a switch finds it soonest.
+    is_v2: bool,
     timer: VirtualTimer,
     controls: Controls,
     el1: El1State,
@@ -169,6 +171,7 @@ impl LoadedVcpu {
             monitors_in_cpu: false,
             monitors_active: false,
             is_special: true,
+            is_v2: controller::is_v2(),
             debug: None,
             interface: Interface::here(),
         }
@@ -202,7 +205,7 @@ impl LoadedVcpu {
         self.controls.load();
         self.el1.load();
         el2::state::stage2::enter(self.partition.vttbr);
-        interface::load(&self.partition.vm.gic, self.id);
+        interface::load(&self.partition.vm.gic, self.id, self.is_v2);
         if self.is_special {
             self.load_special(cpu);
         }
@@ -346,7 +349,7 @@ impl Put<'_> {
 #[inline(always)]
 pub(crate) fn put<'a>(this: &'a mut LoadedVcpu, cpu: &PerCpu) -> Put<'a> {
     this.timer.save();
-    let saved = interface::save(&this.partition.vm.gic, this.id);
+    let saved = interface::save(&this.partition.vm.gic, this.id, this.is_v2);
     this.el1.save();
     el2::state::stage2::leave(stage2::nobody());
     if this.is_special || saved.is_any_in_flight() {
