@@ -25,7 +25,7 @@ pub(crate) use linux_guest::{
 const OLDEST_QEMU: u32 = 9;
 const QEMU: &str = "qemu-system-aarch64";
 const QEMU_PACKAGE: &str = "qemu-system-arm";
-/// Any of these will do; the first is the package that is installed.
+/// Any of these will do, if it knows AArch64; the first is the package that is installed.
 const DEBUGGERS: [&str; 2] = ["gdb-multiarch", "gdb"];
 
 /// The task: installs everything that is missing.
@@ -149,8 +149,14 @@ fn install_debugger() -> Result<()> {
 }
 
 fn find_debugger() -> Option<String> {
-    // A plain `gdb` may know the host's architecture only; the one for many comes first.
-    DEBUGGERS.into_iter().find(|name| find_program(name).is_some()).map(str::to_string)
+    DEBUGGERS.into_iter().find(|name| find_program(name).is_some() && knows_aarch64(name)).map(str::to_string)
+}
+
+/// Whether a debugger knows more than the architecture of this machine: a plain `gdb` of Debian's does not.
+fn knows_aarch64(debugger: &str) -> bool {
+    let mut command = std::process::Command::new(debugger);
+    command.args(["-batch", "-nx", "-ex", "set architecture aarch64"]);
+    command.output().is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("\"aarch64\""))
 }
 
 /// The major version of the QEMU in `PATH`.

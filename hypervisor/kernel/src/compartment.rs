@@ -1,10 +1,10 @@
 //! One life of a VM, as it looks from outside: what it has, what has become of it, and how it is taken apart.
 //!
 //! Answers for: the memory and the heap of a VM, telling its own thread what is wanted of it, confining a failure in any of
-//! its threads (`confine`), and the order of the end: stop the vCPUs, quiet the devices, take stage 2 down, scrub, give back. All of it
-//! runs in a host thread that executes none of the VM's code and waits for none of its locks ([`crate::qvm`]), so it works
-//! whatever state the VM is in. Does not answer for: what the VM's threads do (`partition`, `vcpu`), when a VM is started
-//! again (`qvm`).
+//! its threads (`confine`), and the order of the end: stop the vCPUs, quiet the devices, take stage 2 down, scrub, give back.
+//! All of it runs in a host thread that executes none of the VM's code and waits for none of its locks ([`crate::qvm`]), so
+//! it works whatever state the VM is in. Does not answer for: what the VM's threads do (`partition`, `vcpu`), when a VM is
+//! started again (`qvm`).
 
 mod confine;
 

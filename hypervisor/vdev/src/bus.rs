@@ -1,8 +1,9 @@
 //! How an access finds its device.
 //!
 //! Answers for: the devices of one VM, sorted once when the VM is assembled; finding one by address, in O(1) where they stand
-//! close together, else O(log n); checking that the access is one its factory takes; one lock for each device. Does not answer for: what happens to an access that
-//! nobody takes (`vm`), nor for the interrupt controller's own registers, which the exit code hands to `vgic` directly.
+//! close together, else O(log n); checking that the access is one its factory takes; one lock for each device. Does not
+//! answer for: what happens to an access that nobody takes (`vm`), nor for the interrupt controller's own registers, which the
+//! exit code hands to `vgic` directly.
 
 mod error;
 

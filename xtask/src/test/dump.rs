@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 
 use super::Test;
 use super::machine::Case;
 use super::scene::Scene;
 use crate::qemu::machine::Machine;
-use crate::workspace::{find_program, output};
+use crate::setup;
+use crate::workspace::output;
 
 /// What the debugger is asked. Of a vCPU that sleeps and one that is busy; the banner is `linux_banner`.
 const QUESTIONS: &str = "set pagination off
@@ -27,7 +28,7 @@ x/s $_
 ";
 
 /// The first frame of the first CPU's idle thread, and of another's.
-const OUTERMOST: [&str; 2] = ["__primary_switched+0xbc", "__secondary_switched+0xb0"];
+const OUTERMOST: [&str; 2] = [" __primary_switched+0x", " __secondary_switched+0x"];
 
 /// How long a guest may take to boot, a command to answer, and some 30 MB to come over the console, byte by byte.
 const BOOT: Duration = Duration::from_secs(90);
@@ -121,7 +122,7 @@ fn linux(case: &Case) -> Result<()> {
     let text = describe(&core)?;
     fs::write(core.with_extension("txt"), &text)?;
     let idle = text.lines().filter(|line| line.contains(" cpu_do_idle+")).count();
-    let outermost = text.lines().filter(|line| line.ends_with(OUTERMOST[0]) || line.ends_with(OUTERMOST[1])).count();
+    let outermost = text.lines().filter(|line| OUTERMOST.iter().any(|frame| line.contains(frame))).count();
     ensure!(idle == 1 && outermost == 1, "one vCPU is to be asleep, and known down to its first frame:\n{text}");
     debug(&core)
 }
@@ -133,7 +134,7 @@ fn describe(core: &Path) -> Result<String> {
 
 /// What gdb says of a dump of Linux.
 fn debug(core: &Path) -> Result<()> {
-    let debugger = find_program("gdb-multiarch").context("no gdb-multiarch; `cargo xtask setup` installs it")?;
+    let debugger = setup::debugger()?;
     let questions = core.with_extension("gdb");
     fs::write(&questions, QUESTIONS)?;
     let symbols = core.with_extension("symbols.elf");

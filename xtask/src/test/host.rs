@@ -57,7 +57,7 @@ fn run(command: &Command, log: &mut File) -> Result<()> {
         .status()
         .with_context(|| format!("cannot run {shown}"))?;
     // What `timeout` says of itself.
-    if status.code() == Some(124) {
+    if matches!(status.code(), Some(124 | 137)) {
         bail!("{shown} was not done after {TOOL_SECONDS} s");
     }
     if !status.success() {

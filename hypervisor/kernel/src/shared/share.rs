@@ -99,10 +99,9 @@ impl Share {
         Ok(())
     }
 
-    /// Clients of a region that are to be told to look, each once.
-    fn next_told(&self) -> Option<(RegionId, u16)> {
+    /// Clients of the region in a slot that are to be told to look, each once.
+    fn take_told(&self, index: usize) -> Option<(RegionId, u16)> {
         let mut state = self.state.lock();
-        let index = lowest(&mut state.untold)?;
         let slot = state.slots.get_mut(index)?.as_mut()?;
         Some((slot.region, core::mem::take(&mut slot.to_knock)))
     }
@@ -257,11 +256,15 @@ fn lowest(set: &mut u16) -> Option<usize> {
     (index < u16::BITS).then_some(index as usize)
 }
 
-/// Tells the clients of regions whom the devices of a VM want told.
+/// Tells the clients of regions whom the devices of a VM want told. Whoever wants more told meanwhile does so himself: interrupts
+/// may be masked here, and the guest's other vCPUs could go on for ever.
 pub(crate) fn tell(partition: &Partition) {
     for share in partition.shares() {
-        while let Some((region, clients)) = masked(|| share.next_told()) {
-            kernel_work(|| knock(region, clients));
+        let mut slots = masked(|| core::mem::take(&mut share.state.lock().untold));
+        while let Some(index) = lowest(&mut slots) {
+            if let Some((region, clients)) = masked(|| share.take_told(index)) {
+                kernel_work(|| knock(region, clients));
+            }
         }
     }
 }
@@ -319,8 +322,8 @@ impl SharedMemory for Handle {
 
     fn detach(&mut self, slot: u8) {
         let mut state = self.0.state.lock();
-        if let Some(Some(left)) =
-            state.slots.get_mut(usize::from(slot)).filter(|left| !left.is_some_and(|left| left.leaving))
+        if let Some(Some(left)) = state.slots.get_mut(usize::from(slot))
+            && !left.leaving
         {
             left.leaving = true;
             state.unwanted |= 1 << slot;

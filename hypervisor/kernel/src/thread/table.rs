@@ -31,7 +31,6 @@ pub(crate) fn for_each(mut show: impl FnMut(&Thread, &Status)) {
 
 /// What a share is guaranteed in percent, and how much of the machine's time in the last window it has used: (guaranteed,
 /// used, all there was).
-#[allow(dead_code, reason = "for the shell's words")]
 pub(crate) fn share(share: ShareId) -> Option<(u8, Ticks, Ticks)> {
     with_core(|core| core.policy.share(share))
 }
