@@ -9,6 +9,7 @@ use types::{IntId, Pa, Range};
 mod distributor {
     pub(super) const CTLR: usize = 0x000;
     pub(super) const TYPER: usize = 0x004;
+    pub(super) const IIDR: usize = 0x008;
     pub(super) const ISENABLER: usize = 0x100;
     pub(super) const ICENABLER: usize = 0x180;
     pub(super) const ICPENDR: usize = 0x280;
@@ -51,6 +52,13 @@ mod hypervisor {
 
 /// Every interrupt of ours has this priority: the host needs no order, it takes all at once.
 const PRIORITY: u32 = 0xa0a0_a0a0;
+
+/// `GICD_IIDR` of QEMU's GICv2: Arm's, of no product.
+const IIDR_QEMU: u32 = 0x0000_043b;
+
+/// `ICH_LR<n>_EL2.HW`, and `.EOI` of an interrupt without it.
+const LINKED: u64 = 1 << 61;
+const REPORTED: u64 = 1 << 41;
 
 /// The INTID in what [`CpuInterface::acknowledge`] returns.
 const INTID: u32 = 0x3ff;
@@ -218,6 +226,13 @@ impl CpuInterface {
         self.registers.write_u32(cpu::CTLR, cpu::CTLR_ENABLE | cpu::CTLR_EOI_MODE);
     }
 
+    /// Whether this is QEMU's model, in which a physical interrupt that a guest's end of interrupt deactivates
+    /// (`GICH_LR<n>.HW`) is not looked at again: if its line is asserted then, it stays unnoticed until another changes.
+    #[must_use]
+    pub fn forgets_levels(self) -> bool {
+        self.distributor.read_u32(distributor::IIDR) == IIDR_QEMU
+    }
+
     /// Acknowledges the highest-priority pending interrupt: what the two below want to be told, with its INTID in the lower ten
     /// bits, which are 1020–1023 if there is none.
     #[inline]
@@ -301,6 +316,19 @@ impl HypervisorInterface {
             | (value >> 60 & 1) << 30
             | (value >> 61 & 1) << 31;
         self.0.write_u32(hypervisor::LR + 4 * index, register as u32);
+    }
+
+    /// Writes `GICH_LR<index>` as [`HypervisorInterface::set_list_register`], but a hardware-linked interrupt without the link:
+    /// in its place a maintenance interrupt is asked for at the end. Returns the physical one's INTID then.
+    #[inline]
+    pub fn set_unlinked(self, index: usize, value: u64) -> Option<IntId> {
+        if value & LINKED == 0 {
+            self.set_list_register(index, value);
+            return None;
+        }
+        let physical = value >> 32 & 0x3ff;
+        self.set_list_register(index, value & !(LINKED | physical << 32) | REPORTED);
+        Some(IntId(physical as u32))
     }
 
     /// `GICH_HCR`.

@@ -17,6 +17,9 @@ use vgic::Version;
 /// Whether it is a GICv2. Asked on every interrupt and every switch: not more than a load and a branch.
 static IS_V2: AtomicBool = AtomicBool::new(false);
 
+/// Whether a list register can be linked to the host's interrupt that it stands for.
+static LINKS: AtomicBool = AtomicBool::new(true);
+
 static CPU_INTERFACE: Once<CpuInterface> = Once::new();
 
 /// The first page of what guests get for their CPU interface.
@@ -25,6 +28,12 @@ static GUESTS_INTERFACE: Once<Pa> = Once::new();
 #[inline(always)]
 pub(crate) fn is_v2() -> bool {
     IS_V2.load(Ordering::Relaxed)
+}
+
+/// Whether a list register can be linked to the host's interrupt: everywhere but in an emulator.
+#[inline(always)]
+pub(crate) fn links() -> bool {
+    LINKS.load(Ordering::Relaxed)
 }
 
 pub(crate) fn version() -> Version {
@@ -76,6 +85,7 @@ impl Distributor {
                 let interface = interface.ok_or(GicError::TooSmall)?;
                 CPU_INTERFACE.call_once(|| interface);
                 GUESTS_INTERFACE.call_once(|| guests.start());
+                LINKS.store(!interface.forgets_levels(), Ordering::Relaxed);
                 IS_V2.store(true, Ordering::Relaxed);
                 // SAFETY: as above, and this is its only driver.
                 gicv2::Distributor::new(unsafe { Mmio::of(distributor) }).map(Self::V2)

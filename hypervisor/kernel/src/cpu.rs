@@ -12,7 +12,7 @@ use core::cell::{Cell, UnsafeCell};
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};
 use machine::errata::Hardening;
-use types::{CpuId, MAX_CPUS, Mpidr, Ticks};
+use types::{CpuId, IntId, MAX_CPUS, Mpidr, Ticks};
 
 /// See [`PerCpu::after_switch`]: there is a thread in [`PerCpu::ended`].
 pub(crate) const ENDED: u8 = 1 << 0;
@@ -55,6 +55,8 @@ pub(crate) struct PerCpu {
     pub(crate) private_interrupts: UnsafeCell<Option<controller::Private>>,
     /// Its bit in lists of CPUs of a GICv2.
     pub(crate) interface: AtomicU8,
+    /// What its list registers stand for without being linked to it, where they are not (`vcpu::interface`).
+    pub(crate) unlinked: [Cell<Option<IntId>>; 4],
     /// It runs and answers interrupts.
     pub(crate) online: AtomicBool,
     /// It prints an epitaph, or has been told to stop.
@@ -81,6 +83,7 @@ impl PerCpu {
             armed: Cell::new(Ticks::NEVER),
             private_interrupts: UnsafeCell::new(None),
             interface: AtomicU8::new(0),
+            unlinked: [const { Cell::new(None) }; 4],
             online: AtomicBool::new(false),
             failing: Cell::new(false),
         }
