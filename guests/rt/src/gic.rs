@@ -66,6 +66,9 @@ pub enum Bank {
     Active,
 }
 
+/// In place of an affinity: any CPU (`GICD_IROUTER<n>.Interrupt_Routing_Mode`; all bits of a `GICD_ITARGETSR<n>`).
+pub const ANY: u64 = 1 << 31;
+
 /// Where a group-1 software-generated interrupt goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SgiTarget {
@@ -203,12 +206,18 @@ impl Gic {
 
     /// Sets a bit of `intid`.
     pub fn set(self, bank: Bank, intid: u32) {
+        if v2::is_there() && bank == Bank::Pending && intid < 16 {
+            return v2::set_pending(self, intid, true);
+        }
         self.frame(intid).write(bank.set_offset() + 4 * (intid as usize / 32), 1 << (intid % 32));
         self.wait_for_writes();
     }
 
     /// Clears a bit of `intid`.
     pub fn clear(self, bank: Bank, intid: u32) {
+        if v2::is_there() && bank == Bank::Pending && intid < 16 {
+            return v2::set_pending(self, intid, false);
+        }
         self.frame(intid).write(bank.set_offset() + 0x80 + 4 * (intid as usize / 32), 1 << (intid % 32));
         self.wait_for_writes();
     }
@@ -264,7 +273,7 @@ impl Gic {
         self.wait_for_writes();
     }
 
-    /// Sends the SPI `intid` to the CPU with this affinity.
+    /// Sends the SPI `intid` to the CPU with this affinity, or to [`ANY`].
     pub fn route(self, intid: u32, affinity: u64) {
         if v2::is_there() {
             return v2::route(self, intid, affinity);
@@ -369,6 +378,9 @@ pub fn priority_mask() -> u8 {
 
 /// Splits priorities of group 1 into those that preempt and those that only order.
 pub fn set_binary_point(value: u8) {
+    if let Some(interface) = v2::interface() {
+        return interface.set_binary_point(value);
+    }
     // SAFETY: the CPU interface touches no memory.
     unsafe { msr!("S3_0_C12_C12_3", u64::from(value)) }; // ICC_BPR1_EL1
     isb();
@@ -377,7 +389,26 @@ pub fn set_binary_point(value: u8) {
 /// The smallest binary point that took.
 #[must_use]
 pub fn binary_point() -> u8 {
+    if let Some(interface) = v2::interface() {
+        return interface.binary_point();
+    }
     mrs!("S3_0_C12_C12_3") as u8
+}
+
+/// Whether anything comes at all: the second group, or a GICv2's only one.
+pub fn set_enabled(enabled: bool) {
+    if let Some(interface) = v2::interface() {
+        return interface.set_enabled(enabled);
+    }
+    // SAFETY: the CPU interface touches no memory.
+    unsafe { msr!("S3_0_C12_C12_7", u64::from(enabled)) }; // ICC_IGRPEN1_EL1
+    isb();
+}
+
+/// Who sent the SGI that this CPU has acknowledged last; none on a GICv3, which does not say.
+#[must_use]
+pub fn sender(sgi: u32) -> Option<u8> {
+    if v2::is_there() { v2::sender(sgi) } else { None }
 }
 
 /// Whether `end` only drops the priority, leaving the rest to `deactivate` (`ICC_CTLR_EL1.EOImode`).

@@ -7,6 +7,7 @@ pub(crate) mod delivery;
 pub(crate) mod priority;
 pub(crate) mod registers;
 pub(crate) mod routing;
+pub(crate) mod version2;
 
 use arrayvec::ArrayVec;
 use guest_rt::gic::{self, Gic};

@@ -5,7 +5,7 @@
 //!
 //! Works with one to eight CPUs. Arguments that are plain words select tests by a part of their names. What only a
 //! hypervisor promises is skipped on a bare machine. `rom=ADDRESS` names a page of ROM to look at, `counter=TICKS` says what
-//! the counters are to begin with, `ended=ADDRESS` and `intr=INTID` where a device is that hears of the ends of its interrupt.
+//! the counters are to begin with, `interrupts=N` how many are to be counted, `ended=ADDRESS` and `intr=INTID` where a device is that hears of the ends of its interrupt.
 
 #![no_std]
 #![no_main]
@@ -51,6 +51,7 @@ const SUITES: &[&[Test]] = &[
     gic::delivery::TESTS,
     gic::priority::TESTS,
     gic::routing::TESTS,
+    gic::version2::TESTS,
     floating_point::TESTS,
     monitors::TESTS,
     uart::TESTS,

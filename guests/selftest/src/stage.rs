@@ -30,6 +30,11 @@ pub(crate) fn needs_cpus(machine: &Machine, count: usize) -> Outcome {
     if machine.cpus.len() >= count { Ok(()) } else { Err(Verdict::Skip("needs more CPUs")) }
 }
 
+/// Skips the test on a GICv2.
+pub(crate) fn needs_gicv3(machine: &Machine) -> Outcome {
+    if machine.cpu_interface.is_none() { Ok(()) } else { Err(Verdict::Skip("only a GICv3 has that")) }
+}
+
 /// Skips the test on a bare machine.
 pub(crate) fn needs_hypervisor(machine: &Machine) -> Outcome {
     if machine.is_bulkhead { Ok(()) } else { Err(Verdict::Skip("only a hypervisor promises that")) }

@@ -56,6 +56,16 @@ pub(super) fn tests() -> Vec<Test> {
                 judge(ran.of("selftest"))
             },
         ),
+        Test::hypervisor(
+            "selftest/million",
+            "a million interrupts, more at once than list registers, none lost",
+            |case| {
+                let text = configuration("selftest", "selftest", 1, "interrupts=1000000 again,");
+                let ran = case.batch(&machine(1, "cortex-a72"), &[case.file("selftest.qvmconf", text)?])?;
+                ran.expect_status(0)?;
+                judge(ran.of("selftest"))
+            },
+        ),
         Test::hypervisor("selftest/devices", "watchdog, clock and 16550A as a guest's drivers find them", |case| {
             let text = configuration("selftest", "selftest", 1, "devices")
                 + "vdev wdt-sp805 intr gic:40\nvdev pl031 loc 0x1c170000 intr gic:41\n\

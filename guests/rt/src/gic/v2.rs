@@ -13,6 +13,8 @@ use crate::registers::{affinity, cpu, dsb};
 
 const GICD_ITARGETSR: usize = 0x800;
 const GICD_SGIR: usize = 0xf00;
+const GICD_CPENDSGIR: usize = 0xf10;
+const GICD_SPENDSGIR: usize = 0xf20;
 
 const GICC_CTLR: usize = 0x0000;
 const GICC_PMR: usize = 0x0004;
@@ -88,9 +90,20 @@ pub(super) fn start_cpu(gic: Gic) {
     dsb();
 }
 
-/// The bit of the CPU with this affinity.
+/// The bit of the CPU with this affinity; of all CPUs for [`super::ANY`].
 fn mask(affinity: u64) -> u64 {
-    1 << (affinity & 7)
+    if affinity == super::ANY { 0xff } else { 1 << (affinity & 7) }
+}
+
+/// Makes an SGI pending here as if we had sent it, or takes that back.
+pub(super) fn set_pending(gic: Gic, sgi: u32, pending: bool) {
+    let register = if pending { GICD_SPENDSGIR } else { GICD_CPENDSGIR };
+    gic.distributor.write_width(register + sgi as usize, Width::Byte, mask(affinity()));
+}
+
+/// Who sent the SGI that this CPU has acknowledged last.
+pub(super) fn sender(sgi: u32) -> Option<u8> {
+    SENDERS[cpu()].get(sgi as usize).map(|sender| sender.load(Ordering::Relaxed))
 }
 
 pub(super) fn route(gic: Gic, intid: u32, affinity: u64) {
@@ -133,6 +146,21 @@ impl Interface {
 
     pub(super) fn priority_mask(self) -> u8 {
         self.0.read(GICC_PMR) as u8
+    }
+
+    /// There is one group: its binary point is a bit less than that of the second of two.
+    pub(super) fn set_binary_point(self, value: u8) {
+        self.0.write(GICC_BPR, value.saturating_sub(1).into());
+        dsb();
+    }
+
+    pub(super) fn binary_point(self) -> u8 {
+        self.0.read(GICC_BPR) as u8 + 1
+    }
+
+    pub(super) fn set_enabled(self, enabled: bool) {
+        self.0.write(GICC_CTLR, enabled.into());
+        dsb();
     }
 
     pub(super) fn set_split_end(self, split: bool) {

@@ -2,12 +2,12 @@
 //!
 //! IHI 0069, chapter 4 (physical interrupt handling and prioritization).
 
-use guest_rt::gic::{self, Bank, GICD_TYPER, Gic, SgiTarget};
+use guest_rt::gic::{self, Bank, GICD_ISPENDR, GICD_TYPER, Gic, SgiTarget};
 use guest_rt::machine::Machine;
 use guest_rt::registers::{affinity, wfi};
 use guest_rt::tap::{Outcome, Test, Verdict};
 use guest_rt::timer::{self, Timer};
-use guest_rt::{check, check_equal, msr};
+use guest_rt::{check, check_equal};
 
 use super::{LONG, an_spi, drain, free_spis, next, silence};
 use crate::{recorder, stage};
@@ -28,6 +28,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "gic: the distributor's switch holds everything back", run: distributor_switch },
     Test { name: "gic: forty SPIs and sixteen SGIs at once all come once, most urgent first", run: more_than_fits },
     Test { name: "gic: all SPIs there are at once all come once", run: all_at_once },
+    Test { name: "gic: more at once than list registers, time and again, and all come once", run: time_and_again },
     Test { name: "gic: a thousand SGIs to ourselves are a thousand interrupts", run: thousand },
     Test { name: "gic: WFI wakes on a masked interrupt, and does not sleep if one is pending", run: wake_up },
     Test { name: "gic: the special numbers say that there is nothing", run: spurious },
@@ -194,14 +195,10 @@ fn split_end(machine: &'static Machine) -> Outcome {
 
 fn group_disabled(machine: &'static Machine) -> Outcome {
     stage::clean_gic(machine);
-    // SAFETY: the CPU interface touches no memory.
-    unsafe { msr!("S3_0_C12_C12_7", 0) }; // ICC_IGRPEN1_EL1
-    guest_rt::registers::isb();
+    gic::set_enabled(false);
     to_self(4);
     let quiet = silence();
-    // SAFETY: as above.
-    unsafe { msr!("S3_0_C12_C12_7", 1) };
-    guest_rt::registers::isb();
+    gic::set_enabled(true);
     quiet?;
     check_equal!(next(), Some(4), "acknowledged when the group is enabled");
     gic::end(4);
@@ -209,6 +206,7 @@ fn group_disabled(machine: &'static Machine) -> Outcome {
 }
 
 fn group0(machine: &'static Machine) -> Outcome {
+    stage::needs_gicv3(machine)?;
     let gic = stage::clean_gic(machine);
     let intid = an_spi(machine, gic)?;
     gic.set_group1(intid, false);
@@ -289,6 +287,38 @@ fn all_at_once(machine: &'static Machine) -> Outcome {
     let result = flood(gic, spis.iter().copied());
     stage::clean_gic(machine);
     result
+}
+
+/// `interrupts=N` says how many in all.
+fn time_and_again(machine: &'static Machine) -> Outcome {
+    const TOGETHER: u32 = 32;
+    const FIRST: u32 = 64;
+    let gic = stage::clean_gic(machine);
+    if free_spis(machine, gic).filter(|intid| (FIRST..FIRST + TOGETHER).contains(intid)).count() < TOGETHER as usize {
+        return Err(Verdict::Skip("too few shared interrupts"));
+    }
+    let wanted = machine.numeric_argument("interrupts").unwrap_or(1000);
+    for intid in FIRST..FIRST + TOGETHER {
+        gic.set_edge(intid, true);
+        gic.enable(intid);
+    }
+    let mut taken = 0;
+    while taken < wanted {
+        gic.distributor.write(GICD_ISPENDR + 4 * (FIRST as usize / 32), !0);
+        let mut missing = u32::MAX;
+        while missing != 0 {
+            let Some(intid) = next() else {
+                return Err(Verdict::fail(format_args!("{missing:#010x} are missing after {taken}")));
+            };
+            gic::end(intid);
+            let bit = 1_u32.checked_shl(intid.wrapping_sub(FIRST)).unwrap_or(0);
+            check!(missing & bit != 0, "{intid} came once more than it should, after {taken}");
+            missing &= !bit;
+            taken += 1;
+        }
+    }
+    stage::clean_gic(machine);
+    silence()
 }
 
 fn thousand(machine: &'static Machine) -> Outcome {

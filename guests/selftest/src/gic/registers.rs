@@ -50,14 +50,16 @@ fn sweep(window: Mmio, size: usize) -> Outcome {
 }
 
 fn distributor_answers(machine: &'static Machine) -> Outcome {
-    sweep(Gic::of(machine).distributor, 0x1_0000)
+    sweep(Gic::of(machine).distributor, (machine.distributor.end - machine.distributor.start) as usize)
 }
 
 fn redistributor_answers(machine: &'static Machine) -> Outcome {
+    stage::needs_gicv3(machine)?;
     sweep(Gic::of(machine).redistributor, 0x2_0000)
 }
 
 fn architecture(machine: &'static Machine) -> Outcome {
+    stage::needs_gicv3(machine)?;
     let gic = Gic::of(machine);
     for frame in [gic.distributor, gic.redistributor] {
         let revision = frame.read(PIDR2) >> 4 & 0xf;
@@ -76,6 +78,7 @@ fn look(_index: usize) {
 }
 
 fn redistributors(machine: &'static Machine) -> Outcome {
+    stage::needs_gicv3(machine)?;
     for index in 0..machine.cpus.len() {
         if index == 0 {
             look(0);
@@ -146,6 +149,7 @@ fn configuration(machine: &'static Machine) -> Outcome {
 }
 
 fn routing(machine: &'static Machine) -> Outcome {
+    stage::needs_gicv3(machine)?;
     let gic = stage::clean_gic(machine);
     for intid in free_spis(machine, gic) {
         let register = GICD_IROUTER + 8 * intid as usize;
@@ -156,7 +160,7 @@ fn routing(machine: &'static Machine) -> Outcome {
     }
     // Interrupt Routing Mode: any CPU.
     let Some(intid) = free_spis(machine, gic).next() else { return Ok(()) };
-    gic.route(intid, 1 << 31);
+    gic.route(intid, gic::ANY);
     check_equal!(gic.distributor.read64(GICD_IROUTER + 8 * intid as usize) >> 31 & 1, 1, "GICD_IROUTER.IRM");
     stage::clean_gic(machine);
     Ok(())
@@ -164,8 +168,9 @@ fn routing(machine: &'static Machine) -> Outcome {
 
 fn not_implemented(machine: &'static Machine) -> Outcome {
     let gic = stage::clean_gic(machine);
-    // Private ones are not in the distributor (affinity routing is on), nor is what comes after the last SPI.
-    for word in (0..1).chain(gic.words()..32) {
+    // Private ones are not in the distributor if affinity routing is on; nor is what comes after the last SPI.
+    let private = if machine.cpu_interface.is_none() { 0..1 } else { 0..0 };
+    for word in private.chain(gic.words()..32) {
         for bank in [gic::GICD_ISENABLER, gic::GICD_ISPENDR, gic::GICD_ISACTIVER] {
             gic.distributor.write(bank + 4 * word, !0);
             check!(gic.distributor.read(bank + 4 * word) == 0, "register {:#x} keeps a value", bank + 4 * word);
@@ -175,6 +180,7 @@ fn not_implemented(machine: &'static Machine) -> Outcome {
 }
 
 fn waker(machine: &'static Machine) -> Outcome {
+    stage::needs_gicv3(machine)?;
     const PROCESSOR_SLEEP: u32 = 1 << 1;
     const CHILDREN_ASLEEP: u32 = 1 << 2;
     let gic = stage::clean_gic(machine);

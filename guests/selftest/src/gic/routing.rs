@@ -127,7 +127,7 @@ fn spi_to_each(machine: &'static Machine) -> Outcome {
 fn spi_to_any(machine: &'static Machine) -> Outcome {
     with_others(machine, listen, |gic| {
         let intid = an_spi(machine, gic)?;
-        gic.route(intid, 1 << 31);
+        gic.route(intid, gic::ANY);
         gic.wait_for_writes();
         for round in 1..=20 {
             let taken = || (0..machine.cpus.len()).map(|index| recorder::count(index, intid)).sum::<u32>();
