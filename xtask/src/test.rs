@@ -29,6 +29,7 @@ mod linux;
 pub(crate) mod machine;
 mod models;
 pub(crate) mod ordeals;
+mod refused;
 mod scene;
 mod scheduling;
 mod shared;
@@ -114,6 +115,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(guests::tests());
     tests.extend(models::tests());
     tests.extend(interface::tests());
+    tests.extend(refused::tests());
     tests.extend(lifecycle::tests());
     tests.extend(dump::tests());
     tests.extend(ordeals::tests());

@@ -5,6 +5,8 @@
 pub enum GicError {
     /// GICD_PIDR2.ArchRev is neither 3 nor 4.
     NotGicv3,
+    /// The CPU has no system registers for it: `ID_AA64PFR0_EL1.GIC`.
+    NoSystemRegisters,
     /// ICPIDR2.ArchRev is not 2.
     NotGicv2,
     /// Its register windows are smaller than they have to be.
@@ -23,6 +25,9 @@ impl core::fmt::Display for GicError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
             Self::NotGicv3 => "the interrupt controller is not a GICv3 (GICD_PIDR2.ArchRev)",
+            Self::NoSystemRegisters => {
+                "the device tree has a GICv3, but the CPU no system registers for it (ID_AA64PFR0_EL1.GIC)"
+            }
             Self::NotGicv2 => "the interrupt controller is not a GICv2 (ICPIDR2.ArchRev)",
             Self::TooSmall => {
                 "the interrupt controller's registers need more room than its `reg` has (GICD, GICC, GICH, GICV)"

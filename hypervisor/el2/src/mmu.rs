@@ -45,6 +45,12 @@ pub unsafe fn enable(translation: &Translation) {
     }
 }
 
+/// Whether this CPU's EL2 translates addresses: `SCTLR_EL2.M`.
+#[must_use]
+pub fn is_on() -> bool {
+    read_register!("sctlr_el2") & 1 != 0
+}
+
 /// ID_AA64MMFR0_EL1: size of physical addresses among others.
 #[must_use]
 pub fn memory_model_features() -> u64 {

@@ -90,6 +90,7 @@ impl Distributor {
                 // SAFETY: as above, and this is its only driver.
                 gicv2::Distributor::new(unsafe { Mmio::of(distributor) }).map(Self::V2)
             }
+            Gic::V3 { .. } if el2::cpu::processor_features() >> 24 & 0xf == 0 => Err(GicError::NoSystemRegisters),
             Gic::V3 { distributor, .. } => {
                 // SAFETY: the window is a GICv3 distributor by the device tree, mapped by the caller, and this is its only
                 // driver.

@@ -59,6 +59,14 @@ pub fn start(board: &'static Board, tree: u64, _slide: u64) -> ! {
              loader start us at EL2",
         );
     }
+    if el2::mmu::is_on() {
+        refuse_this_cpu(
+            board,
+            tree,
+            "entered with the MMU on (SCTLR_EL2.M), whose tables are somebody else's. The boot loader has to switch it off \
+             first and to clean the image out of the data cache, as for Linux",
+        );
+    }
     if el2::cpu::is_el2_of_vhe_only() {
         refuse_this_cpu(board, tree, "this CPU's EL2 has only the layout of FEAT_VHE (HCR_EL2.E2H cannot be 0)");
     }
@@ -147,7 +155,7 @@ fn whole_pages(range: &Range<Pa>) -> Option<Range<Pa>> {
 fn with_heap(blob: &'static [u8], bank: Range<Pa>, image: &Image) -> ! {
     let machine = match Machine::from_device_tree(blob) {
         Ok(machine) => MACHINE.call_once(|| machine),
-        Err(error) => refuse(format_args!("device tree: {error}")),
+        Err(error) => refuse(format_args!("{error}")),
     };
     let Some(frequency) = el2::cpu::counter_frequency() else {
         refuse(format_args!("CNTFRQ_EL0 is zero: firmware must set it to the frequency of the system counter"))

@@ -106,6 +106,11 @@ impl<'a> Case<'a> {
         self.boot(machine, archive.path(), &names, limit)
     }
 
+    /// The archive in which a batch of these VMs is to be started.
+    pub(super) fn pack(&self, configurations: &[PathBuf]) -> Result<crate::archive::ArchiveFile> {
+        pack(&read(configurations)?, Mode::Batch, &[])
+    }
+
     /// Boots with this archive, whatever is in it, in which a batch of VMs with these names is to be started.
     pub(super) fn boot(&self, machine: &Machine, archive: &Path, names: &[&str], limit: Duration) -> Result<Ran> {
         self.boot_on(None, machine, archive, names, limit)
@@ -121,11 +126,14 @@ impl<'a> Case<'a> {
         limit: Duration,
     ) -> Result<Ran> {
         let board = board.map_or_else(|| self.board(), Ok)?;
-        let mut command = machine.boot(&board.image, archive);
+        self.run(machine.boot(&board.image, archive), &board.elf, names, limit)
+    }
+
+    fn run(&self, mut command: Command, elf: &Path, names: &[&str], limit: Duration) -> Result<Ran> {
         let log = self.log(&mut command)?;
         let mut output = Tee { log, copy: Vec::new() };
         let outcome = batch::run(command, Some(limit), &mut output)?;
-        output.log.write_all(outcome.epitaph_with_names(&board.elf).as_bytes())?;
+        output.log.write_all(outcome.epitaph_with_names(elf).as_bytes())?;
         Ok(Ran { status: outcome.status(names), text: String::from_utf8_lossy(&output.copy).into_owned() })
     }
 
@@ -146,6 +154,35 @@ impl<'a> Case<'a> {
             bail!("the machine still runs after {} s", PATIENCE.as_secs());
         }
         Ok(String::from_utf8_lossy(&output.copy).into_owned())
+    }
+
+    /// The device tree of a machine that is to boot with this archive, as QEMU would pass it.
+    pub(super) fn tree(&self, machine: &Machine, archive: &Path) -> Result<Vec<u8>> {
+        let path = self.path("machine.dtb");
+        let mut machine = machine.clone();
+        machine.more.extend(["-M".into(), format!("dumpdtb={}", path.display())]);
+        let mut command = machine.boot(&self.board()?.image, archive);
+        self.log(&mut command)?;
+        batch::run(command, Some(PATIENCE), &mut std::io::sink())?;
+        fs::read(&path).with_context(|| format!("QEMU has not written {}", path.display()))
+    }
+
+    /// Boots by a loader of the test's own: QEMU starts `loader` at EL2, as raw bytes; the hypervisor and the device tree are
+    /// in memory, where it finds them.
+    pub(super) fn boot_by(
+        &self,
+        loader: &Path,
+        (image_at, tree, tree_at): (u64, &Path, u64),
+        machine: &Machine,
+        archive: &Path,
+    ) -> Result<Ran> {
+        let mut machine = machine.clone();
+        for (file, address) in [(self.board()?.image.as_path(), image_at), (tree, tree_at)] {
+            let device = format!("loader,file={},addr={address:#x},force-raw=on", file.display());
+            machine.more.extend(["-device".into(), device]);
+        }
+        let command = machine.boot(loader, archive);
+        self.run(command, &self.board()?.elf, &["hello"], PATIENCE)
     }
 
     /// Boots VMs with a keyboard.
