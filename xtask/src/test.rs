@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::artifacts::{self, Board, Profile};
-use crate::qemu::machine::{PACKAGE, set_default_gic};
+use crate::qemu::machine::{Board as Kind, Machine, set_default_board, set_default_gic};
 use crate::setup;
 use crate::workspace::target;
 
@@ -47,7 +47,10 @@ pub(crate) struct Arguments {
     /// Name the tests, run none
     #[arg(long)]
     list: bool,
-    /// Version of the machines' interrupt controller
+    /// The machines, but for those that a test wants otherwise
+    #[arg(long, value_enum, default_value = "qemu-virt")]
+    board: Kind,
+    /// Version of the machines' interrupt controller, where there is a choice
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=3))]
     gic: u8,
     /// Build what runs on the machine with the debug profile
@@ -140,6 +143,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
         bail!("no test has `{filter}` in its name; `cargo xtask test --list` names them all");
     }
     set_default_gic(arguments.gic);
+    set_default_board(arguments.board);
     let start = Instant::now();
     let (host, machines): (Vec<Test>, Vec<Test>) =
         tests.into_iter().partition(|test| matches!(test.action, Action::Host(_)));
@@ -169,7 +173,8 @@ fn run_on_machines(tests: Vec<Test>, profile: Profile) -> Result<Vec<Finished>> 
     setup::rust_target()?;
     setup::qemu()?;
     let hypervisor = tests.iter().any(|test| matches!(test.action, Action::Hypervisor(_)));
-    let board = artifacts::build(hypervisor.then_some(PACKAGE), &artifacts::guests()?, profile)?;
+    let package = Machine::default().board.package();
+    let board = artifacts::build(hypervisor.then_some(package), &artifacts::guests()?, profile)?;
     Ok(side_by_side(tests, |name, action| run_on_a_machine(name, action, board.as_ref())))
 }
 

@@ -7,13 +7,13 @@ extern crate alloc;
 
 mod faulty;
 
+use kernel::{ConsoleKind, FirstConsole, Pa};
+
 static BOARD: kernel::Board = kernel::Board {
     name: "faulty",
     factories: kernel::factories!(vdevs::CATALOGUE, example::FACTORY, faulty::FACTORY),
-    console: Some(kernel::Pa(0x0900_0000)),
-    entropy: None,
-    reset: None,
-    power_off: None,
+    console: Some(FirstConsole { kind: ConsoleKind::Pl011, registers: Pa(0x0900_0000) }),
+    devices: &[],
 };
 
 kernel::entry!(BOARD);

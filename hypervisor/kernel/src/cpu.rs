@@ -57,6 +57,8 @@ pub(crate) struct PerCpu {
     pub(crate) interface: AtomicU8,
     /// It runs and answers interrupts.
     pub(crate) online: AtomicBool,
+    /// It could not be started.
+    pub(crate) refused: Cell<bool>,
     /// It prints an epitaph, or has been told to stop.
     pub(crate) failing: Cell<bool>,
 }
@@ -82,6 +84,7 @@ impl PerCpu {
             private_interrupts: UnsafeCell::new(None),
             interface: AtomicU8::new(0),
             online: AtomicBool::new(false),
+            refused: Cell::new(false),
             failing: Cell::new(false),
         }
     }

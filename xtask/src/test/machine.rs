@@ -7,11 +7,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::artifacts::Board;
+use crate::artifacts::{self, Board, Profile};
 use crate::child::{Guarded, Input, Output};
 use crate::configuration::Configuration;
 use crate::qemu::machine::Machine;
@@ -120,8 +121,8 @@ impl<'a> Case<'a> {
         names: &[&str],
         limit: Duration,
     ) -> Result<Ran> {
-        let board = board.map_or_else(|| self.board(), Ok)?;
-        let mut command = machine.boot(&board.image, archive);
+        let board = board.map_or_else(|| self.board(machine), Ok)?;
+        let mut command = machine.boot(&board.image, archive)?;
         let log = self.log(&mut command)?;
         let mut output = Tee { log, copy: Vec::new() };
         let outcome = batch::run(command, Some(limit), &mut output)?;
@@ -158,14 +159,21 @@ impl<'a> Case<'a> {
     /// Boots with this archive and a keyboard.
     pub(super) fn session_with(&self, machine: &Machine, archive: &Path) -> Result<Session> {
         let machine = Machine { input: true, ..machine.clone() };
-        let mut command = machine.boot(&self.board()?.image, archive);
+        let mut command = machine.boot(&self.board(&machine)?.image, archive)?;
         let log = self.log(&mut command)?;
         let child = Guarded::start(command, Input::Piped)?;
         Ok(Session { child, _archive: None, log, text: String::new(), seen: 0 })
     }
 
-    fn board(&self) -> Result<&'a Board> {
-        self.board.context("this test needs the hypervisor")
+    /// The image for this machine.
+    fn board(&self, machine: &Machine) -> Result<&'a Board> {
+        static RPI4: OnceLock<Option<Board>> = OnceLock::new();
+        if machine.board == Machine::default().board {
+            return self.board.context("this test needs the hypervisor");
+        }
+        let package = machine.board.package();
+        let built = RPI4.get_or_init(|| artifacts::build(Some(package), &[], Profile::Release).ok().flatten());
+        built.as_ref().with_context(|| format!("the board `{package}` cannot be built"))
     }
 
     /// The log, with the command at its end and the command's own messages to come.
