@@ -3,7 +3,7 @@
 //! Answers for: the list of tests, choosing among them, running them a few at a time, and telling what failed and how to
 //! repeat it. The heights are those of the project's design: crates on the PC, Miri, fuzzing, guests under QEMU, real
 //! guests under QEMU. Does not answer for: what a test does (`test::host`, `test::guests`, `test::models`, `test::linux`,
-//! `test::devices`, `test::firmware`, `test::interface`, `test::scheduling`).
+//! `test::devices`, `test::firmware`, `test::interface`, `test::scheduling`, `test::rpi4`).
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -29,6 +29,7 @@ mod linux;
 pub(crate) mod machine;
 mod models;
 pub(crate) mod ordeals;
+mod rpi4;
 mod scene;
 mod scheduling;
 mod shared;
@@ -126,13 +127,14 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(linux::tests());
     tests.extend(devices::tests());
     tests.extend(firmware::tests());
+    tests.extend(rpi4::tests());
     Ok(tests)
 }
 
 /// The task.
 pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     let filter = arguments.filter.as_deref().unwrap_or_default();
-    let tests: Vec<Test> = all()?.into_iter().filter(|test| test.name.contains(filter)).collect();
+    let mut tests: Vec<Test> = all()?.into_iter().filter(|test| test.name.contains(filter)).collect();
     if arguments.list {
         for test in &tests {
             println!("{:32} {}", test.name, test.about);
@@ -144,6 +146,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     }
     set_default_gic(arguments.gic);
     set_default_board(arguments.board);
+    if arguments.board == Kind::Rpi4 {
+        tests.retain(|test| match rpi4::elsewhere(&test.name) {
+            Some(why) => {
+                println!("skip {}: {why}", test.name);
+                false
+            }
+            None => true,
+        });
+    }
     let start = Instant::now();
     let (host, machines): (Vec<Test>, Vec<Test>) =
         tests.into_iter().partition(|test| matches!(test.action, Action::Host(_)));
