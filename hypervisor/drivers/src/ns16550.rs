@@ -21,6 +21,10 @@ const LINE_STATUS: usize = 5;
 const RECEIVED: u32 = 1 << 0 | 1 << 2;
 /// IIR: no data for a while.
 const TIMEOUT: u32 = 0x0c;
+/// IIR: there are FIFOs, and they are on.
+const FIFOS: u32 = 0xc0;
+/// Bytes that the transmitter's takes when it is empty.
+const FIFO: u8 = 16;
 const IDENTIFICATION: u32 = 0x3f;
 /// MCR: OUT2, which lets the interrupt out where it is wired that way.
 const OUT2: u32 = 1 << 3;
@@ -37,6 +41,10 @@ pub struct Ns16550 {
     shift: u8,
     /// Whether they are accessed by 32 bits, not by 8.
     wide: bool,
+    /// Bytes that it takes when it says that it takes some: all that its FIFO holds, but of a mini UART that has room for one.
+    batch: u8,
+    /// Of those, how many it has not been sent yet.
+    room: u8,
 }
 
 impl Ns16550 {
@@ -44,9 +52,18 @@ impl Ns16550 {
     /// [`Ns16550::enable_input`].
     #[must_use]
     pub fn new(registers: Mmio, shift: u8, width: u8) -> Self {
-        let device = Self { registers, shift, wide: width == 4 };
+        let mut device = Self { registers, shift, wide: width == 4, batch: 1, room: 0 };
         device.write(INTERRUPT_ENABLE, 0);
+        if device.read(INTERRUPT_IDENTIFICATION) & FIFOS == FIFOS {
+            device.batch = FIFO;
+        }
         device
+    }
+
+    /// Takes a mini UART over.
+    #[must_use]
+    pub fn mini(registers: Mmio) -> Self {
+        Self { batch: 1, ..Self::new(registers, 2, 4) }
     }
 
     fn read(&self, register: usize) -> u32 {
@@ -62,11 +79,12 @@ impl Ns16550 {
     /// Whether [`Ns16550::send`] would be taken now.
     #[must_use]
     pub fn can_send(&self) -> bool {
-        self.read(LINE_STATUS) & TRANSMITTER_EMPTY != 0
+        self.room > 0 || self.read(LINE_STATUS) & TRANSMITTER_EMPTY != 0
     }
 
     /// Sends a byte, for which there is room.
     pub fn send(&mut self, byte: u8) {
+        self.room = if self.room > 0 { self.room } else { self.batch } - 1;
         self.write(DATA, byte.into());
     }
 

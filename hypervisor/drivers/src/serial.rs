@@ -20,7 +20,7 @@ impl Serial {
     pub fn new(kind: ConsoleKind, registers: Mmio) -> Self {
         match kind {
             ConsoleKind::Pl011 => Self::Pl011(Pl011::new(registers)),
-            ConsoleKind::MiniUart => Self::Ns16550(Ns16550::new(registers, 2, 4)),
+            ConsoleKind::MiniUart => Self::Ns16550(Ns16550::mini(registers)),
             ConsoleKind::Ns16550 { shift, width } => Self::Ns16550(Ns16550::new(registers, shift, width)),
         }
     }
