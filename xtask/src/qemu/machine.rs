@@ -85,7 +85,8 @@ impl Default for Machine {
         Machine {
             board,
             gic: if board == Board::Rpi4 { 2 } else { DEFAULT_GIC.load(Ordering::Relaxed) },
-            cpus: 2,
+            // All that a Raspberry Pi has: those that are hidden never sleep.
+            cpus: if board == Board::Rpi4 { raspberry::CPUS } else { 2 },
             memory: "2G".into(),
             cpu: "cortex-a72".into(),
             smmu: false,
