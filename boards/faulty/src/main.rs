@@ -13,7 +13,8 @@ static BOARD: kernel::Board = kernel::Board {
     name: "faulty",
     factories: kernel::factories!(vdevs::CATALOGUE, example::FACTORY, faulty::FACTORY),
     console: Some(FirstConsole { kind: ConsoleKind::Pl011, registers: Pa(0x0900_0000) }),
-    devices: &[],
+    // With this the tests of containment can end on a Raspberry Pi as well.
+    devices: &[&drivers::bcm2835_pm::DEVICE],
 };
 
 kernel::entry!(BOARD);
