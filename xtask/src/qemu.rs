@@ -230,21 +230,9 @@ impl Arguments {
     }
 
     fn configurations(&self) -> Result<Vec<Configuration>> {
-        let cpus = Some(self.cpus());
-        if !self.configurations.is_empty() {
-            return self.configurations.iter().map(|path| Configuration::read(path, "", cpus)).collect();
-        }
         let own = self.kernel.is_some() && self.initrd.is_some();
-        let linux = if own { Ok(()) } else { setup::linux_guest() };
-        let mut demo = Vec::new();
-        match linux {
-            Ok(()) => demo.push(Configuration::read(&root().join(DEMO_LINUX), "", cpus)?),
-            Err(error) => eprintln!("no Linux guest, the demo runs the in-tree guests alone: {error:#}"),
-        }
         // Alone and in a batch it has to end some time.
-        let options = if self.batch { "" } else { DEMO_HELLO_OPTIONS };
-        demo.push(Configuration::read(&root().join(DEMO_HELLO), options, cpus)?);
-        Ok(demo)
+        configurations(&self.configurations, Some(self.cpus()), own, if self.batch { "" } else { DEMO_HELLO_OPTIONS })
     }
 
     fn replacements(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
@@ -257,6 +245,31 @@ impl Arguments {
         }
         Ok(replacements)
     }
+}
+
+/// Reads these configurations; without any, those of the demo, whose guest `hello` gets options.
+/// `own_linux`: the files of the Linux guest come from elsewhere.
+fn configurations(
+    paths: &[PathBuf],
+    cpus: Option<u32>,
+    own_linux: bool,
+    hello_options: &str,
+) -> Result<Vec<Configuration>> {
+    if !paths.is_empty() {
+        return paths.iter().map(|path| Configuration::read(path, "", cpus)).collect();
+    }
+    let mut demo = Vec::new();
+    match if own_linux { Ok(()) } else { setup::linux_guest() } {
+        Ok(()) => demo.push(Configuration::read(&root().join(DEMO_LINUX), "", cpus)?),
+        Err(error) => eprintln!("no Linux guest, the demo runs the in-tree guests alone: {error:#}"),
+    }
+    demo.push(Configuration::read(&root().join(DEMO_HELLO), hello_options, cpus)?);
+    Ok(demo)
+}
+
+/// The VMs of `paths`, or the demo's, for a machine that a person will sit before.
+pub(crate) fn configurations_to_keep(paths: &[PathBuf], cpus: Option<u32>) -> Result<Vec<Configuration>> {
+    configurations(paths, cpus, false, DEMO_HELLO_OPTIONS)
 }
 
 /// A command that runs QEMU and ends with this tool.

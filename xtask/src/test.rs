@@ -3,7 +3,8 @@
 //! Answers for: the list of tests, choosing among them, running them a few at a time, and telling what failed and how to
 //! repeat it. The heights are those of the project's design: crates on the PC, Miri, fuzzing, guests under QEMU, real
 //! guests under QEMU. Does not answer for: what a test does (`test::host`, `test::guests`, `test::models`, `test::linux`,
-//! `test::devices`, `test::firmware`, `test::interface`, `test::scheduling`, `test::rpi4`).
+//! `test::devices`, `test::firmware`, `test::card`, `test::loader`, `test::interface`, `test::scheduling`,
+//! `test::rpi4`).
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ use crate::qemu::machine::{Board as Kind, Machine, set_default_board, set_defaul
 use crate::setup;
 use crate::workspace::target;
 
+mod card;
 mod devices;
 mod dump;
 mod firmware;
@@ -26,6 +28,7 @@ mod host;
 mod interface;
 mod lifecycle;
 mod linux;
+mod loader;
 pub(crate) mod machine;
 mod models;
 pub(crate) mod ordeals;
@@ -128,6 +131,8 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(devices::tests());
     tests.extend(firmware::tests());
     tests.extend(rpi4::tests());
+    tests.extend(card::tests());
+    tests.extend(loader::tests());
     Ok(tests)
 }
 

@@ -113,6 +113,24 @@ impl Machine {
         Ok(command)
     }
 
+    /// Boots by a boot loader that finds the hypervisor on a card or disk with this image, to which nothing is written.
+    ///
+    /// # Errors
+    /// If there is no device tree for a Raspberry Pi.
+    pub(crate) fn boot_by(&self, loader: &Path, card: &Path) -> Result<Command> {
+        let (mut command, takes_loader, interface) = match self.board {
+            Board::QemuVirt => (self.virt("virtualization=on"), "-bios", "none,id=card"),
+            Board::Rpi4 => (self.raspberry()?, "-kernel", "sd"),
+        };
+        command.arg(takes_loader).arg(loader).arg("-drive");
+        command.arg(format!("if={interface},format=raw,snapshot=on,file={}", card.display()));
+        if self.board == Board::QemuVirt {
+            command.args(["-device", "virtio-blk-device,drive=card"]);
+        }
+        command.args(&self.more);
+        Ok(command)
+    }
+
     /// Boots a guest without any hypervisor, to compare with, on the machine `virt`.
     pub(crate) fn boot_bare(&self, image: &Path, initrd: Option<&Path>, command_line: &str) -> Command {
         let mut command = self.virt("virtualization=off");

@@ -50,7 +50,8 @@ fn tool(arguments: &[&str]) -> Result<(i32, String)> {
     Ok((output.status.code().unwrap_or(-1), text))
 }
 
-fn expect(arguments: &[&str], status: i32, texts: &[&str]) -> Result<()> {
+/// Runs this tool, and fails unless it ends with `status` and says each of `texts`.
+pub(super) fn expect(arguments: &[&str], status: i32, texts: &[&str]) -> Result<()> {
     let (found, text) = tool(arguments)?;
     if found != status {
         bail!("status {found}, expected {status}, of {arguments:?}:\n{text}");

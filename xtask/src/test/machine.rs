@@ -159,7 +159,11 @@ impl<'a> Case<'a> {
     /// Boots with this archive and a keyboard.
     pub(super) fn session_with(&self, machine: &Machine, archive: &Path) -> Result<Session> {
         let machine = Machine { input: true, ..machine.clone() };
-        let mut command = machine.boot(&self.board(&machine)?.image, archive)?;
+        self.session_of(machine.boot(&self.board(&machine)?.image, archive)?)
+    }
+
+    /// A machine with a keyboard that this command starts.
+    pub(super) fn session_of(&self, mut command: Command) -> Result<Session> {
         let log = self.log(&mut command)?;
         let child = Guarded::start(command, Input::Piped)?;
         Ok(Session { child, _archive: None, log, text: String::new(), seen: 0 })
