@@ -13,7 +13,7 @@ use super::Test;
 use super::interface::expect;
 use super::machine::Case;
 use crate::card::disk;
-use crate::workspace::{find_program, output};
+use crate::workspace::{find_program, output, root};
 
 const HELLO: &str = "guests/hello/hello.qvmconf";
 
@@ -41,6 +41,7 @@ fn image(case: &Case) -> Result<()> {
         bail!("two images with the same contents differ");
     }
     check_file_system(case, &once)?;
+    firmware(case)?;
     let (there, folder) = (once.display().to_string(), case.path("").display().to_string());
     let refuse = |out: &str, more: &[&str], text: &str| {
         let mut arguments = vec!["image", "--board", "generic", "--out", out, HELLO];
@@ -62,6 +63,30 @@ fn image(case: &Case) -> Result<()> {
         bail!("an image was changed by a command that was refused");
     }
     Ok(())
+}
+
+/// The vendor's files are taken from a folder, all of them; without one the user is told.
+fn firmware(case: &Case) -> Result<()> {
+    let (folder, card) = (case.path("firmware"), case.path("rpi4.img"));
+    fs::create_dir_all(folder.join("overlays"))?;
+    let names = ["start4.elf", "fixup4.dat", "bcm2711-rpi-4-b.dtb", "overlays/disable-bt.dtbo"];
+    for name in names {
+        fs::write(folder.join(name), format!("what stands for {name}"))?;
+    }
+    make("rpi4", &card, &["--firmware", &folder.display().to_string()])?;
+    for name in names {
+        if disk::read(&card, name)? != fs::read(folder.join(name))? {
+            bail!("{name} is not on the card as it is in the folder");
+        }
+    }
+    if disk::read(&card, "config.txt")? != fs::read(root().join("boards/rpi4/config.txt"))? {
+        bail!("config.txt is not the board's");
+    }
+    check_file_system(case, &card)?;
+    let (card, folder) = (card.display().to_string(), case.path("").display().to_string());
+    let arguments = ["image", "--board", "rpi4", "--force", "--out", &card, HELLO];
+    expect(&arguments, 0, &["the vendor's start4.elf, fixup4.dat, bcm2711-rpi-4-b.dtb are not part of Bulkhead"])?;
+    expect(&[&arguments[..], &["--firmware", &folder]].concat(), 64, &["there is no start4.elf"])
 }
 
 /// Has the file system looked at by the tool that others look at theirs with, where there is one.

@@ -1,18 +1,21 @@
-//! Debian's U-Boot, unmodified, starts the hypervisor from a card with a tree of its own: no option of QEMU's tells it anything.
+//! Debian's U-Boot, unmodified, starts the hypervisor from a card: no option of QEMU's tells it anything.
 //!
 //! Answers for: an image that finds out by itself where it is and what the machine has, whatever lies above and below it,
-//! and for files that a file system of another make reads as they were written.
+//! and whatever its UART is; and for files on a card that a file system of another make reads as they were written.
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use flate2::Crc;
 
 use super::Test;
 use super::card::make;
 use super::machine::{Case, Session};
+use super::scene::Scene;
+use crate::artifacts::{self, Profile};
 use crate::card::disk;
 use crate::qemu::machine::{Board, Machine};
+use crate::qemu::raspberry::{Tree, cells};
 use crate::setup;
 use crate::workspace::root;
 
@@ -42,6 +45,7 @@ pub(super) fn tests() -> Vec<Test> {
             "the same image on a Raspberry Pi: spin tables, and a UART that is no PL011",
             |case| by_itself(case, &raspberry(), setup::U_BOOT_RPI4, "(generic): 4 CPUs"),
         ),
+        Test::bare("loader/ns16550a", "a console of which the tree says that it is a 16550", ns16550a),
         Test::bare("loader/rpi4", "every file of the Raspberry Pi's card is whole, and the card starts", rpi4),
     ]
 }
@@ -131,6 +135,23 @@ fn moved(case: &Case) -> Result<()> {
     prompt.session.send("booti 50200000 44000000:${filesize} 40000000\r")?;
     hello(&mut prompt.session, "(generic): 2 CPUs")?;
     power_off(&mut prompt.session)
+}
+
+/// QEMU has a 16550 by no name of its own on these machines, but the mini UART has its registers.
+fn ns16550a(case: &Case) -> Result<()> {
+    const PORT: &str = "/soc/serial@7e215040";
+    let alter = |tree: &mut Tree| {
+        tree.set(PORT, "compatible", b"ns16550a\0");
+        tree.set(PORT, "reg-shift", &cells(&[2]));
+        tree.set(PORT, "reg-io-width", &cells(&[4]));
+    };
+    let board = artifacts::build(Some("generic"), &[], Profile::Release)?.context("the board was not built")?;
+    let machine = Machine { alter, ..raspberry() };
+    let mut session = case.session_of(machine.boot(&board.image, &Scene::interactive().archive(case)?)?)?;
+    session.expect("(generic): 4 CPUs", SOON)?;
+    session.expect("bulkhead# ", SOON)?;
+    session.send("pidin\r")?;
+    session.expect("UPTIME", SOON)
 }
 
 fn rpi4(case: &Case) -> Result<()> {
