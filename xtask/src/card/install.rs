@@ -151,13 +151,16 @@ impl Partition<'_> {
         if !path.exists() || ours.is_some_and(|ours| checksum(&path).is_ok_and(|is| is == ours)) {
             return Ok(());
         }
-        let kept = with(&path, if ours.is_some() { CHANGED } else { BEFORE });
-        if ours.is_some() || !kept.exists() {
-            // A copy, so that the name always leads to something.
-            self.copy(&path, name, KEEPING)?;
-            fs::rename(with(&path, KEEPING), &kept)?;
-            println!("kept the {name} that was there as {}", kept.display());
+        let kept = with(&path, BEFORE);
+        // Of an installation that was cut off: there in both places.
+        if kept.exists() && checksum(&kept)? == checksum(&path)? {
+            return Ok(());
         }
+        let kept = if ours.is_some() || kept.exists() { with(&path, CHANGED) } else { kept };
+        // A copy, so that the name always leads to something.
+        self.copy(&path, name, KEEPING)?;
+        fs::rename(with(&path, KEEPING), &kept)?;
+        println!("kept the {name} that was there as {}", kept.display());
         Ok(())
     }
 
@@ -412,6 +415,26 @@ mod tests {
         fs::rename(scene.boot().join("config.txt.before-bulkhead"), scene.boot().join("config.txt")).unwrap();
         scene.undo().unwrap();
         assert_eq!(scene.all(), before);
+    }
+
+    #[test]
+    fn a_cut_in_the_middle_of_an_installation_is_mended_by_another_and_by_undo() {
+        for again in [false, true] {
+            let scene = scene();
+            let before = scene.all();
+            // As far as the record, and one file further.
+            scene.install();
+            let (boot, at) = (scene.boot(), |name: &str| scene.boot().join(name));
+            fs::rename(at("config.txt"), at("config.txt.bulkhead-partial")).unwrap();
+            fs::rename(at("overlays/a.dtbo"), at("overlays/a.dtbo.bulkhead-partial")).unwrap();
+            fs::copy(at("config.txt.before-bulkhead"), at("config.txt")).unwrap();
+            if again {
+                scene.install();
+                assert_eq!(scene.all()["config.txt"], "ours");
+            }
+            scene.undo().unwrap();
+            assert_eq!(scene.all(), before, "{}", boot.display());
+        }
     }
 
     #[test]
