@@ -51,7 +51,7 @@ pub(super) fn tests() -> Vec<Test> {
 }
 
 fn virt(gic: u8) -> Machine {
-    Machine { board: Board::QemuVirt, gic, memory: "1G".into(), input: true, ..Machine::default() }
+    Machine { board: Board::QemuVirt, gic, cpus: 2, memory: "1G".into(), input: true, ..Machine::default() }
 }
 
 fn raspberry() -> Machine {
