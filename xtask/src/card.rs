@@ -235,6 +235,15 @@ mod tests {
     }
 
     #[test]
+    fn every_boards_configuration_names_image_and_archive() {
+        for board in Board::value_variants() {
+            let path = root().join("boards").join(board.package()).join(board.configuration().0);
+            let names = names(&fs::read_to_string(&path).unwrap());
+            assert_eq!(names, Some(("bulkhead.img".into(), "boot.tar".into())), "{}", path.display());
+        }
+    }
+
+    #[test]
     fn firmware_is_taken_whole_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str| fs::write(folder.path().join(name), name).unwrap();
