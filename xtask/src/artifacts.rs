@@ -162,7 +162,7 @@ fn place(built: &Path, to: &Path, extension: &str) -> Result<(PathBuf, PathBuf)>
 }
 
 /// Writes a file unless it is there already, so that a QEMU or a debugger that has it open keeps what it has.
-fn write_changed(path: &Path, content: &[u8]) -> Result<()> {
+pub(crate) fn write_changed(path: &Path, content: &[u8]) -> Result<()> {
     if fs::read(path).is_ok_and(|old| old == content) {
         return Ok(());
     }

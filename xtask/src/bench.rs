@@ -181,7 +181,7 @@ impl Bench<'_> {
         let options = if words.is_empty() { String::new() } else { format!("cmdline \"{words}\"") };
         let vm = Configuration::read(&root().join(CONFIGURATION), &options, None)?;
         let archive = pack(std::slice::from_ref(&vm), Mode::Batch, &[])?;
-        let command = machine.boot(&self.board.image, archive.path());
+        let command = machine.boot(&self.board.image, archive.path())?;
         let ours = measure(command, Some((&vm.name, &self.board.elf)))?;
         // One thing can be taken apart at a time: the plainest, or the one that is asked for.
         let (apart, wanted) = match names.as_slice() {
@@ -207,7 +207,7 @@ impl Bench<'_> {
             eprintln!("bench: the guest in a VM that is traced ...");
             let vm = Configuration::read(&root().join(CONFIGURATION), &format!("cmdline {plain}"), None)?;
             let archive = pack(std::slice::from_ref(&vm), Mode::Traced(None), &[])?;
-            let command = counting(2).boot(&self.board.image, archive.path());
+            let command = counting(2).boot(&self.board.image, archive.path())?;
             let ours = measure(command, Some((&vm.name, &self.board.elf)))?.get(plain).copied();
             rows.push(Row { name: name.into(), unit: INSTRUCTIONS, bare: None, ours, budget: Budget::None });
             if self.profile {
@@ -235,7 +235,7 @@ impl Bench<'_> {
         let vm = Configuration::read(&scratch("memory", "load ../../guests/hello.elf", 1, 128, "")?, "", None)?;
         let archive = pack(&[vm], Mode::Debugged, &[])?;
         let mut text = Vec::new();
-        batch::run(counting(2).boot(&self.board.image, archive.path()), Some(LIMIT), &mut text)?;
+        batch::run(counting(2).boot(&self.board.image, archive.path())?, Some(LIMIT), &mut text)?;
         let text = String::from_utf8_lossy(&text);
         let gone = text.lines().find_map(memory_gone).with_context(|| format!("nothing is said of memory:\n{text}"))?;
         let (name, budget) = MEMORY;
@@ -266,7 +266,7 @@ impl Bench<'_> {
         let configurations: Vec<Configuration> = (0..vms).map(vm).collect::<Result<_>>()?;
         let archive = pack(&configurations, Mode::Debugged, &[])?;
         let mut text = Vec::new();
-        batch::run(counting(1).boot(&self.board.image, archive.path()), Some(LIMIT), &mut text)?;
+        batch::run(counting(1).boot(&self.board.image, archive.path())?, Some(LIMIT), &mut text)?;
         let text = String::from_utf8_lossy(&text);
         let seconds = |what: &str| {
             let line =

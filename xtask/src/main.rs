@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 mod archive;
 mod artifacts;
 mod bench;
+mod card;
 mod check;
 mod child;
 mod configuration;
@@ -43,6 +44,10 @@ struct CommandLine {
 enum Task {
     /// Build, pack the boot archive and boot on QEMU: the demo, or just the VMs of the CONFIGs
     Qemu(qemu::Arguments),
+    /// Write an image of a card that a board starts from, to be written to a card
+    Image(card::image::Arguments),
+    /// Copy what a board starts from to a boot partition that there is, or take it off again
+    Install(card::install::Arguments),
     /// Attach a debugger to a QEMU that waits (`cargo xtask qemu --gdb`)
     Gdb(gdb::Arguments),
     /// Check configurations on the PC with the code that reads them at EL2
@@ -70,6 +75,8 @@ enum Task {
 fn main() -> ExitCode {
     let result = match CommandLine::parse().task {
         Task::Qemu(arguments) => qemu::run(&arguments),
+        Task::Image(arguments) => card::image::run(&arguments),
+        Task::Install(arguments) => card::install::run(&arguments),
         Task::Gdb(arguments) => gdb::run(&arguments),
         Task::Check(arguments) => check::run(&arguments),
         Task::Layers => layers::run(),

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::archive::{ArchiveFile, Layout};
 use crate::artifacts::{self, Profile};
@@ -20,8 +20,9 @@ use crate::{failure, lexical, setup};
 pub(crate) mod batch;
 mod interactive;
 pub(crate) mod machine;
+pub(crate) mod raspberry;
 
-use machine::Machine;
+use machine::{Board, Machine};
 
 /// The demo: a guest that needs a download, and one that does not. The words after a configuration are options of its
 /// own: beside Linux, `hello` goes on for ever.
@@ -32,15 +33,6 @@ const DEMO_HELLO_OPTIONS: &str = "cmdline forever";
 /// The file that a trace is in.
 pub(crate) const CAPTURE: &str = "trace.events";
 
-/// The machines that there are images for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Board {
-    /// QEMU's virt machine
-    QemuVirt,
-    /// Raspberry Pi 4
-    Rpi4,
-}
-
 /// Options of `cargo xtask qemu`.
 #[derive(Args, Debug)]
 pub(crate) struct Arguments {
@@ -50,18 +42,18 @@ pub(crate) struct Arguments {
     /// The machine
     #[arg(long, value_enum, default_value = "qemu-virt")]
     board: Board,
-    /// Version of the machine's interrupt controller
-    #[arg(long, value_name = "2|3", default_value = "3", value_parser = ["2", "3"])]
-    gic: String,
-    /// The machine's CPUs
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
-    cpus: u32,
-    /// The machine's RAM
-    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = machine::memory_size)]
-    memory: String,
-    /// QEMU's model of the CPU; `max` has everything that QEMU knows
-    #[arg(long, value_name = "MODEL", default_value = "cortex-a72")]
-    cpu: String,
+    /// Version of the machine's interrupt controller [default: 3; the Raspberry Pi's: 2]
+    #[arg(long, value_name = "2|3", value_parser = clap::value_parser!(u8).range(2..=3))]
+    gic: Option<u8>,
+    /// The machine's CPUs [default: 2; the Raspberry Pi's: 4, its most]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
+    cpus: Option<u32>,
+    /// The machine's RAM [default: 2G, which is what the Raspberry Pi has]
+    #[arg(long, value_name = "SIZE", value_parser = machine::memory_size)]
+    memory: Option<String>,
+    /// QEMU's model of the CPU; `max` has everything that QEMU knows [default: cortex-a72, the Raspberry Pi's]
+    #[arg(long, value_name = "MODEL")]
+    cpu: Option<String>,
     /// Give the machine an SMMUv3
     #[arg(long)]
     smmu: bool,
@@ -104,11 +96,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     refuse_unused(&replacements, &configurations)?;
     let profile = if arguments.debug { Profile::Debug } else { Profile::Release };
     let replaced: Vec<PathBuf> = replacements.iter().map(|(replaced, _)| replaced.clone()).collect();
-    let board = artifacts::provide(&configurations, &replaced, Some(machine::PACKAGE), profile)?;
+    let board = artifacts::provide(&configurations, &replaced, Some(arguments.board.package()), profile)?;
     let board = board.context("the board was not built")?;
     let mode = if arguments.batch { Mode::Batch } else { Mode::Interactive };
     let archive = pack(&configurations, mode, &replacements)?;
-    let command = machine.boot(&board.image, archive.path());
+    let command = machine.boot(&board.image, archive.path())?;
     let limit = arguments.timeout.map(Duration::from_secs);
     match mode {
         Mode::Batch | Mode::Debugged | Mode::Traced(_) => {
@@ -198,43 +190,49 @@ fn startup(configurations: &[Configuration], mode: Mode, layout: &Layout) -> Res
 }
 
 impl Arguments {
+    /// A Raspberry Pi is what it is.
     fn refuse_unsupported(&self) -> Result<()> {
-        if self.board == Board::Rpi4 {
-            return Err(failure::usage("--board rpi4: not supported yet; --board qemu-virt is"));
+        if self.board != Board::Rpi4 {
+            return Ok(());
         }
-        Ok(())
+        let given = [
+            (self.gic.is_some_and(|version| version != 2), "--gic 3", "its interrupt controller is a GICv2"),
+            (self.cpus.is_some_and(|cpus| cpus > raspberry::CPUS), "--cpus", "it has four CPUs"),
+            (self.memory.is_some(), "--memory", "QEMU's has 2 GiB"),
+            (self.cpu.is_some(), "--cpu", "its cores are of the kind Cortex-A72"),
+            (self.smmu, "--smmu", "it has none"),
+        ];
+        match given.into_iter().find(|(given, ..)| *given) {
+            Some((_, option, why)) => Err(failure::usage(format!("{option}: not with --board rpi4: {why}"))),
+            None => Ok(()),
+        }
+    }
+
+    fn cpus(&self) -> u32 {
+        self.cpus.unwrap_or(if self.board == Board::Rpi4 { raspberry::CPUS } else { 2 })
     }
 
     fn machine(&self) -> Machine {
+        let default = Machine::default();
         Machine {
-            gic: if self.gic == "2" { 2 } else { 3 },
-            cpus: self.cpus,
-            memory: self.memory.clone(),
-            cpu: self.cpu.clone(),
+            board: self.board,
+            gic: self.gic.unwrap_or(default.gic),
+            cpus: self.cpus(),
+            memory: self.memory.clone().unwrap_or(default.memory),
+            cpu: self.cpu.clone().unwrap_or(default.cpu),
             smmu: self.smmu,
             wait_for_debugger: self.gdb,
             count_instructions: self.icount,
             input: !self.batch,
+            alter: default.alter,
             more: self.qemu_arguments.clone(),
         }
     }
 
     fn configurations(&self) -> Result<Vec<Configuration>> {
-        let cpus = Some(self.cpus);
-        if !self.configurations.is_empty() {
-            return self.configurations.iter().map(|path| Configuration::read(path, "", cpus)).collect();
-        }
         let own = self.kernel.is_some() && self.initrd.is_some();
-        let linux = if own { Ok(()) } else { setup::linux_guest() };
-        let mut demo = Vec::new();
-        match linux {
-            Ok(()) => demo.push(Configuration::read(&root().join(DEMO_LINUX), "", cpus)?),
-            Err(error) => eprintln!("no Linux guest, the demo runs the in-tree guests alone: {error:#}"),
-        }
         // Alone and in a batch it has to end some time.
-        let options = if self.batch { "" } else { DEMO_HELLO_OPTIONS };
-        demo.push(Configuration::read(&root().join(DEMO_HELLO), options, cpus)?);
-        Ok(demo)
+        configurations(&self.configurations, Some(self.cpus()), own, if self.batch { "" } else { DEMO_HELLO_OPTIONS })
     }
 
     fn replacements(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
@@ -247,6 +245,31 @@ impl Arguments {
         }
         Ok(replacements)
     }
+}
+
+/// Reads these configurations; without any, those of the demo, whose guest `hello` gets options.
+/// `own_linux`: the files of the Linux guest come from elsewhere.
+fn configurations(
+    paths: &[PathBuf],
+    cpus: Option<u32>,
+    own_linux: bool,
+    hello_options: &str,
+) -> Result<Vec<Configuration>> {
+    if !paths.is_empty() {
+        return paths.iter().map(|path| Configuration::read(path, "", cpus)).collect();
+    }
+    let mut demo = Vec::new();
+    match if own_linux { Ok(()) } else { setup::linux_guest() } {
+        Ok(()) => demo.push(Configuration::read(&root().join(DEMO_LINUX), "", cpus)?),
+        Err(error) => eprintln!("no Linux guest, the demo runs the in-tree guests alone: {error:#}"),
+    }
+    demo.push(Configuration::read(&root().join(DEMO_HELLO), hello_options, cpus)?);
+    Ok(demo)
+}
+
+/// The VMs of `paths`, or the demo's, for a machine that a person will sit before.
+pub(crate) fn configurations_to_keep(paths: &[PathBuf], cpus: Option<u32>) -> Result<Vec<Configuration>> {
+    configurations(paths, cpus, false, DEMO_HELLO_OPTIONS)
 }
 
 /// A command that runs QEMU and ends with this tool.

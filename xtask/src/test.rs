@@ -3,7 +3,8 @@
 //! Answers for: the list of tests, choosing among them, running them a few at a time, and telling what failed and how to
 //! repeat it. The heights are those of the project's design: crates on the PC, Miri, fuzzing, guests under QEMU, real
 //! guests under QEMU. Does not answer for: what a test does (`test::host`, `test::guests`, `test::models`, `test::linux`,
-//! `test::devices`, `test::firmware`, `test::interface`, `test::scheduling`).
+//! `test::devices`, `test::firmware`, `test::card`, `test::loader`, `test::interface`, `test::scheduling`,
+//! `test::rpi4`).
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -14,10 +15,11 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::artifacts::{self, Board, Profile};
-use crate::qemu::machine::{PACKAGE, set_default_gic};
+use crate::qemu::machine::{Board as Kind, Machine, set_default_board, set_default_gic};
 use crate::setup;
 use crate::workspace::target;
 
+mod card;
 mod devices;
 mod dump;
 mod firmware;
@@ -26,10 +28,12 @@ mod host;
 mod interface;
 mod lifecycle;
 mod linux;
+mod loader;
 pub(crate) mod machine;
 mod models;
 pub(crate) mod ordeals;
 mod refused;
+mod rpi4;
 mod scene;
 mod scheduling;
 mod shared;
@@ -48,7 +52,10 @@ pub(crate) struct Arguments {
     /// Name the tests, run none
     #[arg(long)]
     list: bool,
-    /// Version of the machines' interrupt controller
+    /// The machines, but for those that a test wants otherwise
+    #[arg(long, value_enum, default_value = "qemu-virt")]
+    board: Kind,
+    /// Version of the machines' interrupt controller, where there is a choice
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=3))]
     gic: u8,
     /// Build what runs on the machine with the debug profile
@@ -125,13 +132,16 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(linux::tests());
     tests.extend(devices::tests());
     tests.extend(firmware::tests());
+    tests.extend(rpi4::tests());
+    tests.extend(card::tests());
+    tests.extend(loader::tests());
     Ok(tests)
 }
 
 /// The task.
 pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     let filter = arguments.filter.as_deref().unwrap_or_default();
-    let tests: Vec<Test> = all()?.into_iter().filter(|test| test.name.contains(filter)).collect();
+    let mut tests: Vec<Test> = all()?.into_iter().filter(|test| test.name.contains(filter)).collect();
     if arguments.list {
         for test in &tests {
             println!("{:32} {}", test.name, test.about);
@@ -142,6 +152,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
         bail!("no test has `{filter}` in its name; `cargo xtask test --list` names them all");
     }
     set_default_gic(arguments.gic);
+    set_default_board(arguments.board);
+    if arguments.board == Kind::Rpi4 {
+        tests.retain(|test| match rpi4::elsewhere(&test.name) {
+            Some(why) => {
+                println!("skip {}: {why}", test.name);
+                false
+            }
+            None => true,
+        });
+    }
     let start = Instant::now();
     let (host, machines): (Vec<Test>, Vec<Test>) =
         tests.into_iter().partition(|test| matches!(test.action, Action::Host(_)));
@@ -171,7 +191,8 @@ fn run_on_machines(tests: Vec<Test>, profile: Profile) -> Result<Vec<Finished>> 
     setup::rust_target()?;
     setup::qemu()?;
     let hypervisor = tests.iter().any(|test| matches!(test.action, Action::Hypervisor(_)));
-    let board = artifacts::build(hypervisor.then_some(PACKAGE), &artifacts::guests()?, profile)?;
+    let package = Machine::default().board.package();
+    let board = artifacts::build(hypervisor.then_some(package), &artifacts::guests()?, profile)?;
     Ok(side_by_side(tests, |name, action| run_on_a_machine(name, action, board.as_ref())))
 }
 

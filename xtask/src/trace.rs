@@ -79,7 +79,7 @@ fn record(files: &[PathBuf], arguments: &Arguments) -> Result<PathBuf> {
         fs::remove_file(&capture)?;
     }
     let mut receiver = Receiver::new(Some(&folder), std::io::stdout());
-    let outcome = batch::run(machine.boot(&board.image, archive.path()), None, &mut receiver)?;
+    let outcome = batch::run(machine.boot(&board.image, archive.path())?, None, &mut receiver)?;
     if receiver.finish() != (1, 0) {
         bail!("no trace has come{}", outcome.epitaph_with_names(&board.elf));
     }

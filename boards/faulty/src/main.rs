@@ -7,13 +7,14 @@ extern crate alloc;
 
 mod faulty;
 
+use kernel::{ConsoleKind, FirstConsole, Pa};
+
 static BOARD: kernel::Board = kernel::Board {
     name: "faulty",
     factories: kernel::factories!(vdevs::CATALOGUE, example::FACTORY, faulty::FACTORY),
-    console: Some(kernel::Pa(0x0900_0000)),
-    entropy: None,
-    reset: None,
-    power_off: None,
+    console: Some(FirstConsole { kind: ConsoleKind::Pl011, registers: Pa(0x0900_0000) }),
+    // With this the tests of containment can end on a Raspberry Pi as well.
+    devices: &[&drivers::bcm2835_pm::DEVICE],
 };
 
 kernel::entry!(BOARD);

@@ -3,13 +3,13 @@
 #![no_std]
 #![no_main]
 
+use kernel::{ConsoleKind, FirstConsole, Pa};
+
 static BOARD: kernel::Board = kernel::Board {
     name: "qemu-virt",
     factories: vdevs::CATALOGUE,
-    console: Some(kernel::Pa(0x0900_0000)),
-    entropy: None,
-    reset: None,
-    power_off: None,
+    console: Some(FirstConsole { kind: ConsoleKind::Pl011, registers: Pa(0x0900_0000) }),
+    devices: &[],
 };
 
 kernel::entry!(BOARD);

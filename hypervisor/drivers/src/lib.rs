@@ -5,12 +5,19 @@
 
 #![no_std]
 
+pub mod bcm2835_pm;
+mod device;
 mod gic_error;
 pub mod gicv2;
 pub mod gicv3;
+pub mod iproc_rng200;
 mod mmio;
+pub mod ns16550;
 pub mod pl011;
 pub mod pl031;
+mod serial;
 
+pub use device::Device;
 pub use gic_error::GicError;
 pub use mmio::{Mmio, Window};
+pub use serial::Serial;

@@ -77,6 +77,7 @@ impl Mmio {
         offset & (size - 1) == 0 && offset.checked_add(size).is_some_and(|end| end <= self.length)
     }
 
+    access!(read_u8, write_u8, u8, "ldarb {value:w}, [{address}]", "strb {value:w}, [{address}]");
     access!(read_u32, write_u32, u32, "ldar {value:w}, [{address}]", "str {value:w}, [{address}]");
     access!(read_u64, write_u64, u64, "ldar {value}, [{address}]", "str {value}, [{address}]");
 }

@@ -107,7 +107,27 @@ primary_entry:
 9:  wfe
     b       9b
 
-// A secondary CPU, as PSCI CPU_ON or a spin table releases it: x0 = physical address of its `SecondaryBoot`, MMU off.
+// A secondary CPU, as a spin table releases it (booting.rst, "CPU nodes with a spin-table enable-method"): MMU off. It looks for
+// the `SecondaryBoot` of its own, which may come later than it: several CPUs may share a release address.
+    .global el2_spin_table_entry
+el2_spin_table_entry:
+    msr     daifset, #0xf
+    mrs     x1, mpidr_el1
+    mov     x2, #0xffffff
+    movk    x2, #0xff, lsl #32
+    and     x1, x1, x2                  // affinity alone, as `Mpidr` has it
+1:  adrp    x0, el2_first_secondary
+    ldr     x0, [x0, :lo12:el2_first_secondary]
+2:  cbz     x0, 3f
+    ldp     x2, x3, [x0, #48]           // mpidr, next
+    cmp     x2, x1
+    b.eq    el2_secondary_entry
+    mov     x0, x3
+    b       2b
+3:  wfe
+    b       1b
+
+// A secondary CPU, as PSCI CPU_ON starts it: x0 = physical address of its `SecondaryBoot`, MMU off.
     .global el2_secondary_entry
 el2_secondary_entry:
     msr     daifset, #0xf

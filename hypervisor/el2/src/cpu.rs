@@ -203,6 +203,12 @@ pub fn relax() {
     }
 }
 
+/// Wakes CPUs that wait for an event (`WFE`), when what was written before is visible to them.
+pub fn send_event() {
+    aarch64_cpu::asm::barrier::dsb(aarch64_cpu::asm::barrier::SY);
+    aarch64_cpu::asm::sev();
+}
+
 /// Stops here for good.
 pub fn park() -> ! {
     loop {

@@ -1,4 +1,8 @@
-//! Stacks of threads and the switch between them.
+//! Stacks of threads and the switch between them; with what a secondary CPU begins.
+
+use crate::mmu::Translation;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use types::Mpidr;
 
 /// Prepares the stack whose last word ends at `top` with what [`switch`] needs to start a thread, and returns the SP to
 /// switch to. The thread will call `kernel_thread_main(argument)`.
@@ -61,30 +65,64 @@ static_assertions::const_assert_eq!(core::mem::offset_of!(FaultFrame, sp), 248);
 static_assertions::const_assert_eq!(core::mem::offset_of!(FaultFrame, pc), 256);
 static_assertions::const_assert_eq!(core::mem::offset_of!(FaultFrame, spare), 296);
 
-/// What a secondary CPU finds behind its X0 (layout known to `boot.S`).
-#[derive(Clone, Copy, Debug)]
+/// What a secondary CPU finds behind its X0, or in the list of [`SecondaryBoot::publish`] (layout known to `boot.S`).
+#[derive(Debug)]
 #[repr(C)]
 pub struct SecondaryBoot {
-    /// TTBR0_EL2.
-    pub ttbr0: u64,
-    /// TCR_EL2.
-    pub tcr: u64,
-    /// MAIR_EL2.
-    pub mair: u64,
-    /// SCTLR_EL2.
-    pub sctlr: u64,
+    ttbr0: u64,
+    tcr: u64,
+    mair: u64,
+    sctlr: u64,
     /// Its first stack.
-    pub stack: u64,
-    /// Its per-CPU block.
-    pub per_cpu: u64,
+    stack: u64,
+    per_cpu: u64,
+    /// Whose this is.
+    mpidr: u64,
+    /// The next of the list.
+    next: usize,
+}
+
+static_assertions::const_assert_eq!(core::mem::offset_of!(SecondaryBoot, mpidr), 48);
+
+/// The first of the list.
+#[unsafe(export_name = "el2_first_secondary")]
+static FIRST_SECONDARY: AtomicUsize = AtomicUsize::new(0);
+
+impl SecondaryBoot {
+    /// For the CPU `mpidr`: the tables that all use, and a stack and a per-CPU block of its own.
+    #[must_use]
+    pub fn new(translation: &Translation, stack: usize, per_cpu: u64, mpidr: Mpidr) -> Self {
+        let Translation { ttbr0, tcr, mair, sctlr } = *translation;
+        Self { ttbr0, tcr, mair, sctlr, stack: stack as u64, per_cpu, mpidr: mpidr.0, next: 0 }
+    }
+
+    /// Puts it where CPUs whose caches are off find it: at the address that is returned, and in the list that CPUs of a spin
+    /// table search for theirs. One that comes late, or before it is meant to, finds its own and no other's.
+    pub fn publish(&'static mut self) -> u64 {
+        self.next = FIRST_SECONDARY.load(Ordering::Relaxed);
+        let address = core::ptr::from_ref(self) as usize;
+        // SAFETY: our own, for good.
+        unsafe { crate::cache::clean_and_invalidate(address, size_of::<Self>()) };
+        FIRST_SECONDARY.store(address, Ordering::Relaxed);
+        // SAFETY: our own.
+        unsafe { crate::cache::clean_and_invalidate(&raw const FIRST_SECONDARY as usize, size_of::<usize>()) };
+        address as u64
+    }
 }
 
 unsafe extern "C" {
     fn el2_secondary_entry();
+    fn el2_spin_table_entry();
 }
 
-/// Where firmware has to start a secondary CPU.
+/// Where firmware has to start a secondary CPU, with the address of its [`SecondaryBoot`] in X0.
 #[must_use]
 pub fn secondary_entry() -> u64 {
     el2_secondary_entry as *const () as u64
+}
+
+/// Where a CPU goes from a spin table, with nothing in X0.
+#[must_use]
+pub fn spin_table_entry() -> u64 {
+    el2_spin_table_entry as *const () as u64
 }

@@ -3,7 +3,12 @@
 //! Answers for: the few things a device tree does not tell, the vdevs an image contains, and how the machine is reset or
 //! switched off. A board is a small binary that fills in a [`Board`] and names it in [`crate::entry!`].
 
-use core::sync::atomic::{AtomicPtr, Ordering};
+use crate::start;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use drivers::{Device, Mmio};
+use machine::ConsoleKind;
+use spin::Once;
 use types::Pa;
 use vdev::Factory;
 
@@ -15,14 +20,20 @@ pub struct Board {
     /// The vdevs that configurations can name: usually `vdevs::CATALOGUE`, or that with the board's own behind it
     /// ([`crate::factories!`]). A table that makes no sense does not compile ([`vdev::check_factories`]).
     pub factories: &'static [&'static Factory],
-    /// Where a PL011 is that firmware has set up, for the one message that there is no device tree to say so.
-    pub console: Option<Pa>,
-    /// A generator of random numbers, if the board has one: 64 bits, or `None` while it has none to give.
-    pub entropy: Option<fn() -> Option<u64>>,
-    /// What to do for a reset beyond asking firmware (PSCI SYSTEM_RESET), if there is anything.
-    pub reset: Option<fn()>,
-    /// What to do to switch off beyond asking firmware (PSCI SYSTEM_OFF), if there is anything.
-    pub power_off: Option<fn()>,
+    /// The serial port that firmware has set up, for the one message that there is no device tree to say so.
+    pub console: Option<FirstConsole>,
+    /// The drivers of its own: of those that the machine has the device for, the first that can is asked for random numbers,
+    /// and each for a reset and to switch off, where firmware cannot (PSCI SYSTEM_RESET, SYSTEM_OFF).
+    pub devices: &'static [&'static Device],
+}
+
+/// A serial port that nobody needs to look for.
+#[derive(Clone, Copy, Debug)]
+pub struct FirstConsole {
+    /// Which driver.
+    pub kind: ConsoleKind,
+    /// Where its registers begin.
+    pub registers: Pa,
 }
 
 impl Board {
@@ -46,6 +57,43 @@ fn installed() -> Option<&'static Board> {
     unsafe { BOARD.load(Ordering::Acquire).as_ref() }
 }
 
+/// Whether there is firmware to call. Where there is none, the call itself may be undefined.
+static HAS_PSCI: AtomicBool = AtomicBool::new(false);
+
+/// Says what the device tree says about firmware.
+pub(crate) fn set_psci(has: bool) {
+    HAS_PSCI.store(has, Ordering::Relaxed);
+}
+
+/// The devices that are there.
+static ATTACHED: Once<Vec<(&'static Device, Mmio)>> = Once::new();
+
+/// Looks for the devices that the board has drivers for.
+pub(crate) fn attach(tree: &[u8]) {
+    let devices = installed().map_or(&[][..], |board| board.devices);
+    if devices.is_empty() {
+        return;
+    }
+    let wanted: Vec<_> = devices.iter().map(|device| device.compatible).collect();
+    let mut attached = Vec::new();
+    for (device, registers) in devices.iter().zip(machine::registers_of(tree, &wanted)) {
+        if let Some(registers) = registers.filter(|registers| start::try_map_device(*registers)) {
+            // SAFETY: a device by the device tree, mapped just now; this is its only driver.
+            let registers = unsafe { Mmio::of(&registers) };
+            if let Some(start) = device.start {
+                start(&registers);
+            }
+            attached.push((*device, registers));
+        }
+    }
+    ATTACHED.call_once(|| attached);
+}
+
+/// What the devices that are there can do of one thing, in the order of the board.
+fn able<F: Copy>(what: impl Fn(&Device) -> Option<F>) -> impl Iterator<Item = (F, &'static Mmio)> {
+    ATTACHED.get().into_iter().flatten().filter_map(move |(device, registers)| Some((what(device)?, registers)))
+}
+
 /// The vdevs of this image.
 pub(crate) fn factories() -> &'static [&'static Factory] {
     installed().map_or(&[], |board| board.factories)
@@ -56,27 +104,41 @@ pub(crate) fn name() -> &'static str {
     installed().map_or("?", |board| board.name)
 }
 
-/// Where random numbers come from: the CPU, or the board's own generator.
+/// Where random numbers come from: the CPU, or a device of the board.
 pub(crate) fn entropy() -> Option<fn() -> Option<u64>> {
-    let cpus: fn() -> Option<u64> = el2::cpu::random;
-    if el2::cpu::has_random_numbers() { Some(cpus) } else { installed()?.entropy }
+    if el2::cpu::has_random_numbers() {
+        return Some(el2::cpu::random);
+    }
+    able(|device| device.entropy).next().map(|_| entropy_of_device as _)
+}
+
+/// Random numbers of a device that has some. It may be in use, by this CPU itself if that has been interrupted: then there are
+/// none now.
+fn entropy_of_device() -> Option<u64> {
+    static USED: AtomicBool = AtomicBool::new(false);
+    if USED.swap(true, Ordering::Acquire) {
+        return None;
+    }
+    let random = able(|device| device.entropy).next().and_then(|(entropy, registers)| entropy(registers));
+    USED.store(false, Ordering::Release);
+    random
 }
 
 /// Resets the machine: the last step of the global safe state. Does not return.
 pub(crate) fn reset() -> ! {
-    el2::firmware::system_reset();
-    if let Some(reset) = installed().and_then(|board| board.reset) {
-        reset();
+    if HAS_PSCI.load(Ordering::Relaxed) {
+        el2::firmware::system_reset();
     }
+    able(|device| device.reset).for_each(|(reset, registers)| reset(registers));
     el2::cpu::park()
 }
 
 /// Switches the machine off. Does not return.
 pub(crate) fn power_off() -> ! {
-    el2::firmware::system_off();
-    if let Some(power_off) = installed().and_then(|board| board.power_off) {
-        power_off();
+    if HAS_PSCI.load(Ordering::Relaxed) {
+        el2::firmware::system_off();
     }
+    able(|device| device.power_off).for_each(|(power_off, registers)| power_off(registers));
     el2::cpu::park()
 }
 

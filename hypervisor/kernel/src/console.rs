@@ -3,20 +3,21 @@
 //! Answers for: the UART, feeding it from the multiplexer (`host`), taking what is typed, and printing when nothing else
 //! works any more. Does not answer for: what is shown when (`host::console`).
 
+use crate::board::FirstConsole;
 use crate::compartment::Requests;
 use crate::qvm;
 use crate::sync::{Lock, Rank, logging, masked};
 use crate::{board, interrupt, start, startup, thread};
 use alloc::sync::Arc;
+use core::cell::Cell;
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use drivers::Mmio;
-use drivers::pl011::Pl011;
+use core::sync::atomic::{AtomicBool, Ordering};
+use drivers::{Mmio, Serial};
 use host::console::{Action, Bell, Multiplexer, Next, Progress, Uart, Urgency, VmNumber};
 use host::log::{Log, Surroundings};
-use machine::{ConsoleKind, Machine};
+use machine::Machine;
 use spin::Once;
-use types::{Pa, Ticks};
+use types::Ticks;
 
 /// Priority of the console's thread: output goes on while VMs with the default priority are busy.
 const PRIORITY: u8 = 40;
@@ -37,7 +38,7 @@ const PAUSE: u64 = 1000;
 const FLUSH: u32 = 2000;
 
 static LOG: Log = Log::new();
-static EARLY: AtomicU64 = AtomicU64::new(0);
+static FIRST: First = First(Cell::new(None));
 /// The transmitter has been waited for in vain.
 static STUCK: AtomicBool = AtomicBool::new(false);
 static BELL: Once<Arc<Bell>> = Once::new();
@@ -49,7 +50,13 @@ struct Console {
     device: Option<Device>,
 }
 
-struct Device(Pl011);
+/// What [`write_now`] prints on. No atomic, which there are none of before the MMU is on.
+struct First(Cell<Option<FirstConsole>>);
+
+// SAFETY: written while the boot CPU is the only one (`set_first`, `initialise`), afterwards read.
+unsafe impl Sync for First {}
+
+struct Device(Serial);
 
 impl Uart for Device {
     fn ready(&self) -> bool {
@@ -70,9 +77,9 @@ impl Uart for Nowhere {
     fn send(&mut self, _: u8) {}
 }
 
-/// A PL011 is at `base`: [`write_now`] may use it.
-pub(crate) fn set_early(base: Pa) {
-    EARLY.store(base.0, Ordering::Relaxed);
+/// There is a serial port: [`write_now`] may use it. The other CPUs have not been started.
+pub(crate) fn set_first(console: FirstConsole) {
+    FIRST.0.set(Some(console));
 }
 
 /// Prints at once, past every queue and lock: before there is a console, and when the hypervisor has failed.
@@ -82,14 +89,16 @@ pub(crate) fn write_now(text: &str) {
     }
 }
 
-fn device_now() -> Option<Pl011> {
-    let base = EARLY.load(Ordering::Relaxed);
-    // SAFETY: a PL011 by the device tree or the board, mapped since the MMU is on. Whoever else uses it either does not
+fn device_now() -> Option<Serial> {
+    /// Holds every register of a serial port that is used.
+    const WINDOW: u64 = 0x80;
+    let FirstConsole { kind, registers } = FIRST.0.get()?;
+    // SAFETY: a serial port by the device tree or the board, mapped since the MMU is on. Whoever else uses it either does not
     // exist yet or has been stopped.
-    (base != 0).then(|| Pl011::new(unsafe { Mmio::new(Pa(base), 0x1000) }))
+    Some(Serial::new(kind, unsafe { Mmio::new(registers, WINDOW) }))
 }
 
-fn send_now(device: &mut Pl011, byte: u8) {
+fn send_now(device: &mut Serial, byte: u8) {
     // Once: a transmitter that does not move at all must not hold up the reset behind the epitaph.
     if !STUCK.load(Ordering::Relaxed) && !(0..PATIENCE).any(|_| device.can_send()) {
         STUCK.store(true, Ordering::Relaxed);
@@ -138,13 +147,14 @@ pub(crate) fn initialise(machine: &Machine) {
     let multiplexer = Multiplexer::new(&LOG);
     let bell = Arc::clone(BELL.call_once(|| multiplexer.bell()));
     LOG.start(Surroundings { nanoseconds, masked: |work| logging(work), bell });
-    let chosen = machine.consoles.iter().find(|console| console.kind == ConsoleKind::Pl011);
+    let chosen = machine.consoles.first();
     let device = chosen.map(|console| {
-        if EARLY.swap(console.registers.start().0, Ordering::Relaxed) == 0 {
+        if FIRST.0.get().is_none() {
             start::map_device(console.registers);
         }
-        // SAFETY: a PL011 by the device tree, mapped; from here on this is its driver.
-        Device(Pl011::new(unsafe { Mmio::of(&console.registers) }))
+        set_first(FirstConsole { kind: console.kind, registers: console.registers.start() });
+        // SAFETY: a serial port by the device tree, mapped; from here on this is its driver.
+        Device(Serial::new(console.kind, unsafe { Mmio::of(&console.registers) }))
     });
     *CONSOLE.lock() = Some(Console { multiplexer, device });
     if let Some(intid) = chosen.and_then(|console| console.intid) {

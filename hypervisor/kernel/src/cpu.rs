@@ -59,6 +59,8 @@ pub(crate) struct PerCpu {
     pub(crate) unlinked: [Cell<Option<IntId>>; 4],
     /// It runs and answers interrupts.
     pub(crate) online: AtomicBool,
+    /// It could not be started.
+    pub(crate) refused: Cell<bool>,
     /// It prints an epitaph, or has been told to stop.
     pub(crate) failing: Cell<bool>,
 }
@@ -85,6 +87,7 @@ impl PerCpu {
             interface: AtomicU8::new(0),
             unlinked: [const { Cell::new(None) }; 4],
             online: AtomicBool::new(false),
+            refused: Cell::new(false),
             failing: Cell::new(false),
         }
     }

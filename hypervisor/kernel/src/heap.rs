@@ -21,7 +21,7 @@ use pagetable::El2Attributes;
 use types::{Address, PAGE_SIZE, Pa, Range, Va, VmId};
 
 /// What the image brings along: enough to read the machine's device tree.
-const INITIAL: usize = 192 * 1024;
+const INITIAL: usize = 256 * 1024;
 
 /// By how many pages the kernel's heap grows at least.
 const GROWTH: usize = 64;

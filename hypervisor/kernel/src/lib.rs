@@ -39,7 +39,8 @@ mod vcpu;
 
 pub mod provoke;
 
-pub use board::Board;
+pub use board::{Board, FirstConsole};
+pub use machine::ConsoleKind;
 pub use start::start;
 /// For a [`Board`]'s addresses.
 pub use types::Pa;

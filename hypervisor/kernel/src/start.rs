@@ -4,17 +4,18 @@
 //! early console is there before anything that can fail. Does not answer for: what runs afterwards (`startup`).
 
 use crate::address_space::{self, FirstTables, Image};
-use crate::board::{self, Board};
+use crate::board::{self, Board, FirstConsole};
 use crate::controller;
 use crate::cpu::{self, PerCpu};
 use crate::{compartment, console, frames, groups, heap, interrupt, shell, silicon, startup, thread};
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::Ordering;
-use el2::mmu::Translation;
+use drivers::Mmio;
 use el2::thread::SecondaryBoot;
-use machine::{Console, ConsoleKind, Early, EnableMethod, Machine};
+use machine::{Conduit, Console, Early, EnableMethod, Machine};
 use pagetable::El2Attributes;
 use spin::Once;
 use types::{CpuId, MAX_CPUS, Mpidr, PAGE_SIZE, Pa, Range, Ticks};
@@ -77,6 +78,7 @@ pub fn start(board: &'static Board, tree: u64, _slide: u64) -> ! {
     let blob = first_look(tree);
     let early = blob.and_then(Early::of);
     let console = early_console(board, early);
+    board::set_psci(early.is_some_and(Early::has_psci));
     let Some((blob, early)) = blob.zip(early) else {
         refuse(format_args!(
             "X0 was {tree:#x}, which is not the address of a sound device tree; the boot loader has to pass one, as to Linux"
@@ -118,9 +120,9 @@ fn refuse_this_cpu(board: &Board, tree: u64, why: &str) -> ! {
 /// Finds something to print on: what the device tree says, or without one what the board says.
 fn early_console(board: &Board, tree: Option<Early<'_>>) -> Option<Console> {
     let console = tree.and_then(Early::console);
-    let pl011 = console.as_ref().filter(|console| console.kind == ConsoleKind::Pl011);
-    if let Some(base) = pl011.map(|console| console.registers.start()).or(board.console.filter(|_| tree.is_none())) {
-        console::set_early(base);
+    let named = console.map(|console| FirstConsole { kind: console.kind, registers: console.registers.start() });
+    if let Some(first) = named.or(board.console.filter(|_| tree.is_none())) {
+        console::set_first(first);
     }
     console
 }
@@ -160,7 +162,9 @@ fn with_heap(blob: &'static [u8], bank: Range<Pa>, image: &Image) -> ! {
     let Some(frequency) = el2::cpu::counter_frequency() else {
         refuse(format_args!("CNTFRQ_EL0 is zero: firmware must set it to the frequency of the system counter"))
     };
+    board::set_psci(machine.psci == Some(Conduit::Smc));
     claim_memory(machine, blob, bank, image);
+    board::attach(blob);
     for window in controller::windows(machine) {
         map_device(window);
     }
@@ -194,7 +198,8 @@ fn with_heap(blob: &'static [u8], bank: Range<Pa>, image: &Image) -> ! {
 fn claim_memory(machine: &Machine, blob: &[u8], bank: Range<Pa>, image: &Image) {
     let tree = Range::between(Pa(blob.as_ptr() as u64), Pa(blob.as_ptr() as u64 + blob.len() as u64));
     let mut reserved: Vec<Range<Pa>> = machine.reserved.clone();
-    reserved.extend([image.whole(), tree]);
+    // The first page: nothing may begin at an address that stands for nothing.
+    reserved.extend([image.whole(), tree, Range::between(Pa(0), Pa(PAGE_SIZE))]);
     reserved.extend(machine.initrd);
     for memory in machine.memory.iter().filter_map(whole_pages) {
         // The bank that the image is in is mapped; banks that touch it are one range with it here.
@@ -243,8 +248,9 @@ fn emergency_stack() -> usize {
     stack.as_ptr_range().end as usize
 }
 
+/// Starts all other CPUs, then waits for them: those that do not come are told together.
 fn start_others(machine: &'static Machine, this: &PerCpu, frequency: types::Frequency) {
-    let Some(Translation { ttbr0, tcr, mair, sctlr }) = address_space::translation() else { return };
+    let Some(translation) = address_space::translation() else { return };
     for (number, description) in machine.cpus.iter().enumerate().take(MAX_CPUS) {
         let id = CpuId(number as u16);
         if id == this.id {
@@ -252,45 +258,57 @@ fn start_others(machine: &'static Machine, this: &PerCpu, frequency: types::Freq
         }
         let block = cpu::create(id, description.mpidr);
         block.set_emergency_stack(emergency_stack());
-        let Some(stack) = address_space::Stack::new() else {
-            log::error!("{id}: no memory for its stack");
-            continue;
-        };
-        let boot = alloc::boxed::Box::leak(alloc::boxed::Box::new(SecondaryBoot {
-            ttbr0,
-            tcr,
-            mair,
-            sctlr,
-            stack: stack.end() as u64,
-            per_cpu: core::ptr::from_ref(block) as u64,
-        }));
-        core::mem::forget(stack);
-        let boot = core::ptr::from_ref(boot) as usize;
-        // SAFETY: the CPU reads this, and its first instructions, with its caches off.
-        unsafe { el2::cache::clean_and_invalidate(boot, size_of::<SecondaryBoot>()) };
-        let started = match description.enable {
-            EnableMethod::Psci => {
-                el2::firmware::cpu_on(description.mpidr.0, el2::thread::secondary_entry(), boot as u64)
-                    .map_err(|error| format!("PSCI CPU_ON: {error}"))
+        let started = address_space::Stack::new().ok_or_else(|| "no memory for its stack".into()).and_then(|stack| {
+            let boot =
+                SecondaryBoot::new(&translation, stack.end(), core::ptr::from_ref(block) as u64, description.mpidr);
+            core::mem::forget(stack);
+            start_cpu(machine, description, alloc::boxed::Box::leak(alloc::boxed::Box::new(boot)))
+        });
+        if let Err(why) = started {
+            log::error!("{id} stays off: {why}");
+            block.refused.set(true);
+        }
+    }
+    let deadline = el2::cpu::counter().saturating_add(frequency.microseconds(CPU_PATIENCE));
+    let others = (0..machine.cpus.len() as u16).filter_map(|number| cpu::of(CpuId(number)));
+    for block in others.filter(|block| !block.refused.get()) {
+        while !block.online.load(Ordering::Acquire) {
+            if el2::cpu::counter() > deadline {
+                log::error!("{} was started and does not report", block.id);
+                break;
             }
-            EnableMethod::SpinTable(_) => Err("spin-table start is not supported yet".into()),
-            EnableMethod::None => Err("the device tree has no enable-method".into()),
-        };
-        match started {
-            Ok(()) => wait_for(block, frequency),
-            Err(why) => log::error!("{id} stays off: {why}"),
+            el2::cpu::relax();
         }
     }
 }
 
-fn wait_for(block: &PerCpu, frequency: types::Frequency) {
-    let deadline = el2::cpu::counter().saturating_add(frequency.microseconds(CPU_PATIENCE));
-    while !block.online.load(Ordering::Acquire) {
-        if el2::cpu::counter() > deadline {
-            log::error!("{} was started and does not report", block.id);
-            return;
+/// Has a CPU come to our entry.
+fn start_cpu(machine: &Machine, description: &machine::Cpu, boot: &'static mut SecondaryBoot) -> Result<(), String> {
+    match description.enable {
+        EnableMethod::Psci if machine.psci == Some(Conduit::Smc) => {
+            let context = boot.publish();
+            el2::firmware::cpu_on(description.mpidr.0, el2::thread::secondary_entry(), context)
+                .map_err(|error| format!("PSCI CPU_ON: {error}"))
         }
-        el2::cpu::relax();
+        EnableMethod::Psci => Err("its enable-method is `psci`, and there is no PSCI firmware to call by `smc`".into()),
+        EnableMethod::SpinTable(at) => {
+            let length = size_of::<u64>() as u64;
+            let word =
+                Range::new(at, length).filter(|word| at.is_aligned(length) && !Image::here().whole().overlaps(word));
+            let word = word.ok_or_else(|| format!("its cpu-release-addr, {at}, cannot be one"))?;
+            // In RAM as a rule, which is mapped, and reserved (`Machine::reserved`).
+            if !machine.memory.iter().any(|bank| bank.contains_range(&word)) {
+                try_map_device(word);
+            }
+            boot.publish();
+            // SAFETY: firmware's, mapped.
+            unsafe { Mmio::of(&word) }.write_u64(0, el2::thread::spin_table_entry());
+            // SAFETY: as above. The CPU looks there with its caches off.
+            unsafe { el2::cache::clean_and_invalidate(at.0 as usize, length as usize) };
+            el2::cpu::send_event();
+            Ok(())
+        }
+        EnableMethod::None => Err("the device tree has no enable-method".into()),
     }
 }
 

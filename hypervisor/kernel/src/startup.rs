@@ -6,7 +6,7 @@
 
 use crate::services::Services;
 use crate::shared::{self, Share, Shares};
-use crate::{board, console, controller, groups, silicon, start, trace};
+use crate::{board, console, controller, groups, silicon, start, thread, trace};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -193,9 +193,18 @@ impl Backends for HostDevices {
 /// Entropy for one guest's device tree; empty on a machine that has none.
 pub(crate) fn seed() -> Vec<u8> {
     const WORDS: usize = 9;
-    let source = board::entropy();
-    let words: Vec<u64> = (0..WORDS).map_while(|_| source?()).collect();
-    words.into_iter().flat_map(u64::to_ne_bytes).collect()
+    /// A device may need some time for each word.
+    const ATTEMPTS: usize = 50;
+    let Some(source) = board::entropy() else { return Vec::new() };
+    let word = || {
+        (0..ATTEMPTS).find_map(|attempt| {
+            if attempt > 0 {
+                thread::sleep_until(console::pause());
+            }
+            source()
+        })
+    };
+    (0..WORDS).map_while(|_| word()).flat_map(u64::to_ne_bytes).collect()
 }
 
 /// Seconds since 1970 when the counter was zero; zero if nobody knows.

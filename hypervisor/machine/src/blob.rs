@@ -3,12 +3,12 @@
 //! Answers for: everything about a blob that has to hold before `fdt` may touch it. That package checks little and
 //! panics on the rest, so a blob goes through three gates here: `dtoolkit` validates header, reservation block, structure
 //! and names (DTSpec sections 5.2 to 5.5); [`scan`] then makes sure of what `fdt` takes for granted beyond that; and if
-//! there are FDT_NOP tokens (5.4.1), which it does not understand in all places, the tree is written anew without them.
+//! there are FDT_NOP tokens (5.4.1), which it does not understand in all places, it gets a copy without them.
 //! Does not answer for: what the properties say.
 
 use crate::MachineError;
 use alloc::{borrow::Cow, format, vec::Vec};
-use dtoolkit::{fdt::Fdt as Validated, model::DeviceTree};
+use dtoolkit::fdt::Fdt as Validated;
 
 /// Deepest nesting of nodes that is read, the root counting as one. Real trees stay below ten. What reads and writes trees
 /// is in part recursive, on stacks of an EL2 thread's size.
@@ -57,18 +57,26 @@ fn validate_and_scan(blob: &[u8]) -> Result<(Validated<'_>, Scan), MachineError>
 pub(crate) struct Sound<'a> {
     blob: Cow<'a, [u8]>,
     depths: Vec<u8>,
+    properties: usize,
 }
 
 impl<'a> Sound<'a> {
     pub(crate) fn check(blob: &'a [u8]) -> Result<Self, MachineError> {
         let (validated, scanned) = validate_and_scan(blob)?;
-        if !scanned.nops {
-            return Ok(Self { blob: Cow::Borrowed(validated.data()), depths: scanned.depths });
-        }
-        // The depth is known to be bounded, so the recursion of the model is, too.
-        let rewritten: Vec<u8> = DeviceTree::from_fdt(&validated).to_dtb();
-        let depths = scan(&rewritten)?.depths;
-        Ok(Self { blob: Cow::Owned(rewritten), depths })
+        let Scan { nops, depths, properties } = scanned;
+        let blob = validated.data();
+        let blob = if nops { Cow::Owned(without_nops(blob).ok_or_else(inconsistent)?) } else { Cow::Borrowed(blob) };
+        Ok(Self { blob, depths, properties })
+    }
+
+    /// The tree's bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.blob
+    }
+
+    /// How many properties there are in all nodes together.
+    pub(crate) fn properties(&self) -> usize {
+        self.properties
     }
 
     pub(crate) fn reader(&self) -> Result<fdt::Fdt<'_>, MachineError> {
@@ -84,45 +92,93 @@ impl<'a> Sound<'a> {
 struct Scan {
     nops: bool,
     depths: Vec<u8>,
+    properties: usize,
+}
+
+fn inconsistent() -> MachineError {
+    MachineError::Malformed("structure block: inconsistent sizes".into())
+}
+
+/// A field of the header that is an offset or a size (DTSpec 5.2).
+fn field(blob: &[u8], offset: usize) -> Option<usize> {
+    usize::try_from(word(blob, offset)?).ok()
+}
+
+const STRUCTURE_OFFSET: usize = 8;
+const STRINGS_OFFSET: usize = 12;
+const STRUCTURE_SIZE: usize = 36;
+
+/// The token at `offset` of the structure block, and where the next one is.
+fn token(structure: &[u8], offset: usize) -> Option<(u32, usize)> {
+    let (token, behind) = (word(structure, offset)?, offset.saturating_add(4));
+    let end = match token {
+        BEGIN_NODE => {
+            behind.saturating_add(structure.get(behind..)?.iter().position(|&byte| byte == 0)?).saturating_add(1)
+        }
+        PROPERTY => behind.saturating_add(8).saturating_add(field(structure, behind)?),
+        _ => behind,
+    };
+    Some((token, align(end)))
 }
 
 /// Walks the structure block once, without recursion: its end lies within `size_dt_struct`, nesting stays within
 /// [`MAX_DEPTH`] and the number of nodes within [`MAX_NODES`], and every `#address-cells` and `#size-cells` is one cell.
 fn scan(blob: &[u8]) -> Result<Scan, MachineError> {
-    let broken = || MachineError::Malformed("structure block: inconsistent sizes".into());
-    let field = |offset| word(blob, offset).and_then(|value| usize::try_from(value).ok()).ok_or_else(broken);
-    let (structure, strings) = (field(8)?, field(12)?);
-    let structure = blob.get(structure..).and_then(|rest| rest.get(..field(36).ok()?)).ok_or_else(broken)?;
-    let strings = blob.get(strings..).ok_or_else(broken)?;
-    let (mut offset, mut depth, mut depths, mut nops) = (0_usize, 0_u8, Vec::new(), false);
-    while let Some(token) = word(structure, offset) {
-        offset = offset.saturating_add(4);
+    let field = |offset| field(blob, offset).ok_or_else(inconsistent);
+    let structure = blob.get(field(STRUCTURE_OFFSET)?..).and_then(|rest| rest.get(..field(STRUCTURE_SIZE).ok()?));
+    let structure = structure.ok_or_else(inconsistent)?;
+    let strings = blob.get(field(STRINGS_OFFSET)?..).ok_or_else(inconsistent)?;
+    let (mut offset, mut depth, mut found) = (0_usize, 0_u8, Scan { nops: false, depths: Vec::new(), properties: 0 });
+    while let Some((token, next)) = token(structure, offset) {
         match token {
             BEGIN_NODE => {
                 depth = depth.saturating_add(1);
-                depths.push(depth);
-                if usize::from(depth) > MAX_DEPTH || depths.len() > MAX_NODES {
+                found.depths.push(depth);
+                if usize::from(depth) > MAX_DEPTH || found.depths.len() > MAX_NODES {
                     return Err(MachineError::TooLarge);
                 }
-                let name = structure.get(offset..).and_then(|rest| rest.iter().position(|&byte| byte == 0));
-                offset = align(offset.saturating_add(name.ok_or_else(broken)?).saturating_add(1));
             }
-            END_NODE => depth = depth.checked_sub(1).ok_or_else(broken)?,
+            END_NODE => depth = depth.checked_sub(1).ok_or_else(inconsistent)?,
             PROPERTY => {
-                let cell = |offset| word(structure, offset).and_then(|value| usize::try_from(value).ok());
-                let length = cell(offset).ok_or_else(broken)?;
-                let name = cell(offset.saturating_add(4)).and_then(|name| strings.get(name..)).ok_or_else(broken)?;
-                if length != 4 && (name.starts_with(b"#address-cells\0") || name.starts_with(b"#size-cells\0")) {
+                let cell =
+                    |position: usize| self::field(structure, offset.saturating_add(position)).ok_or_else(inconsistent);
+                let name = strings.get(cell(8)?..).ok_or_else(inconsistent)?;
+                if cell(4)? != 4 && (name.starts_with(b"#address-cells\0") || name.starts_with(b"#size-cells\0")) {
                     return Err(MachineError::Malformed("`#address-cells` or `#size-cells` is not one cell".into()));
                 }
-                offset = align(offset.saturating_add(8).saturating_add(length));
+                found.properties = found.properties.saturating_add(1);
             }
-            NOP => nops = true,
-            END => return if depth == 0 { Ok(Scan { nops, depths }) } else { Err(broken()) },
-            _ => return Err(broken()),
+            NOP => found.nops = true,
+            END if depth == 0 => return Ok(found),
+            _ => return Err(inconsistent()),
         }
+        offset = next;
     }
-    Err(broken())
+    Err(inconsistent())
+}
+
+/// A copy without FDT_NOP tokens, which has been scanned: everything is where it was, but what follows a token in the
+/// structure block has moved up. (A rewriting of the tree from a model of it takes more memory than early boot has.)
+fn without_nops(blob: &[u8]) -> Option<Vec<u8>> {
+    let mut copy = blob.to_vec();
+    let start = field(blob, STRUCTURE_OFFSET)?;
+    let structure = blob.get(start..)?.get(..field(blob, STRUCTURE_SIZE)?)?;
+    let (mut offset, mut to) = (0_usize, start);
+    loop {
+        let (token, next) = token(structure, offset)?;
+        if token != NOP {
+            let piece = structure.get(offset..next)?;
+            let end = to.saturating_add(piece.len());
+            copy.get_mut(to..end)?.copy_from_slice(piece);
+            to = end;
+        }
+        if token == END {
+            let size = u32::try_from(to.saturating_sub(start)).ok()?;
+            copy.get_mut(STRUCTURE_SIZE..)?.first_chunk_mut().map(|field| *field = size.to_be_bytes())?;
+            return Some(copy);
+        }
+        offset = next;
+    }
 }
 
 fn align(offset: usize) -> usize {

@@ -8,7 +8,7 @@ use crate::{
     node::{self, Properties},
 };
 use alloc::vec::Vec;
-use types::{Mpidr, Pa};
+use types::{Mpidr, PAGE_SIZE, Pa, Range};
 
 /// One usable CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,9 @@ pub enum Conduit {
     Hvc,
 }
 
+/// "arm,psci" alone is PSCI 0.1, whose function numbers are the tree's choice: not ours.
+pub(crate) const PSCI: &[&str] = &["arm,psci-1.0", "arm,psci-0.2"];
+
 pub(crate) fn cpus(index: &Index<'_>) -> Result<Vec<Cpu>, MachineError> {
     let parent = index.at("/cpus").ok_or(MachineError::NoNode("/cpus"))?;
     let is_cpu =
@@ -47,6 +50,16 @@ pub(crate) fn cpus(index: &Index<'_>) -> Result<Vec<Cpu>, MachineError> {
         index.children(parent).filter(|(_, node)| is_cpu(node)).map(|(id, _)| cpu(index, parent, id)).collect();
     let found = found?;
     if found.is_empty() { Err(MachineError::NoNode("/cpus/cpu")) } else { Ok(found) }
+}
+
+/// The pages of the release addresses of all CPUs, those that are switched off among them: they wait there.
+pub(crate) fn release_pages(index: &Index<'_>) -> Vec<Range<Pa>> {
+    let parent = index.at("/cpus");
+    let nodes = parent.into_iter().flat_map(|parent| index.children(parent));
+    nodes
+        .filter_map(|(_, node)| Some(Pa(node::whole_number(node.value("cpu-release-addr")?)?).align_down(PAGE_SIZE)))
+        .filter_map(|page| Range::new(page, PAGE_SIZE))
+        .collect()
 }
 
 fn cpu(index: &Index<'_>, parent: NodeId, id: NodeId) -> Result<Cpu, MachineError> {
@@ -70,8 +83,7 @@ fn cpu(index: &Index<'_>, parent: NodeId, id: NodeId) -> Result<Cpu, MachineErro
 }
 
 pub(crate) fn psci(index: &Index<'_>) -> Result<Option<Conduit>, MachineError> {
-    // "arm,psci" alone is PSCI 0.1, whose function numbers are the tree's choice: not ours.
-    let Some((id, node)) = index.compatible(&["arm,psci-1.0", "arm,psci-0.2"]).next() else { return Ok(None) };
+    let Some((id, node)) = index.compatible(PSCI).next() else { return Ok(None) };
     match node.value("method").and_then(node::string) {
         Some("smc") => Ok(Some(Conduit::Smc)),
         Some("hvc") => Ok(Some(Conduit::Hvc)),

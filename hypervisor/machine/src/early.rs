@@ -39,6 +39,14 @@ impl<'a> Early<'a> {
         Some(Console { kind, registers: node::registers(&lineage, 0).ok()?, intid: None })
     }
 
+    /// Whether there is PSCI firmware to call by `smc`, as [`crate::Machine::psci`] will say: for a machine that is refused before
+    /// that is known, so only where everybody puts it, in `/psci`.
+    #[must_use]
+    pub fn has_psci(self) -> bool {
+        let node = self.0.find_node("/psci");
+        node.is_some_and(|node| text(&node, "method") == Some("smc") && node::is_compatible(&node, crate::cpus::PSCI))
+    }
+
     /// The bank of RAM that `address` is in, the running image's for instance.
     #[must_use]
     pub fn memory_at(self, address: Pa) -> Option<Range<Pa>> {

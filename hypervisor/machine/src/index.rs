@@ -22,21 +22,37 @@ struct Entry<'a> {
     properties: usize,
 }
 
+/// A property by its places in the blob, not by slices: there are thousands, and all there is for them is early boot's heap.
+struct Property {
+    name: u32,
+    value: u32,
+    length: u32,
+}
+
 pub(crate) struct Index<'a> {
+    blob: &'a [u8],
     entries: Vec<Entry<'a>>,
-    properties: Vec<(&'a str, &'a [u8])>,
+    properties: Vec<Property>,
 }
 
 /// A node of the index.
 #[derive(Clone, Copy)]
 pub(crate) struct Node<'i, 'a> {
     pub(crate) name: &'a str,
-    properties: &'i [(&'a str, &'a [u8])],
+    blob: &'a [u8],
+    properties: &'i [Property],
 }
 
 impl<'a> Properties<'a> for Node<'_, 'a> {
     fn value(&self, name: &str) -> Option<&'a [u8]> {
-        self.properties.iter().find(|(found, _)| *found == name).map(|(_, value)| *value)
+        let from = |offset: u32| self.blob.get(usize::try_from(offset).ok()?..);
+        let is = |found: &&Property| {
+            from(found.name)
+                .and_then(|found| found.strip_prefix(name.as_bytes()))
+                .is_some_and(|rest| rest.first() == Some(&0))
+        };
+        let found = self.properties.iter().find(is)?;
+        from(found.value)?.get(..usize::try_from(found.length).ok()?)
     }
 }
 
@@ -44,19 +60,27 @@ impl<'a> Index<'a> {
     pub(crate) fn of(sound: &'a Sound<'_>) -> Result<Self, MachineError> {
         let tree = sound.reader()?;
         let mut entries: Vec<Entry<'a>> = Vec::with_capacity(sound.depths().len());
-        let mut properties = Vec::new();
+        let mut properties = Vec::with_capacity(sound.properties());
+        let blob = sound.bytes();
+        // What `fdt` gives are parts of the blob.
+        let place =
+            |part: &[u8]| u32::try_from(part.as_ptr().addr().saturating_sub(blob.as_ptr().addr())).unwrap_or(u32::MAX);
         // The nodes that enclose the one being read: their numbers, the root first.
         let mut open: Vec<NodeId> = vec![];
         for (node, depth) in tree.all_nodes().zip(sound.depths()) {
             open.truncate(usize::from(*depth).saturating_sub(1));
             entries.push(Entry { name: node.name, parent: open.last().copied(), properties: properties.len() });
             open.push(entries.len().saturating_sub(1));
-            properties.extend(node.properties().map(|property| (property.name, property.value)));
+            properties.extend(node.properties().map(|property| Property {
+                name: place(property.name.as_bytes()),
+                value: place(property.value),
+                length: u32::try_from(property.value.len()).unwrap_or(u32::MAX),
+            }));
         }
         if entries.len() != sound.depths().len() {
             return Err(MachineError::Malformed("structure block: nodes out of place".into()));
         }
-        Ok(Self { entries, properties })
+        Ok(Self { blob, entries, properties })
     }
 
     pub(crate) fn root(&self) -> Option<Node<'_, 'a>> {
@@ -66,7 +90,7 @@ impl<'a> Index<'a> {
     pub(crate) fn node(&self, id: NodeId) -> Option<Node<'_, 'a>> {
         let entry = self.entries.get(id)?;
         let end = self.entries.get(id.saturating_add(1)).map_or(self.properties.len(), |next| next.properties);
-        Some(Node { name: entry.name, properties: self.properties.get(entry.properties..end)? })
+        Some(Node { name: entry.name, blob: self.blob, properties: self.properties.get(entry.properties..end)? })
     }
 
     pub(crate) fn parent(&self, id: NodeId) -> Option<NodeId> {

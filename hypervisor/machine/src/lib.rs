@@ -58,8 +58,8 @@ pub struct Machine {
     pub model: Option<String>,
     /// All RAM, lowest first, touching banks joined, no overlaps. Parts of it may be [`Machine::reserved`].
     pub memory: Vec<Range<Pa>>,
-    /// What of the RAM firmware wants untouched: the memory reservation block and `/reserved-memory`. Lowest first, joined.
-    /// The tree itself and the initrd are not in it unless firmware says so.
+    /// What of the RAM firmware wants untouched: the memory reservation block and `/reserved-memory`, and the pages in
+    /// which CPUs wait to be released. Lowest first, joined. The tree itself and the initrd are not in it unless firmware says so.
     pub reserved: Vec<Range<Pa>>,
     /// The usable CPUs in the order of the tree, whose index is the [`types::CpuId`]. Never empty.
     pub cpus: Vec<Cpu>,
@@ -112,6 +112,16 @@ impl Machine {
             seed: chosen::seed(&index),
         })
     }
+}
+
+/// The registers of the first usable device that is compatible with one of each list of `wanted`: what drivers of a board's own
+/// are for. `None` for one that there is none of, or that cannot be reached through its buses. Needs the heap.
+#[must_use]
+pub fn registers_of(blob: &[u8], wanted: &[&[&str]]) -> Vec<Option<Range<Pa>>> {
+    let Ok(sound) = blob::Sound::check(blob) else { return Vec::new() };
+    let Ok(index) = index::Index::of(&sound) else { return Vec::new() };
+    let registers = |names: &&[&str]| index.registers(index.compatible(names).next()?.0, 0).ok();
+    wanted.iter().map(registers).collect()
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Follows DTSpec sections 3.4 (`/memory`), 3.5 (`/reserved-memory`) and 5.3 (the memory reservation block).
 
 use crate::{
-    MachineError,
+    MachineError, cpus,
     index::Index,
     node::{self, Properties},
 };
@@ -39,6 +39,7 @@ pub(crate) fn reserved(index: &Index<'_>, tree: &fdt::Fdt<'_>) -> Result<Vec<Ran
             reserved.extend(all_registers(index, id)?);
         }
     }
+    reserved.extend(cpus::release_pages(index));
     Ok(join(reserved))
 }
 

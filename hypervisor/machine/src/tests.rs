@@ -246,6 +246,69 @@ fn a_raspberry_pi_is_translated_through_its_buses() {
 }
 
 #[test]
+fn addresses_go_through_the_ranges_of_every_bus() {
+    let uart = node("serial@40", &[("compatible", text("arm,pl011")), ("reg", cells(&[0x40, 0x40]))], vec![]);
+    let aux = |ranges: &[u32]| {
+        let properties = [("#address-cells", cells(&[1])), ("#size-cells", cells(&[1])), ("ranges", cells(ranges))];
+        let mut tree = DeviceTree::new();
+        tree.root = pi_with("/aliases", "serial0", Some(text("/soc/aux/serial@40")));
+        tree.find_node_mut("/soc").unwrap().add_child(node("aux", &properties, vec![uart.clone()]));
+        (
+            read(tree.root.clone()).unwrap().consoles[0].registers,
+            console_of(&blob(tree.root)).map(|found| found.registers),
+        )
+    };
+    // 0x40 of the bus is 0x7e215040 of `/soc`, which the CPUs see at 0xfe215040.
+    let there = range(0xfe21_5040, 0x40);
+    assert_eq!(aux(&[0, 0x7e21_5000, 0x100]), (there, Some(there)));
+    // The second window of `/soc`.
+    let there = range(0xff80_0040, 0x40);
+    assert_eq!(aux(&[0, 0x4000_0000, 0x100]), (there, Some(there)));
+    // Half of it is outside of the bus's window; and a window that `/soc` does not pass on.
+    for ranges in [[0, 0x7e21_5000, 0x60], [0, 0x2000_0000, 0x100]] {
+        let (first, early) = aux(&ranges);
+        assert!(first != there && early.is_none(), "{ranges:x?}");
+    }
+}
+
+#[test]
+fn cpus_wait_where_nobody_else_gets_memory() {
+    let mut tree = DeviceTree::new();
+    tree.root = pi_with("/cpus/cpu@1", "cpu-release-addr", Some(cells(&[0, 0x8_1ff8])));
+    let off = tree.find_node_mut("/cpus/cpu@2").unwrap();
+    off.add_property(DeviceTreeProperty::new("cpu-release-addr", cells(&[1, 0x4008])).unwrap());
+    off.add_property(DeviceTreeProperty::new("status", "disabled").unwrap());
+    let machine = read(tree.root).unwrap();
+    let pages = [range(0, 0x1000), range(0x8_1000, 0x1000), range(0x3ef6_4700, 0x60), range(0x1_0000_4000, 0x1000)];
+    assert_eq!(machine.reserved, pages, "one that is switched off is waiting as well");
+    assert_eq!(machine.cpus[1].enable, EnableMethod::SpinTable(Pa(0x8_1ff8)));
+}
+
+#[test]
+fn firmware_is_known_before_there_is_a_heap() {
+    let has_psci = |blob: &[u8]| Early::of(blob).unwrap().has_psci();
+    assert!(has_psci(GICV3_2) && !has_psci(&blob(pi())));
+    for (version, method, there) in
+        [("arm,psci-1.0", "smc", true), ("arm,psci-1.0", "hvc", false), ("arm,psci", "smc", false)]
+    {
+        let mut root = pi();
+        root.add_child(node("psci", &[("compatible", text(version)), ("method", text(method))], vec![]));
+        assert_eq!(has_psci(&blob(root.clone())), there, "{version} {method}");
+        assert_eq!(read(root).unwrap().psci == Some(Conduit::Smc), there, "{version} {method}");
+    }
+}
+
+#[test]
+fn drivers_of_boards_find_their_devices() {
+    let wanted: &[&[&str]] = &[&["nothing", "brcm,bcm2835-aux-uart"], &["nothing"], &["arm,pl011"]];
+    let found = [Some(range(0xfe21_5040, 0x40)), None, Some(range(0xfe20_1000, 0x40))];
+    assert_eq!(registers_of(&blob(pi()), wanted), found);
+    let off = pi_with("/soc", "status", Some(text("disabled")));
+    assert_eq!(registers_of(&blob(off), wanted), [None; 3]);
+    assert!(registers_of(b"no tree", wanted).is_empty());
+}
+
+#[test]
 fn stdout_path_goes_through_an_alias_and_comes_first() {
     let mini = Console { kind: ConsoleKind::MiniUart, registers: range(0xfe21_5040, 0x40), intid: Some(IntId(125)) };
     let pl011 = Console { kind: ConsoleKind::Pl011, registers: range(0xfe20_1000, 0x40), intid: Some(IntId(153)) };
@@ -323,6 +386,16 @@ fn nodes_and_properties_overwritten_with_nops_are_skipped() {
     let (before, after) = (Machine::from_device_tree(&whole).unwrap(), Machine::from_device_tree(&blob).unwrap());
     assert_eq!(before.bootargs.as_deref(), Some("abcdefg"));
     assert_eq!(after, Machine { bootargs: None, ..before });
+    // And a whole node, the first of the root's.
+    let start = whole.windows(8).position(|window| window == b"aliases\0").unwrap() - 4;
+    let end = whole.windows(7).position(|window| window == b"chosen\0").unwrap() - 4;
+    let mut blob = whole;
+    for word in blob[start..end].chunks_exact_mut(4) {
+        word.copy_from_slice(&4_u32.to_be_bytes());
+    }
+    let without = Machine::from_device_tree(&blob).unwrap();
+    assert_ne!(without.consoles, after.consoles, "`stdout-path` is the name of an alias");
+    assert_eq!(Machine { consoles: after.consoles.clone(), bootargs: None, ..without }, after);
 }
 
 #[test]

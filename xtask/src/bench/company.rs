@@ -115,7 +115,7 @@ impl Bench<'_> {
         let machine = counting(2);
         let archive = pack(vms, Mode::Batch, &[])?;
         let mut text = Vec::new();
-        let outcome = batch::run(machine.boot(&self.board.image, archive.path()), Some(LIMIT), &mut text)?;
+        let outcome = batch::run(machine.boot(&self.board.image, archive.path())?, Some(LIMIT), &mut text)?;
         let text = String::from_utf8_lossy(&text);
         let names: Vec<&str> = vms.iter().map(|vm| vm.name.as_str()).collect();
         if outcome.status(&names) != 0 {

@@ -71,7 +71,7 @@ impl Profile {
         let mut machine = machine.clone();
         machine.more.extend(["-plugin".to_string(), plugin]);
         let mut text = Vec::new();
-        let outcome = batch::run(machine.boot(&board.image, archive.path()), Some(LIMIT), &mut text)?;
+        let outcome = batch::run(machine.boot(&board.image, archive.path())?, Some(LIMIT), &mut text)?;
         let counts = fs::read_to_string(&out);
         let _ = fs::remove_file(&out);
         match counts {

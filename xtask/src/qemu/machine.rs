@@ -1,17 +1,45 @@
 //! The machine that QEMU is to be, as its command line.
 //!
-//! Answers for: QEMU's options. Follows QEMU's manual, "System Emulation", "Arm System emulator", "virt".
+//! Answers for: QEMU's options. Follows QEMU's manual, "System Emulation", "Arm System emulator", "virt" and "Raspberry Pi
+//! boards". Does not answer for: the Raspberry Pi's device tree (`qemu::raspberry`).
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-/// The package of the board that this machine runs.
-pub(crate) const PACKAGE: &str = "qemu-virt";
+use anyhow::Result;
+use clap::ValueEnum;
 
-/// A machine of QEMU's `virt` kind.
+use super::raspberry::{self, Tree};
+
+/// The machines that there are images for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Board {
+    /// QEMU's virt machine
+    QemuVirt,
+    /// Raspberry Pi 4
+    Rpi4,
+}
+
+impl Board {
+    /// The package that an image of it is built from.
+    pub(crate) const fn package(self) -> &'static str {
+        match self {
+            Board::QemuVirt => "qemu-virt",
+            Board::Rpi4 => "rpi4",
+        }
+    }
+}
+
+/// The package of the board for which nothing else is said.
+pub(crate) const PACKAGE: &str = Board::QemuVirt.package();
+
+/// A machine of QEMU's. What a Raspberry Pi has whatever is said here: 4 CPUs (the others are hidden), a GICv2, 2 GiB, and
+/// cores of the kind Cortex-A72.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
+    /// Which one.
+    pub(crate) board: Board,
     /// Version of the interrupt controller.
     pub(crate) gic: u8,
     /// How many CPUs.
@@ -28,6 +56,8 @@ pub(crate) struct Machine {
     pub(crate) count_instructions: bool,
     /// Whether standard input is the serial port's input.
     pub(crate) input: bool,
+    /// What else is changed in the device tree of a Raspberry Pi.
+    pub(crate) alter: fn(&mut Tree),
     /// Options that the user adds.
     pub(crate) more: Vec<String>,
 }
@@ -40,18 +70,30 @@ pub(crate) fn set_default_gic(version: u8) {
     DEFAULT_GIC.store(version, Ordering::Relaxed);
 }
 
+/// Whether such machines are a Raspberry Pi.
+static DEFAULT_IS_RPI4: AtomicBool = AtomicBool::new(false);
+
+/// Chooses the board of machines for which nothing else is said.
+pub(crate) fn set_default_board(board: Board) {
+    DEFAULT_IS_RPI4.store(board == Board::Rpi4, Ordering::Relaxed);
+}
+
 impl Default for Machine {
     /// The machine that `cargo xtask qemu` has when no option says otherwise, for a script.
     fn default() -> Self {
+        let board = if DEFAULT_IS_RPI4.load(Ordering::Relaxed) { Board::Rpi4 } else { Board::QemuVirt };
         Machine {
-            gic: DEFAULT_GIC.load(Ordering::Relaxed),
-            cpus: 2,
+            board,
+            gic: if board == Board::Rpi4 { 2 } else { DEFAULT_GIC.load(Ordering::Relaxed) },
+            // All that a Raspberry Pi has: those that are hidden never sleep.
+            cpus: if board == Board::Rpi4 { raspberry::CPUS } else { 2 },
             memory: "2G".into(),
             cpu: "cortex-a72".into(),
             smmu: false,
             wait_for_debugger: false,
             count_instructions: false,
             input: false,
+            alter: |_| {},
             more: Vec::new(),
         }
     }
@@ -59,15 +101,39 @@ impl Default for Machine {
 
 impl Machine {
     /// Boots a hypervisor: the machine has EL2.
-    pub(crate) fn boot(&self, image: &Path, archive: &Path) -> Command {
-        let mut command = self.command("virtualization=on");
+    ///
+    /// # Errors
+    /// If there is no device tree for a Raspberry Pi.
+    pub(crate) fn boot(&self, image: &Path, archive: &Path) -> Result<Command> {
+        let mut command = match self.board {
+            Board::QemuVirt => self.virt("virtualization=on"),
+            Board::Rpi4 => self.raspberry()?,
+        };
         command.arg("-kernel").arg(image).arg("-initrd").arg(archive).args(&self.more);
-        command
+        Ok(command)
     }
 
-    /// Boots a guest without any hypervisor, to compare with.
+    /// Boots by a boot loader that finds the hypervisor on a card or disk with this image, to which nothing is written.
+    ///
+    /// # Errors
+    /// If there is no device tree for a Raspberry Pi.
+    pub(crate) fn boot_by(&self, loader: &Path, card: &Path) -> Result<Command> {
+        let (mut command, takes_loader, interface) = match self.board {
+            Board::QemuVirt => (self.virt("virtualization=on"), "-bios", "none,id=card"),
+            Board::Rpi4 => (self.raspberry()?, "-kernel", "sd"),
+        };
+        command.arg(takes_loader).arg(loader).arg("-drive");
+        command.arg(format!("if={interface},format=raw,snapshot=on,file={}", card.display()));
+        if self.board == Board::QemuVirt {
+            command.args(["-device", "virtio-blk-device,drive=card"]);
+        }
+        command.args(&self.more);
+        Ok(command)
+    }
+
+    /// Boots a guest without any hypervisor, to compare with, on the machine `virt`.
     pub(crate) fn boot_bare(&self, image: &Path, initrd: Option<&Path>, command_line: &str) -> Command {
-        let mut command = self.command("virtualization=off");
+        let mut command = self.virt("virtualization=off");
         command.arg("-kernel").arg(image);
         if let Some(initrd) = initrd {
             command.arg("-initrd").arg(initrd);
@@ -76,7 +142,7 @@ impl Machine {
         command
     }
 
-    fn command(&self, virtualization: &str) -> Command {
+    fn virt(&self, virtualization: &str) -> Command {
         let mut command = super::qemu();
         let smmu = if self.smmu { ",iommu=smmuv3" } else { "" };
         command.args(["-M", &format!("virt,gic-version={},{virtualization}{smmu}", self.gic)]);
@@ -84,17 +150,33 @@ impl Machine {
         if self.smmu {
             command.args(["-global", "arm-smmuv3.stage=nested"]);
         }
+        self.common(&mut command);
+        command.args(["-serial", "chardev:console"]);
+        command
+    }
+
+    fn raspberry(&self) -> Result<Command> {
+        let mut command = super::qemu();
+        let (tree, port) = raspberry::tree(self.cpus, self.alter)?;
+        command.args(["-M", "raspi4b"]).arg("-dtb").arg(tree);
+        self.common(&mut command);
+        // The PL011 is the first, the mini UART the second.
+        command.args(["-serial", "null"].repeat(port));
+        command.args(["-serial", "chardev:console"]);
+        Ok(command)
+    }
+
+    fn common(&self, command: &mut Command) {
         command.args(["-nodefaults", "-no-reboot", "-display", "none"]);
         // Without `signal` a terminal's Ctrl-C is a character for the guest.
         let signal = if self.input { "off" } else { "on" };
-        command.args(["-chardev", &format!("stdio,id=console,mux=off,signal={signal}"), "-serial", "chardev:console"]);
+        command.args(["-chardev", &format!("stdio,id=console,mux=off,signal={signal}")]);
         if self.wait_for_debugger {
             command.args(["-s", "-S"]);
         }
         if self.count_instructions {
             command.args(["-icount", "shift=0,sleep=off"]);
         }
-        command
     }
 }
 
@@ -116,7 +198,7 @@ mod tests {
 
     #[test]
     fn the_defaults_are_those_of_the_manual() {
-        let shown = describe(&Machine::default().boot(Path::new("a.img"), Path::new("a.tar")));
+        let shown = describe(&Machine::default().boot(Path::new("a.img"), Path::new("a.tar")).unwrap());
         for part in [
             "-M virt,gic-version=3,virtualization=on -cpu cortex-a72 -smp 2 -m 2G ",
             "-kernel a.img -initrd a.tar",
@@ -136,7 +218,7 @@ mod tests {
             more: vec!["-d".into(), "int".into()],
             ..Machine::default()
         };
-        let shown = describe(&machine.boot(Path::new("a.img"), Path::new("a.tar")));
+        let shown = describe(&machine.boot(Path::new("a.img"), Path::new("a.tar")).unwrap());
         for part in ["iommu=smmuv3", "arm-smmuv3.stage=nested", "-s -S", "-icount shift=0,sleep=off"] {
             assert!(shown.contains(part), "{shown}");
         }

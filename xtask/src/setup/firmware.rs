@@ -1,7 +1,7 @@
-//! Firmware that guests begin with: Debian's U-Boot and UEFI images for QEMU's arm64 machine.
+//! Debian's U-Boot and UEFI images: what guests begin with, and what the tests load the hypervisor with.
 //!
-//! Answers for: the files in `target/guests/firmware`. Does not answer for: what a VM has to be for them
-//! (`hypervisor/docs/firmware.md`).
+//! Answers for: the files in `target/guests/firmware` and `target/loaders`. Does not answer for: what a VM has to be for
+//! the former (`hypervisor/docs/firmware.md`).
 
 use std::fs;
 
@@ -14,11 +14,14 @@ use crate::workspace::{root, target};
 pub(crate) const U_BOOT: &str = "target/guests/firmware/u-boot.bin";
 /// UEFI, likewise.
 pub(crate) const UEFI: &str = "target/guests/firmware/QEMU_EFI.fd";
+/// U-Boot for the Raspberry Pi 4, which loads the hypervisor.
+pub(crate) const U_BOOT_RPI4: &str = "target/loaders/u-boot-rpi4.bin";
 
 /// Each image, its package, and where it is in that.
-const IMAGES: [(&str, &str, &str); 2] = [
+const IMAGES: [(&str, &str, &str); 3] = [
     (U_BOOT, "u-boot-qemu", "usr/lib/u-boot/qemu_arm64/u-boot.bin"),
     (UEFI, "qemu-efi-aarch64", "usr/share/qemu-efi-aarch64/QEMU_EFI.fd"),
+    (U_BOOT_RPI4, "u-boot-rpi", "usr/lib/u-boot/rpi_4/u-boot.bin"),
 ];
 
 /// Makes sure that the images are there; quick when they are.

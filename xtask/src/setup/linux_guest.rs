@@ -1,7 +1,7 @@
 //! The Linux guest: Debian's arm64 kernel, and an initial file system around its busybox.
 //!
 //! Answers for: `target/guests/linux/Image` and `target/guests/linux/initramfs.cpio.gz`, out of packages in
-//! `target/linux-guest`. Does not answer for: what the guest does once it runs (`guests/linux/init`).
+//! `target/linux-guest`, and the device tree of the Raspberry Pi 4 that comes with that kernel. Does not answer for: what the guest does once it runs (`guests/linux/init`).
 
 use std::fs;
 use std::io::Write;
@@ -18,6 +18,9 @@ use crate::workspace::{output, root, run, target};
 pub(crate) const IMAGE: &str = "target/guests/linux/Image";
 /// The initial file system, likewise.
 pub(crate) const INITRAMFS: &str = "target/guests/linux/initramfs.cpio.gz";
+
+/// The Raspberry Pi 4's device tree, likewise.
+pub(crate) const RPI4_TREE: &str = "target/guests/linux/bcm2711-rpi-4-b.dtb";
 
 /// The same with a debugger and a profiler, and the libraries that they need: for the tests of what they use.
 pub(crate) const INITRAMFS_WITH_TOOLS: &str = "target/guests/linux/tools.cpio";
@@ -68,12 +71,14 @@ pub(crate) fn ensure() -> Result<()> {
     if !image.is_file() || !busybox.is_file() {
         download(&image, &busybox)?;
     }
-    if modules.iter().any(|module| is_older(module, &[&image])) {
+    let tree = root().join(RPI4_TREE);
+    if modules.iter().chain([&tree]).any(|part| is_older(part, &[&image])) {
         // Of the package that is there, or of one that is.
         if newest(&packages(), KERNEL_PACKAGE).is_err() {
             download(&image, &busybox)?;
         }
-        for (name, path) in MODULES.iter().zip(&modules) {
+        for path in modules.iter().chain([&tree]) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
             let wanted = format!("/{name}");
             write_whole(path, &unpack(&packages(), KERNEL_PACKAGE, |path| path.ends_with(&wanted))?)?;
         }

@@ -34,7 +34,7 @@ pub(super) fn tests() -> Vec<Test> {
             "a machine that is of no use is refused, and told what it lacks",
             machines,
         ),
-        Test::bare("interface/unsupported", "64 for what is not supported yet", unsupported),
+        Test::bare("interface/unsupported", "64 for options that are of no use", unsupported),
     ]
 }
 
@@ -50,7 +50,8 @@ fn tool(arguments: &[&str]) -> Result<(i32, String)> {
     Ok((output.status.code().unwrap_or(-1), text))
 }
 
-fn expect(arguments: &[&str], status: i32, texts: &[&str]) -> Result<()> {
+/// Runs this tool, and fails unless it ends with `status` and says each of `texts`.
+pub(super) fn expect(arguments: &[&str], status: i32, texts: &[&str]) -> Result<()> {
     let (found, text) = tool(arguments)?;
     if found != status {
         bail!("status {found}, expected {status}, of {arguments:?}:\n{text}");
@@ -213,6 +214,14 @@ fn machines(case: &Case) -> Result<()> {
 }
 
 fn unsupported(_: &Case) -> Result<()> {
-    expect(&["qemu", "--board", "rpi4"], 64, &["not supported yet"])?;
+    for (option, value, why) in [
+        ("--gic", "3", "a GICv2"),
+        ("--cpus", "5", "four CPUs"),
+        ("--memory", "4G", "2 GiB"),
+        ("--cpu", "max", "Cortex-A72"),
+        ("--smmu", "--batch", "it has none"),
+    ] {
+        expect(&["qemu", "--board", "rpi4", option, value], 64, &[option, "not with --board rpi4", why])?;
+    }
     expect(&["qemu", "--initrd", "/dev/null", "guests/hello/hello.qvmconf"], 64, &["none of the configurations loads"])
 }

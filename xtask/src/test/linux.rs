@@ -78,11 +78,19 @@ fn bare(case: &Case) -> Result<()> {
 }
 
 fn boot(case: &Case, vcpus: u32, cpus: u32, model: &str) -> Result<()> {
+    boot_on(case, vcpus, &Machine { cpus, cpu: model.into(), ..Machine::default() })
+}
+
+/// Boots with two vCPUs on a machine of another kind.
+pub(super) fn two_vcpus(case: &Case, machine: &Machine) -> Result<()> {
+    boot_on(case, 2, machine)
+}
+
+fn boot_on(case: &Case, vcpus: u32, machine: &Machine) -> Result<()> {
     setup::linux_guest()?;
     let commands = format!("{COUNT_INTERRUPTS}; dmesg | grep MBI");
     let file = case.file("linux.qvmconf", configuration("linux", vcpus, &commands))?;
-    let machine = Machine { cpus, cpu: model.into(), ..Machine::default() };
-    let ran = case.batch(&machine, &[file])?;
+    let ran = case.batch(machine, &[file])?;
     ran.expect_status(0)?.expect(&format!("linux| Linux guest: {vcpus} CPU(s)"))?;
     if machine.gic == 3 {
         ran.expect("GICv3: MBI range [64:95]")?.expect("GICv3: Using MBI frame 0x0000000008000000")?;

@@ -7,11 +7,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::artifacts::Board;
+use crate::artifacts::{self, Board, Profile};
 use crate::child::{Guarded, Input, Output};
 use crate::configuration::Configuration;
 use crate::qemu::machine::Machine;
@@ -125,8 +126,8 @@ impl<'a> Case<'a> {
         names: &[&str],
         limit: Duration,
     ) -> Result<Ran> {
-        let board = board.map_or_else(|| self.board(), Ok)?;
-        self.run(machine.boot(&board.image, archive), &board.elf, names, limit)
+        let board = board.map_or_else(|| self.board(machine), Ok)?;
+        self.run(machine.boot(&board.image, archive)?, &board.elf, names, limit)
     }
 
     fn run(&self, mut command: Command, elf: &Path, names: &[&str], limit: Duration) -> Result<Ran> {
@@ -161,7 +162,7 @@ impl<'a> Case<'a> {
         let path = self.path("machine.dtb");
         let mut machine = machine.clone();
         machine.more.extend(["-M".into(), format!("dumpdtb={}", path.display())]);
-        let mut command = machine.boot(&self.board()?.image, archive);
+        let mut command = machine.boot(&self.board(&machine)?.image, archive)?;
         self.log(&mut command)?;
         batch::run(command, Some(PATIENCE), &mut std::io::sink())?;
         fs::read(&path).with_context(|| format!("QEMU has not written {}", path.display()))
@@ -176,13 +177,13 @@ impl<'a> Case<'a> {
         machine: &Machine,
         archive: &Path,
     ) -> Result<Ran> {
+        let board = self.board(machine)?;
         let mut machine = machine.clone();
-        for (file, address) in [(self.board()?.image.as_path(), image_at), (tree, tree_at)] {
+        for (file, address) in [(board.image.as_path(), image_at), (tree, tree_at)] {
             let device = format!("loader,file={},addr={address:#x},force-raw=on", file.display());
             machine.more.extend(["-device".into(), device]);
         }
-        let command = machine.boot(loader, archive);
-        self.run(command, &self.board()?.elf, &["hello"], PATIENCE)
+        self.run(machine.boot(loader, archive)?, &board.elf, &["hello"], PATIENCE)
     }
 
     /// Boots VMs with a keyboard.
@@ -195,14 +196,25 @@ impl<'a> Case<'a> {
     /// Boots with this archive and a keyboard.
     pub(super) fn session_with(&self, machine: &Machine, archive: &Path) -> Result<Session> {
         let machine = Machine { input: true, ..machine.clone() };
-        let mut command = machine.boot(&self.board()?.image, archive);
+        self.session_of(machine.boot(&self.board(&machine)?.image, archive)?)
+    }
+
+    /// A machine with a keyboard that this command starts.
+    pub(super) fn session_of(&self, mut command: Command) -> Result<Session> {
         let log = self.log(&mut command)?;
         let child = Guarded::start(command, Input::Piped)?;
         Ok(Session { child, _archive: None, log, text: String::new(), seen: 0 })
     }
 
-    fn board(&self) -> Result<&'a Board> {
-        self.board.context("this test needs the hypervisor")
+    /// The image for this machine.
+    fn board(&self, machine: &Machine) -> Result<&'a Board> {
+        static RPI4: OnceLock<Option<Board>> = OnceLock::new();
+        if machine.board == Machine::default().board {
+            return self.board.context("this test needs the hypervisor");
+        }
+        let package = machine.board.package();
+        let built = RPI4.get_or_init(|| artifacts::build(Some(package), &[], Profile::Release).ok().flatten());
+        built.as_ref().with_context(|| format!("the board `{package}` cannot be built"))
     }
 
     /// The log, with the command at its end and the command's own messages to come.

@@ -96,7 +96,8 @@ impl Scene {
         case.session_with(machine, &self.archive(case)?)
     }
 
-    fn archive(&self, case: &Case) -> Result<PathBuf> {
+    /// Writes it to a file.
+    pub(super) fn archive(&self, case: &Case) -> Result<PathBuf> {
         let mut builder = tar::Builder::new(Vec::new());
         let script = (String::from("startup"), self.script.clone().into_bytes());
         for (name, content) in [&script].into_iter().chain(&self.files) {
