@@ -65,25 +65,33 @@ impl Vgic {
     #[inline(always)]
     pub fn load(&self, vcpu: VcpuId, registers: &mut impl ListRegisters) {
         let Some(cell) = self.cells.get(vcpu.index()) else { return };
-        if cell.attention.load(Ordering::Relaxed) != 0 {
+        let is_told = cell.attention.load(Ordering::Relaxed) != 0;
+        if is_told {
             cell.attention.swap(0, Ordering::Acquire);
         }
         let mut private = cell.private.lock();
         private.on = true;
-        self.take_part(vcpu, &private);
+        self.take_part(vcpu, &mut private);
         private.interface.loaded = true;
         private.interface.restore(registers, self.active_priorities);
         // The kernel has given the host's interrupts their state back as they are now.
         private.to_deactivate = 0;
-        let mut shared = self.shared.lock();
-        if private.bank.is_quiet() && shared.is_quiet(vcpu) {
-            // The usual case: nothing to go in.
-            private.interface.control = hcr::EN;
-            registers.set_hcr(hcr::EN);
-        } else {
+        if !(private.interface.undisturbed && !is_told) && !self.is_quiet(vcpu, &mut private) {
             private.interface.control = 0;
-            self.fill(vcpu, &mut private, &mut shared, registers);
+            self.fill(vcpu, &mut private, &mut self.shared.lock(), registers);
+            return;
         }
+        // The usual case: nothing to go in.
+        private.interface.control = hcr::EN;
+        registers.set_hcr(hcr::EN);
+    }
+
+    /// Whether there is nothing in memory for the vCPU.
+    #[inline(never)]
+    fn is_quiet(&self, vcpu: VcpuId, private: &mut Private) -> bool {
+        let is_quiet = private.bank.is_quiet() && self.shared.lock().is_quiet(vcpu);
+        private.interface.undisturbed = is_quiet;
+        is_quiet
     }
 
     /// The vCPU is switched out of the calling CPU: everything goes back to memory, the virtual interface is off.
@@ -136,6 +144,7 @@ impl Vgic {
         let flags = cell.attention.swap(0, Ordering::Acquire);
         let mut private = cell.private.lock();
         let private = &mut *private;
+        private.interface.undisturbed = false;
         if !private.interface.loaded {
             return VcpuSet::EMPTY;
         }
@@ -197,6 +206,7 @@ impl Vgic {
         cell.attention.swap(0, Ordering::Acquire);
         let mut private = cell.private.lock();
         let private = &mut *private;
+        private.interface.undisturbed = false;
         if !private.interface.loaded {
             return VcpuSet::EMPTY;
         }

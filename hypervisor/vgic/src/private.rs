@@ -43,6 +43,9 @@ pub(crate) struct Private {
 pub(crate) struct Interface {
     /// The vCPU is loaded on a CPU: the registers are there.
     pub(crate) loaded: bool,
+    /// When it was last loaded nothing was for it, and its list registers have been left alone since: it is as it was, unless
+    /// there is attention.
+    pub(crate) undisturbed: bool,
     /// The INTID in each list register that is in use.
     slots: [u16; MAX_LIST_REGISTERS],
     /// List registers in use, one bit each. The guest may have finished with some of them.
@@ -64,6 +67,7 @@ impl Interface {
     pub(crate) const fn new(version: Version) -> Self {
         Self {
             loaded: false,
+            undisturbed: false,
             slots: [0; MAX_LIST_REGISTERS],
             used: 0,
             used_shared: 0,

@@ -194,7 +194,7 @@ impl Vgic {
             if asleep {
                 self.leave(vcpu)
             } else {
-                self.take_part(vcpu, &private);
+                self.take_part(vcpu, &mut private);
                 VcpuSet::EMPTY
             }
         };
