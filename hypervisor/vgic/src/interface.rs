@@ -76,7 +76,7 @@ impl Vgic {
         private.interface.restore(registers, self.active_priorities);
         // The kernel has given the host's interrupts their state back as they are now.
         private.to_deactivate = 0;
-        if !(private.interface.undisturbed && !is_told) && !self.is_quiet(vcpu, &mut private) {
+        if (is_told || !private.interface.undisturbed) && !self.is_quiet(vcpu, &mut private) {
             private.interface.control = 0;
             self.fill(vcpu, &mut private, &mut self.shared.lock(), registers);
             return;
