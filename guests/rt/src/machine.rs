@@ -40,6 +40,8 @@ pub struct Machine {
     pub distributor: Range<u64>,
     /// Where the CPU interface of a GICv2 is, if it is one.
     pub cpu_interface: Option<u64>,
+    /// Where a GICv2 takes messages, if it does.
+    pub message_frame: Option<u64>,
     /// The redistributors' registers of a GICv3.
     pub redistributors: Range<u64>,
     /// The INTIDs of the EL1 physical and virtual timer.
@@ -98,6 +100,7 @@ impl Machine {
             other_uarts: ArrayVec::new(),
             distributor: 0..0,
             cpu_interface: None,
+            message_frame: None,
             redistributors: 0..0,
             // The base system architecture's numbers, should the tree be silent (BSA 1.0, PPI assignment).
             timers: TimerInterrupts { physical: 30, virtual_: 27 },
@@ -142,6 +145,8 @@ impl Machine {
         } else if node.is_compatible("arm,cortex-a15-gic") {
             self.distributor = node.reg(0).unwrap_or(0..0);
             self.cpu_interface = node.reg(1).map(|registers| registers.start);
+        } else if node.is_compatible("arm,gic-v2m-frame") {
+            self.message_frame = node.reg(0).map(|registers| registers.start);
         } else if node.is_compatible("arm,armv8-timer") {
             self.timers.physical = node.interrupt(1).unwrap_or(self.timers.physical);
             self.timers.virtual_ = node.interrupt(2).unwrap_or(self.timers.virtual_);

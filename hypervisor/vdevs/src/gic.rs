@@ -21,7 +21,7 @@ pub(crate) static FACTORY: Factory = Factory {
     region_size: 0,
     help: "the Arm Generic Interrupt Controller",
     about: "`loc` is its distributor (0x08000000). Name it before the devices that name it.\n\n    \
-        vdev gic loc 0x10000000 gicr 0x10010000",
+        vdev gic loc 0x10000000 gicr 0x10010000\n    vdev gic version 2 msi 0x08020000,64,32",
     ..Factory::new(create)
 };
 
@@ -37,7 +37,11 @@ static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new("gicc", OptionKind::Address, "CPU interface, 8 KiB (64 KiB behind `loc`); implies version 2"),
     OptionSpec::new("its", OptionKind::Address, "interrupt translation service; implies version 3").not_yet(),
     OptionSpec::new("num-lpis", ANY, "how many message-signalled interrupts `its` translates").not_yet(),
-    OptionSpec::new("msi", OptionKind::Text, "message-signalled interrupts of version 2: ADDRESS,BASE,COUNT").not_yet(),
+    OptionSpec::new(
+        "msi",
+        OptionKind::Text,
+        "frame for message-signalled interrupts, 4 KiB, and the SPIs it raises: ADDRESS,FIRST,COUNT; implies version 2",
+    ),
     OptionSpec::new("host-gicd", OptionKind::Address, "deprecated: the host's own is found by its device tree")
         .not_yet(),
     OptionSpec::new("host-gich", OptionKind::Address, "deprecated: the host's own is found by its device tree")

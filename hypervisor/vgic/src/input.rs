@@ -4,10 +4,9 @@
 
 use crate::Vgic;
 use crate::signals::PRIVATE;
-use crate::v3::{CLRSPI_NSR, SETSPI_NSR};
 use crate::word::bit;
 use core::sync::atomic::Ordering;
-use types::{AccessSize, IntId, Ipa, VcpuId, VcpuSet};
+use types::{IntId, Ipa, VcpuId, VcpuSet};
 
 /// The first PPI: SGIs have no line.
 const FIRST_PPI: u32 = 16;
@@ -36,11 +35,7 @@ impl vdev::InterruptController for Vgic {
     }
 
     fn message(&self, address: Ipa, data: u32) -> VcpuSet {
-        let offset = self.distributor.and_then(|distributor| address.0.checked_sub(distributor.0));
-        match offset {
-            Some(offset @ (SETSPI_NSR | CLRSPI_NSR)) => self.write_shared(offset, AccessSize::Word, data.into()),
-            _ => VcpuSet::EMPTY,
-        }
+        self.take_message(address, data)
     }
 }
 

@@ -54,6 +54,7 @@ mod best;
 mod ends;
 mod input;
 mod interface;
+mod messages;
 mod private;
 mod registers;
 mod senders;
@@ -75,6 +76,7 @@ mod word;
 
 pub use ends::Ended;
 pub use interface::Saved;
+pub use messages::MessageFrame;
 pub use registers::ListRegisters;
 pub use v3::sgi::SgiRegister;
 
@@ -82,6 +84,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use ends::Flag;
+use messages::Doorbell;
 use private::Private;
 use shared::Shared;
 use signals::{Cell, Signals};
@@ -179,8 +182,8 @@ pub struct Vgic {
     shared: Lock<Shared>,
     /// Whether an interrupt has ended whose end is reported.
     any_ended: Flag,
-    /// Where the guest has the distributor's registers, for messages; before that is known, nowhere.
-    distributor: Option<Ipa>,
+    /// Where messages are taken, if anywhere.
+    messages: Option<Doorbell>,
     /// `GICD_CTLR.EnableGrp0` and `EnableGrp1`. Written under the lock of the SPIs.
     groups: AtomicU32,
     /// vCPUs that take their part of 1-of-N interrupts: on and awake.
@@ -233,7 +236,7 @@ impl Vgic {
             cells,
             shared: Lock::new(Shared::new(version, intids, vcpus, any_ended.clone())),
             any_ended,
-            distributor: None,
+            messages: None,
             groups: AtomicU32::new(0),
             participating: AtomicU64::new(0),
             intids,
@@ -249,7 +252,14 @@ impl Vgic {
     /// Takes messages of devices at this address of the distributor ([`vdev::InterruptController::message`]).
     #[must_use]
     pub fn with_messages_at(mut self, distributor: Ipa) -> Self {
-        self.distributor = Some(distributor);
+        self.messages = Some(Doorbell::Distributor(distributor));
+        self
+    }
+
+    /// Takes messages of devices and of the guest in a frame of its own.
+    #[must_use]
+    pub fn with_message_frame(mut self, frame: MessageFrame) -> Self {
+        self.messages = Some(Doorbell::Frame(frame));
         self
     }
 

@@ -247,6 +247,13 @@ impl Shared {
         self.write(number, register, bit(index), signals);
     }
 
+    /// A message to a frame: the interrupt becomes pending once, whatever it is configured to be.
+    pub(crate) fn pulse(&mut self, intid: u32, signals: &mut Signals<'_>) {
+        if let Some((number, index)) = place(intid) {
+            self.write(number, BitRegister::SetPending, bit(index), signals);
+        }
+    }
+
     /// A read of a register of one bit per interrupt. An interrupt in the list register of a vCPU that has been told to
     /// write it anew and has not yet is shown as active: it may have been acknowledged meanwhile, and who waits for it
     /// to be inactive must not go on too early.

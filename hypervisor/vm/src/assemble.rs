@@ -222,7 +222,10 @@ fn put_together(
     });
     let gic = gic.map_err(|error| AssembleError::new(Subject::InterruptController, error))?;
     let gic = match version {
-        Version::V2 => gic,
+        Version::V2 => match frames.messages {
+            Some(frame) => gic.with_message_frame(frame),
+            None => gic,
+        },
         Version::V3 => gic.with_messages_at(frames.distributor.start()),
     };
     bus.listeners().iter().for_each(|(_, intid)| gic.report_ends(*intid));
@@ -258,7 +261,9 @@ impl Description {
         let highest = self.vdevs.iter().filter_map(|vdev| vdev.interrupt).map(|intid| intid.0).max().unwrap_or(0);
         let intids = highest.saturating_add(1).max(LEAST).checked_next_multiple_of(32).unwrap_or(u32::MAX);
         let end = self.messages().and_then(|first| first.0.checked_add(MESSAGES)).unwrap_or(0);
-        intids.max(end)
+        let (first, count) = self.controller.messages.map_or((IntId(0), 0), |frame| frame.interrupts());
+        let end_of_frame = first.0.saturating_add(count).checked_next_multiple_of(32).unwrap_or(u32::MAX);
+        intids.max(end).max(end_of_frame)
     }
 
     /// The first of [`MESSAGES`] SPIs for messages: the lowest bank of them of which none is reserved or a device's. `None` if
@@ -338,8 +343,10 @@ fn check_addresses(description: &Description, host: &Host<'_>) -> Vec<AssembleEr
         Some((Subject::Vdev(index), vdev.factory.name, range))
     });
     let frames = description.controller.frames(host.gic, description.vcpus);
-    let gic = [frames.map(|frames| frames.distributor), frames.map(|frames| frames.interface)]
-        .map(|range| (Subject::InterruptController, "the interrupt controller", range));
+    let messages = frames.and_then(|frames| frames.messages).map(|frame| Some(frame.region()));
+    let gic =
+        [frames.map(|frames| frames.distributor), frames.map(|frames| frames.interface)].into_iter().chain(messages);
+    let gic = gic.map(|range| (Subject::InterruptController, "the interrupt controller", range));
     ram.chain(rom).chain(vdevs).chain(gic).filter_map(|(subject, what, range)| too_high(subject, what, range)).collect()
 }
 

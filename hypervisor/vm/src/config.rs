@@ -9,6 +9,7 @@
 
 mod addresses;
 mod assign;
+mod controller;
 mod cpus;
 mod groups;
 mod memory;

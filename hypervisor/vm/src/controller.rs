@@ -7,7 +7,7 @@ use types::{Ipa, Range};
 use vgic::Vgic;
 
 /// For those who have to name one.
-pub use vgic::Version;
+pub use vgic::{MessageFrame, Version};
 
 /// Size of the CPU interface of a GICv2: GICC, with `GICC_DIR` in the second page.
 pub const CPU_INTERFACE_SIZE: u64 = 0x2000;
@@ -23,6 +23,8 @@ pub struct Controller {
     pub redistributors: Ipa,
     /// GICC of a GICv2.
     pub cpu_interface: Ipa,
+    /// Where a GICv2 takes messages, if it is to.
+    pub messages: Option<MessageFrame>,
 }
 
 /// The windows of its registers.
@@ -34,6 +36,8 @@ pub struct Frames {
     pub distributor: Range<Ipa>,
     /// All GICRs of a GICv3, one behind the other; GICC of a GICv2.
     pub interface: Range<Ipa>,
+    /// Where a GICv2 takes messages, if it does.
+    pub messages: Option<MessageFrame>,
 }
 
 impl Controller {
@@ -43,6 +47,7 @@ impl Controller {
         distributor: Ipa(0x0800_0000),
         redistributors: Ipa(0x080a_0000),
         cpu_interface: Ipa(0x0801_0000),
+        messages: None,
     };
 
     /// On a host with this architecture. `None` if the windows run over the end of the address space.
@@ -52,6 +57,7 @@ impl Controller {
             version,
             distributor: Range::new(self.distributor, version.distributor_size())?,
             interface: self.interface(version, vcpus)?,
+            messages: self.messages.filter(|_| version == Version::V2),
         })
     }
 
@@ -76,6 +82,7 @@ impl Controller {
             Some(distributor),
             interface(Version::V3, "the interrupt controller's redistributors"),
             interface(Version::V2, "the interrupt controller's CPU interface"),
+            self.messages.map(|frame| ("the interrupt controller's frame for messages", Some(frame.region()))),
         ]
         .into_iter()
         .flatten()

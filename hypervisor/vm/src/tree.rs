@@ -225,7 +225,19 @@ fn gic(frames: Frames, messages: Option<(IntId, u32)>) -> DeviceTreeNode {
         Some((first, count)) => node.flag("msi-controller").numbers("mbi-ranges", &[first.0, count]),
         None => node,
     };
-    node.into_model()
+    let Some(frame) = frames.messages else { return node.into_model() };
+    let (first, count) = frame.interrupts();
+    let mut node = node.into_model();
+    node.add_child(
+        Node::at("v2m", frame.region().start())
+            .compatible(&["arm,gic-v2m-frame"])
+            .reg(&[frame.region()])
+            .flag("msi-controller")
+            .number("arm,msi-base-spi", first.0)
+            .number("arm,msi-num-spis", count)
+            .into_model(),
+    );
+    node
 }
 
 fn chosen(root: &mut DeviceTreeNode, input: &TreeInput<'_>) {

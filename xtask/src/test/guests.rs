@@ -77,6 +77,11 @@ pub(super) fn tests() -> Vec<Test> {
             }
             judge(ran.of("selftest"))
         }),
+        Test::hypervisor(
+            "selftest/messages",
+            "a GICv2 with a frame for messages, for a bare-metal guest and for Linux",
+            messages,
+        ),
         Test::hypervisor("selftest/example", "the vdev guide's device, on the board that has it", example),
         Test::hypervisor("selftest/ends", "devices hear of the ends of their interrupts, and send messages", ends),
         Test::hypervisor("abuser/nowhere", "a guest that jumps to nowhere ends alone, with its code", nowhere),
@@ -134,6 +139,24 @@ pub(super) fn judge<'a>(lines: impl Iterator<Item = &'a str>) -> Result<()> {
         Some(planned) if planned == passed && planned > 0 => Ok(()),
         planned => bail!("{passed} results, planned: {planned:?}"),
     }
+}
+
+fn messages(case: &Case) -> Result<()> {
+    // The controller stands before the devices that name it.
+    let with_frame = |text: String| text.replace("vdev pl011", "vdev gic version 2 msi 0x08020000,64,32\nvdev pl011");
+    let version_2 = Machine { gic: 2, ..machine(1, "cortex-a72") };
+    let bare = case.file("selftest.qvmconf", with_frame(configuration("selftest", "selftest", 1, "these")))?;
+    let ran = case.batch(&version_2, &[bare])?;
+    ran.expect_status(0)?;
+    if ran.text.contains("# SKIP") {
+        bail!("the frame was not found");
+    }
+    judge(ran.of("selftest"))?;
+    crate::setup::linux_guest()?;
+    let linux = super::linux::configuration("linux", 1, "dmesg | grep GICv2m; poweroff -f");
+    let ran = case.batch(&version_2, &[case.file("linux.qvmconf", with_frame(linux))?])?;
+    ran.expect_status(0)?.expect("GICv2m: range[mem 0x08020000-0x08020fff], SPI[64:95]")?;
+    Ok(())
 }
 
 /// With a device that a vCPU tells, and with one that has a thread of its own, at a higher priority.

@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest_rt::gic::{self, Bank, GICD_TYPER, Gic, SgiTarget};
 use guest_rt::machine::{Machine, machine};
-use guest_rt::mmio::Width;
+use guest_rt::mmio::{Mmio, Width};
 use guest_rt::tap::{Outcome, Test, Verdict};
 use guest_rt::{check, check_equal};
 
@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "gic: a GICv2 says how many CPUs there are, and each which of them it is", run: who },
     Test { name: "gic: targets are kept, but for CPUs that do not exist", run: targets },
     Test { name: "gic: an SGI from two CPUs is two interrupts, each with its sender", run: two_senders },
+    Test { name: "gic: a frame for messages says which it takes, raises these and no others", run: frame },
     Test { name: "gic: a sender can be added and taken back", run: senders },
     Test { name: "gic: one sender's SGI ends without the other's", run: one_after_the_other },
 ];
@@ -87,6 +88,34 @@ fn two_senders(machine: &'static Machine) -> Outcome {
     }
     check_equal!(senders, 0b11, "senders, a bit each");
     silence()
+}
+
+/// GICv2m (DEN 0029): MSI_TYPER, MSI_SETSPI_NS.
+fn frame(machine: &'static Machine) -> Outcome {
+    let address = machine.message_frame.ok_or(Verdict::Skip("no frame for messages"))?;
+    let gic = stage::clean_gic(machine);
+    // SAFETY: the tree says that it is there; all that is not RAM is mapped as device memory.
+    let frame = unsafe { Mmio::new(address as usize) };
+    let (first, count) = (frame.read(0x008) >> 16 & 0x3ff, frame.read(0x008) & 0x3ff);
+    check!(first >= 32 && count > 0 && first + count <= gic.intids(), "MSI_TYPER: {count} from {first} on");
+    let last = first + count - 1;
+    let beyond = [first - 1, last + 1, 0, 31].into_iter().filter(|intid| (32..gic.intids()).contains(intid));
+    for intid in [first, last].into_iter().chain(beyond.clone()) {
+        gic.set_edge(intid, true);
+        gic.enable(intid);
+    }
+    for intid in [first, last] {
+        frame.write(0x040, intid);
+        check_equal!(next(), Some(intid), "acknowledged");
+        gic::end(intid);
+        silence()?;
+    }
+    for intid in beyond {
+        frame.write(0x040, intid);
+        silence()?;
+    }
+    stage::clean_gic(machine);
+    Ok(())
 }
 
 fn senders(machine: &'static Machine) -> Outcome {

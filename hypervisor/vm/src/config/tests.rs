@@ -401,6 +401,22 @@ fn a_controller_is_of_a_version_and_at_multiples_of_its_frames() {
         assert_eq!(version(text), expected, "{text}");
     }
     bad(&format!("{RAM}vdev gic version 2 gicr 0x10010000"), &["2:25: error: `gicr`: a GICv2 has none"]);
+    bad(&format!("{RAM}vdev gic version 3 msi 0x8020000,64,32"), &["`msi`: a GICv3 has none"]);
+    for (wrong, why) in [
+        ("0x8020000,64", "three numbers are wanted"),
+        ("0x8020000,64,32,1", "three numbers are wanted"),
+        ("0x8020800,64,32", "no frame can be at 0x8020800: it is a page of 4K"),
+        ("0x8020000,16,32", "not all shared interrupts"),
+        ("0x8020000,64,0", "not all shared interrupts"),
+        ("0x8020000,1000,32", "not all shared interrupts"),
+        ("0x8020000,x,32", "error"),
+        ("0x8020000,64,5000000000", "too many"),
+    ] {
+        bad(&format!("{RAM}vdev gic msi {wrong}"), &[why]);
+    }
+    bad(&format!("{RAM}vdev gic msi 0x8010000,64,32"), &["frame for messages", "overlaps", "CPU interface"]);
+    let taken = format!("{RAM}vdev gic msi 0x8020000,64,32 vdev pl011 loc 0x1c090000 intr gic:70");
+    bad(&taken, &["interrupt 70 is one for messages", "by this"]);
     bad(&format!("{RAM}vdev gic version 3 gicc 0x10010000"), &["2:25: error: `gicc`: a GICv3 has none"]);
     bad(&format!("{RAM}vdev gic its 0x8080000 num-lpis 64"), &["`its` of `vdev gic`"]);
     bad(&format!("{RAM}vdev gic loc 0x10001000"), &["no distributor can be at 0x10001000", "multiples of 64K"]);

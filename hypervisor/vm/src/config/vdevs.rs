@@ -3,7 +3,7 @@
 //! The interrupt controller is apart: it is in every VM, and naming it only changes its options.
 
 use super::addresses::Claim;
-use super::{Reader, is_name_character, place_of, span_of};
+use super::{Reader, controller, is_name_character, place_of, span_of};
 use crate::assemble::{Schedule, VdevDescription};
 use crate::controller::Controller;
 use alloc::format;
@@ -14,12 +14,8 @@ use qvmconf::{
     Diagnostic, Interrupt, LogFilters, Place, Scheduling, SchedulingPolicy, Setting, SettingName, Sources, Span,
     Statement, Value, nearest,
 };
-use types::{IntId, Ipa, PAGE_SIZE, Range};
+use types::{IntId, Ipa, Range};
 use vdev::{Factory, FactoryFlags, Given, Numbers, OptionError, Options, Safety};
-use vgic::{Version, Vgic};
-
-/// From a distributor to a CPU interface of which nothing is said.
-const CPU_INTERFACE: u64 = 0x1_0000;
 
 /// Most devices of one VM.
 const MAX_VDEVS: usize = 256;
@@ -35,6 +31,8 @@ pub(super) struct Vdevs {
     pub(super) spans: Vec<Span>,
     pub(super) controller: Controller,
     pub(super) gic: Option<Span>,
+    /// Where its frame for messages is asked for.
+    pub(super) frame: Option<Span>,
     /// `log`, by device.
     pub(super) messages: Vec<(String, LogFilters)>,
     /// `reserve intr`.
@@ -72,6 +70,7 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
         spans: Vec::new(),
         controller: Controller::DEFAULT,
         gic: None,
+        frame: None,
         messages: Vec::new(),
         reserved: Vec::new(),
         claims: Vec::new(),
@@ -82,17 +81,17 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
         .filter_map(|(index, statement)| Some((index, statement, factory_of(factories, statement)?)))
         .collect();
     let names = Names::read(reader, &known);
-    let controller = controller(reader, &known, &names);
+    let named = the_controller(reader, &known, &names);
     let mut interrupts: Vec<(IntId, Span)> = Vec::new();
     for &(index, statement, factory) in &known {
         refuse_unqualified(reader, factory, statement);
         let options = options(reader, factory, statement);
         let location = location(reader, factory, statement);
-        let interrupt = interrupt(reader, factory, (index, statement), &controller);
+        let interrupt = interrupt(reader, factory, (index, statement), &named);
         let Some(options) = options else { continue };
         if factory.flags.contains(FactoryFlags::PIC) {
-            if controller.named.is_some_and(|(named, _)| named == index) {
-                place_controller(reader, &mut vdevs, statement, location, &options);
+            if named.named.is_some_and(|(named, _)| named == index) {
+                controller::place(reader, &mut vdevs, statement, location, &options);
             }
             continue;
         }
@@ -126,7 +125,8 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
         vdevs.list.push(VdevDescription { factory, name, location, interrupt, schedule, reports, options });
         vdevs.spans.push(span);
     }
-    vdevs.reserved = reserved_interrupts(reader, &controller, &interrupts);
+    vdevs.reserved = reserved_interrupts(reader, &named, &interrupts);
+    controller::keep_messages_apart(reader, &mut vdevs, &interrupts);
     vdevs
 }
 
@@ -156,7 +156,7 @@ fn factory_of(factories: &[&'static Factory], statement: &Statement) -> Option<&
 }
 
 /// The one interrupt controller that there is.
-fn controller(reader: &mut Reader<'_>, known: &[(usize, &Statement, &'static Factory)], names: &Names) -> Named {
+fn the_controller(reader: &mut Reader<'_>, known: &[(usize, &Statement, &'static Factory)], names: &Names) -> Named {
     let mut controller = Named { name: IMPLICIT_CONTROLLER.to_string(), named: None };
     for &(index, statement, factory) in known.iter().filter(|(_, _, factory)| factory.flags.contains(FactoryFlags::PIC))
     {
@@ -171,57 +171,6 @@ fn controller(reader: &mut Reader<'_>, known: &[(usize, &Statement, &'static Fac
         }
     }
     controller
-}
-
-/// What its options say about the interrupt controller.
-fn place_controller(
-    reader: &mut Reader<'_>,
-    vdevs: &mut Vdevs,
-    statement: &Statement,
-    location: Option<Ipa>,
-    options: &Options,
-) {
-    vdevs.gic = Some(statement.span.to(statement.value_span()));
-    let version = match (options.number("version"), options.address("gicr"), options.address("gicc")) {
-        (Some(2), None, _) | (None, None, Some(_)) => Some(Version::V2),
-        (Some(3), _, None) | (None, Some(_), None) => Some(Version::V3),
-        (None, None, None) => None,
-        (_, gicr, _) => {
-            let (option, other) = if gicr.is_some() { ("gicr", "GICv2") } else { ("gicc", "GICv3") };
-            let span = options.place(option).and_then(span_of).unwrap_or(statement.span);
-            reader.error(
-                span,
-                format!("`{option}`: a {other} has none"),
-                "`gicr` is of version 3, `gicc` of version 2",
-            );
-            None
-        }
-    };
-    let distributor = location.unwrap_or(Controller::DEFAULT.distributor);
-    let beside = distributor.checked_add(CPU_INTERFACE).unwrap_or(Controller::DEFAULT.cpu_interface);
-    let controller = Controller {
-        version,
-        distributor,
-        redistributors: options.address("gicr").unwrap_or(Controller::DEFAULT.redistributors),
-        cpu_interface: options.address("gicc").unwrap_or(beside),
-    };
-    vdevs.controller = controller;
-    // IHI 0069, "GIC memory-mapped register access": frames of 64 KiB, at multiples of that. Those of a GICv2 are pages.
-    let (frame, hint) = match version {
-        Some(Version::V2) => (PAGE_SIZE, "its pages are at multiples of 4K"),
-        _ => (Vgic::DISTRIBUTOR_SIZE, "its frames are at multiples of 64K"),
-    };
-    let location = statement.setting(Keyword::Loc).map(Setting::value_span);
-    let place = |option| options.place(option).and_then(span_of);
-    for (what, at, span, frame, hint) in [
-        ("distributor", controller.distributor, location, frame, hint),
-        ("redistributor", controller.redistributors, place("gicr"), Vgic::DISTRIBUTOR_SIZE, hint),
-        ("CPU interface", controller.cpu_interface, place("gicc"), PAGE_SIZE, hint),
-    ] {
-        if !at.is_aligned(frame) {
-            reader.error(span.unwrap_or(statement.span), format!("no {what} can be at {at}"), hint);
-        }
-    }
 }
 
 /// Where the registers of a device are.

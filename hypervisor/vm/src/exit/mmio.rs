@@ -118,7 +118,7 @@ fn interrupt_controller<C: Cpu>(
     Ok(())
 }
 
-/// The window of a device, if `at` is in one.
+/// The frame for messages, or the window of a device, if `at` is in one.
 #[cold]
 #[inline(never)]
 fn in_window(
@@ -129,6 +129,15 @@ fn in_window(
     now: Ticks,
     effects: &mut Effects,
 ) -> Result<(), AccessFault> {
+    if let Some((frame, offset)) = vm.gic.message_frame(at) {
+        if access.is_write() {
+            effects.kick(frame.write(&vm.gic, offset, access.size(), stored(vcpu, access)));
+            vcpu.context.step(access.0.instruction_length());
+        } else {
+            complete_load(vcpu, access, frame.read(offset, access.size()));
+        }
+        return Ok(());
+    }
     let target = vm.bus.find_in_windows(at, access.size())?;
     if access.is_write() {
         store(vm, vcpu, target, access, now, effects)
@@ -176,7 +185,13 @@ pub(super) fn access<C: Cpu>(
                 None => vm.gic.observe_redistributor(vcpu, cpu.list_registers(), offset, size),
             }
         }
-        (None, None) => return Err(AccessFault::Nothing),
+        (None, None) => {
+            let (frame, offset) = vm.gic.message_frame(at).ok_or(AccessFault::Nothing)?;
+            match value {
+                Some(value) => (0, frame.write(&vm.gic, offset, size, value)),
+                None => (frame.read(offset, size), VcpuSet::EMPTY),
+            }
+        }
     };
     effects.kick(kick);
     Ok(loaded)
