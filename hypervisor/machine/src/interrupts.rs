@@ -75,7 +75,7 @@ pub(crate) fn gic(index: &Index<'_>) -> Result<Found, MachineError> {
     }
     let v2 = ["arm,gic-400", "arm,cortex-a15-gic", "arm,cortex-a7-gic", "arm,gic-v2"];
     let (id, _) = index.compatible(&v2).next().ok_or(MachineError::NoNode("interrupt controller (GICv2 or GICv3)"))?;
-    if index.registers(id, 3).is_err() {
+    if matches!(index.registers(id, 3), Err(MachineError::Property { flaw: Flaw::TooFew, .. })) {
         return Err(MachineError::NoNode(
             "virtual interface of the GICv2: GICH and GICV, the third and fourth entry of its `reg`. Only a GICv2 with the \
              Virtualization Extensions has them, and guests need it",

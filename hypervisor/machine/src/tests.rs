@@ -427,7 +427,8 @@ fn an_error_names_node_and_property() {
             "/soc/interrupt-controller@40041000",
             "reg",
             Some(cells(&[0x4004_1000, 0x1000, 0x4004_2000, 0x2000])),
-            "/soc/interrupt-controller@40041000: `reg` has too few entries",
+            "no usable virtual interface of the GICv2: GICH and GICV, the third and fourth entry of its `reg`. Only a GICv2 \
+             with the Virtualization Extensions has them, and guests need it",
         ),
         (
             "/soc",
