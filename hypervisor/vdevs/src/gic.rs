@@ -37,11 +37,7 @@ static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new("gicc", OptionKind::Address, "CPU interface, 8 KiB (64 KiB behind `loc`); implies version 2"),
     OptionSpec::new("its", OptionKind::Address, "interrupt translation service; implies version 3").not_yet(),
     OptionSpec::new("num-lpis", ANY, "how many message-signalled interrupts `its` translates").not_yet(),
-    OptionSpec::new(
-        "msi",
-        OptionKind::Text,
-        "frame for message-signalled interrupts, 4 KiB, and the SPIs it raises: ADDRESS,FIRST,COUNT; implies version 2",
-    ),
+    OptionSpec::new("msi", OptionKind::Text, "frame for messages: ADDRESS,FIRST,COUNT; implies version 2"),
     OptionSpec::new("host-gicd", OptionKind::Address, "deprecated: the host's own is found by its device tree")
         .not_yet(),
     OptionSpec::new("host-gich", OptionKind::Address, "deprecated: the host's own is found by its device tree")
