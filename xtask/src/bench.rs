@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::artifacts::{self, Board};
 use crate::configuration::Configuration;
-use crate::qemu::machine::{Machine, PACKAGE};
+use crate::qemu::machine::{Machine, PACKAGE, set_default_gic};
 use crate::qemu::{Mode, batch, pack};
 use crate::setup;
 use crate::workspace::{root, target};
@@ -32,6 +32,9 @@ pub(crate) struct Arguments {
     /// Print which functions of the hypervisor execute how many instructions meanwhile
     #[arg(long)]
     profile: bool,
+    /// Version of the machines' interrupt controller
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=3))]
+    gic: u8,
     /// Things to measure, by the names of the first column; none: all
     names: Vec<String>,
 }
@@ -119,6 +122,7 @@ impl Row {
 pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     setup::rust_target()?;
     setup::qemu()?;
+    set_default_gic(arguments.gic);
     let guests = ["bench".to_string(), "hello".to_string()];
     let board =
         artifacts::build(Some(PACKAGE), &guests, artifacts::Profile::Release)?.context("the board was not built")?;

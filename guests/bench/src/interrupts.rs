@@ -7,7 +7,7 @@ use core::arch::global_asm;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use guest_rt::gic::{self, DEFAULT_PRIORITY, Gic, SgiTarget};
-use guest_rt::machine::{MAX_CPUS, Machine};
+use guest_rt::machine::{self, MAX_CPUS, Machine};
 use guest_rt::registers::{affinity, cpu, dsb, isb, relax, wfi, with_irq};
 use guest_rt::timer::{self, Timer};
 use guest_rt::{cpus, mrs, msr, println};
@@ -35,12 +35,20 @@ static BENCH_SEEN: [Seen; MAX_CPUS] =
 
 unsafe extern "C" {
     fn bench_vectors();
+    fn bench_vectors_v2();
 }
 
+/// The CPU interface of a GICv2, for `vectors.S`; zero if there is none.
+#[unsafe(no_mangle)]
+static BENCH_INTERFACE: AtomicU64 = AtomicU64::new(0);
+
 /// Uses the measured interrupt path on this CPU from now on.
-pub(crate) fn install() {
+pub(crate) fn install(machine: &Machine) {
+    BENCH_INTERFACE.store(machine.cpu_interface.unwrap_or(0), Ordering::Relaxed);
+    let vectors =
+        if machine.cpu_interface.is_some() { bench_vectors_v2 as *const () } else { bench_vectors as *const () };
     // SAFETY: a complete vector table.
-    unsafe { msr!("vbar_el1", bench_vectors as *const () as u64) };
+    unsafe { msr!("vbar_el1", vectors as u64) };
     isb();
 }
 
@@ -86,7 +94,7 @@ pub(crate) fn sleep() {
 
 /// Takes SGIs until told to go home.
 fn receive(index: usize) {
-    install();
+    install(machine::machine());
     let seen = &BENCH_SEEN[index];
     let is_over = || seen.intid.load(Ordering::Relaxed) == GO_HOME;
     if SLEEPS.load(Ordering::Relaxed) {
@@ -102,9 +110,10 @@ fn receive(index: usize) {
     }
 }
 
-/// From the write of `ICC_SGI1R_EL1` until the sender sees that the receiver's handler has acknowledged it.
+/// From the write of `ICC_SGI1R_EL1`, or `GICD_SGIR`, until the sender sees that the receiver's handler has acknowledged it.
 fn round_trips(target: usize, machine: &Machine, pause: u64) -> u64 {
-    let value = gic::sgi_value(SGI, SgiTarget::One(machine.cpus[target]));
+    let receiver = SgiTarget::One(machine.cpus[target]);
+    let (value, is_v2) = (gic::sgi_value(SGI, receiver), machine.cpu_interface.is_some());
     let seen = &BENCH_SEEN[target];
     let mut total = 0;
     for round in 0..REPETITIONS {
@@ -114,9 +123,13 @@ fn round_trips(target: usize, machine: &Machine, pause: u64) -> u64 {
         }
         shift_phase(round);
         let start = stamp();
-        // SAFETY: the CPU interface touches no memory.
-        unsafe { msr!("S3_0_C12_C11_5", value) };
-        isb();
+        if is_v2 {
+            gic::send_sgi(SGI, receiver);
+        } else {
+            // SAFETY: the CPU interface touches no memory.
+            unsafe { msr!("S3_0_C12_C11_5", value) };
+            isb();
+        }
         seen.wait();
         total += stamp() - start;
         // Whatever the handler still has to do is not part of the next round.

@@ -62,7 +62,7 @@ const BENCHMARKS: &[Benchmark] = &[
 
 fn main(machine: &'static Machine) {
     println!("bench: # counter {} Hz, {} CPUs", guest_rt::timer::frequency(), machine.cpus.len());
-    interrupts::install();
+    interrupts::install(machine);
     let is_selected = |benchmark: &&Benchmark| {
         let mut words = machine.selection().peekable();
         (words.peek().is_none() && !benchmark.in_company) || words.any(|word| word == benchmark.name)

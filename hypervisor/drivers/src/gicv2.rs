@@ -213,6 +213,28 @@ impl CpuInterface {
         Some(Self { distributor, registers, lists })
     }
 
+    /// Where its registers are, for whoever keeps that in place of the value.
+    #[must_use]
+    pub const fn addresses(self) -> [usize; 3] {
+        [self.distributor.base(), self.registers.base(), self.lists.0.base()]
+    }
+
+    /// The same value again.
+    ///
+    /// # Safety
+    /// The addresses are those of [`CpuInterface::addresses`].
+    #[inline(always)]
+    #[must_use]
+    pub const unsafe fn at([distributor, registers, lists]: [usize; 3]) -> Self {
+        // SAFETY: the caller's promise.
+        let distributor = unsafe { Window::at(distributor) };
+        // SAFETY: the caller's promise.
+        let registers = unsafe { Window::at(registers) };
+        // SAFETY: the caller's promise.
+        let lists = HypervisorInterface(unsafe { Window::at(lists) });
+        Self { distributor, registers, lists }
+    }
+
     /// Turns the calling CPU's interface on for all priorities, with split end of interrupt.
     pub fn initialise(self) {
         // An interrupt that firmware or a boot loader took and never ended would keep ours back.

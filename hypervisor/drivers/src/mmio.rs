@@ -98,6 +98,19 @@ impl<const LENGTH: usize> Window<LENGTH> {
         (range.length() >= LENGTH as u64).then_some(Self { base: range.start().0 as usize })
     }
 
+    /// Where it is.
+    pub(crate) const fn base(self) -> usize {
+        self.base
+    }
+
+    /// The window at an address that [`Window::base`] has given.
+    ///
+    /// # Safety
+    /// As for [`Window::of`].
+    pub(crate) const unsafe fn at(base: usize) -> Self {
+        Self { base }
+    }
+
     /// Waits until all accesses so far are complete, the answers to reads included.
     #[inline(always)]
     pub fn complete(&self) {

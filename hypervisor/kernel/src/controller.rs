@@ -4,7 +4,7 @@
 //! `el2::interface`), what interrupts are for (`interrupt`).
 
 use crate::cpu::PerCpu;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use drivers::gicv2::{self, CpuInterface};
 use drivers::gicv3::{self, Redistributor};
 use drivers::{GicError, Mmio};
@@ -20,7 +20,8 @@ static IS_V2: AtomicBool = AtomicBool::new(false);
 /// Whether a list register can be linked to the host's interrupt that it stands for.
 static LINKS: AtomicBool = AtomicBool::new(true);
 
-static CPU_INTERFACE: Once<CpuInterface> = Once::new();
+/// The addresses of a GICv2's CPU interface; zeros if there is none. Asked for as often as [`IS_V2`].
+static CPU_INTERFACE: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
 
 /// The first page of what guests get for their CPU interface.
 static GUESTS_INTERFACE: Once<Pa> = Once::new();
@@ -41,9 +42,13 @@ pub(crate) fn version() -> Version {
 }
 
 /// The CPU interface of a GICv2.
-#[inline]
+#[inline(always)]
 pub(crate) fn cpu_interface() -> Option<CpuInterface> {
-    CPU_INTERFACE.get().copied()
+    let [distributor, registers, lists] = &CPU_INTERFACE;
+    let [distributor, registers, lists] =
+        [distributor.load(Ordering::Relaxed), registers.load(Ordering::Relaxed), lists.load(Ordering::Relaxed)];
+    // SAFETY: they are not zero once `Distributor::new` has stored those of one, on the boot CPU, before any other runs.
+    (lists != 0).then(|| unsafe { CpuInterface::at([distributor, registers, lists]) })
 }
 
 /// Where a guest's CPU interface is in a GICv2: one page.
@@ -83,7 +88,9 @@ impl Distributor {
                 // SAFETY: what the device tree says of a GICv2, mapped by the caller.
                 let interface = unsafe { CpuInterface::new(distributor, cpu_interface, hypervisor_interface) };
                 let interface = interface.ok_or(GicError::TooSmall)?;
-                CPU_INTERFACE.call_once(|| interface);
+                for (slot, address) in CPU_INTERFACE.iter().zip(interface.addresses()) {
+                    slot.store(address, Ordering::Relaxed);
+                }
                 GUESTS_INTERFACE.call_once(|| guests.start());
                 LINKS.store(!interface.forgets_levels(), Ordering::Relaxed);
                 IS_V2.store(true, Ordering::Relaxed);

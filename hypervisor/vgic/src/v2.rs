@@ -76,9 +76,24 @@ fn bytes(offset: u64, size: AccessSize, byte: impl Fn(u64) -> u8) -> u64 {
 impl Vgic {
     /// A read in the distributor's window by vCPU `by`, loaded on the calling CPU. Returns the value, and the vCPUs to kick,
     /// because it takes them to know better next time.
+    #[inline(always)]
+    pub(crate) fn observe_banked(
+        &self,
+        by: VcpuId,
+        registers: &impl ListRegisters,
+        offset: u64,
+        size: AccessSize,
+    ) -> (u64, VcpuSet) {
+        match offset {
+            0x000..0x010 if size == AccessSize::Word => (self.read_banked(offset), VcpuSet::EMPTY),
+            _ => self.observe_states(by, registers, offset, size),
+        }
+    }
+
+    /// The same of a register of many interrupts.
     #[cold]
     #[inline(never)]
-    pub(crate) fn observe_banked(
+    fn observe_states(
         &self,
         by: VcpuId,
         registers: &impl ListRegisters,
@@ -110,18 +125,24 @@ impl Vgic {
                     private.senders.as_ref().map_or(0, |senders| senders.read(low(offset & 15), &private.bank))
                 })
             }
-            _ if size != AccessSize::Word => 0,
+            0xfd0..DISTRIBUTOR_SIZE if size == AccessSize::Word => identification(offset).into(),
+            // GICD_NSACR<n> (no Security Extensions), GICD_SGIR (write-only), all that is reserved.
+            _ => 0,
+        };
+        (value, VcpuSet::EMPTY)
+    }
+
+    /// `GICD_CTLR`, `GICD_TYPER` and `GICD_IIDR`.
+    fn read_banked(&self, offset: u64) -> u64 {
+        match offset {
             0x000 => self.groups.load(Ordering::Relaxed).into(),
             0x004 => {
                 let cpus = low(self.cells.len() as u64).wrapping_sub(1);
                 u64::from(cpus.wrapping_shl(TYPER_CPUS_SHIFT) | (self.intids / 32).wrapping_sub(1))
             }
             0x008 => crate::v3::IIDR.into(),
-            0xfd0..DISTRIBUTOR_SIZE => identification(offset).into(),
-            // GICD_NSACR<n> (no Security Extensions), GICD_SGIR (write-only), all that is reserved.
             _ => 0,
-        };
-        (value, VcpuSet::EMPTY)
+        }
     }
 
     /// A write in the distributor's window by vCPU `by`. Returns the vCPUs to kick, the writer perhaps among them.

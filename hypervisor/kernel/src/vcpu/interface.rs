@@ -69,21 +69,18 @@ impl ListRegisters for SystemRegisters {
 
 /// That of a GICv2. It has one set of active priorities for both groups.
 #[derive(Clone, Copy)]
-pub(crate) struct InMemory {
-    lists: HypervisorInterface,
-    links: bool,
-}
+pub(crate) struct InMemory(HypervisorInterface);
 
 impl InMemory {
     /// In place of a hardware-linked interrupt one that reports its end, which then is the physical one's, too: see
     /// [`CpuInterface::forgets_levels`].
     #[cold]
     fn write_unlinked(&mut self, index: usize, value: u64) {
-        let Some(slot) = cpu::this().unlinked.get(index) else { return self.lists.set_list_register(index, value) };
+        let Some(slot) = cpu::this().unlinked.get(index) else { return self.0.set_list_register(index, value) };
         let before = slot.take();
         // Neither pending nor active: the guest has ended it.
-        let has_ended = before.is_some() && self.lists.list_register(index) >> 62 == 0;
-        slot.set(self.lists.set_unlinked(index, value));
+        let has_ended = before.is_some() && self.0.list_register(index) >> 62 == 0;
+        slot.set(self.0.set_unlinked(index, value));
         if let (Some(physical), true) = (before, has_ended) {
             self.deactivate(physical);
         }
@@ -93,48 +90,48 @@ impl InMemory {
 impl ListRegisters for InMemory {
     #[inline(always)]
     fn read(&self, index: usize) -> u64 {
-        self.lists.list_register(index)
+        self.0.list_register(index)
     }
     #[inline(always)]
     fn write(&mut self, index: usize, value: u64) {
-        if self.links {
-            self.lists.set_list_register(index, value);
+        if controller::links() {
+            self.0.set_list_register(index, value);
         } else {
             self.write_unlinked(index, value);
         }
     }
     #[inline(always)]
     fn empty_mask(&self) -> u64 {
-        self.lists.elrsr()
+        self.0.elrsr()
     }
     #[inline(always)]
     fn eoi_mask(&self) -> u64 {
-        self.lists.eisr()
+        self.0.eisr()
     }
     #[inline(always)]
     fn hcr(&self) -> u64 {
-        self.lists.hcr()
+        self.0.hcr()
     }
     #[inline(always)]
     fn set_hcr(&mut self, value: u64) {
-        self.lists.set_hcr(value);
+        self.0.set_hcr(value);
     }
     #[inline(always)]
     fn vmcr(&self) -> u64 {
-        self.lists.vmcr()
+        self.0.vmcr()
     }
     #[inline(always)]
     fn set_vmcr(&mut self, value: u64) {
-        self.lists.set_vmcr(value);
+        self.0.set_vmcr(value);
     }
     #[inline(always)]
     fn ap0r(&self, index: usize) -> u64 {
-        if index == 0 { self.lists.active_priorities() } else { 0 }
+        if index == 0 { self.0.active_priorities() } else { 0 }
     }
     #[inline(always)]
     fn set_ap0r(&mut self, index: usize, value: u64) {
         if index == 0 {
-            self.lists.set_active_priorities(value);
+            self.0.set_active_priorities(value);
         }
     }
     #[inline(always)]
@@ -244,8 +241,9 @@ impl ListRegisters for Interface {
     }
 }
 
+#[inline(always)]
 fn in_memory() -> Option<InMemory> {
-    controller::cpu_interface().map(|interface| InMemory { lists: interface.lists, links: controller::links() })
+    controller::cpu_interface().map(|interface| InMemory(interface.lists))
 }
 
 /// [`Vgic::load`]; `is_v2` is [`controller::is_v2`].

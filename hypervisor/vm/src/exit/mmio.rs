@@ -203,7 +203,7 @@ const fn shows_or_enables(offset: u64) -> bool {
 }
 
 /// Before an access to the distributor: that of a GICv2 has the registers of private interrupts.
-#[cold]
+#[inline(always)]
 fn before_banked<C: Cpu>(vm: &Vm, vcpu: VcpuId, offset: u64, cpu: &mut C) {
     if vm.gic.version() == Version::V2 && matches!(offset, 0x100..0x400) && offset & 0x7c == 0 {
         take_back_timer(vm, vcpu, cpu);
