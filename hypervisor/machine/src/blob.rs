@@ -65,7 +65,7 @@ impl<'a> Sound<'a> {
         let (validated, scanned) = validate_and_scan(blob)?;
         let Scan { nops, depths, properties } = scanned;
         let blob = validated.data();
-        let blob = if nops { Cow::Owned(without_nops(blob).ok_or_else(inconsistent)?) } else { Cow::Borrowed(blob) };
+        let blob = if nops { Cow::Owned(without_nops(used(blob)?)?) } else { Cow::Borrowed(blob) };
         Ok(Self { blob, depths, properties })
     }
 
@@ -104,8 +104,11 @@ fn field(blob: &[u8], offset: usize) -> Option<usize> {
     usize::try_from(word(blob, offset)?).ok()
 }
 
+const TOTAL_SIZE: usize = 4;
 const STRUCTURE_OFFSET: usize = 8;
 const STRINGS_OFFSET: usize = 12;
+const RESERVATIONS_OFFSET: usize = 16;
+const STRINGS_SIZE: usize = 32;
 const STRUCTURE_SIZE: usize = 36;
 
 /// The token at `offset` of the structure block, and where the next one is.
@@ -157,10 +160,31 @@ fn scan(blob: &[u8]) -> Result<Scan, MachineError> {
     Err(inconsistent())
 }
 
+/// The tree without the room behind it: QEMU's ends in a megabyte of nothing.
+fn used(blob: &[u8]) -> Result<&[u8], MachineError> {
+    let end = |offset, size| Some(field(blob, offset)?.saturating_add(field(blob, size)?));
+    let end = end(STRUCTURE_OFFSET, STRUCTURE_SIZE).max(end(STRINGS_OFFSET, STRINGS_SIZE));
+    let used = end.and_then(|end| blob.get(..end)).ok_or_else(inconsistent)?;
+    // The third block has no size. It stands first, in all trees that we know.
+    Ok(if field(blob, RESERVATIONS_OFFSET) < end { used } else { blob })
+}
+
 /// A copy without FDT_NOP tokens, which has been scanned: everything is where it was, but what follows a token in the
 /// structure block has moved up. (A rewriting of the tree from a model of it takes more memory than early boot has.)
-fn without_nops(blob: &[u8]) -> Option<Vec<u8>> {
-    let mut copy = blob.to_vec();
+///
+/// # Errors
+/// [`MachineError::TooLarge`] if there is no memory for the copy.
+fn without_nops(blob: &[u8]) -> Result<Vec<u8>, MachineError> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(blob.len()).map_err(|_| MachineError::TooLarge)?;
+    copy.extend_from_slice(blob);
+    move_up(blob, &mut copy).ok_or_else(inconsistent)?;
+    Ok(copy)
+}
+
+fn move_up(blob: &[u8], copy: &mut [u8]) -> Option<()> {
+    let total = u32::try_from(blob.len()).ok()?;
+    copy.get_mut(TOTAL_SIZE..)?.first_chunk_mut().map(|field| *field = total.to_be_bytes())?;
     let start = field(blob, STRUCTURE_OFFSET)?;
     let structure = blob.get(start..)?.get(..field(blob, STRUCTURE_SIZE)?)?;
     let (mut offset, mut to) = (0_usize, start);
@@ -174,8 +198,7 @@ fn without_nops(blob: &[u8]) -> Option<Vec<u8>> {
         }
         if token == END {
             let size = u32::try_from(to.saturating_sub(start)).ok()?;
-            copy.get_mut(STRUCTURE_SIZE..)?.first_chunk_mut().map(|field| *field = size.to_be_bytes())?;
-            return Some(copy);
+            return copy.get_mut(STRUCTURE_SIZE..)?.first_chunk_mut().map(|field| *field = size.to_be_bytes());
         }
         offset = next;
     }

@@ -59,8 +59,10 @@ impl<'a> Properties<'a> for Node<'_, 'a> {
 impl<'a> Index<'a> {
     pub(crate) fn of(sound: &'a Sound<'_>) -> Result<Self, MachineError> {
         let tree = sound.reader()?;
-        let mut entries: Vec<Entry<'a>> = Vec::with_capacity(sound.depths().len());
-        let mut properties = Vec::with_capacity(sound.properties());
+        let (mut entries, mut properties): (Vec<Entry<'a>>, _) = (Vec::new(), Vec::new());
+        // There is only early boot's heap.
+        entries.try_reserve_exact(sound.depths().len()).map_err(|_| MachineError::TooLarge)?;
+        properties.try_reserve_exact(sound.properties()).map_err(|_| MachineError::TooLarge)?;
         let blob = sound.bytes();
         // What `fdt` gives are parts of the blob.
         let place =

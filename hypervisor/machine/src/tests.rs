@@ -386,6 +386,12 @@ fn nodes_and_properties_overwritten_with_nops_are_skipped() {
     let (before, after) = (Machine::from_device_tree(&whole).unwrap(), Machine::from_device_tree(&blob).unwrap());
     assert_eq!(before.bootargs.as_deref(), Some("abcdefg"));
     assert_eq!(after, Machine { bootargs: None, ..before });
+    // The room that a boot loader leaves behind the tree is not copied with it.
+    let used = blob.len();
+    blob.resize(1 << 20, 0);
+    blob[4..8].copy_from_slice(&(1_u32 << 20).to_be_bytes());
+    assert!(crate::blob::Sound::check(&blob).unwrap().bytes().len() <= used);
+    assert_eq!(Machine::from_device_tree(&blob).unwrap(), after);
     // And a whole node, the first of the root's.
     let start = whole.windows(8).position(|window| window == b"aliases\0").unwrap() - 4;
     let end = whole.windows(7).position(|window| window == b"chosen\0").unwrap() - 4;
