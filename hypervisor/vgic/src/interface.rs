@@ -62,43 +62,66 @@ impl Vgic {
     /// The vCPU is switched in on the calling CPU, whose list registers hold nothing.
     ///
     /// The virtual interface is on from here to [`Vgic::save`].
+    // The usual case calls nothing, so that whoever inlines this has no registers to save for it.
     #[inline(always)]
     pub fn load(&self, vcpu: VcpuId, registers: &mut impl ListRegisters) {
         let Some(cell) = self.cells.get(vcpu.index()) else { return };
-        let is_told = cell.attention.load(Ordering::Relaxed) != 0;
-        if is_told {
-            cell.attention.swap(0, Ordering::Acquire);
-        }
-        let mut private = cell.private.lock();
-        private.on = true;
-        self.take_part(vcpu, &mut private);
-        private.interface.loaded = true;
-        private.interface.restore(registers, self.active_priorities);
-        // The kernel has given the host's interrupts their state back as they are now.
-        private.to_deactivate = 0;
-        if (is_told || !private.interface.undisturbed) && !self.is_quiet(vcpu, &mut private) {
-            private.interface.control = 0;
-            self.fill(vcpu, &mut private, &mut self.shared.lock(), registers);
+        if cell.attention.load(Ordering::Relaxed) == 0
+            && let Some(mut private) = cell.private.try_lock()
+            && private.interface.undisturbed
+        {
+            private.interface.loaded = true;
+            private.interface.restore(registers);
+            private.interface.switch_on(registers);
             return;
         }
-        // The usual case: nothing to go in.
-        private.interface.control = hcr::EN;
-        registers.set_hcr(hcr::EN);
+        self.load_anew(vcpu, cell, registers);
     }
 
-    /// Whether there is nothing in memory for the vCPU.
+    /// The same if something has happened to the vCPU since it was loaded last.
     #[inline(never)]
-    fn is_quiet(&self, vcpu: VcpuId, private: &mut Private) -> bool {
-        let is_quiet = private.bank.is_quiet() && self.shared.lock().is_quiet(vcpu);
-        private.interface.undisturbed = is_quiet;
-        is_quiet
+    fn load_anew(&self, vcpu: VcpuId, cell: &Cell, registers: &mut impl ListRegisters) {
+        cell.attention.swap(0, Ordering::Acquire);
+        let mut private = cell.private.lock();
+        private.on = true;
+        self.take_part(vcpu, &private);
+        private.interface.loaded = true;
+        private.interface.restore(registers);
+        private.interface.restore_others(registers, self.active_priorities);
+        // The kernel has given the host's interrupts their state back as they are now.
+        private.to_deactivate = 0;
+        let mut shared = self.shared.lock();
+        if private.bank.is_quiet() && shared.is_quiet(vcpu) {
+            private.interface.undisturbed = self.active_priorities == 1;
+            private.interface.switch_on(registers);
+        } else {
+            private.interface.undisturbed = false;
+            private.interface.control = 0;
+            self.fill(vcpu, &mut private, &mut shared, registers);
+        }
     }
 
     /// The vCPU is switched out of the calling CPU: everything goes back to memory, the virtual interface is off.
     #[inline(always)]
     pub fn save(&self, vcpu: VcpuId, registers: &mut impl ListRegisters) -> Saved {
+        let Some(cell) = self.cells.get(vcpu.index()) else { return Saved::default() };
+        if let Some(mut private) = cell.private.try_lock()
+            && private.interface.undisturbed
+            && private.interface.loaded
+        {
+            // Nothing is in the list registers, and nothing was asked of them.
+            private.interface.save(registers);
+            private.interface.loaded = false;
+            registers.set_hcr(0);
+            return Saved { kick: VcpuSet::EMPTY, hardware: private.bank.hardware };
+        }
+        self.save_all(vcpu, cell, registers)
+    }
+
+    /// The same if something has happened to the vCPU since it was loaded.
+    #[inline(never)]
+    fn save_all(&self, vcpu: VcpuId, cell: &Cell, registers: &mut impl ListRegisters) -> Saved {
         let mut saved = Saved { kick: VcpuSet::EMPTY, hardware: 0 };
-        let Some(cell) = self.cells.get(vcpu.index()) else { return saved };
         let mut private = cell.private.lock();
         let private = &mut *private;
         if private.interface.loaded {
@@ -106,7 +129,8 @@ impl Vgic {
             if private.interface.used != 0 || private.to_deactivate != 0 || !is_plain {
                 saved.kick = self.empty(vcpu, private, registers);
             }
-            private.interface.save(registers, self.active_priorities);
+            private.interface.save(registers);
+            private.interface.save_others(registers, self.active_priorities);
             private.interface.loaded = false;
             private.interface.control = 0;
             registers.set_hcr(0);

@@ -297,10 +297,9 @@ impl Vgic {
 
     /// The vCPU takes 1-of-N interrupts from now on, if it is on and awake.
     #[inline(always)]
-    fn take_part(&self, vcpu: VcpuId, private: &mut Private) {
+    fn take_part(&self, vcpu: VcpuId, private: &Private) {
         let is_in = self.participating.load(Ordering::Relaxed).wrapping_shr(u32::from(vcpu.0)) & 1 != 0;
         if !is_in && private.on && !private.asleep {
-            private.interface.undisturbed = false;
             self.enter(vcpu);
         }
     }

@@ -5,7 +5,7 @@
 
 use crate::bank::{Bank, BitRegister, Change, Folded};
 use crate::best::MAX_LIST_REGISTERS;
-use crate::registers::{ListRegisters, vmcr};
+use crate::registers::{ListRegisters, hcr, vmcr};
 use crate::senders::Senders;
 use crate::signals::{PRIVATE, RESYNC};
 use crate::word::{Ones, bit};
@@ -44,7 +44,7 @@ pub(crate) struct Interface {
     /// The vCPU is loaded on a CPU: the registers are there.
     pub(crate) loaded: bool,
     /// When it was last loaded nothing was for it, and its list registers have been left alone since: it is as it was, unless
-    /// there is attention.
+    /// there is attention. Only where there is one active-priorities register of each group, as on most CPUs.
     pub(crate) undisturbed: bool,
     /// The INTID in each list register that is in use.
     slots: [u16; MAX_LIST_REGISTERS],
@@ -106,20 +106,16 @@ impl Interface {
         self.used_shared &= !which;
     }
 
-    /// Reads into memory what is neither list nor control register; `count` active-priorities registers of each group.
+    /// Reads into memory what is neither list nor control register, of the active-priorities registers the first of each group.
     #[inline(always)]
-    pub(crate) fn save(&mut self, registers: &impl ListRegisters, count: usize) {
+    pub(crate) fn save(&mut self, registers: &impl ListRegisters) {
         self.vmcr = registers.vmcr();
-        // The first of each is the only one on most CPUs.
         let ([first_0, ..], [first_1, ..]) = (&mut self.ap0r, &mut self.ap1r);
         (*first_0, *first_1) = (registers.ap0r(0), registers.ap1r(0));
-        if count > 1 {
-            self.save_others(registers, count);
-        }
     }
 
-    #[inline(never)]
-    fn save_others(&mut self, registers: &impl ListRegisters, count: usize) {
+    /// The active-priorities registers behind the first, of `count` of each group.
+    pub(crate) fn save_others(&mut self, registers: &impl ListRegisters, count: usize) {
         for (index, (value_0, value_1)) in (1..count).zip(self.ap0r.iter_mut().zip(&mut self.ap1r).skip(1)) {
             (*value_0, *value_1) = (registers.ap0r(index), registers.ap1r(index));
         }
@@ -127,18 +123,22 @@ impl Interface {
 
     /// The inverse of [`Interface::save`].
     #[inline(always)]
-    pub(crate) fn restore(&self, registers: &mut impl ListRegisters, count: usize) {
+    pub(crate) fn restore(&self, registers: &mut impl ListRegisters) {
         registers.set_vmcr(self.vmcr);
         let ([first_0, ..], [first_1, ..]) = (&self.ap0r, &self.ap1r);
         registers.set_ap0r(0, *first_0);
         registers.set_ap1r(0, *first_1);
-        if count > 1 {
-            self.restore_others(registers, count);
-        }
     }
 
-    #[inline(never)]
-    fn restore_others(&self, registers: &mut impl ListRegisters, count: usize) {
+    /// On, with nothing in the list registers.
+    #[inline(always)]
+    pub(crate) fn switch_on(&mut self, registers: &mut impl ListRegisters) {
+        self.control = hcr::EN;
+        registers.set_hcr(hcr::EN);
+    }
+
+    /// The inverse of [`Interface::save_others`].
+    pub(crate) fn restore_others(&self, registers: &mut impl ListRegisters, count: usize) {
         for (index, (value_0, value_1)) in (1..count).zip(self.ap0r.iter().zip(&self.ap1r).skip(1)) {
             registers.set_ap0r(index, *value_0);
             registers.set_ap1r(index, *value_1);

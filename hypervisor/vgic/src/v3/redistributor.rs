@@ -191,10 +191,11 @@ impl Vgic {
                 return VcpuSet::EMPTY;
             }
             private.asleep = asleep;
+            private.interface.undisturbed = false;
             if asleep {
                 self.leave(vcpu)
             } else {
-                self.take_part(vcpu, &mut private);
+                self.take_part(vcpu, &private);
                 VcpuSet::EMPTY
             }
         };
