@@ -56,8 +56,9 @@ const PRIORITY: u32 = 0xa0a0_a0a0;
 /// `GICD_IIDR` of QEMU's GICv2: Arm's, of no product.
 const IIDR_QEMU: u32 = 0x0000_043b;
 
-/// `ICH_LR<n>_EL2.HW`, and `.EOI` of an interrupt without it.
-const LINKED: u64 = 1 << 61;
+/// `ICH_LR<n>_EL2.HW`: the interrupt stands for a physical one, which ends with it.
+pub const LINKED: u64 = 1 << 61;
+/// `ICH_LR<n>_EL2.EOI`, without `HW`: a maintenance interrupt at its end.
 const REPORTED: u64 = 1 << 41;
 
 /// The INTID in what [`CpuInterface::acknowledge`] returns.

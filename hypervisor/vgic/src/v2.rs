@@ -14,7 +14,7 @@ use crate::private::Private;
 use crate::registers::{ListRegisters, vmcr};
 use crate::senders::Senders;
 use crate::signals::Cell;
-use crate::word::{low, low_byte};
+use crate::word::{Ones, low, low_byte};
 use core::sync::atomic::Ordering;
 use types::{AccessSize, IntId, VcpuId, VcpuSet};
 
@@ -189,13 +189,17 @@ impl Vgic {
             2 => own,
             _ => 0,
         };
-        let sgi = [(value & 15, low_byte(own))];
+        let groups = self.groups.load(Ordering::Relaxed);
         let mut kick = VcpuSet::EMPTY;
-        for (number, cell) in (0..).zip(&self.cells) {
-            let target = VcpuId(number);
-            if targets & existing & VcpuSet::of(target).0 != 0 {
-                kick = kick.union(self.change_senders(target, cell, sgi.into_iter(), Senders::add));
-            }
+        for target in Ones(low(targets & existing)) {
+            let Some(cell) = self.cells.get(target as usize) else { continue };
+            let flags = {
+                let mut private = cell.private.lock();
+                let Private { senders: Some(senders), bank, .. } = &mut *private else { continue };
+                let change = senders.add(value & 15, low_byte(own), bank);
+                private.attention(change, groups)
+            };
+            kick = kick.union(cell.notify(VcpuId(low_byte(target.into()).into()), flags));
         }
         kick
     }

@@ -94,7 +94,7 @@ impl ListRegisters for InMemory {
     }
     #[inline(always)]
     fn write(&mut self, index: usize, value: u64) {
-        if controller::links() {
+        if controller::links() || !is_unlinked(index, value) {
             self.0.set_list_register(index, value);
         } else {
             self.write_unlinked(index, value);
@@ -146,6 +146,12 @@ impl ListRegisters for InMemory {
             interface.deactivate(physical.0);
         }
     }
+}
+
+/// Whether a list register stands for a host's interrupt, or is to.
+#[inline(always)]
+fn is_unlinked(index: usize, value: u64) -> bool {
+    value & drivers::gicv2::LINKED != 0 || cpu::this().unlinked.get(index).is_some_and(|slot| slot.get().is_some())
 }
 
 /// The one that there is, where it does not matter what choosing costs.
