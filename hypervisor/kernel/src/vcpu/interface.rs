@@ -73,7 +73,7 @@ pub(crate) struct InMemory(HypervisorInterface);
 
 impl InMemory {
     /// In place of a hardware-linked interrupt one that reports its end, which then is the physical one's, too: see
-    /// [`CpuInterface::forgets_levels`].
+    /// [`drivers::gicv2::CpuInterface::forgets_levels`].
     #[cold]
     fn write_unlinked(&mut self, index: usize, value: u64) {
         let Some(slot) = cpu::this().unlinked.get(index) else { return self.0.set_list_register(index, value) };
