@@ -4,6 +4,7 @@
 //! `hostdev` names, what guests get to know of the host's CPUs. Does not answer for: what configurations mean (`vm`), the
 //! lives of VMs (`qvm`), the commands that start them (`shell`).
 
+use crate::address_space::Image;
 use crate::services::Services;
 use crate::shared::{self, Share, Shares};
 use crate::{board, console, controller, groups, silicon, start, thread, trace};
@@ -90,11 +91,22 @@ pub(crate) fn archive() -> Option<&'static Archive<'static>> {
 /// # Errors
 /// Why there is none.
 pub(crate) fn find_archive() -> Result<&'static Archive<'static>, String> {
-    let initrd = start::MACHINE.get().and_then(|machine| machine.initrd);
-    let Some(initrd) = initrd else {
+    let machine = start::MACHINE.get();
+    let Some((machine, initrd)) = machine.and_then(|machine| Some((machine, machine.initrd?))) else {
         return Err("cannot run here: there is no boot archive: pass one as initrd (`cargo xtask qemu` does)".into());
     };
-    // SAFETY: where the boot loader put the initrd; the frame allocator leaves it alone, and nobody writes there.
+    if !machine.memory.iter().any(|bank| bank.contains_range(&initrd)) {
+        return Err(format!(
+            "cannot run here: the boot archive is at {initrd} (`linux,initrd-start`): no RAM is there"
+        ));
+    }
+    if Image::here().whole().overlaps(&initrd) {
+        return Err(format!(
+            "cannot run here: the boot archive is at {initrd}, where this image is: load it elsewhere"
+        ));
+    }
+    // SAFETY: RAM, which is mapped, where the boot loader put the initrd; the frame allocator leaves it alone, and nobody writes
+    // there.
     let data = unsafe { core::slice::from_raw_parts(initrd.start().0 as *const u8, initrd.length() as usize) };
     let archive = Archive::new(data).map_err(|error| format!("cannot run here: boot archive: {error}"))?;
     Ok(ARCHIVE.call_once(|| archive))
