@@ -15,7 +15,7 @@ use anyhow::{Result, bail, ensure};
 use clap::Args;
 
 use crate::artifacts::{self, Board, Profile};
-use crate::qemu::machine::{Board as Kind, Machine, set_default_board, set_default_gic};
+use crate::qemu::machine::{Board as Kind, Machine, set_default_board, set_default_cpus, set_default_gic};
 use crate::setup;
 use crate::workspace::target;
 
@@ -58,6 +58,9 @@ pub(crate) struct Arguments {
     /// Version of the machines' interrupt controller, where there is a choice
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=3))]
     gic: u8,
+    /// CPUs of the machines, but for those that a test wants otherwise
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=4))]
+    cpus: u32,
     /// Build what runs on the machine with the debug profile
     #[arg(long)]
     debug: bool,
@@ -178,6 +181,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
         bail!("no test has `{filter}` in its name; `cargo xtask test --list` names them all");
     }
     set_default_gic(arguments.gic);
+    set_default_cpus(arguments.cpus);
     set_default_board(arguments.board);
     if arguments.board == Kind::Rpi4 {
         tests.retain(|test| match rpi4::elsewhere(&test.name) {

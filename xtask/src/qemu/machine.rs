@@ -5,7 +5,7 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -34,8 +34,8 @@ impl Board {
 /// The package of the board for which nothing else is said.
 pub(crate) const PACKAGE: &str = Board::QemuVirt.package();
 
-/// A machine of QEMU's. What a Raspberry Pi has whatever is said here: 4 CPUs (the others are hidden), a GICv2, 2 GiB, and
-/// cores of the kind Cortex-A72.
+/// A machine of QEMU's. What a Raspberry Pi has whatever is said here: at most 4 CPUs, a GICv2, 2 GiB, and cores of the kind
+/// Cortex-A72.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
     /// Which one.
@@ -70,6 +70,14 @@ pub(crate) fn set_default_gic(version: u8) {
     DEFAULT_GIC.store(version, Ordering::Relaxed);
 }
 
+/// How many CPUs such machines have.
+static DEFAULT_CPUS: AtomicU32 = AtomicU32::new(2);
+
+/// Chooses how many CPUs machines have for which nothing else is said.
+pub(crate) fn set_default_cpus(count: u32) {
+    DEFAULT_CPUS.store(count, Ordering::Relaxed);
+}
+
 /// Whether such machines are a Raspberry Pi.
 static DEFAULT_IS_RPI4: AtomicBool = AtomicBool::new(false);
 
@@ -85,8 +93,7 @@ impl Default for Machine {
         Machine {
             board,
             gic: if board == Board::Rpi4 { 2 } else { DEFAULT_GIC.load(Ordering::Relaxed) },
-            // All that a Raspberry Pi has: those that are hidden never sleep.
-            cpus: if board == Board::Rpi4 { raspberry::CPUS } else { 2 },
+            cpus: DEFAULT_CPUS.load(Ordering::Relaxed),
             memory: "2G".into(),
             cpu: "cortex-a72".into(),
             smmu: false,
@@ -159,6 +166,8 @@ impl Machine {
         let mut command = super::qemu();
         let (tree, port) = raspberry::tree(self.cpus, self.alter)?;
         command.args(["-M", "raspi4b"]).arg("-dtb").arg(tree);
+        // Without this those that the tree does not offer would wait in a loop, and never sleep.
+        command.args(["-global", &format!("bcm2838.enabled-cpus={}", self.cpus)]);
         self.common(&mut command);
         // The PL011 is the first, the mini UART the second.
         command.args(["-serial", "null"].repeat(port));

@@ -67,7 +67,7 @@ pub(super) fn tests() -> Vec<Test> {
             },
         ),
         Test::hypervisor("selftest/devices", "watchdog, clock and 16550A as a guest's drivers find them", |case| {
-            let text = configuration("selftest", "selftest", 1, "devices")
+            let text = configuration("selftest", "selftest", 1, "devices:")
                 + "vdev wdt-sp805 intr gic:40\nvdev pl031 loc 0x1c170000 intr gic:41\n\
                    vdev ser8250 loc 0x1c0a0000 intr gic:42 hostdev >-\n";
             let ran = case.batch(&machine(1, "cortex-a72"), &[case.file("selftest.qvmconf", text)?])?;

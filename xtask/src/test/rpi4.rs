@@ -18,9 +18,6 @@ use crate::qemu::raspberry::{Tree, cells};
 const SOON: Duration = Duration::from_secs(60);
 const PROMPT: &str = "bulkhead# ";
 
-/// Of its four CPUs those that are hidden wait in a loop in the emulator: where instructions are counted, time is, too.
-const HIDDEN: &str = "counts instructions with fewer CPUs than it has";
-
 /// Tests by the beginnings of their names, and why they cannot be run on a Raspberry Pi.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("bare/", "guests without hypervisor run on the machine virt"),
@@ -28,10 +25,9 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("interface/machines", "it is about machines of other kinds"),
     ("linux/entropy", "its cores have no random numbers, and QEMU has not the board's"),
     ("linux/profiler", "its performance monitors have no private interrupt"),
-    ("ordeal/failures", HIDDEN),
-    ("ordeal/kills", HIDDEN),
-    ("ordeal/linux", HIDDEN),
-    ("scheduling/", HIDDEN),
+    ("firmware/uefi", "it does not know what time it is"),
+    ("linux/clocks", "it does not know what time it is"),
+    ("refused/", "it changes the device tree of the machine virt"),
     ("shared/refused", "it has the memory that is to be refused"),
 ];
 
