@@ -232,7 +232,7 @@ impl CpuInterface {
         // SAFETY: the caller's promise.
         let registers = unsafe { Window::at(registers) };
         // SAFETY: the caller's promise.
-        let lists = HypervisorInterface(unsafe { Window::at(lists) });
+        let lists = unsafe { HypervisorInterface::at(lists) };
         Self { distributor, registers, lists }
     }
 
@@ -307,6 +307,17 @@ impl CpuInterface {
 pub struct HypervisorInterface(Window<0x1000>);
 
 impl HypervisorInterface {
+    /// The same value again, of which the address is kept.
+    ///
+    /// # Safety
+    /// The address is the last of [`CpuInterface::addresses`].
+    #[inline(always)]
+    #[must_use]
+    pub const unsafe fn at(lists: usize) -> Self {
+        // SAFETY: the caller's promise.
+        Self(unsafe { Window::at(lists) })
+    }
+
     /// How many list registers there are, and priority bits: `GICH_VTR`.
     #[must_use]
     pub fn list_registers(self) -> (usize, u8) {
@@ -330,7 +341,7 @@ impl HypervisorInterface {
     }
 
     /// Writes `GICH_LR<index>`, given as an `ICH_LR<n>_EL2`.
-    #[inline]
+    #[inline(always)]
     pub fn set_list_register(self, index: usize, value: u64) {
         let register = value & 0x3ff
             | (value >> 32 & 0x3ff) << 10

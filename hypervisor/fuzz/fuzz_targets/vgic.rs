@@ -41,7 +41,7 @@ impl Machine {
             for round in 0.. {
                 assert!(round < 4, "the maintenance interrupt does not go away: {cpu:?}");
                 if cpu.maintenance() != 0 {
-                    heed(&self.vgic, self.vgic.maintenance(vcpu, cpu), vcpu);
+                    heed(&self.vgic, self.vgic.refill(vcpu, cpu), vcpu);
                 } else if self.vgic.needs_refill(vcpu) {
                     heed(&self.vgic, self.vgic.refill(vcpu, cpu), vcpu);
                 } else {

@@ -5,7 +5,7 @@
 
 use crate::cpu::PerCpu;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use drivers::gicv2::{self, CpuInterface};
+use drivers::gicv2::{self, CpuInterface, HypervisorInterface};
 use drivers::gicv3::{self, Redistributor};
 use drivers::{GicError, Mmio};
 use el2::interface;
@@ -49,6 +49,15 @@ pub(crate) fn cpu_interface() -> Option<CpuInterface> {
         [distributor.load(Ordering::Relaxed), registers.load(Ordering::Relaxed), lists.load(Ordering::Relaxed)];
     // SAFETY: they are not zero once `Distributor::new` has stored those of one, on the boot CPU, before any other runs.
     (lists != 0).then(|| unsafe { CpuInterface::at([distributor, registers, lists]) })
+}
+
+/// The part of it that is for guests, where nothing else is wanted.
+#[inline(always)]
+pub(crate) fn lists() -> Option<HypervisorInterface> {
+    let [_, _, lists] = &CPU_INTERFACE;
+    let lists = lists.load(Ordering::Relaxed);
+    // SAFETY: as above.
+    (lists != 0).then(|| unsafe { HypervisorInterface::at(lists) })
 }
 
 /// Where a guest's CPU interface is in a GICv2: one page.

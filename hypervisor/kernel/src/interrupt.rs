@@ -246,7 +246,7 @@ extern "C" fn kernel_irq() {
     thread::preempt_if_needed();
 }
 
-#[unsafe(link_section = ".text.exits")]
+#[inline(always)]
 fn send(sgi: u32, target: &PerCpu) {
     match if controller::is_v2() { controller::cpu_interface() } else { None } {
         None => physical::send_sgi(sgi, target.mpidr),
@@ -265,8 +265,7 @@ pub(crate) fn request_reschedule(target: CpuId) {
 }
 
 /// Brings a CPU out of its guest.
-#[inline]
-#[unsafe(link_section = ".text.exits")]
+#[inline(always)]
 pub(crate) fn kick(target: CpuId) {
     if let Some(cpu) = cpu::of(target) {
         send(SGI_KICK, cpu);

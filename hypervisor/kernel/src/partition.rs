@@ -120,7 +120,7 @@ impl Partition {
     }
 
     /// Tells these vCPUs that there is something new. `own` sees for itself, unless that is that interrupts have ended.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn kick(&self, vcpus: VcpuSet, own: VcpuId) {
         if vcpus.contains(own) {
             return self.kick_all(vcpus, own);

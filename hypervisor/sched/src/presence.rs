@@ -27,7 +27,7 @@ impl Presence {
 
     /// Leaves the token. The CPU that runs the thread, which may be in a guest and has to be brought out of it; `None` if the
     /// thread is away, and is to be woken under the scheduler's lock.
-    #[inline]
+    #[inline(always)]
     #[must_use = "the thread may sleep on"]
     pub fn announce(&self) -> Option<CpuId> {
         self.token.store(true, Ordering::SeqCst);

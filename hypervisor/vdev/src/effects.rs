@@ -107,6 +107,13 @@ impl Effects {
         self.asked.is_empty()
     }
 
+    /// Whether the VM is to end, now or when it has been dumped.
+    #[inline]
+    #[must_use]
+    pub const fn may_end(&self) -> bool {
+        self.asked.intersects(Asked::STOP.union(Asked::DUMP))
+    }
+
     /// vCPUs that have something new to see: an interrupt to take, or to be switched on. Blocked ones are woken, running
     /// ones are brought to their next exit.
     #[inline]

@@ -54,7 +54,7 @@ impl Vgic {
     }
 
     /// Whether a reported interrupt has ended since [`Vgic::take_ended`]. To be asked after [`Vgic::write_distributor`], and
-    /// when [`Vgic::refill`], [`Vgic::maintenance`], [`Vgic::save`] or [`Vgic::deactivate`] return a set with the vCPU that
+    /// when [`Vgic::refill`], [`Vgic::save`] or [`Vgic::deactivate`] return a set with the vCPU that
     /// they were called for.
     #[inline]
     #[must_use]

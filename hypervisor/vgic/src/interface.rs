@@ -160,8 +160,9 @@ impl Vgic {
         self.cells.get(vcpu.index()).is_some_and(|cell| cell.attention.load(Ordering::Relaxed) != 0)
     }
 
-    /// Makes the list registers of the calling CPU, on which the vCPU is loaded, show what they should. Returns the other
-    /// vCPUs that now have something to take (an SPI that was routed elsewhere while it was active).
+    /// Makes the list registers of the calling CPU, on which the vCPU is loaded, show what they should: before an entry, and when
+    /// the maintenance interrupt has come, which is not asserted any more afterwards. Returns the other vCPUs that now have
+    /// something to take (an SPI that was routed elsewhere while it was active).
     #[inline(always)]
     pub fn refill(&self, vcpu: VcpuId, registers: &mut impl ListRegisters) -> VcpuSet {
         let Some(cell) = self.cells.get(vcpu.index()) else { return VcpuSet::EMPTY };
@@ -215,12 +216,6 @@ impl Vgic {
         self.unload(vcpu, private, Some(&mut shared), registers, &mut signals);
         self.fill(vcpu, private, &mut shared, registers);
         signals.kick
-    }
-
-    /// The maintenance interrupt came in on the calling CPU, on which the vCPU is loaded. Afterwards it is not asserted
-    /// any more. Returns what [`Vgic::refill`] does.
-    pub fn maintenance(&self, vcpu: VcpuId, registers: &mut impl ListRegisters) -> VcpuSet {
-        self.refill(vcpu, registers)
     }
 
     /// A trapped write of `ICC_DIR_EL1` by the loaded vCPU (IHI 0069, ICC_DIR_EL1). Traps only while more interrupts are

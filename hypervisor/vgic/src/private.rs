@@ -218,15 +218,17 @@ impl Private {
     /// Which flags of attention a change calls for; 0 if it makes no difference.
     pub(crate) fn attention(&mut self, change: Change, groups: u32) -> u32 {
         self.to_deactivate |= change.physical;
-        let waiting = (self.bank.deliverable(groups) | self.bank.repeated()) & change.pending;
-        let mut flags = 0;
-        if waiting != 0 {
-            flags |= PRIVATE;
-        }
+        let mut flags = self.attention_to(change.pending, groups);
         if change.resync & (self.bank.resident | self.bank.active) != 0 || change.physical != 0 {
             flags |= RESYNC;
         }
         flags
+    }
+
+    /// The same of interrupts `pending` that have become that.
+    #[inline(always)]
+    pub(crate) fn attention_to(&self, pending: u32, groups: u32) -> u32 {
+        if (self.bank.deliverable(groups) | self.bank.repeated()) & pending != 0 { PRIVATE } else { 0 }
     }
 
     /// A write of a register of one bit per interrupt. Returns the flags of attention.

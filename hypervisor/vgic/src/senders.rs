@@ -44,6 +44,7 @@ impl Senders {
 
     /// `sgi` becomes pending for these senders. The one in the list register may have been acknowledged meanwhile: if it has not,
     /// it becomes one again with what comes now, when the list registers are written anew.
+    #[inline]
     pub(crate) fn add(&mut self, sgi: u32, senders: u8, bank: &mut Bank) -> Change {
         let new = senders & !self.pending_of(sgi);
         if let Some(pending) = self.pending.get_mut(sgi as usize)

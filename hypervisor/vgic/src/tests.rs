@@ -242,7 +242,7 @@ fn a_level_is_taken_again_while_it_is_high_and_its_end_is_reported_only_then() {
     assert_eq!(rig.take(0), 40);
     rig.end(0, 40);
     assert_ne!(rig.cpus[0].maintenance(), 0);
-    rig.vgic.maintenance(VcpuId(0), &mut rig.cpus[0]);
+    rig.vgic.refill(VcpuId(0), &mut rig.cpus[0]);
     assert_eq!(rig.cpus[0].maintenance(), 0);
     assert_eq!(rig.take(0), 40);
     assert_eq!(rig.set_level(40, false), only(0));
@@ -337,7 +337,7 @@ fn a_pending_interrupt_follows_its_router_and_an_active_one_stays() {
     assert_eq!(rig.take(0), SPURIOUS, "it is active on the other");
     rig.end(1, 33);
     assert_ne!(rig.cpus[1].maintenance(), 0);
-    assert_eq!(rig.vgic.maintenance(VcpuId(1), &mut rig.cpus[1]), only(0));
+    assert_eq!(rig.vgic.refill(VcpuId(1), &mut rig.cpus[1]), only(0));
     assert_eq!(rig.take(0), 33);
     route(&rig, 0x00ff_0000);
     rig.enter(0);
@@ -680,7 +680,7 @@ fn the_end_of_a_reported_interrupt_is_told_once_and_no_other() {
         assert_eq!(ended(&rig), [], "taken, not ended");
         rig.end(0, intid);
         assert_eq!(rig.cpus[0].maintenance() != 0, intid == 40, "others end without an exit");
-        let kick = rig.vgic.maintenance(VcpuId(0), &mut rig.cpus[0]);
+        let kick = rig.vgic.refill(VcpuId(0), &mut rig.cpus[0]);
         assert_eq!(kick.contains(VcpuId(0)), intid == 40, "the vCPU itself is to look");
         assert_eq!(ended(&rig), if intid == 40 { vec![40] } else { vec![] });
         assert!(rig.enter(0).is_empty());
@@ -792,7 +792,7 @@ fn ends_without_a_list_register_are_told_too() {
             rig.end(0, 41);
             rig.end(0, 40);
             assert_ne!(rig.cpus[0].maintenance(), 0);
-            assert!(rig.vgic.maintenance(VcpuId(0), &mut rig.cpus[0]).contains(VcpuId(0)));
+            assert!(rig.vgic.refill(VcpuId(0), &mut rig.cpus[0]).contains(VcpuId(0)));
         }
         assert_eq!(ended(&rig), [40], "split: {split}");
     }

@@ -8,13 +8,13 @@
 //! left to `v3`. There are no Security Extensions. Whatever is reserved, or accessed in a size that it does not have, reads
 //! as zero and ignores writes.
 
-use crate::Vgic;
 use crate::bank::{Bank, Change};
 use crate::private::Private;
 use crate::registers::{ListRegisters, vmcr};
 use crate::senders::Senders;
 use crate::signals::Cell;
 use crate::word::{Ones, low, low_byte};
+use crate::{Version, Vgic};
 use core::sync::atomic::Ordering;
 use types::{AccessSize, IntId, VcpuId, VcpuSet};
 
@@ -168,7 +168,7 @@ impl Vgic {
                 }
                 signals.kick
             }
-            SGIR if size == AccessSize::Word => self.generate(by, low(value)),
+            _ if self.is_sgi_register(offset, size) => self.generate_sgi(by, value),
             CPENDSGIR..END_SENDERS if size <= AccessSize::Word => {
                 self.cells.get(by.index()).map_or(VcpuSet::EMPTY, |cell| {
                     let sgis = low(offset & 15)..;
@@ -180,8 +180,17 @@ impl Vgic {
         }
     }
 
-    /// A write of `GICD_SGIR` by vCPU `by`.
-    fn generate(&self, by: VcpuId, value: u32) -> VcpuSet {
+    /// Whether a write in the distributor's window is one of `GICD_SGIR`, the only one that is made often.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_sgi_register(&self, offset: u64, size: AccessSize) -> bool {
+        offset == SGIR && size == AccessSize::Word && self.version == Version::V2
+    }
+
+    /// That write by vCPU `by`. Returns the vCPUs to kick.
+    #[inline(never)]
+    pub fn generate_sgi(&self, by: VcpuId, value: u64) -> VcpuSet {
+        let value = low(value);
         let (own, existing) = (VcpuSet::of(by).0, VcpuSet::first(self.cells.len()).0);
         let targets = match value.wrapping_shr(24) & 3 {
             0 => u64::from(value.wrapping_shr(16) & 0xff),
@@ -197,7 +206,7 @@ impl Vgic {
                 let mut private = cell.private.lock();
                 let Private { senders: Some(senders), bank, .. } = &mut *private else { continue };
                 let change = senders.add(value & 15, low_byte(own), bank);
-                private.attention(change, groups)
+                private.attention_to(change.pending, groups)
             };
             kick = kick.union(cell.notify(VcpuId(low_byte(target.into()).into()), flags));
         }

@@ -97,7 +97,7 @@ fn vcpu(post: &Post, me: usize, list_registers: usize) -> [u64; INTIDS] {
         }
         while cpu.maintenance() != 0 {
             post.act(me);
-            vgic.maintenance(id, &mut cpu);
+            vgic.refill(id, &mut cpu);
         }
         if vgic.needs_refill(id) {
             post.act(me);

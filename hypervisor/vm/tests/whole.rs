@@ -217,7 +217,7 @@ impl World {
         if intid < 1020 {
             interface.end(1, intid);
             if interface.maintenance() != 0 {
-                self.vm.gic.maintenance(id, interface);
+                self.vm.gic.refill(id, interface);
             }
         }
         intid

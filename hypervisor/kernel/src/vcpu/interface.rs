@@ -249,7 +249,7 @@ impl ListRegisters for Interface {
 
 #[inline(always)]
 fn in_memory() -> Option<InMemory> {
-    controller::cpu_interface().map(|interface| InMemory(interface.lists))
+    controller::lists().map(InMemory)
 }
 
 /// [`Vgic::load`]; `is_v2` is [`controller::is_v2`].

@@ -21,7 +21,7 @@ struct Filler<'a, R> {
 
 impl<R: ListRegisters> Filler<'_, R> {
     /// The next free one holds `intid`, as `value` says. There is one.
-    #[inline]
+    #[inline(always)]
     fn put(&mut self, interface: &mut Interface, intid: u32, value: u64) {
         if let Some(slot) = self.free.next() {
             self.registers.write(slot as usize, value);
@@ -46,10 +46,10 @@ impl Vgic {
         if private.bank.repeated() != 0 || allot(free, waiting).is_none() {
             return false;
         }
-        for (index, slot) in Ones(waiting).zip(Ones(free)) {
-            let physical = private.physical_of(index);
-            registers.write(slot as usize, private.take_pending(index, physical));
-            private.interface.occupy(slot, index);
+        let mut filler = Filler { registers, free: Ones(free) };
+        for index in Ones(waiting) {
+            let value = private.take_pending(index, private.physical_of(index));
+            filler.put(&mut private.interface, index, value);
         }
         true
     }

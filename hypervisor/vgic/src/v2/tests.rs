@@ -54,7 +54,7 @@ impl Rig {
     fn end(&mut self, vcpu: usize, intid: u32) {
         self.cpus[vcpu].end(0, intid);
         if self.cpus[vcpu].maintenance() != 0 {
-            self.vgic.maintenance(VcpuId(vcpu as u16), &mut self.cpus[vcpu]);
+            self.vgic.refill(VcpuId(vcpu as u16), &mut self.cpus[vcpu]);
         }
     }
 
@@ -237,7 +237,7 @@ fn senders_and_other_interrupts_share_few_list_registers() {
         }
         rig.end(0, intid);
         if rig.cpus[0].maintenance() != 0 {
-            rig.vgic.maintenance(VcpuId(0), &mut rig.cpus[0]);
+            rig.vgic.refill(VcpuId(0), &mut rig.cpus[0]);
         }
     }
     assert_eq!(taken[..16], [8; 16]);

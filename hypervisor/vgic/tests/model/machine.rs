@@ -238,15 +238,11 @@ impl Machine {
         let Some(vcpu) = self.loaded[cpu] else { return };
         for round in 0.. {
             assert!(round < 4, "{}: the maintenance interrupt does not go away", self.context());
-            if self.cpus[cpu].maintenance() != 0 {
-                let kick = self.vgic.maintenance(Self::id(vcpu), &mut self.cpus[cpu]);
-                self.heed(kick, vcpu);
-            } else if self.vgic.needs_refill(Self::id(vcpu)) {
-                let kick = self.vgic.refill(Self::id(vcpu), &mut self.cpus[cpu]);
-                self.heed(kick, vcpu);
-            } else {
+            if self.cpus[cpu].maintenance() == 0 && !self.vgic.needs_refill(Self::id(vcpu)) {
                 break;
             }
+            let kick = self.vgic.refill(Self::id(vcpu), &mut self.cpus[cpu]);
+            self.heed(kick, vcpu);
         }
         self.note_deactivations(cpu, vcpu);
     }

@@ -29,7 +29,7 @@ pub(super) fn handle<C: Cpu>(
         Err(fault) => Err(fault),
     };
     match result {
-        Ok(()) if effects.none() => Next::Resume,
+        Ok(()) if effects.none() || !effects.may_end() => Next::Resume,
         Ok(()) => after_device(vm, vcpu, at, effects),
         Err(fault) => no_answer(vm, vcpu, exit, access, fault, cpu, effects),
     }
@@ -83,6 +83,11 @@ fn interrupt_controller<C: Cpu>(
     effects: &mut Effects,
 ) -> Result<(), AccessFault> {
     let kick = match (vm.in_distributor(at), access.is_write()) {
+        (Some(offset), true) if vm.gic.is_sgi_register(offset, access.size()) => {
+            let kick = vm.gic.generate_sgi(vcpu.id, stored(vcpu, access));
+            vcpu.context.step(access.0.instruction_length());
+            kick
+        }
         (Some(offset), true) => distributor_store(vm, vcpu, offset, access, cpu),
         (Some(offset), false) => {
             if vm.gic.version() == Version::V2 {
@@ -245,7 +250,7 @@ fn distributor_store<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, offset: u64, access: Data
 }
 
 /// The writer itself is to look too, if it has ended an interrupt whose device wants to hear of it.
-#[inline]
+#[inline(always)]
 fn write_distributor(vm: &Vm, by: VcpuId, offset: u64, size: AccessSize, value: u64) -> VcpuSet {
     let mut kick = vm.gic.write_distributor(by, offset, size, value);
     if vm.gic.has_ended() {
