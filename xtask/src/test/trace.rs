@@ -48,7 +48,7 @@ fn whole(case: &Case) -> Result<()> {
     scene.line("qvm @other.qvmconf &").line("sleep 0.2").line("tracelogger &").line("qvm @hello.qvmconf &");
     scene.line("sleep 1.5").line("pause hello").line("sleep 0.2").line("tracelogger stop").line("status hello");
     scene.line("sleep 0.3").line("send trace.events").line("slay -s QUIT hello other").line("wait");
-    let ran = scene.run(case, &Machine::default(), None, 2)?;
+    let ran = scene.run(case, &Machine { cpus: 2, ..Machine::default() }, None, 2)?;
     ran.expect("traced to `trace.events`: ")?.expect("event 2: 0x")?;
     let folder = received(case, &ran.text)?;
     let timeline = timeline(&folder, "trace.events")?;
