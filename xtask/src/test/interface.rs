@@ -209,7 +209,7 @@ fn machines(case: &Case) -> Result<()> {
     let nodes = "-object memory-backend-ram,id=a,size=1G -object memory-backend-ram,id=b,size=1G \
                  -numa node,memdev=a,cpus=0 -numa node,memdev=b,cpus=1";
     let more = nodes.split_whitespace().map(String::from).collect();
-    case.batch(&Machine { more, ..Machine::default() }, &[good])?.expect_status(0)?;
+    case.batch(&Machine { more, cpus: 2, ..Machine::default() }, &[good])?.expect_status(0)?;
     Ok(())
 }
 

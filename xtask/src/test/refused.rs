@@ -108,7 +108,7 @@ fn trees(case: &Case) -> Result<()> {
 }
 
 fn cpu(case: &Case) -> Result<()> {
-    let ran = boot(case, &Machine::default(), &JUMP, |tree| {
+    let ran = boot(case, &Machine { cpus: 2, ..Machine::default() }, &JUMP, |tree| {
         let node = find(tree, 0, b"cpu@1\0")?;
         let method = find(tree, node, b"psci\0")?;
         put(tree, method, b"magic")
