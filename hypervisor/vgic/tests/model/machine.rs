@@ -372,7 +372,7 @@ impl Machine {
     fn send_message(&mut self, intid: usize, raise: bool) {
         let offset = if raise { 0x40 } else { 0x48 };
         let kick = if self.chance(2) {
-            self.vgic.message(Ipa(DISTRIBUTOR.0 + offset), intid as u32)
+            self.vgic.message(None, Ipa(DISTRIBUTOR.0 + offset), intid as u32)
         } else {
             self.vgic.write_distributor(VcpuId(0), offset, AccessSize::Word, intid as u64)
         };
