@@ -34,8 +34,8 @@ impl vdev::InterruptController for Vgic {
         cell.notify(vcpu, flags)
     }
 
-    fn message(&self, _: Option<RequesterId>, address: Ipa, data: u32) -> VcpuSet {
-        self.take_message(address, data)
+    fn message(&self, from: Option<RequesterId>, address: Ipa, data: u32) -> VcpuSet {
+        self.translate(from, address, data).unwrap_or_else(|| self.take_message(address, data))
     }
 }
 

@@ -23,14 +23,13 @@ pub(crate) use placement::disabled_groups;
 
 use crate::Vgic;
 use crate::bank::{BitRegister, Folded};
-use crate::best::Best;
+use crate::best::{Best, Key};
 use crate::private::Private;
 use crate::registers::{ListRegisters, hcr, lr};
 use crate::shared::Shared;
 use crate::signals::{Cell, RESYNC, SHARED, SYNC, Signals};
 use crate::word::{Ones, bit, low};
 use core::sync::atomic::Ordering;
-use placement::key;
 use types::{IntId, VcpuId, VcpuSet};
 
 /// What is left of a vCPU's interface when it has been switched out.
@@ -370,9 +369,9 @@ fn end_counted(vcpu: VcpuId, private: &mut Private, shared: &mut Shared, control
     for _ in 0..count {
         let mut first = Best::new(1);
         for index in Ones(private.bank.stranded()) {
-            first.push(key(&private.bank, index, index, 0));
+            first.push(Key::of(&private.bank, index, index, 0));
         }
-        shared.collect_stranded(vcpu, |bank, index, intid| key(bank, index, intid, 0), &mut first);
+        shared.collect_stranded(vcpu, &mut first);
         let Some(key) = first.iter().next() else { return };
         end(private, shared, key.intid(), signals);
     }
