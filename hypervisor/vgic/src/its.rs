@@ -36,6 +36,7 @@ use crate::signals::Signals;
 use crate::{Version, Vgic, VgicError};
 use alloc::boxed::Box;
 use commands::Job;
+use core::fmt;
 use redistributors::Redistributors;
 use registers::{BASERS, Queue};
 use tables::Tables;
@@ -72,6 +73,13 @@ pub struct ItsStatus {
     pub lpis: usize,
     /// Commands that could not be done.
     pub refused: u64,
+}
+
+impl fmt::Display for ItsStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { at, devices, events, lpis, refused } = self;
+        write!(f, "ITS at {at}: {devices} devices, {events} events, {lpis} LPIs, {refused} commands skipped")
+    }
 }
 
 /// What the rest of the interrupt controller has of it.

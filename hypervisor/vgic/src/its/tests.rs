@@ -10,7 +10,7 @@ use crate::testkit::its::{
     COLLECTIONS, DEVICES, Done, Driver, ITS, MEMORY, PENDING, PROPERTIES, QUEUE, TRANSLATER, rd_base,
 };
 use crate::testkit::{CpuInterface, SPURIOUS};
-use alloc::{vec, vec::Vec};
+use alloc::{string::ToString, vec, vec::Vec};
 use types::AccessSize;
 use vdev::InterruptController;
 
@@ -481,6 +481,10 @@ fn bad_commands_are_skipped_counted_and_reported() {
         assert_eq!(rig.take(0), 8193, "what comes behind it is done");
     }
     assert_eq!(rig.refused(), bad.len() as u64);
+    let status = rig.vgic.its_status().unwrap().to_string();
+    assert_eq!(status, "ITS at 0x8080000: 1 devices, 16 events, 256 LPIs, 23 commands skipped");
+    let refused = Refused { command: [1, 0x20, 3, 4], reason: "why" }.to_string();
+    assert_eq!(refused, "ITS command 0x1 0x20 0x3 0x4 is skipped: why");
 }
 
 #[test]
