@@ -104,6 +104,8 @@ pub(crate) struct Its {
     redistributors: Redistributors,
     /// A command that concerns many, half done.
     job: Option<Job>,
+    /// The guest has another table of devices: what is known of them is to be forgotten.
+    forgets: bool,
     refused: u64,
 }
 
@@ -143,6 +145,7 @@ impl Vgic {
             tables: Tables::new(count),
             redistributors: Redistributors::new(self.cells.len()),
             job: None,
+            forgets: false,
             refused: 0,
         };
         self.unit = Some(Box::new(Unit { at, lpis: count, its: Lock::new(its) }));
@@ -181,6 +184,7 @@ impl Vgic {
         let its = unit.its.lock();
         let mut signals = self.signals(None);
         if its.enabled
+            && !its.forgets
             && let Ok((lpi, vcpu)) = its.find(device, event)
         {
             self.shared.lock().change_lpis(&mut signals, |lpis| lpis.trigger(lpi.0, vcpu));
@@ -208,7 +212,12 @@ impl Surroundings<'_> {
 
 impl Its {
     fn has_work(&self) -> bool {
-        self.job.is_some() || self.redistributors.are_busy() || self.enabled && !self.queue.is_empty()
+        self.is_busy() || self.redistributors.are_busy() || self.enabled && !self.queue.is_empty()
+    }
+
+    /// Whether something is half done.
+    fn is_busy(&self) -> bool {
+        self.forgets || self.job.is_some()
     }
 
     /// A piece of work. Returns the first command that could not be done.
@@ -216,6 +225,10 @@ impl Its {
         let mut refused = None;
         for _ in 0..COMMANDS {
             if self.work_for_redistributors(around) {
+                break;
+            }
+            if self.forgets {
+                self.forgets = (0..CHUNK).all(|_| self.tables.forget_some());
                 break;
             }
             if let Some(job) = self.job.take() {

@@ -39,6 +39,8 @@ pub struct CpuInterface {
     pub active_priorities: [[u64; 4]; 2],
     /// The host's interrupts that were deactivated, by the guest's end of interrupt or by the hypervisor, in order.
     pub deactivated: Vec<IntId>,
+    /// An LPI that is acknowledged is active until its end, as on QEMU 10.
+    pub lpis_are_active: bool,
     preemption_bits: u32,
 }
 
@@ -62,6 +64,7 @@ impl CpuInterface {
             vmcr: 0,
             active_priorities: [[0; 4]; 2],
             deactivated: Vec::new(),
+            lpis_are_active: false,
             preemption_bits: priority_bits,
         }
     }
@@ -141,7 +144,8 @@ impl CpuInterface {
         self.active_priorities[group][level as usize / 32] |= 1 << (level % 32);
         let intid = (value & 0xffff_ffff) as u32;
         // "LPIs do not have an active state."
-        self.list[index] = value & !STATE | if intid < FIRST_LPI { ACTIVE } else { 0 };
+        let is_active = intid < FIRST_LPI || self.lpis_are_active;
+        self.list[index] = value & !STATE | if is_active { ACTIVE } else { 0 };
         intid
     }
 
@@ -181,7 +185,7 @@ impl CpuInterface {
     /// The guest writes `intid` to `ICC_EOIR<group>_EL1`.
     pub fn end(&mut self, group: usize, intid: u32) {
         let Some((dropped_group, dropped)) = self.drop_priority() else { return };
-        if self.vmcr >> 9 & 1 != 0 {
+        if self.vmcr >> 9 & 1 != 0 && intid < FIRST_LPI {
             return;
         }
         match self.active_index(intid) {

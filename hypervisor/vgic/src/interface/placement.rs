@@ -74,9 +74,6 @@ impl Vgic {
             return false;
         }
         let Some(rest) = allot(free, waiting).and_then(|rest| allot(rest, stranded)) else { return false };
-        if shared.has_lpis_for(vcpu) {
-            keep_lpis(private, shared);
-        }
         let Some(last) = shared.allot(vcpu, groups, rest) else { return false };
         let mut filler = Filler { registers, free: Ones(free) };
         for index in Ones(waiting) {
@@ -154,14 +151,6 @@ impl Vgic {
             filler.put(&mut private.interface, intid, value);
         }
         overflow_control(&pending, &active, state)
-    }
-}
-
-/// LPIs in list registers that have become pending once more: what the guest has acknowledged of them has been taken out.
-#[cold]
-fn keep_lpis(private: &Private, shared: &mut Shared) {
-    for slot in Ones(private.interface.used_shared) {
-        shared.keep_lpi(private.interface.intid(slot));
     }
 }
 

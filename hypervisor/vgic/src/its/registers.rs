@@ -177,7 +177,7 @@ impl Vgic {
 
 impl Its {
     fn control(&self) -> u32 {
-        match (self.enabled, self.job.is_some()) {
+        match (self.enabled, self.is_busy()) {
             (true, _) => ENABLED,
             (false, true) => 0,
             (false, false) => QUIESCENT,
@@ -186,26 +186,33 @@ impl Its {
 
     fn write(&mut self, offset: u64, size: AccessSize, value: u64) {
         // A base that is written while it is in use has UNPREDICTABLE effects: none.
-        let is_quiet = !self.enabled && self.job.is_none();
+        let is_quiet = !self.enabled && !self.is_busy();
         match offset & !7 {
             CTLR if offset == CTLR && size == AccessSize::Word => self.enabled = low(value) & ENABLED != 0,
             CBASER if is_quiet => self.queue.set_base(merge(self.queue.base, offset, size, value)),
             CWRITER => self.queue.set_write(merge(self.queue.write, offset, size, value)),
-            FIRST_BASER..END_BASER if is_quiet => {
-                let index = base_index(offset);
-                let bases = self.bases.iter_mut().zip(BASES).enumerate();
-                if let Some((index, (base, reset))) = bases.into_iter().find(|(at, _)| Some(*at) == index) {
-                    let levels = if index == DEVICES { INDIRECT } else { 0 };
-                    let page = 3 << PAGE_SIZE_SHIFT;
-                    let mut new = merge(*base, offset, size, value) & (VALID | levels | TABLE_ADDRESS | page | SIZE);
-                    if new & page == page {
-                        // Reserved, and treated as what is next to it.
-                        new = new & !page | PAGE_64K << PAGE_SIZE_SHIFT;
-                    }
-                    *base = new | reset;
-                }
-            }
+            FIRST_BASER..END_BASER if is_quiet => self.set_base(offset, size, value),
             _ => {}
+        }
+    }
+
+    /// A write of `GITS_BASER<n>`. What is in another table is not known, so it is not what was in this one.
+    fn set_base(&mut self, offset: u64, size: AccessSize, value: u64) {
+        let Some(index) = base_index(offset) else { return };
+        let (Some(base), Some(reset)) = (self.bases.get_mut(index), BASES.get(index)) else { return };
+        let levels = if index == DEVICES { INDIRECT } else { 0 };
+        let page = 3 << PAGE_SIZE_SHIFT;
+        let mut new = merge(*base, offset, size, value) & (VALID | levels | TABLE_ADDRESS | page | SIZE) | reset;
+        if new & page == page {
+            // Reserved, and treated as what is next to it.
+            new = new & !page | PAGE_64K << PAGE_SIZE_SHIFT;
+        }
+        if core::mem::replace(base, new) == new {
+            return;
+        }
+        match index {
+            DEVICES => self.forgets = true,
+            _ => self.tables.forget_collections(),
         }
     }
 }

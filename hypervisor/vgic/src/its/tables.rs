@@ -86,6 +86,12 @@ impl Tables {
         some.is_some_and(|(key, _)| self.events.remove(key).is_some())
     }
 
+    /// Forgets some event, or else some device. Says whether there was one.
+    pub(super) fn forget_some(&mut self) -> bool {
+        let tree = if self.events.len() == 0 { &mut self.devices } else { &mut self.events };
+        tree.first_like(0, 0).is_some_and(|(key, _)| tree.remove(key).is_some())
+    }
+
     /// What an event is translated to.
     pub(super) fn event(&self, device: RequesterId, event: u16) -> Option<Translation> {
         self.events.get(key(device, event)).map(Translation::unpack)
@@ -104,6 +110,11 @@ impl Tables {
     /// The vCPU of a collection, if it is mapped.
     pub(super) fn collection(&self, collection: u8) -> Option<u8> {
         self.collections.get(usize::from(collection)).copied().filter(|vcpu| *vcpu != NOBODY)
+    }
+
+    /// Unmaps all collections.
+    pub(super) fn forget_collections(&mut self) {
+        self.collections = [NOBODY; COLLECTIONS];
     }
 
     /// Maps a collection, or unmaps it.

@@ -297,7 +297,17 @@ fn the_most_urgent_comes_first_among_all_interrupts() {
 
 #[test]
 fn one_that_comes_again_is_taken_again_only_if_it_had_been_taken() {
+    comes_again(false);
+}
+
+#[test]
+fn the_same_where_lpis_are_active_until_their_end() {
+    comes_again(true);
+}
+
+fn comes_again(lpis_are_active: bool) {
     let mut rig = Rig::new(1);
+    rig.cpus[0].lpis_are_active = lpis_are_active;
     rig.message(1);
     rig.enter(0);
     rig.message(1);
@@ -306,6 +316,7 @@ fn one_that_comes_again_is_taken_again_only_if_it_had_been_taken() {
     rig.enter(0);
     assert_eq!(rig.cpus[0].acknowledge(1), 8193);
     rig.message(1);
+    rig.enter(0);
     rig.cpus[0].end(1, 8193);
     assert_eq!((rig.take(0), rig.take(0)), (8193, SPURIOUS));
 }
@@ -482,7 +493,7 @@ fn bad_commands_are_skipped_counted_and_reported() {
     }
     assert_eq!(rig.refused(), bad.len() as u64);
     let status = rig.vgic.its_status().unwrap().to_string();
-    assert_eq!(status, "ITS at 0x8080000: 1 devices, 16 events, 256 LPIs, 23 commands skipped");
+    assert_eq!(status, "ITS at 0x8080000: 1 devices, 16 events, 256 LPIs, 22 commands skipped");
     let refused = Refused { command: [1, 0x20, 3, 4], reason: "why" }.to_string();
     assert_eq!(refused, "ITS command 0x1 0x20 0x3 0x4 is skipped: why");
 }
@@ -517,6 +528,31 @@ fn the_guest_has_to_give_memory_for_tables_that_stay_empty() {
         rig.driver.memory.read(Ipa(table), &mut page).unwrap();
         assert_eq!(page, [0; 4096]);
     }
+}
+
+#[test]
+fn with_another_table_nothing_is_mapped() {
+    // As after a guest's kernel has started another.
+    let mut rig = Rig::sized(1, 4, 256);
+    rig.send(&[mapd(9, Some(8))]);
+    (0..200).for_each(|event| _ = rig.send(&[mapti(9, event, 8192 + event, 0)]));
+    rig.driver.write_word(&rig.vgic, 0, 0);
+    rig.driver.write_base(&rig.vgic, 0, rig.read(0x100));
+    assert_eq!(rig.vgic.its_status().unwrap().events, 216, "it is the same table");
+    let progress = rig.vgic.write_its(0x100, DOUBLEWORD, 1 << 63 | 1 << 62 | (DEVICES + 0x1000), &rig.driver.memory);
+    assert!(progress.more);
+    assert_eq!(rig.vgic.read_its(0, WORD), 0, "GITS_CTLR.Quiescent");
+    let _ = rig.vgic.write_its(0, WORD, 1, &rig.driver.memory);
+    assert!(rig.message(1).is_empty());
+    rig.driver.finish(&rig.vgic, progress);
+    let status = rig.vgic.its_status().unwrap();
+    assert_eq!((status.devices, status.events), (0, 0));
+    assert_eq!(rig.send(&[mapd(3, Some(5)), mapti(3, 1, 8193, 0), int(3, 1)]).refused, None);
+    assert_eq!(rig.take(0), 8193);
+    rig.driver.write_word(&rig.vgic, 0, 0);
+    rig.driver.write_base(&rig.vgic, 1, 1 << 63 | (COLLECTIONS + 0x1000));
+    rig.driver.write_word(&rig.vgic, 0, 1);
+    assert!(rig.message(1).is_empty(), "its collection is not mapped");
 }
 
 #[test]

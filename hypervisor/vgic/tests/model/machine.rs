@@ -68,6 +68,7 @@ pub(crate) struct Machine {
     driver: Driver,
     /// The vCPU to which each LPI is mapped.
     mapped: Vec<usize>,
+    last_lpi: usize,
     cpus: Vec<CpuInterface>,
     /// Which vCPU is on which CPU.
     loaded: Vec<Option<usize>>,
@@ -104,14 +105,17 @@ impl Machine {
             timer: false,
             timer_active: false,
         };
+        let mut cpu = CpuInterface::new(shape.list_registers, u32::from(shape.priority_bits));
+        cpu.lpis_are_active = seed.is_multiple_of(2);
         let mut machine = Self {
             shape,
             mode,
             driver: Driver::new(&vgic, shape.vcpus),
             mapped: vec![0; LPIS],
+            last_lpi: 0,
             model: Architecture::new(shape.vcpus, INTIDS, LPIS),
             vgic,
-            cpus: vec![CpuInterface::new(shape.list_registers, u32::from(shape.priority_bits)); shape.cpus],
+            cpus: vec![cpu; shape.cpus],
             loaded: vec![None; shape.cpus],
             guests: (0..shape.vcpus).map(guest).collect(),
             ended: BTreeSet::new(),
@@ -217,7 +221,8 @@ impl Machine {
 
     /// The device sends a message to the ITS, or the guest has it raise the interrupt.
     fn raise_lpi(&mut self) {
-        let event = self.below(LPIS);
+        // Often the one that was taken last, which may not have been ended yet.
+        let event = if self.chance(2) { self.last_lpi } else { self.below(LPIS) };
         let source = &mut self.model.lpis[event];
         source.route = self.mapped[event];
         source.set_latch();
@@ -580,6 +585,7 @@ impl Machine {
         }
         let late = self.mode == Mode::Late;
         self.model.source(vcpu, intid).acknowledge(vcpu, late);
+        self.last_lpi = intid.checked_sub(FIRST_LPI).unwrap_or(self.last_lpi);
         let priority = self.cpus[cpu].running_priority();
         self.guests[vcpu].running.push((group, intid, priority));
         self.taken += 1;
