@@ -83,7 +83,7 @@ pub(super) fn tests() -> Vec<Test> {
             messages,
         ),
         Test::hypervisor("selftest/example", "the vdev guide's device, on the board that has it", example),
-        Test::hypervisor("selftest/lpi", "a GICv3 with an ITS, whose LPIs commands and a device raise", lpi),
+        Test::hypervisor("selftest/lpi", "a GICv3 with an ITS, for a bare-metal guest and for Linux", lpi),
         Test::hypervisor("selftest/ends", "devices hear of the ends of their interrupts, and send messages", ends),
         Test::hypervisor("abuser/nowhere", "a guest that jumps to nowhere ends alone, with its code", nowhere),
     ];
@@ -175,6 +175,16 @@ fn lpi(case: &Case) -> Result<()> {
             bail!("a test was skipped");
         }
         judge(ran.of("selftest"))?;
+    }
+    crate::setup::linux_guest()?;
+    let linux = super::linux::configuration("linux", 2, "dmesg | grep -e ITS -e GICv3 -e LPI; poweroff -f")
+        .replace("vdev pl011", "vdev gic its 0x08080000 num-lpis 256\nvdev pl011");
+    let ran = case.batch(&machine(2, "cortex-a72"), &[case.file("linux.qvmconf", linux)?])?;
+    ran.expect_status(0)?
+        .expect("ITS [mem 0x08080000-0x0809ffff]")?
+        .expect("GICv3: CPU1: using allocated LPI pending table")?;
+    if ran.text.contains("is skipped") || ran.text.contains("ITS queue timeout") {
+        bail!("Linux and the ITS do not understand each other");
     }
     Ok(())
 }
