@@ -33,7 +33,7 @@ pub use commands::Refused;
 
 use crate::shared::{Configuration, FIRST_LPI, Shared};
 use crate::signals::Signals;
-use crate::{Version, Vgic, VgicError};
+use crate::{Version, Vgic, VgicError, v3};
 use alloc::boxed::Box;
 use commands::Job;
 use core::fmt;
@@ -86,14 +86,13 @@ impl fmt::Display for ItsStatus {
 #[derive(Debug)]
 pub(crate) struct Unit {
     at: Ipa,
-    /// How many LPIs there are: a power of two.
-    pub(crate) lpis: u16,
     pub(crate) its: Lock<Its>,
 }
 
 /// The ITS, and the LPI side of the redistributors.
 #[derive(Debug)]
 pub(crate) struct Its {
+    /// How many LPIs there are: a power of two.
     lpis: u16,
     priority_mask: u8,
     enabled: bool,
@@ -148,7 +147,8 @@ impl Vgic {
             forgets: false,
             refused: 0,
         };
-        self.unit = Some(Box::new(Unit { at, lpis: count, its: Lock::new(its) }));
+        self.typer = v3::typer_with_lpis(self.typer, count);
+        self.unit = Some(Box::new(Unit { at, its: Lock::new(its) }));
         Ok(self)
     }
 

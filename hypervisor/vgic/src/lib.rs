@@ -198,7 +198,8 @@ pub struct Vgic {
     groups: AtomicU32,
     /// vCPUs that take their part of 1-of-N interrupts: on and awake.
     participating: AtomicU64,
-    intids: u32,
+    /// `GICD_TYPER`.
+    typer: u32,
     list_registers: usize,
     /// One bit for each list register.
     all_list_registers: u32,
@@ -250,7 +251,10 @@ impl Vgic {
             unit: None,
             groups: AtomicU32::new(0),
             participating: AtomicU64::new(0),
-            intids,
+            typer: match version {
+                Version::V2 => v2::typer(vcpus, intids),
+                Version::V3 => v3::typer(intids),
+            },
             list_registers,
             // At most 16 of them.
             all_list_registers: word::bit(u32::try_from(list_registers).unwrap_or(0)).wrapping_sub(1),

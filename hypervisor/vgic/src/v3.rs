@@ -10,7 +10,7 @@ mod distributor;
 mod redistributor;
 pub(crate) mod sgi;
 
-pub(crate) use distributor::{CLRSPI_NSR, SETSPI_NSR};
+pub(crate) use distributor::{CLRSPI_NSR, SETSPI_NSR, typer, typer_with_lpis};
 
 /// `GICD_IIDR` and `GICR_IIDR`: designed by Arm, as the programmers' model is; product `B`, revision 0.
 pub(crate) const IIDR: u32 = 0x4200_043b;

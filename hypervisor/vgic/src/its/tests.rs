@@ -531,6 +531,7 @@ fn the_guest_has_to_give_memory_for_tables_that_stay_empty() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of commands and LPIs take Miri long")]
 fn with_another_table_nothing_is_mapped() {
     // As after a guest's kernel has started another.
     let mut rig = Rig::sized(1, 4, 256);
@@ -585,6 +586,7 @@ fn what_is_not_the_vms_memory_is_no_command_and_disables() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of commands and LPIs take Miri long")]
 fn the_queue_goes_round_and_is_read_while_the_its_is_enabled() {
     let mut rig = Rig::new(1);
     rig.driver.write_word(&rig.vgic, 0, 0);
@@ -604,6 +606,7 @@ fn the_queue_goes_round_and_is_read_while_the_its_is_enabled() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of commands and LPIs take Miri long")]
 fn long_work_is_done_in_pieces_and_shows_until_it_is() {
     let mut rig = Rig::sized(1, 4, 8192);
     rig.send(&[mapd(8, Some(10))]);
@@ -644,6 +647,7 @@ fn long_work_is_done_in_pieces_and_shows_until_it_is() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "thousands of commands and LPIs take Miri long")]
 fn the_table_of_pending_lpis_is_read_when_they_are_enabled_unless_it_is_zero() {
     for is_zero in [false, true] {
         let vgic = bare(1, 8192);

@@ -34,6 +34,18 @@ const FIRST_ROUTER: u64 = 0x6100;
 /// Behind `GICD_IROUTER1019`.
 const END_ROUTER: u64 = 0x7fe0;
 
+/// `GICD_TYPER` for so many INTIDs: lines, bits of INTID, message-based SPIs, 1-of-N. No LPIs, no security extension, no affinity
+/// level 3, no range selector, no extended SPIs.
+pub(crate) const fn typer(intids: u32) -> u32 {
+    TYPER_ID_BITS | TYPER_MESSAGES | (intids / 32).wrapping_sub(1)
+}
+
+/// The same with so many LPIs, a power of two.
+pub(crate) const fn typer_with_lpis(typer: u32, lpis: u16) -> u32 {
+    let exponent = lpis.trailing_zeros().wrapping_sub(1);
+    typer & !TYPER_ID_BITS | TYPER_LPIS | exponent.wrapping_shl(TYPER_NUM_LPIS_SHIFT)
+}
+
 /// Whether a register shows states that list registers may know better: `ISPENDR` to `ICACTIVER`.
 pub(super) const fn shows_state(offset: u64) -> bool {
     matches!(offset, 0x200..0x400)
@@ -184,7 +196,7 @@ impl Vgic {
     fn read_word(&self, offset: u64) -> u64 {
         match offset {
             0x0000 => (CTLR_FIXED | self.groups.load(Ordering::Relaxed)).into(),
-            0x0004 => self.typer().into(),
+            0x0004 => self.typer.into(),
             0x0008 => IIDR.into(),
             _ => self.read_table(offset),
         }
@@ -213,16 +225,6 @@ impl Vgic {
             _ => 0,
         };
         word.into()
-    }
-
-    /// `GICD_TYPER`: lines, bits of INTID, message-based SPIs, 1-of-N, LPIs if there are any. No security extension, no affinity
-    /// level 3, no range selector, no extended SPIs.
-    fn typer(&self) -> u32 {
-        let ids = match &self.unit {
-            None => TYPER_ID_BITS,
-            Some(unit) => TYPER_LPIS | unit.lpis.trailing_zeros().wrapping_sub(1).wrapping_shl(TYPER_NUM_LPIS_SHIFT),
-        };
-        ids | TYPER_MESSAGES | (self.intids / 32).wrapping_sub(1)
     }
 
     fn read_priorities(&self, intid: u32) -> u32 {
