@@ -376,7 +376,7 @@ fn release_lpis(
             shared.keep_lpi(intid);
         } else {
             registers.write(slot as usize, 0);
-            shared.release(intid, signals);
+            shared.release_lpi(intid, signals);
             private.interface.vacate(bit(slot));
         }
     }

@@ -21,7 +21,7 @@ struct Filler<'a, R> {
 
 impl<R: ListRegisters> Filler<'_, R> {
     /// The next free one holds `intid`, as `value` says. There is one.
-    #[inline]
+    #[inline(always)]
     fn put(&mut self, interface: &mut Interface, intid: u32, value: u64) {
         if let Some(slot) = self.free.next() {
             self.registers.write(slot as usize, value);

@@ -348,8 +348,9 @@ impl Shared {
         self.lpis.merge(intid);
     }
 
+    /// The guest has acknowledged LPI `intid`, which was in a list register.
     #[cold]
-    pub(super) fn release_lpi(&mut self, intid: u32, signals: &mut Signals<'_>) {
+    pub(crate) fn release_lpi(&mut self, intid: u32, signals: &mut Signals<'_>) {
         self.change_lpis(signals, |lpis| lpis.release(intid));
     }
 

@@ -257,7 +257,7 @@ fn distributor_store<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, offset: u64, access: Data
 }
 
 /// The writer itself is to look too, if it has ended an interrupt whose device wants to hear of it.
-#[inline]
+#[inline(always)]
 fn write_distributor(vm: &Vm, by: VcpuId, offset: u64, size: AccessSize, value: u64) -> VcpuSet {
     let mut kick = vm.gic.write_distributor(by, offset, size, value);
     if vm.gic.has_ended() {
