@@ -10,7 +10,7 @@
 //! for its line, and sends messages.
 
 use alloc::{boxed::Box, string::ToString, vec::Vec};
-use types::{AccessSize, Ipa};
+use types::{AccessSize, Ipa, RequesterId};
 use vdev::{
     AccessFault, Bell, Cause, Context, Control, ControlError, Factory, Node, OptionError, OptionKind, OptionSpec,
     Options, Setup, Step, Vdev, Wake, Work, Worker,
@@ -36,6 +36,9 @@ const ADDRESS: u64 = 0x14;
 const DATA: u64 = 0x18;
 /// How often the guest has dealt with the interrupt.
 const ENDS: u64 = 0x1c;
+
+/// Who it says it is when it sends a message.
+const REQUESTER: RequesterId = RequesterId(7);
 
 struct Faulty {
     when: &'static str,
@@ -127,7 +130,7 @@ impl Vdev for Faulty {
         match offset {
             LINE => context.set_line(value & 1 != 0),
             ADDRESS => self.address = Ipa(value),
-            DATA => context.message(self.address, value as u32),
+            DATA => context.message(Some(REQUESTER), self.address, value as u32),
             _ => return self.command(value, context),
         }
         Ok(())

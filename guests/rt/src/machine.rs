@@ -44,6 +44,8 @@ pub struct Machine {
     pub message_frame: Option<u64>,
     /// The redistributors' registers of a GICv3.
     pub redistributors: Range<u64>,
+    /// Where its ITS is, if it has one.
+    pub its: Option<u64>,
     /// The INTIDs of the EL1 physical and virtual timer.
     pub timers: TimerInterrupts,
     /// How to call the firmware.
@@ -102,6 +104,7 @@ impl Machine {
             cpu_interface: None,
             message_frame: None,
             redistributors: 0..0,
+            its: None,
             // The base system architecture's numbers, should the tree be silent (BSA 1.0, PPI assignment).
             timers: TimerInterrupts { physical: 30, virtual_: 27 },
             conduit: Conduit::Hvc,
@@ -142,6 +145,8 @@ impl Machine {
         } else if node.is_compatible("arm,gic-v3") {
             self.distributor = node.reg(0).unwrap_or(0..0);
             self.redistributors = node.reg(1).unwrap_or(0..0);
+        } else if node.is_compatible("arm,gic-v3-its") {
+            self.its = node.reg(0).map(|registers| registers.start);
         } else if node.is_compatible("arm,cortex-a15-gic") {
             self.distributor = node.reg(0).unwrap_or(0..0);
             self.cpu_interface = node.reg(1).map(|registers| registers.start);

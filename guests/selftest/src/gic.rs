@@ -4,6 +4,7 @@
 //! acknowledges by itself: then what comes, and in which order, is exact.
 
 pub(crate) mod delivery;
+pub(crate) mod lpis;
 pub(crate) mod priority;
 pub(crate) mod registers;
 pub(crate) mod routing;

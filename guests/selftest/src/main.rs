@@ -52,6 +52,7 @@ const SUITES: &[&[Test]] = &[
     gic::priority::TESTS,
     gic::routing::TESTS,
     gic::version2::TESTS,
+    gic::lpis::TESTS,
     floating_point::TESTS,
     monitors::TESTS,
     uart::TESTS,

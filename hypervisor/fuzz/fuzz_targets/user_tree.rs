@@ -21,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
         name: "fuzz",
         ram: &[range(0x8000_0000)],
         vcpus: 2,
-        gic: Frames { version: Version::V3, distributor: range(0x800_0000), interface: range(0x80a_0000), messages: None },
+        gic: Frames { version: Version::V3, distributor: range(0x800_0000), interface: range(0x80a_0000), messages: None, its: None },
         messages: None,
         devices: Node::new(""),
         cmdline: Some("quiet"),

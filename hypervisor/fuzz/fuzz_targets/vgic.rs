@@ -137,7 +137,7 @@ impl Machine {
             12 => self.switch(who, vcpu),
             13 => {
                 let offset = u64::from(detail >> 1) << if rest[2] & 1 == 0 { 3 } else { 0 };
-                self.vgic.message(Ipa(DISTRIBUTOR.wrapping_add(offset)), number % 1100);
+                self.vgic.message(None, Ipa(DISTRIBUTOR.wrapping_add(offset)), number % 1100);
             }
             _ => self.guest(who, detail >> 1, number % 1024),
         }

@@ -320,9 +320,15 @@ impl Partition {
         self.shares.iter().map(|share| &**share)
     }
 
-    /// Does what takes long and devices have asked for, in one of the VM's threads; see [`shared::work`].
+    /// Does what takes long and the guest or devices have asked for, in one of the VM's threads, of `own` if it is a vCPU's; see
+    /// [`Vm::go_on`] and [`shared::work`].
     #[cold]
-    pub(crate) fn do_later(&self, go_on: &mut dyn FnMut() -> bool) {
+    pub(crate) fn do_later(&self, own: Option<VcpuId>, go_on: &mut dyn FnMut() -> bool) {
+        while self.with_effects(own, |vm, _, effects| vm.go_on(effects)).0 {
+            if !go_on() {
+                return;
+            }
+        }
         if let Some(compartment) = thread::current().compartment() {
             shared::work(self, compartment, go_on);
         }
@@ -456,7 +462,7 @@ fn serve(compartment: &'static Compartment) {
             status(compartment, partition, |line| log::info!(target: origin, "{line}"));
         }
         if requests.contains(Requests::LATER) {
-            partition.do_later(&mut || !partition.is_stopping());
+            partition.do_later(None, &mut || !partition.is_stopping());
         }
         if requests.contains(Requests::DUMP) {
             dump::take(compartment, partition);
@@ -485,6 +491,9 @@ pub(crate) fn status(compartment: &Compartment, partition: &Partition, mut info:
             line.push_str(&format!(" {}={count}", reason.name()));
         }
         info(format_args!("{line}"));
+    }
+    if let Some(its) = masked(|| vm.gic.its_status()) {
+        info(format_args!("{its}"));
     }
     let described = &compartment.qvm.configuration.description.vdevs;
     for (device, vdev) in vm.bus.devices().zip(described).filter(|(_, vdev)| vdev.reports) {

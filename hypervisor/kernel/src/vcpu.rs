@@ -180,7 +180,7 @@ fn take_long(effects: &Effects, partition: &Partition, vcpu: &mut Vcpu, loaded: 
         partition.clean_caches(&mut go_on);
     }
     if effects.has_later() {
-        partition.do_later(&mut go_on);
+        partition.do_later(Some(vcpu.id), &mut go_on);
     }
     after_interrupt(partition, vcpu);
 }

@@ -174,7 +174,13 @@ impl Mpidr {
     }
 }
 
-/// An interrupt's number as the GIC counts them (IHI 0069, "INTIDs"): 0–15 SGI, 16–31 PPI, 32–1019 SPI.
+/// Who sends a message on a bus: for a PCI function its bus in bits 15 to 8, device in 7 to 3 and function in 2 to 0 (PCI Express
+/// Base Specification, "Requester ID"). The DeviceID of an ITS.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
+pub struct RequesterId(pub u16);
+
+/// An interrupt's number as the GIC counts them (IHI 0069, "INTIDs"): 0–15 SGI, 16–31 PPI, 32–1019 SPI, from 8192 on LPI.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(transparent)]
 pub struct IntId(pub u32);

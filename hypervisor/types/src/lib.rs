@@ -21,7 +21,7 @@ pub use access::AccessSize;
 pub use address::{Address, Ipa, PAGE_SIZE, Pa, Range, Va};
 pub use context::{EL1_RESET_PSTATE, Pstate, RawExit, RawExitKind, VcpuContext};
 pub use debug::{Comparator, DebugState, MAX_COMPARATORS};
-pub use id::{CpuId, CpuSet, IntId, MAX_CPUS, MAX_VCPUS, Mpidr, VcpuId, VcpuSet, VmId};
+pub use id::{CpuId, CpuSet, IntId, MAX_CPUS, MAX_VCPUS, Mpidr, RequesterId, VcpuId, VcpuSet, VmId};
 pub use sort::sort_by;
 pub use time::{Frequency, Ticks};
 
@@ -30,8 +30,8 @@ pub use time::{Frequency, Ticks};
 /// Every holder runs with interrupts masked (guest exits always do; host threads enter portable code through the
 /// kernel's gate, which masks them), so a holder is never preempted by another that spins on the same CPU.
 ///
-/// The order in which portable locks may nest is: device (`vdev::Bus`) → interrupt controller (`vgic`: one vCPU's, then the
-/// shared one) → back end (`host::console`) → log (`host::log`). A kernel lock may be held around portable code (`kernel::sync`
+/// The order in which portable locks may nest is: device (`vdev::Bus`) → interrupt controller (`vgic`: one vCPU's or the
+/// ITS's, then the shared one) → back end (`host::console`) → log (`host::log`). A kernel lock may be held around portable code (`kernel::sync`
 /// says where); while a portable lock is held, no kernel lock but the allocator's is taken.
 pub type Lock<T> = spin::mutex::SpinMutex<T, Waiting>;
 

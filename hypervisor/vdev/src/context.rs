@@ -7,7 +7,7 @@
 use crate::{Bell, Cause, Clock, Deadlines, Effects, GuestMemory, InterruptController, Line};
 use alloc::string::String;
 use core::fmt;
-use types::{Ipa, Ticks};
+use types::{Ipa, RequesterId, Ticks};
 
 /// What all devices of one VM share, as it is at the moment of one exit or wake.
 #[derive(Clone, Copy)]
@@ -89,9 +89,10 @@ impl<'a> Context<'a> {
 
     /// Sends a message-signalled interrupt: stores `data` at `address`, both as the guest's driver has told the device. It
     /// reaches the interrupt controller's registers for messages ([`crate::InterruptController::message`]) and nothing else of
-    /// the VM: at any other address it is lost.
-    pub fn message(&mut self, address: Ipa, data: u32) {
-        let kicked = self.services.interrupts.message(address, data);
+    /// the VM: at any other address it is lost. `from` is who the device is on its bus, if that has such numbers: an ITS takes
+    /// messages of nobody else.
+    pub fn message(&mut self, from: Option<RequesterId>, address: Ipa, data: u32) {
+        let kicked = self.services.interrupts.message(from, address, data);
         self.effects.kick(kicked);
     }
 

@@ -1,7 +1,7 @@
 //! What devices need of an interrupt controller.
 
 use alloc::sync::Arc;
-use types::{IntId, Ipa, Lock, VcpuId, VcpuSet};
+use types::{IntId, Ipa, Lock, RequesterId, VcpuId, VcpuSet};
 
 /// The inputs of a VM's interrupt controller. Each call returns the vCPUs that now have something to take, for
 /// [`crate::Effects::kick`].
@@ -13,10 +13,11 @@ pub trait InterruptController: Send + Sync {
     /// The private input `intid` of one vCPU is now asserted or not. An `intid` that is not a PPI is ignored.
     fn set_private_level(&self, vcpu: VcpuId, intid: IntId, asserted: bool) -> VcpuSet;
 
-    /// A device stores `data` at `address` of the guest's, as the guest's driver told it to, to raise an interrupt. What is not
-    /// addressed to the controller's register for messages (`GICD_SETSPI_NSR`, or `GICD_CLRSPI_NSR`, which takes a
-    /// level-sensitive one back), or names no SPI, is ignored.
-    fn message(&self, address: Ipa, data: u32) -> VcpuSet;
+    /// The device `from`, if it has a number on its bus, stores `data` at `address` of the guest's, as the guest's driver told it to,
+    /// to raise an interrupt. What is not addressed to one of the controller's registers for messages is ignored: to
+    /// `GICD_SETSPI_NSR` (or `GICD_CLRSPI_NSR`, which takes a level-sensitive one back) with an SPI; or to `GITS_TRANSLATER`, with
+    /// an event that the guest has mapped for this device.
+    fn message(&self, from: Option<RequesterId>, address: Ipa, data: u32) -> VcpuSet;
 }
 
 /// A device's interrupt line, or its share of one.

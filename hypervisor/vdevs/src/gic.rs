@@ -21,11 +21,10 @@ pub(crate) static FACTORY: Factory = Factory {
     region_size: 0,
     help: "the Arm Generic Interrupt Controller",
     about: "`loc` is its distributor (0x08000000). Name it before the devices that name it.\n\n    \
-        vdev gic loc 0x10000000 gicr 0x10010000\n    vdev gic version 2 msi 0x08020000,64,32",
+        vdev gic loc 0x10000000 gicr 0x10010000\n    vdev gic its 0x08080000 num-lpis 256\n    \
+        vdev gic version 2 msi 0x08020000,64,32",
     ..Factory::new(create)
 };
-
-const ANY: OptionKind = OptionKind::Number { min: 0, max: u64::MAX };
 
 static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
@@ -35,8 +34,16 @@ static OPTIONS: &[OptionSpec] = &[
     ),
     OptionSpec::new("gicr", OptionKind::Address, "first redistributor, 128 KiB each (0x080a0000); implies version 3"),
     OptionSpec::new("gicc", OptionKind::Address, "CPU interface, 8 KiB (64 KiB behind `loc`); implies version 2"),
-    OptionSpec::new("its", OptionKind::Address, "interrupt translation service; implies version 3").not_yet(),
-    OptionSpec::new("num-lpis", ANY, "how many message-signalled interrupts `its` translates").not_yet(),
+    OptionSpec::new(
+        "its",
+        OptionKind::Address,
+        "interrupt translation service, 128 KiB; implies version 3, needs `num-lpis`",
+    ),
+    OptionSpec::new(
+        "num-lpis",
+        OptionKind::Number { min: 1, max: 8192 },
+        "how many message-signalled interrupts `its` translates; the next power of two from 32 on",
+    ),
     OptionSpec::new("msi", OptionKind::Text, "frame for messages: ADDRESS,FIRST,COUNT; implies version 2"),
     OptionSpec::new("host-gicd", OptionKind::Address, "deprecated: the host's own is found by its device tree")
         .not_yet(),

@@ -3,6 +3,8 @@
 //! Answers for: the order in which pending interrupts are taken (IHI 0069, "Interrupt prioritization") when there are more
 //! than list registers, in memory of a fixed size.
 
+use crate::bank::{Bank, ENABLE_GROUP_0, ENABLE_GROUP_1};
+
 /// Most list registers an implementation can have (`ICH_VTR_EL2.ListRegs`, 4.. bits of which 16 values are used).
 pub(crate) const MAX_LIST_REGISTERS: usize = 16;
 
@@ -20,6 +22,14 @@ impl Key {
         Self(((masked as u64) << 48) | ((priority as u64) << 40) | ((intid as u64) << 1) | (group as u64 & 1))
     }
 
+    /// Of interrupt `index` of `bank`; `masked` are the groups that the guest has disabled in its CPU interface.
+    #[inline]
+    pub(crate) fn of(bank: &Bank, index: u32, intid: u32, masked: u32) -> Self {
+        let group = bank.group.wrapping_shr(index) & 1;
+        let group_bit = if group == 0 { ENABLE_GROUP_0 } else { ENABLE_GROUP_1 };
+        Self::new(masked & group_bit != 0, bank.priority_of(index), intid, group)
+    }
+
     /// Its interrupt.
     #[inline]
     pub(crate) const fn intid(self) -> u32 {
@@ -29,7 +39,7 @@ impl Key {
     /// Its group, as a bit of `GICD_CTLR`.
     #[inline]
     pub(crate) const fn group(self) -> u32 {
-        if self.0 & 1 == 0 { crate::bank::ENABLE_GROUP_0 } else { crate::bank::ENABLE_GROUP_1 }
+        if self.0 & 1 == 0 { ENABLE_GROUP_0 } else { ENABLE_GROUP_1 }
     }
 
     /// Its priority.
@@ -118,14 +128,11 @@ mod tests {
         best.push(Key::new(false, 0x80, 33, 1));
         assert_eq!(best.left_over(), 0);
         best.push(Key::new(true, 0, 50, 0));
-        assert_eq!(best.left_over(), ENABLE_0);
+        assert_eq!(best.left_over(), ENABLE_GROUP_0);
         best.push(Key::new(false, 0x10, 1000, 1));
-        assert_eq!(best.left_over(), ENABLE_0 | ENABLE_1);
+        assert_eq!(best.left_over(), ENABLE_GROUP_0 | ENABLE_GROUP_1);
         assert!(best.iter().map(Key::intid).eq([1000, 33]));
         best.truncate(1);
         assert!(best.iter().map(Key::intid).eq([1000]));
     }
-
-    const ENABLE_0: u32 = crate::bank::ENABLE_GROUP_0;
-    const ENABLE_1: u32 = crate::bank::ENABLE_GROUP_1;
 }

@@ -6,7 +6,7 @@ use crate::Vgic;
 use crate::signals::PRIVATE;
 use crate::word::bit;
 use core::sync::atomic::Ordering;
-use types::{IntId, Ipa, VcpuId, VcpuSet};
+use types::{IntId, Ipa, RequesterId, VcpuId, VcpuSet};
 
 /// The first PPI: SGIs have no line.
 const FIRST_PPI: u32 = 16;
@@ -34,8 +34,8 @@ impl vdev::InterruptController for Vgic {
         cell.notify(vcpu, flags)
     }
 
-    fn message(&self, address: Ipa, data: u32) -> VcpuSet {
-        self.take_message(address, data)
+    fn message(&self, from: Option<RequesterId>, address: Ipa, data: u32) -> VcpuSet {
+        self.translate(from, address, data).unwrap_or_else(|| self.take_message(address, data))
     }
 }
 

@@ -23,14 +23,13 @@ pub(crate) use placement::disabled_groups;
 
 use crate::Vgic;
 use crate::bank::{BitRegister, Folded};
-use crate::best::Best;
+use crate::best::{Best, Key};
 use crate::private::Private;
 use crate::registers::{ListRegisters, hcr, lr};
-use crate::shared::Shared;
+use crate::shared::{FIRST_LPI, Shared};
 use crate::signals::{Cell, RESYNC, SHARED, SYNC, Signals};
 use crate::word::{Ones, bit, low};
 use core::sync::atomic::Ordering;
-use placement::key;
 use types::{IntId, VcpuId, VcpuSet};
 
 /// What is left of a vCPU's interface when it has been switched out.
@@ -201,6 +200,9 @@ impl Vgic {
         let mut signals = self.signals(Some(vcpu));
         let mut shared = self.shared.lock();
         release(private, &mut shared, finished, &mut signals);
+        if shared.has_lpis_for(vcpu) {
+            release_lpis(private, &mut shared, registers, &mut signals);
+        }
         if !self.place(vcpu, private, &mut shared, registers) {
             self.unload(vcpu, private, Some(&mut shared), registers, &mut signals);
             self.fill(vcpu, private, &mut shared, registers);
@@ -349,6 +351,32 @@ fn release(private: &mut Private, shared: &mut Shared, finished: u32, signals: &
     private.interface.vacate(finished);
 }
 
+/// LPIs in list registers may have become pending once more. To those that the guest has acknowledged that means something, and
+/// not to the others.
+// SPEC: an LPI has no active state, so the list register of one that was acknowledged holds nothing. QEMU 10 makes it active, until
+// its end; without it that end drops the priority and does nothing else, as it should.
+#[cold]
+fn release_lpis(
+    private: &mut Private,
+    shared: &mut Shared,
+    registers: &mut impl ListRegisters,
+    signals: &mut Signals<'_>,
+) {
+    for slot in Ones(private.interface.used_shared) {
+        let intid = private.interface.intid(slot);
+        if intid < FIRST_LPI {
+            continue;
+        }
+        if registers.read(slot as usize) & lr::PENDING != 0 {
+            shared.keep_lpi(intid);
+        } else {
+            registers.write(slot as usize, 0);
+            shared.release_lpi(intid, signals);
+            private.interface.vacate(bit(slot));
+        }
+    }
+}
+
 /// Ends interrupt `intid`, which is active in memory.
 fn end(private: &mut Private, shared: &mut Shared, intid: u32, signals: &mut Signals<'_>) {
     if intid < 32 {
@@ -365,9 +393,9 @@ fn end_counted(vcpu: VcpuId, private: &mut Private, shared: &mut Shared, control
     for _ in 0..count {
         let mut first = Best::new(1);
         for index in Ones(private.bank.stranded()) {
-            first.push(key(&private.bank, index, index, 0));
+            first.push(Key::of(&private.bank, index, index, 0));
         }
-        shared.collect_stranded(vcpu, |bank, index, intid| key(bank, index, intid, 0), &mut first);
+        shared.collect_stranded(vcpu, &mut first);
         let Some(key) = first.iter().next() else { return };
         end(private, shared, key.intid(), signals);
     }

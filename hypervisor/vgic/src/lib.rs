@@ -1,7 +1,7 @@
 //! The Generic Interrupt Controller as guests see it.
 //!
-//! Answers for: a GICv3 with affinity routing, one security state, message-based SPIs and no LPIs: distributor,
-//! redistributors, software generated interrupts; a GICv2 for up to eight vCPUs; and the list registers of the virtual CPU
+//! Answers for: a GICv3 with affinity routing, one security state and message-based SPIs: distributor, redistributors, software
+//! generated interrupts, LPIs and the ITS that translates messages to them; a GICv2 for up to eight vCPUs; and the list registers of the virtual CPU
 //! interface, through which interrupts reach a guest.
 //! Does not answer for: the host's own GIC (`drivers`), where the register windows are in a guest's address space (`vm`), or
 //! bringing a running vCPU to its next exit (`kernel`): calls return whom to kick.
@@ -31,7 +31,7 @@
 //!
 //! # Locks
 //!
-//! A vCPU's, then the one for SPIs; never two vCPUs'. None is held across a call out, except to the list registers.
+//! A vCPU's or the ITS's, then the one for SPIs and LPIs; never two vCPUs'. None is held across a call out, except to the list registers.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -54,6 +54,7 @@ mod best;
 mod ends;
 mod input;
 mod interface;
+mod its;
 mod messages;
 mod private;
 mod registers;
@@ -66,7 +67,8 @@ mod signals;
     clippy::arithmetic_side_effects,
     clippy::cast_possible_truncation,
     clippy::panic,
-    clippy::precedence
+    clippy::precedence,
+    clippy::unwrap_used
 )] // Tests speak to it, never a guest.
 pub mod testkit;
 mod v2;
@@ -76,14 +78,16 @@ mod word;
 
 pub use ends::Ended;
 pub use interface::Saved;
+pub use its::{ItsStatus, Progress, Refused};
 pub use messages::MessageFrame;
 pub use registers::ListRegisters;
 pub use v3::sgi::SgiRegister;
 
-use alloc::vec::Vec;
+use alloc::{boxed::Box, vec::Vec};
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use ends::Flag;
+use its::Unit;
 use messages::Doorbell;
 use private::Private;
 use shared::Shared;
@@ -155,6 +159,8 @@ pub enum VgicError {
     ListRegisters(usize),
     /// Not 5 to 8.
     PriorityBits(u8),
+    /// Not 1 to [`Vgic::MOST_LPIS`], or no GICv3.
+    Lpis(Version, u32),
 }
 
 impl fmt::Display for VgicError {
@@ -167,6 +173,8 @@ impl fmt::Display for VgicError {
                 write!(f, "interrupt controller with {count} INTIDs: a multiple of 32 from 64 to 1024 is possible")
             }
             Self::ListRegisters(count) => write!(f, "host has {count} list registers: 1 to 16 are possible"),
+            Self::Lpis(Version::V2, _) => f.write_str("a GICv2 has no LPIs"),
+            Self::Lpis(_, count) => write!(f, "{count} LPIs: 1 to {} are possible", Vgic::MOST_LPIS),
             Self::PriorityBits(bits) => write!(f, "host has {bits} virtual priority bits: 5 to 8 are possible"),
         }
     }
@@ -184,11 +192,14 @@ pub struct Vgic {
     any_ended: Flag,
     /// Where messages are taken, if anywhere.
     messages: Option<Doorbell>,
+    /// The ITS, if there is one.
+    unit: Option<Box<Unit>>,
     /// `GICD_CTLR.EnableGrp0` and `EnableGrp1`. Written under the lock of the SPIs.
     groups: AtomicU32,
     /// vCPUs that take their part of 1-of-N interrupts: on and awake.
     participating: AtomicU64,
-    intids: u32,
+    /// `GICD_TYPER`.
+    typer: u32,
     list_registers: usize,
     /// One bit for each list register.
     all_list_registers: u32,
@@ -237,9 +248,13 @@ impl Vgic {
             shared: Lock::new(Shared::new(version, intids, vcpus, any_ended.clone())),
             any_ended,
             messages: None,
+            unit: None,
             groups: AtomicU32::new(0),
             participating: AtomicU64::new(0),
-            intids,
+            typer: match version {
+                Version::V2 => v2::typer(vcpus, intids),
+                Version::V3 => v3::typer(intids),
+            },
             list_registers,
             // At most 16 of them.
             all_list_registers: word::bit(u32::try_from(list_registers).unwrap_or(0)).wrapping_sub(1),
@@ -280,7 +295,10 @@ impl Vgic {
     #[must_use]
     pub fn can_be_entered(&self, looks: usize) -> bool {
         let private = |cell: &Cell| (0..looks).any(|_| cell.private.try_lock().is_some());
-        (0..looks).any(|_| self.shared.try_lock().is_some()) && self.cells.iter().all(private)
+        let its = |unit: &Unit| (0..looks).any(|_| unit.its.try_lock().is_some());
+        (0..looks).any(|_| self.shared.try_lock().is_some())
+            && self.cells.iter().all(private)
+            && self.unit.as_deref().is_none_or(its)
     }
 
     /// What a change of shared state has to know.

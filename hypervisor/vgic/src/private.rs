@@ -50,7 +50,7 @@ pub(crate) struct Interface {
     slots: [u16; MAX_LIST_REGISTERS],
     /// List registers in use, one bit each. The guest may have finished with some of them.
     pub(crate) used: u32,
-    /// Those of them that hold an SPI.
+    /// Those of them that hold an SPI or an LPI.
     pub(crate) used_shared: u32,
     /// What was last written to `ICH_HCR_EL2`.
     pub(crate) control: u64,

@@ -1,14 +1,17 @@
 //! Shared peripheral interrupts: state, routing, and who has to hear of a change.
 //!
-//! Answers for: SPIs of all vCPUs, behind one lock, and which of them have ended whose devices want to hear of it. Does not
+//! Answers for: SPIs (and LPIs: [`lpis`]) of all vCPUs, behind one lock, and which of them have ended whose devices want to hear of it. Does not
 //! answer for: the register map (`v3::distributor`), list registers (`interface`), telling devices (`ends`).
 //!
 //! Follows IHI 0069, "Affinity routing" and GICD_IROUTER<n>.
 
-use crate::bank::{Bank, BitRegister, Change, ENABLE_GROUPS, Folded};
+mod lpis;
 mod routing;
 
+pub(crate) use lpis::{Configuration, FIRST_LPI, Lpis, Told};
+
 use crate::Version;
+use crate::bank::{Bank, BitRegister, Change, ENABLE_GROUPS};
 use crate::best::{Best, Key};
 use crate::ends::{Ended, Flag};
 use crate::registers::lr;
@@ -90,6 +93,8 @@ pub(crate) struct Shared {
     rotor: u8,
     /// Whether any `ended` is not zero.
     any_ended: Flag,
+    /// LPIs, if there are any.
+    lpis: Lpis,
 }
 
 /// Where an SPI is: the bank and the position in it. `None` for an INTID below 32.
@@ -123,7 +128,7 @@ impl Shared {
                 ended: 0,
             })
             .collect();
-        Self { banks, ready: alloc::vec![0; vcpus], rotor: 0, any_ended }
+        Self { banks, ready: alloc::vec![0; vcpus], rotor: 0, any_ended, lpis: Lpis::default() }
     }
 
     /// From now on the ends of SPI `intid` are reported.
@@ -314,7 +319,10 @@ impl Shared {
     pub(crate) fn allot(&mut self, vcpu: VcpuId, groups: u32, mut free: u32) -> Option<u32> {
         let (Ok(me), Some(ready)) = (u8::try_from(vcpu.0), self.ready.get_mut(vcpu.index())) else { return Some(free) };
         for number in Ones(*ready) {
-            let Some(shared) = self.banks.get(number as usize) else { continue };
+            let Some(shared) = self.banks.get(number as usize) else {
+                free = Self::allot_lpis(&self.lpis, vcpu, groups, ready, free)?;
+                continue;
+            };
             let possible = shared.targeting(shared.bank.deliverable(ENABLE_GROUPS), me);
             let stranded = shared.held_by(shared.bank.stranded(), me);
             let repeated = shared.held_by(shared.bank.repeated(), me);
@@ -331,9 +339,12 @@ impl Shared {
 
     /// Moves all that [`Shared::allot`] has found into list registers: `put` takes INTID and what to write.
     pub(crate) fn take_all(&mut self, vcpu: VcpuId, groups: u32, mut put: impl FnMut(u32, u64)) {
-        let (Ok(me), Some(ready)) = (u8::try_from(vcpu.0), self.ready.get(vcpu.index())) else { return };
-        for number in Ones(*ready) {
-            let Some(shared) = self.banks.get_mut(number as usize) else { continue };
+        let (Ok(me), Some(ready)) = (u8::try_from(vcpu.0), self.ready.get(vcpu.index()).copied()) else { return };
+        for number in Ones(ready) {
+            let Some(shared) = self.banks.get_mut(number as usize) else {
+                self.take_lpis(vcpu, groups, &mut put);
+                continue;
+            };
             for index in Ones(shared.targeting(shared.bank.deliverable(groups), me)) {
                 let intid = intid_at(number as usize, index);
                 shared.set_holder(index, me);
@@ -347,39 +358,36 @@ impl Shared {
         }
     }
 
-    /// Collects what can be delivered to `vcpu`.
-    pub(crate) fn collect_pending(
-        &self,
-        vcpu: VcpuId,
-        groups: u32,
-        mut key: impl FnMut(&Bank, u32, u32) -> Key,
-        best: &mut Best,
-    ) {
+    /// Collects what can be delivered to `vcpu`; `masked` are the groups that the guest has disabled in its CPU interface.
+    pub(crate) fn collect_pending(&self, vcpu: VcpuId, groups: u32, masked: u32, best: &mut Best) {
         let (Ok(me), Some(ready)) = (u8::try_from(vcpu.0), self.ready.get(vcpu.index())) else { return };
         for number in Ones(*ready) {
-            let Some(shared) = self.banks.get(number as usize) else { continue };
+            let Some(shared) = self.banks.get(number as usize) else {
+                self.collect_lpis(vcpu, groups, masked, best);
+                continue;
+            };
             for index in Ones(shared.targeting(shared.bank.deliverable(groups), me)) {
-                best.push(key(&shared.bank, index, intid_at(number as usize, index)));
+                best.push(Key::of(&shared.bank, index, intid_at(number as usize, index), masked));
             }
         }
     }
 
     /// Collects what is active for `vcpu` and in no list register.
-    pub(crate) fn collect_stranded(&self, vcpu: VcpuId, mut key: impl FnMut(&Bank, u32, u32) -> Key, best: &mut Best) {
+    pub(crate) fn collect_stranded(&self, vcpu: VcpuId, best: &mut Best) {
         let Ok(me) = u8::try_from(vcpu.0) else { return };
         let Some(ready) = self.ready.get(vcpu.index()) else { return };
         for number in Ones(*ready) {
             let Some(shared) = self.banks.get(number as usize) else { continue };
             for index in Ones(shared.held_by(shared.bank.stranded(), me)) {
-                best.push(key(&shared.bank, index, intid_at(number as usize, index)));
+                best.push(Key::of(&shared.bank, index, intid_at(number as usize, index), 0));
             }
         }
     }
 
-    /// Moves a pending SPI into a list register of `vcpu`: what to write there.
+    /// Moves a pending SPI or LPI into a list register of `vcpu`: what to write there.
     pub(crate) fn take_pending(&mut self, intid: u32, vcpu: VcpuId) -> u64 {
         let Some((number, index)) = place(intid) else { return 0 };
-        let Some(shared) = self.banks.get_mut(number) else { return 0 };
+        let Some(shared) = self.banks.get_mut(number) else { return self.take_lpi(intid, vcpu) };
         shared.set_holder(index, u8::try_from(vcpu.0).unwrap_or(NOBODY));
         shared.bank.take_pending(index, intid, 0) | shared.report(index)
     }
@@ -393,27 +401,27 @@ impl Shared {
         shared.take_active(index, intid, groups & all_if(here), crowded)
     }
 
-    /// SPI `intid` has left its list register empty.
+    /// SPI or LPI `intid` has left its list register empty.
     pub(crate) fn release(&mut self, intid: u32, signals: &mut Signals<'_>) {
         let Some((number, index)) = place(intid) else { return };
-        let Some(shared) = self.banks.get_mut(number) else { return };
+        let Some(shared) = self.banks.get_mut(number) else { return self.release_lpi(intid, signals) };
         shared.bank.release(bit(index));
         self.end(number, bit(index), signals);
         self.settle(number, index, signals);
     }
 
-    /// SPI `intid` leaves its list register, which holds `value`.
-    pub(crate) fn fold(&mut self, intid: u32, value: u64, signals: &mut Signals<'_>) -> Folded {
-        let Some((number, index)) = place(intid) else { return Folded::Done };
-        let Some(shared) = self.banks.get_mut(number) else { return Folded::Done };
-        let folded = shared.bank.fold(bit(index), value);
+    /// SPI or LPI `intid` leaves its list register, which holds `value`.
+    pub(crate) fn fold(&mut self, intid: u32, value: u64, signals: &mut Signals<'_>) {
+        let Some((number, index)) = place(intid) else { return };
+        let Some(shared) = self.banks.get_mut(number) else { return self.fold_lpi(intid, value, signals) };
+        // Nothing of the host's stands behind it.
+        let _ = shared.bank.fold(bit(index), value);
         // The guest has ended it, or made it inactive in another way.
         let (pending, active) = (value & lr::PENDING != 0, value & lr::ACTIVE != 0);
         if !pending && !active || active && shared.bank.active & bit(index) == 0 {
             self.end(number, bit(index), signals);
         }
         self.settle(number, index, signals);
-        folded
     }
 
     /// The copy of SPI `intid` follows its list register.

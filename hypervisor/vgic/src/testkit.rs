@@ -7,6 +7,8 @@
 //! Follows IHI 0069, the pseudocode of ICV_IAR<n>_EL1, ICV_EOIR<n>_EL1, ICV_DIR_EL1, and ICH_MISR_EL2. Written from the
 //! specification, apart from the code that it tests: it shares no constants with it.
 
+pub mod its;
+
 use crate::ListRegisters;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -14,6 +16,9 @@ use types::IntId;
 
 /// What a read of `ICV_IAR<n>_EL1` returns when there is nothing to take.
 pub const SPURIOUS: u32 = 1023;
+
+/// The first LPI.
+const FIRST_LPI: u32 = 8192;
 
 const PENDING: u64 = 1 << 62;
 const ACTIVE: u64 = 1 << 63;
@@ -34,6 +39,8 @@ pub struct CpuInterface {
     pub active_priorities: [[u64; 4]; 2],
     /// The host's interrupts that were deactivated, by the guest's end of interrupt or by the hypervisor, in order.
     pub deactivated: Vec<IntId>,
+    /// An LPI that is acknowledged is active until its end, as on QEMU 10.
+    pub lpis_are_active: bool,
     preemption_bits: u32,
 }
 
@@ -57,6 +64,7 @@ impl CpuInterface {
             vmcr: 0,
             active_priorities: [[0; 4]; 2],
             deactivated: Vec::new(),
+            lpis_are_active: false,
             preemption_bits: priority_bits,
         }
     }
@@ -134,8 +142,11 @@ impl CpuInterface {
         }
         let level = self.group_priority(value) >> (8 - self.preemption_bits);
         self.active_priorities[group][level as usize / 32] |= 1 << (level % 32);
-        self.list[index] = value & !STATE | ACTIVE;
-        (value & 0xffff_ffff) as u32
+        let intid = (value & 0xffff_ffff) as u32;
+        // "LPIs do not have an active state."
+        let is_active = intid < FIRST_LPI || self.lpis_are_active;
+        self.list[index] = value & !STATE | if is_active { ACTIVE } else { 0 };
+        intid
     }
 
     /// Clears the highest active priority. `None` if there is none.
@@ -174,7 +185,7 @@ impl CpuInterface {
     /// The guest writes `intid` to `ICC_EOIR<group>_EL1`.
     pub fn end(&mut self, group: usize, intid: u32) {
         let Some((dropped_group, dropped)) = self.drop_priority() else { return };
-        if self.vmcr >> 9 & 1 != 0 {
+        if self.vmcr >> 9 & 1 != 0 && intid < FIRST_LPI {
             return;
         }
         match self.active_index(intid) {
@@ -184,6 +195,8 @@ impl CpuInterface {
                     self.make_inactive(index);
                 }
             }
+            // The end of an LPI drops the priority, and there is nothing to deactivate.
+            None if intid >= FIRST_LPI => {}
             None => self.count_end(),
         }
     }
@@ -196,6 +209,7 @@ impl CpuInterface {
         if self.vmcr >> 9 & 1 != 0 {
             match self.active_index(intid) {
                 Some(index) => self.make_inactive(index),
+                None if intid >= FIRST_LPI => {}
                 None => self.count_end(),
             }
         }
@@ -234,6 +248,7 @@ impl ListRegisters for CpuInterface {
     }
 
     fn write(&mut self, index: usize, value: u64) {
+        assert!(value & 0xffff_ffff < FIRST_LPI.into() || value & (ACTIVE | HW | EOI) == 0, "not for LPIs: {value:#x}");
         assert!(
             value & (STATE | HW) != STATE | HW,
             "pending and active is for software-originated interrupts: {value:#x}"

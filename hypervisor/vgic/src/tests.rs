@@ -902,17 +902,17 @@ fn messages_reach_nothing_but_spis() {
 fn a_device_reaches_the_registers_for_messages_and_no_other() {
     let base = 0x800_0000;
     let Rig { vgic, cpus } = Rig::new(config(1));
-    assert!(vgic.message(Ipa(0x40), 40).is_empty(), "nobody has said where the distributor is");
+    assert!(vgic.message(None, Ipa(0x40), 40).is_empty(), "nobody has said where the distributor is");
     let mut rig = Rig { vgic: vgic.with_messages_at(Ipa(base)), cpus };
     for at in [0x40, base, base + 0x50, base + 0x44, base + 0x104, base + 0x184, base + 0x1_0040, base - 0x40, u64::MAX]
     {
-        assert!(rig.vgic.message(Ipa(at), 40).is_empty(), "{at:#x}");
+        assert!(rig.vgic.message(None, Ipa(at), 40).is_empty(), "{at:#x}");
     }
     assert_eq!(rig.vgic.read_distributor(0, WORD), 0x53, "groups as they were");
     assert_eq!(rig.take(0), SPURIOUS);
-    assert_eq!(rig.vgic.message(Ipa(base + 0x40), 40), only(0));
+    assert_eq!(rig.vgic.message(None, Ipa(base + 0x40), 40), only(0));
     assert_eq!(rig.take(0), 40);
-    let _ = rig.vgic.message(Ipa(base + 0x48), 40);
+    let _ = rig.vgic.message(None, Ipa(base + 0x48), 40);
     rig.enter(0);
     rig.end(0, 40);
     assert_eq!(rig.take(0), SPURIOUS);

@@ -73,6 +73,12 @@ fn bytes(offset: u64, size: AccessSize, byte: impl Fn(u64) -> u8) -> u64 {
     (0..size.bytes()).rev().fold(0, |value, index| value.wrapping_shl(8) | u64::from(byte(offset.wrapping_add(index))))
 }
 
+/// `GICD_TYPER` for so many vCPUs and INTIDs.
+pub(crate) fn typer(vcpus: usize, intids: u32) -> u32 {
+    let cpus = low(vcpus as u64).wrapping_sub(1);
+    cpus.wrapping_shl(TYPER_CPUS_SHIFT) | (intids / 32).wrapping_sub(1)
+}
+
 impl Vgic {
     /// A read in the distributor's window by vCPU `by`, loaded on the calling CPU. Returns the value, and the vCPUs to kick,
     /// because it takes them to know better next time.
@@ -136,10 +142,7 @@ impl Vgic {
     fn read_banked(&self, offset: u64) -> u64 {
         match offset {
             0x000 => self.groups.load(Ordering::Relaxed).into(),
-            0x004 => {
-                let cpus = low(self.cells.len() as u64).wrapping_sub(1);
-                u64::from(cpus.wrapping_shl(TYPER_CPUS_SHIFT) | (self.intids / 32).wrapping_sub(1))
-            }
+            0x004 => self.typer.into(),
             0x008 => crate::v3::IIDR.into(),
             _ => 0,
         }

@@ -10,7 +10,7 @@ mod distributor;
 mod redistributor;
 pub(crate) mod sgi;
 
-pub(crate) use distributor::{CLRSPI_NSR, SETSPI_NSR};
+pub(crate) use distributor::{CLRSPI_NSR, SETSPI_NSR, typer, typer_with_lpis};
 
 /// `GICD_IIDR` and `GICR_IIDR`: designed by Arm, as the programmers' model is; product `B`, revision 0.
 pub(crate) const IIDR: u32 = 0x4200_043b;
@@ -22,7 +22,7 @@ const fn config_shift(offset: u64) -> u32 {
 
 /// The identification registers at 0xffd0 of the distributor's and the RD_base frame (IHI 0069, "Identification
 /// registers"): `PIDR4` to `PIDR7`, `PIDR0` to `PIDR3`, `CIDR0` to `CIDR3`. `PIDR2.ArchRev` is 3: GICv3.
-const fn identification(offset: u64, part: u32) -> u32 {
+pub(crate) const fn identification(offset: u64, part: u32) -> u32 {
     match offset {
         0xffd0 => 0x44,
         0xffe0 => part,

@@ -6,7 +6,7 @@
 //! Interrupt": `PSTATE.I` and `PSTATE.F` do not count.
 
 use crate::Vgic;
-use crate::bank::{Bank, ENABLE_GROUP_0, ENABLE_GROUP_1};
+use crate::bank::{ENABLE_GROUP_0, ENABLE_GROUP_1};
 use crate::best::{Best, Key};
 use crate::interface::disabled_groups;
 use crate::private::Private;
@@ -61,10 +61,9 @@ impl Vgic {
         let groups = self.groups.load(Ordering::Relaxed) & group;
         let mut first = Best::new(1);
         for index in Ones(private.bank.deliverable(groups)) {
-            first.push(Key::new(false, private.bank.priority_of(index), index, group.wrapping_shr(1)));
+            first.push(Key::of(&private.bank, index, index, 0));
         }
-        let key = |bank: &Bank, index, intid| Key::new(false, bank.priority_of(index), intid, group.wrapping_shr(1));
-        self.shared.lock().collect_pending(vcpu, groups, key, &mut first);
+        self.shared.lock().collect_pending(vcpu, groups, 0, &mut first);
         let in_memory = first.iter().next().map(Key::priority);
         let Some(registers) = loaded else { return in_memory };
         let wanted = if group == ENABLE_GROUP_1 { lr::GROUP } else { 0 };

@@ -1,6 +1,8 @@
 //! Words of 32 interrupts, one bit each, as the registers of the architecture have them.
 //!
-//! Answers for: single bits, walking set bits, cutting a guest's 64-bit value to a word. Nothing here can overflow.
+//! Answers for: single bits, walking set bits, cutting a guest's 64-bit value to a word, and putting one together. Nothing here can overflow.
+
+use types::AccessSize;
 
 /// Bit `index` of a word; `index` counts modulo 32.
 #[inline(always)]
@@ -20,6 +22,26 @@ pub(crate) const fn low(value: u64) -> u32 {
 #[allow(clippy::cast_possible_truncation)] // Cutting is what it is for.
 pub(crate) const fn low_byte(value: u64) -> u8 {
     value as u8
+}
+
+/// A doubleword register after a write of `value` at `offset`: of all of it, or of one half.
+pub(crate) const fn merge(before: u64, offset: u64, size: AccessSize, value: u64) -> u64 {
+    match (size, offset & 7) {
+        (AccessSize::Doubleword, 0) => value,
+        (AccessSize::Word, 0) => (before & !0xffff_ffff) | low(value) as u64,
+        (AccessSize::Word, 4) => (before & 0xffff_ffff) | value.wrapping_shl(32),
+        _ => before,
+    }
+}
+
+/// What a read at `offset` of a doubleword register shows: all of it, or one half. Nothing of other sizes.
+pub(crate) const fn part(value: u64, offset: u64, size: AccessSize) -> u64 {
+    match (size, offset & 7) {
+        (AccessSize::Doubleword, 0) => value,
+        (AccessSize::Word, 0) => low(value) as u64,
+        (AccessSize::Word, 4) => value.wrapping_shr(32),
+        _ => 0,
+    }
 }
 
 /// All ones if `condition`, else zero.
@@ -91,6 +113,22 @@ mod tests {
         }
         assert_eq!(spread(0xffff), 0xaaaa_aaaa);
         assert_eq!(gather(u32::MAX), 0xffff);
+    }
+
+    #[test]
+    fn doubleword_registers_are_reached_by_halves_too() {
+        const VALUE: u64 = 0x0123_4567_89ab_cdef;
+        let both = merge(merge(0, 0x70, AccessSize::Word, VALUE), 0x74, AccessSize::Word, VALUE >> 32);
+        assert_eq!((both, merge(0, 0x70, AccessSize::Doubleword, VALUE)), (VALUE, VALUE));
+        assert_eq!(
+            (merge(VALUE, 0x70, AccessSize::Halfword, 1), merge(VALUE, 0x72, AccessSize::Word, 1)),
+            (VALUE, VALUE)
+        );
+        assert_eq!(
+            (part(VALUE, 0x70, AccessSize::Word), part(VALUE, 0x74, AccessSize::Word)),
+            (VALUE & u64::from(u32::MAX), VALUE >> 32)
+        );
+        assert_eq!((part(VALUE, 0x70, AccessSize::Doubleword), part(VALUE, 0x70, AccessSize::Byte)), (VALUE, 0));
     }
 
     #[test]

@@ -228,6 +228,11 @@ fn put_together(
         },
         Version::V3 => gic.with_messages_at(frames.distributor.start()),
     };
+    let gic = match description.controller.its {
+        Some(its) => gic.with_its(its.at, its.lpis),
+        None => Ok(gic),
+    };
+    let gic = gic.map_err(|error| AssembleError::new(Subject::InterruptController, error))?;
     bus.listeners().iter().for_each(|(_, intid)| gic.report_ends(*intid));
     let tree = make_tree(description, frames, &load, &bus, files, host)?;
     let vm = Vm::new(Parts {
@@ -344,8 +349,9 @@ fn check_addresses(description: &Description, host: &Host<'_>) -> Vec<AssembleEr
     });
     let frames = description.controller.frames(host.gic, description.vcpus);
     let messages = frames.and_then(|frames| frames.messages).map(|frame| Some(frame.region()));
-    let gic =
-        [frames.map(|frames| frames.distributor), frames.map(|frames| frames.interface)].into_iter().chain(messages);
+    let its = frames.and_then(|frames| frames.its).map(Some);
+    let gic = [frames.map(|frames| frames.distributor), frames.map(|frames| frames.interface)];
+    let gic = gic.into_iter().chain(messages).chain(its);
     let gic = gic.map(|range| (Subject::InterruptController, "the interrupt controller", range));
     ram.chain(rom).chain(vdevs).chain(gic).filter_map(|(subject, what, range)| too_high(subject, what, range)).collect()
 }

@@ -12,6 +12,15 @@ pub use vgic::{MessageFrame, Version};
 /// Size of the CPU interface of a GICv2: GICC, with `GICC_DIR` in the second page.
 pub const CPU_INTERFACE_SIZE: u64 = 0x2000;
 
+/// An interrupt translation service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Its {
+    /// Where its frames are.
+    pub at: Ipa,
+    /// How many LPIs there are to be at least.
+    pub lpis: u32,
+}
+
 /// What a configuration says of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Controller {
@@ -25,6 +34,8 @@ pub struct Controller {
     pub cpu_interface: Ipa,
     /// Where a GICv2 takes messages, if it is to.
     pub messages: Option<MessageFrame>,
+    /// The ITS of a GICv3, if it is to have one.
+    pub its: Option<Its>,
 }
 
 /// The windows of its registers.
@@ -38,6 +49,15 @@ pub struct Frames {
     pub interface: Range<Ipa>,
     /// Where a GICv2 takes messages, if it does.
     pub messages: Option<MessageFrame>,
+    /// The ITS of a GICv3, if it has one: both frames.
+    pub its: Option<Range<Ipa>>,
+}
+
+impl Its {
+    /// Its frames. `None` if they run over the end of the address space.
+    fn region(self) -> Option<Range<Ipa>> {
+        Range::new(self.at, Vgic::ITS_SIZE)
+    }
 }
 
 impl Controller {
@@ -48,6 +68,7 @@ impl Controller {
         redistributors: Ipa(0x080a_0000),
         cpu_interface: Ipa(0x0801_0000),
         messages: None,
+        its: None,
     };
 
     /// On a host with this architecture. `None` if the windows run over the end of the address space.
@@ -58,6 +79,10 @@ impl Controller {
             distributor: Range::new(self.distributor, version.distributor_size())?,
             interface: self.interface(version, vcpus)?,
             messages: self.messages.filter(|_| version == Version::V2),
+            its: match self.its.filter(|_| version == Version::V3) {
+                Some(its) => Some(its.region()?),
+                None => None,
+            },
         })
     }
 
@@ -83,6 +108,7 @@ impl Controller {
             interface(Version::V3, "the interrupt controller's redistributors"),
             interface(Version::V2, "the interrupt controller's CPU interface"),
             self.messages.map(|frame| ("the interrupt controller's frame for messages", Some(frame.region()))),
+            self.its.map(|its| ("the interrupt translation service", its.region())),
         ]
         .into_iter()
         .flatten()

@@ -13,6 +13,7 @@ pub mod decode;
 mod emulate;
 mod inject;
 pub mod instruction;
+mod its;
 mod mmio;
 pub mod syndrome;
 mod sysreg;

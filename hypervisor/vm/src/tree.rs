@@ -225,18 +225,30 @@ fn gic(frames: Frames, messages: Option<(IntId, u32)>) -> DeviceTreeNode {
         Some((first, count)) => node.flag("msi-controller").numbers("mbi-ranges", &[first.0, count]),
         None => node,
     };
-    let Some(frame) = frames.messages else { return node.into_model() };
-    let (first, count) = frame.interrupts();
     let mut node = node.into_model();
-    node.add_child(
-        Node::at("v2m", frame.region().start())
-            .compatible(&["arm,gic-v2m-frame"])
-            .reg(&[frame.region()])
-            .flag("msi-controller")
-            .number("arm,msi-base-spi", first.0)
-            .number("arm,msi-num-spis", count)
-            .into_model(),
-    );
+    if let Some(frame) = frames.messages {
+        let (first, count) = frame.interrupts();
+        node.add_child(
+            Node::at("v2m", frame.region().start())
+                .compatible(&["arm,gic-v2m-frame"])
+                .reg(&[frame.region()])
+                .flag("msi-controller")
+                .number("arm,msi-base-spi", first.0)
+                .number("arm,msi-num-spis", count)
+                .into_model(),
+        );
+    }
+    if let Some(its) = frames.its {
+        node.add_child(
+            Node::at("msi-controller", its.start())
+                .compatible(&["arm,gic-v3-its"])
+                .reg(&[its])
+                .flag("msi-controller")
+                .number("#msi-cells", 1)
+                .number("phandle", Node::ITS)
+                .into_model(),
+        );
+    }
     node
 }
 

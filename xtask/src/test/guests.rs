@@ -83,6 +83,7 @@ pub(super) fn tests() -> Vec<Test> {
             messages,
         ),
         Test::hypervisor("selftest/example", "the vdev guide's device, on the board that has it", example),
+        Test::hypervisor("selftest/lpi", "a GICv3 with an ITS, for a bare-metal guest and for Linux", lpi),
         Test::hypervisor("selftest/ends", "devices hear of the ends of their interrupts, and send messages", ends),
         Test::hypervisor("abuser/nowhere", "a guest that jumps to nowhere ends alone, with its code", nowhere),
     ];
@@ -156,6 +157,35 @@ fn messages(case: &Case) -> Result<()> {
     let linux = super::linux::configuration("linux", 1, "dmesg | grep GICv2m; poweroff -f");
     let ran = case.batch(&version_2, &[case.file("linux.qvmconf", with_frame(linux))?])?;
     ran.expect_status(0)?.expect("GICv2m: range[mem 0x08020000-0x08020fff], SPI[64:95]")?;
+    Ok(())
+}
+
+fn lpi(case: &Case) -> Result<()> {
+    let text = "system selftest\nram 0x80000000,32M\ncpu\ncpu\nload selftest.elf\n\
+                cmdline \"lpi: ended=0x1c100000 intr=40\"\n\
+                vdev gic its 0x08080000 num-lpis 1000\n\
+                vdev pl011 loc 0x1c090000 intr gic:37\n\
+                vdev faulty loc 0x1c100000 intr gic:40 when ended how never\n";
+    for cpus in [1, 2] {
+        let mut scene = Scene::new();
+        scene.guest("selftest")?.file("selftest.qvmconf", text.as_bytes().to_vec()).line("qvm @selftest.qvmconf");
+        let ran = scene.run(case, &machine(cpus, "cortex-a72"), Some(faulty()?), 1)?;
+        ran.expect_status(0)?.expect("is skipped: there is no such command")?;
+        if ran.text.contains("# SKIP") {
+            bail!("a test was skipped");
+        }
+        judge(ran.of("selftest"))?;
+    }
+    crate::setup::linux_guest()?;
+    let linux = super::linux::configuration("linux", 2, "dmesg | grep -e ITS -e GICv3 -e LPI; poweroff -f")
+        .replace("vdev pl011", "vdev gic its 0x08080000 num-lpis 256\nvdev pl011");
+    let ran = case.batch(&machine(2, "cortex-a72"), &[case.file("linux.qvmconf", linux)?])?;
+    ran.expect_status(0)?
+        .expect("ITS [mem 0x08080000-0x0809ffff]")?
+        .expect("GICv3: CPU1: using allocated LPI pending table")?;
+    if ran.text.contains("is skipped") || ran.text.contains("ITS queue timeout") {
+        bail!("Linux and the ITS do not understand each other");
+    }
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use crate::{
     testkit::{ANY_SIZE, Lines, Ram, Rig, Wires},
 };
 use alloc::{string::ToString, sync::Arc, vec};
-use types::{Ticks, VcpuSet};
+use types::{RequesterId, Ticks, VcpuSet};
 
 /// Answers with the offset, keeps what was written, asserts its line while that is not zero.
 struct Echo(u64);
@@ -224,7 +224,7 @@ impl Vdev for Listener {
         Ok(self.0)
     }
     fn write(&mut self, offset: u64, _: AccessSize, value: u64, cx: &mut Context<'_>) -> Result<(), AccessFault> {
-        cx.message(Ipa(0x800_0000 + offset), u32::try_from(value).unwrap());
+        cx.message(Some(RequesterId(3)), Ipa(0x800_0000 + offset), u32::try_from(value).unwrap());
         Ok(())
     }
     fn control(&mut self, _: Control<'_>, _: &mut Context<'_>) -> Result<(), ControlError> {
@@ -263,7 +263,7 @@ fn a_message_goes_out_as_it_is_and_kicks_whom_the_controller_names() {
     static SENDER: Factory = Factory { name: "sender", ..Factory::new(|_, _| Ok(Box::new(Listener(0)))) };
     let mut rig = Rig::new(&SENDER, &[], &mut Wires::default()).unwrap();
     rig.write(0x40, 100);
-    assert_eq!(rig.lines.take_messages(), [(Ipa(0x800_0040), 100)]);
+    assert_eq!(rig.lines.take_messages(), [(Some(RequesterId(3)), Ipa(0x800_0040), 100)]);
     assert!(!rig.take_effects().kicked().is_empty());
     assert!(rig.lines.take_messages().is_empty() && rig.lines.take_events().is_empty());
 }

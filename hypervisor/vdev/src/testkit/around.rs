@@ -2,7 +2,7 @@
 
 use crate::{GuestMemory, InterruptController, MemoryFault};
 use alloc::{collections::btree_map::BTreeMap, vec, vec::Vec};
-use types::{AccessSize, IntId, Ipa, Lock, Range, VcpuId, VcpuSet};
+use types::{AccessSize, IntId, Ipa, Lock, Range, RequesterId, VcpuId, VcpuSet};
 
 /// Guest memory from one address on, zero at first.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl GuestMemory for Ram {
 pub struct Lines {
     levels: Lock<BTreeMap<(Option<VcpuId>, IntId), bool>>,
     events: Lock<Vec<(IntId, bool)>>,
-    messages: Lock<Vec<(Ipa, u32)>>,
+    messages: Lock<Vec<(Option<RequesterId>, Ipa, u32)>>,
 }
 
 impl Lines {
@@ -87,9 +87,9 @@ impl Lines {
         core::mem::take(&mut self.events.lock())
     }
 
-    /// The messages that were sent since this was last asked, in order, wherever they were addressed to.
+    /// The messages that were sent since this was last asked, by whom and to where, in order.
     #[must_use]
-    pub fn take_messages(&self) -> Vec<(Ipa, u32)> {
+    pub fn take_messages(&self) -> Vec<(Option<RequesterId>, Ipa, u32)> {
         core::mem::take(&mut self.messages.lock())
     }
 
@@ -109,8 +109,8 @@ impl InterruptController for Lines {
         if intid.is_private() && !intid.is_sgi() { self.set(Some(vcpu), intid, asserted) } else { VcpuSet::EMPTY }
     }
 
-    fn message(&self, address: Ipa, data: u32) -> VcpuSet {
-        self.messages.lock().push((address, data));
+    fn message(&self, from: Option<RequesterId>, address: Ipa, data: u32) -> VcpuSet {
+        self.messages.lock().push((from, address, data));
         VcpuSet::of(VcpuId::default())
     }
 }

@@ -4,7 +4,7 @@
 //! for then. The rules are in the parent module. Does not answer for: taking them out again.
 
 use crate::Vgic;
-use crate::bank::{Bank, ENABLE_GROUP_0, ENABLE_GROUP_1, ENABLE_GROUPS};
+use crate::bank::{ENABLE_GROUP_0, ENABLE_GROUP_1, ENABLE_GROUPS};
 use crate::best::{Best, Key};
 use crate::private::{Interface, Private};
 use crate::registers::{ListRegisters, hcr, vmcr};
@@ -123,14 +123,14 @@ impl Vgic {
         let mut pending = Best::new(self.list_registers);
         let masked = disabled_groups(state);
         for index in Ones(private.bank.deliverable(groups)) {
-            pending.push(key(&private.bank, index, index, masked));
+            pending.push(Key::of(&private.bank, index, index, masked));
         }
-        shared.collect_pending(vcpu, groups, |bank, index, intid| key(bank, index, intid, masked), &mut pending);
+        shared.collect_pending(vcpu, groups, masked, &mut pending);
         let mut active = Best::new(self.list_registers);
         for index in Ones(private.bank.stranded()) {
-            active.push(key(&private.bank, index, index, 0));
+            active.push(Key::of(&private.bank, index, index, 0));
         }
-        shared.collect_stranded(vcpu, |bank, index, intid| key(bank, index, intid, 0), &mut active);
+        shared.collect_stranded(vcpu, &mut active);
         // Active ones come first, but for one place: their ends cost an exit each if they are left out.
         active.truncate(self.list_registers.saturating_sub(pending.len().min(1)));
         pending.truncate(self.list_registers.saturating_sub(active.len()));
@@ -152,14 +152,6 @@ impl Vgic {
         }
         overflow_control(&pending, &active, state)
     }
-}
-
-/// What orders interrupt `index` of `bank`; `masked` are the groups that the guest has disabled in its CPU interface.
-#[inline]
-pub(super) fn key(bank: &Bank, index: u32, intid: u32, masked: u32) -> Key {
-    let group = bank.group.wrapping_shr(index) & 1;
-    let group_bit = if group == 0 { ENABLE_GROUP_0 } else { ENABLE_GROUP_1 };
-    Key::new(masked & group_bit != 0, bank.priority_of(index), intid, group)
 }
 
 /// The groups that the guest has disabled in its CPU interface.

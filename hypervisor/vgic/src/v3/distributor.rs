@@ -1,12 +1,12 @@
 //! The distributor's registers: IHI 0069, "The GIC Distributor register map" and "Distributor register descriptions".
 //!
-//! Affinity routing is always on (`GICD_CTLR.ARE`), there is one security state (`GICD_CTLR.DS`), no LPIs, no extended
+//! Affinity routing is always on (`GICD_CTLR.ARE`), there is one security state (`GICD_CTLR.DS`), no extended
 //! ranges. What belongs to private interrupts is in the redistributors: reserved here.
 
 use super::{IIDR, config_shift, identification};
 use crate::bank::{BitRegister, ENABLE_GROUP_0, ENABLE_GROUP_1};
 use crate::signals::RESYNC;
-use crate::word::{gather, low, low_byte, spread};
+use crate::word::{gather, low, low_byte, merge, spread};
 use crate::{Version, Vgic};
 use core::sync::atomic::Ordering;
 use types::{AccessSize, VcpuId, VcpuSet};
@@ -15,6 +15,10 @@ use types::{AccessSize, VcpuId, VcpuSet};
 const CTLR_FIXED: u32 = 1 << 4 | 1 << 6;
 /// `GICD_TYPER.IDbits`: 10 bits of INTID.
 const TYPER_ID_BITS: u32 = 9 << 19;
+/// The same with LPIs: 14 bits. And `GICD_TYPER.LPIS`.
+const TYPER_LPIS: u32 = 13 << 19 | 1 << 17;
+/// Where `GICD_TYPER.num_LPIs` is: two to the power of one more than it says.
+const TYPER_NUM_LPIS_SHIFT: u32 = 11;
 /// `GICD_TYPER.MBIS`: message-based SPIs.
 const TYPER_MESSAGES: u32 = 1 << 16;
 /// `GICD_SETSPI_NSR`.
@@ -29,6 +33,18 @@ const PART: u32 = 0x92;
 const FIRST_ROUTER: u64 = 0x6100;
 /// Behind `GICD_IROUTER1019`.
 const END_ROUTER: u64 = 0x7fe0;
+
+/// `GICD_TYPER` for so many INTIDs: lines, bits of INTID, message-based SPIs, 1-of-N. No LPIs, no security extension, no affinity
+/// level 3, no range selector, no extended SPIs.
+pub(crate) const fn typer(intids: u32) -> u32 {
+    TYPER_ID_BITS | TYPER_MESSAGES | (intids / 32).wrapping_sub(1)
+}
+
+/// The same with so many LPIs, a power of two.
+pub(crate) const fn typer_with_lpis(typer: u32, lpis: u16) -> u32 {
+    let exponent = lpis.trailing_zeros().wrapping_sub(1);
+    typer & !TYPER_ID_BITS | TYPER_LPIS | exponent.wrapping_shl(TYPER_NUM_LPIS_SHIFT)
+}
 
 /// Whether a register shows states that list registers may know better: `ISPENDR` to `ICACTIVER`.
 pub(super) const fn shows_state(offset: u64) -> bool {
@@ -180,7 +196,7 @@ impl Vgic {
     fn read_word(&self, offset: u64) -> u64 {
         match offset {
             0x0000 => (CTLR_FIXED | self.groups.load(Ordering::Relaxed)).into(),
-            0x0004 => self.typer().into(),
+            0x0004 => self.typer.into(),
             0x0008 => IIDR.into(),
             _ => self.read_table(offset),
         }
@@ -209,12 +225,6 @@ impl Vgic {
             _ => 0,
         };
         word.into()
-    }
-
-    /// `GICD_TYPER`: lines, 10 bits of INTID, message-based SPIs, 1-of-N. No security extension, no LPIs, no affinity level 3,
-    /// no range selector, no extended SPIs.
-    fn typer(&self) -> u32 {
-        TYPER_ID_BITS | TYPER_MESSAGES | (self.intids / 32).wrapping_sub(1)
     }
 
     fn read_priorities(&self, intid: u32) -> u32 {
@@ -253,7 +263,7 @@ impl Vgic {
             FIRST_ROUTER..END_ROUTER => {
                 let mut shared = self.shared.lock();
                 let intid = routed(offset);
-                let router = merge_half(shared.router(intid), offset, value);
+                let router = merge(shared.router(intid), offset, AccessSize::Word, value.into());
                 shared.set_router(intid, router, &mut signals);
             }
             _ => {}
@@ -274,14 +284,5 @@ impl Vgic {
             cell.attend(RESYNC);
         }
         VcpuSet::first(self.cells.len())
-    }
-}
-
-/// A doubleword register after a write of one half of it.
-const fn merge_half(before: u64, offset: u64, value: u32) -> u64 {
-    if offset & 4 == 0 {
-        (before & !0xffff_ffff) | value as u64
-    } else {
-        (before & 0xffff_ffff) | ((value as u64) << 32)
     }
 }

@@ -1,6 +1,6 @@
 //! The redistributors' registers: IHI 0069, "The GIC Redistributor register map" and "Redistributor register descriptions".
 //!
-//! Two frames of 64 KiB per vCPU, RD_base and SGI_base, one vCPU's behind the other's. No LPIs.
+//! Two frames of 64 KiB per vCPU, RD_base and SGI_base, one vCPU's behind the other's. Registers for LPIs are `its`'s.
 
 use super::distributor::shows_state;
 use super::{IIDR, config_shift, identification};
@@ -28,7 +28,7 @@ const PPIS: u32 = 0xffff_0000;
 impl Vgic {
     /// The vCPU whose frames `offset` lies in, and the offset in them.
     #[inline]
-    fn frame(&self, offset: u64) -> Option<(VcpuId, &Cell, u64)> {
+    pub(crate) fn frame(&self, offset: u64) -> Option<(VcpuId, &Cell, u64)> {
         let vcpu = VcpuId(u16::try_from(offset / Self::REDISTRIBUTOR_SIZE).ok()?);
         Some((vcpu, self.cells.get(vcpu.index())?, offset % Self::REDISTRIBUTOR_SIZE))
     }
@@ -48,7 +48,7 @@ impl Vgic {
                 u64::from(word.wrapping_shr(low(offset & 3).wrapping_mul(8)) & 0xff)
             }
             AccessSize::Doubleword if offset == 0x0008 => self.redistributor_type(vcpu),
-            // GICR_PROPBASER, GICR_PENDBASER: no LPIs.
+            AccessSize::Doubleword => self.read_lpi_register(vcpu, offset, size),
             _ => 0,
         }
     }
@@ -94,7 +94,7 @@ impl Vgic {
         (self.read_redistributor(offset, size), VcpuSet::EMPTY)
     }
 
-    /// A write in the redistributors' window, at `offset` below [`Vgic::REDISTRIBUTOR_SIZE`] times the number of vCPUs.
+    /// A write in the redistributors' window, but of [`Vgic::write_lpi_register`]'s, at `offset` below [`Vgic::REDISTRIBUTOR_SIZE`] times the number of vCPUs.
     /// Returns the vCPUs to kick, the writer perhaps among them.
     pub fn write_redistributor(&self, offset: u64, size: AccessSize, value: u64) -> VcpuSet {
         let Some((vcpu, cell, offset)) = self.frame(offset) else { return VcpuSet::EMPTY };
@@ -125,8 +125,8 @@ impl Vgic {
             0x0014 => (PROCESSOR_SLEEP | CHILDREN_ASLEEP) & all_if(cell.private.lock().asleep),
             0xffd0..0x1_0000 => identification(offset, PART),
             SGI_BASE.. => self.read_sgi_frame(cell, offset % SGI_BASE),
-            // GICR_CTLR: no LPIs to enable, nothing takes time. GICR_STATUSR (optional), GICR_MPAMIDR; all that is reserved.
-            _ => 0,
+            // GICR_STATUSR (optional), GICR_MPAMIDR; all that is reserved: nothing.
+            _ => low(self.read_lpi_register(vcpu, offset, AccessSize::Word)),
         }
     }
 
@@ -174,12 +174,14 @@ impl Vgic {
         }
     }
 
-    /// `GICR_TYPER`: affinity, processor number, whether this is the last. No LPIs, no `GICR_CTLR.DPG*`, no extended PPIs.
+    /// `GICR_TYPER`: affinity, processor number, whether this is the last, `PLPIS`. All share one configuration table
+    /// (`CommonLPIAff`), and LPIs come from the ITS only (`DirectLPI`). No `GICR_CTLR.DPG*`, no extended PPIs.
     fn redistributor_type(&self, vcpu: VcpuId) -> u64 {
         let affinity = Mpidr::of_vcpu(vcpu).0;
         // Affinity levels 3 to 0 as four bytes; level 3 is zero.
         let last = if vcpu.index().wrapping_add(1) == self.cells.len() { TYPER_LAST } else { 0 };
-        (affinity & 0x00ff_ffff).wrapping_shl(32) | u64::from(vcpu.0).wrapping_shl(8) | last
+        let lpis = u64::from(self.unit.is_some());
+        (affinity & 0x00ff_ffff).wrapping_shl(32) | u64::from(vcpu.0).wrapping_shl(8) | last | lpis
     }
 
     /// `GICR_WAKER`: the redistributor is quiet as soon as it is told to be.

@@ -17,6 +17,8 @@ pub(crate) struct Source {
     pub(crate) active: Option<usize>,
     /// For an SPI: who takes it.
     pub(crate) route: usize,
+    /// "LPIs do not have an active state."
+    pub(crate) is_lpi: bool,
 }
 
 impl Source {
@@ -41,13 +43,18 @@ impl Source {
         let pending = self.pending() || late && std::mem::take(&mut self.again);
         assert!(pending && self.active.is_none() && self.enabled, "acknowledged in state {self:?}");
         self.latch = false;
-        self.active = Some(by);
+        self.active = (!self.is_lpi).then_some(by);
     }
 }
+
+/// The first LPI.
+pub(crate) const FIRST_LPI: usize = 8192;
 
 /// All interrupts of a machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Architecture {
+    /// LPIs; `route` is where they are pending.
+    pub(crate) lpis: Vec<Source>,
     pub(crate) private: Vec<[Source; 32]>,
     pub(crate) shared: Vec<Source>,
     /// `GICD_CTLR`'s group enables.
@@ -55,12 +62,13 @@ pub(crate) struct Architecture {
 }
 
 impl Architecture {
-    pub(crate) fn new(vcpus: usize, intids: usize) -> Self {
+    pub(crate) fn new(vcpus: usize, intids: usize, lpis: usize) -> Self {
         let mut private = [Source { group: 1, ..Source::default() }; 32];
         for source in private.iter_mut().take(16) {
             source.edge = true;
         }
         Self {
+            lpis: vec![Source { group: 1, edge: true, is_lpi: true, ..Source::default() }; lpis],
             private: vec![private; vcpus],
             shared: vec![Source { group: 1, ..Source::default() }; intids - 32],
             groups: [false; 2],
@@ -70,6 +78,7 @@ impl Architecture {
     pub(crate) fn source(&mut self, vcpu: usize, intid: usize) -> &mut Source {
         match intid {
             0..32 => &mut self.private[vcpu][intid],
+            FIRST_LPI.. => &mut self.lpis[intid - FIRST_LPI],
             _ => &mut self.shared[intid - 32],
         }
     }
@@ -78,8 +87,9 @@ impl Architecture {
     pub(crate) fn deliverable(&self, vcpu: usize) -> impl Iterator<Item = (u8, usize, usize)> {
         let private = self.private[vcpu].iter().enumerate();
         let shared = self.shared.iter().enumerate().map(|(index, source)| (index + 32, source));
+        let lpis = self.lpis.iter().enumerate().map(|(index, source)| (index + FIRST_LPI, source));
         private
-            .chain(shared.filter(move |(_, source)| source.route == vcpu))
+            .chain(shared.chain(lpis).filter(move |(_, source)| source.route == vcpu))
             .filter(|(_, source)| {
                 source.pending() && source.active.is_none() && source.enabled && self.groups[source.group]
             })

@@ -1,9 +1,10 @@
 //! A machine around the interrupt controller, and what it does at random.
 
-use crate::architecture::{Architecture, Source};
+use crate::architecture::{Architecture, FIRST_LPI, Source};
 use std::collections::BTreeSet;
-use types::{AccessSize, IntId, Ipa, VcpuId, VcpuSet};
+use types::{AccessSize, IntId, Ipa, RequesterId, VcpuId, VcpuSet};
 use vdev::InterruptController;
+use vgic::testkit::its::{Driver, ITS, TRANSLATER, command};
 use vgic::testkit::{CpuInterface, Deactivation};
 use vgic::{SgiRegister, Version, Vgic, VgicConfig};
 
@@ -12,12 +13,17 @@ const INTIDS: usize = 96;
 /// The virtual timer's, hardware-linked.
 const TIMER: usize = 27;
 
+/// How many LPIs it uses: more than there are list registers. Event `n` of the device is the LPI `n`.
+const LPIS: usize = 40;
+/// The device that sends messages to the ITS.
+const DEVICE: u16 = 0x1234;
+
 /// Where the distributor is for devices that send messages.
 const DISTRIBUTOR: Ipa = Ipa(0x800_0000);
 
 /// Whether a device wants to hear of the ends of an interrupt: of every third SPI.
 const fn is_reported(intid: usize) -> bool {
-    intid >= 32 && intid.is_multiple_of(3)
+    intid >= 32 && intid < FIRST_LPI && intid.is_multiple_of(3)
 }
 
 /// How big a machine is.
@@ -59,6 +65,10 @@ pub(crate) struct Machine {
     mode: Mode,
     vgic: Vgic,
     model: Architecture,
+    driver: Driver,
+    /// The vCPU to which each LPI is mapped.
+    mapped: Vec<usize>,
+    last_lpi: usize,
     cpus: Vec<CpuInterface>,
     /// Which vCPU is on which CPU.
     loaded: Vec<Option<usize>>,
@@ -81,7 +91,9 @@ impl Machine {
             priority_bits: shape.priority_bits,
         })
         .expect("the shapes are possible")
-        .with_messages_at(DISTRIBUTOR);
+        .with_messages_at(DISTRIBUTOR)
+        .with_its(ITS, LPIS as u32)
+        .expect("there can be so many");
         (0..INTIDS).filter(|intid| is_reported(*intid)).for_each(|intid| vgic.report_ends(IntId(intid as u32)));
         let split = |vcpu: usize| (vcpu as u64 + seed).is_multiple_of(3);
         let guest = |vcpu| Guest {
@@ -93,12 +105,17 @@ impl Machine {
             timer: false,
             timer_active: false,
         };
+        let mut cpu = CpuInterface::new(shape.list_registers, u32::from(shape.priority_bits));
+        cpu.lpis_are_active = seed.is_multiple_of(2);
         let mut machine = Self {
             shape,
             mode,
+            driver: Driver::new(&vgic, shape.vcpus),
+            mapped: vec![0; LPIS],
+            last_lpi: 0,
+            model: Architecture::new(shape.vcpus, INTIDS, LPIS),
             vgic,
-            model: Architecture::new(shape.vcpus, INTIDS),
-            cpus: vec![CpuInterface::new(shape.list_registers, u32::from(shape.priority_bits)); shape.cpus],
+            cpus: vec![cpu; shape.cpus],
             loaded: vec![None; shape.cpus],
             guests: (0..shape.vcpus).map(guest).collect(),
             ended: BTreeSet::new(),
@@ -140,6 +157,7 @@ impl Machine {
             interface.set_mask(guest.mask);
             interface.set_split(guest.split);
         }
+        self.boot_lpis();
         for vcpu in 0..self.shape.vcpus {
             for intid in 0..INTIDS {
                 if intid < 32 || vcpu == 0 {
@@ -159,6 +177,95 @@ impl Machine {
                     self.route(intid, route);
                 }
             }
+        }
+    }
+
+    // ---- LPIs
+
+    /// All LPIs are mapped and enabled.
+    fn boot_lpis(&mut self) {
+        self.command(command::mapd(DEVICE.into(), Some(6)));
+        for event in 0..LPIS {
+            let (vcpu, priority) = (self.some_vcpu(), self.below(256) as u8);
+            self.configure_lpi(event, true, priority);
+            self.command(command::mapti(DEVICE.into(), event as u64, (FIRST_LPI + event) as u64, vcpu as u64));
+            self.mapped[event] = vcpu;
+        }
+    }
+
+    fn command(&mut self, command: command::Command) {
+        let done = self.driver.send(&self.vgic, &[command]);
+        assert_eq!(done.refused, None, "{}", self.context());
+    }
+
+    /// Writes the guest's table; the ITS does not know yet.
+    fn configure_lpi(&mut self, event: usize, enabled: bool, priority: u8) {
+        self.driver.configure((FIRST_LPI + event) as u64, priority & 0xfc | u8::from(enabled));
+        let source = &mut self.model.lpis[event];
+        source.enabled = enabled;
+        source.priority = priority & 0xfc & (0xff_u8 << (8 - self.shape.priority_bits));
+    }
+
+    /// The guest says that the table has changed, in one of several ways.
+    fn invalidate(&mut self, event: usize) {
+        let lpi = (FIRST_LPI + event) as u64;
+        match self.below(4) {
+            0 => self.command(command::invall(0)),
+            1 => self.command(command::inv(DEVICE.into(), event as u64)),
+            way => {
+                let (offset, vcpu) = (if way == 2 { 0xa0 } else { 0xb0 }, self.some_vcpu());
+                self.driver.write_redistributor(&self.vgic, vcpu, offset, AccessSize::Doubleword, lpi);
+            }
+        }
+    }
+
+    /// The device sends a message to the ITS, or the guest has it raise the interrupt.
+    fn raise_lpi(&mut self) {
+        // Often the one that was taken last, which may not have been ended yet.
+        let event = if self.chance(2) { self.last_lpi } else { self.below(LPIS) };
+        let source = &mut self.model.lpis[event];
+        source.route = self.mapped[event];
+        source.set_latch();
+        if self.chance(4) {
+            return self.command(command::int(DEVICE.into(), event as u64));
+        }
+        let kick = self.vgic.message(Some(RequesterId(DEVICE)), TRANSLATER, event as u32);
+        if kick.is_empty() && self.mode == Mode::Exact {
+            self.compare_signals();
+        }
+    }
+
+    /// The guest changes something about an LPI.
+    fn reconfigure_lpi(&mut self) {
+        let (event, vcpu) = (self.below(LPIS), self.some_vcpu());
+        let source = self.model.lpis[event];
+        match self.below(8) {
+            0..=2 => {
+                self.configure_lpi(event, !source.enabled, source.priority);
+                self.invalidate(event);
+            }
+            3 if !source.pending() => {
+                let priority = self.below(256) as u8;
+                self.configure_lpi(event, source.enabled, priority);
+                self.invalidate(event);
+            }
+            4 => {
+                self.command(command::clear(DEVICE.into(), event as u64));
+                self.model.lpis[event].latch = false;
+            }
+            5..=6 => {
+                self.command(command::movi(DEVICE.into(), event as u64, vcpu as u64));
+                self.model.lpis[event].route = vcpu;
+                self.mapped[event] = vcpu;
+            }
+            7 => {
+                let from = self.some_vcpu();
+                self.command(command::movall(from as u64, vcpu as u64));
+                for source in self.model.lpis.iter_mut().filter(|source| source.pending() && source.route == from) {
+                    source.route = vcpu;
+                }
+            }
+            _ => {}
         }
     }
 
@@ -325,11 +432,13 @@ impl Machine {
     pub(crate) fn step(&mut self) {
         self.steps += 1;
         match self.below(16) {
-            0..=2 => self.device(),
+            0 => self.raise_lpi(),
+            1..=2 => self.device(),
             3..=4 => self.send(),
             5..=11 => self.guest(),
             12 => self.timer(),
             13 => self.reschedule(),
+            14 if self.mode == Mode::Exact => self.reconfigure_lpi(),
             _ if self.mode == Mode::Exact => self.reconfigure(),
             _ => {}
         }
@@ -368,7 +477,7 @@ impl Machine {
     fn send_message(&mut self, intid: usize, raise: bool) {
         let offset = if raise { 0x40 } else { 0x48 };
         let kick = if self.chance(2) {
-            self.vgic.message(Ipa(DISTRIBUTOR.0 + offset), intid as u32)
+            self.vgic.message(None, Ipa(DISTRIBUTOR.0 + offset), intid as u32)
         } else {
             self.vgic.write_distributor(VcpuId(0), offset, AccessSize::Word, intid as u64)
         };
@@ -472,6 +581,7 @@ impl Machine {
         }
         let late = self.mode == Mode::Late;
         self.model.source(vcpu, intid).acknowledge(vcpu, late);
+        self.last_lpi = intid.checked_sub(FIRST_LPI).unwrap_or(self.last_lpi);
         let priority = self.cpus[cpu].running_priority();
         self.guests[vcpu].running.push((group, intid, priority));
         self.taken += 1;
@@ -484,14 +594,16 @@ impl Machine {
             // The usual handler has quietened its device.
             if intid == TIMER {
                 self.guests[vcpu].timer = false;
-            } else if intid >= 16 {
+            } else if (16..INTIDS).contains(&intid) {
                 self.set_line(vcpu, intid, false);
                 self.settle();
             }
         }
         self.cpus[cpu].end(group, intid as u32);
         self.guests[vcpu].running.pop();
-        if self.guests[vcpu].split {
+        if intid >= FIRST_LPI {
+            // There is nothing to deactivate.
+        } else if self.guests[vcpu].split {
             self.guests[vcpu].dropped.push(intid);
         } else {
             self.note_end(vcpu, intid);
@@ -625,7 +737,11 @@ impl Machine {
     }
 
     fn source(&self, vcpu: usize, intid: usize) -> &Source {
-        if intid < 32 { &self.model.private[vcpu][intid] } else { &self.model.shared[intid - 32] }
+        match intid {
+            0..32 => &self.model.private[vcpu][intid],
+            FIRST_LPI.. => &self.model.lpis[intid - FIRST_LPI],
+            _ => &self.model.shared[intid - 32],
+        }
     }
 
     /// `ISPENDR` and `ISACTIVER`, read by somebody who reads twice.
@@ -672,6 +788,10 @@ impl Machine {
                 self.model.source(vcpu, intid).enabled = true;
             }
         }
+        for event in 0..LPIS {
+            self.configure_lpi(event, true, self.model.lpis[event].priority);
+        }
+        self.command(command::invall(0));
         for _round in 0..3 {
             for vcpu in 0..self.shape.vcpus {
                 let cpu = self.cpu_of(vcpu).unwrap_or(vcpu % self.shape.cpus);
@@ -707,7 +827,7 @@ impl Machine {
             if let Some((_, intid, _)) = self.guests[vcpu].running.last().copied() {
                 if intid == TIMER {
                     self.guests[vcpu].timer = false;
-                } else if intid >= 16 {
+                } else if (16..INTIDS).contains(&intid) {
                     self.set_line(vcpu, intid, false);
                     self.exit(cpu);
                 }

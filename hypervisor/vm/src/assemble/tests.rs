@@ -1,4 +1,5 @@
 use super::*;
+use crate::controller::Its;
 use crate::load::BlobKind;
 use crate::testing::{FakeCpu, PROBE, host_id};
 use crate::vcpu::Next;
@@ -6,7 +7,7 @@ use alloc::boxed::Box;
 use alloc::vec;
 use dtoolkit::{Node as _, Property as _, fdt::Fdt};
 use std::collections::HashMap;
-use types::{AccessSize, Ticks, VcpuId};
+use types::{AccessSize, RequesterId, Ticks, VcpuId};
 use vdev::testkit::{PlainNumbers, Ram, Wires};
 use vdev::{Effects, GuestMemory as _};
 
@@ -172,10 +173,87 @@ fn a_device_hears_of_the_ends_of_its_interrupt_if_it_wants_to() {
 fn a_devices_message_goes_to_where_the_distributor_is() {
     let Assembled { vm, .. } = assemble(&description(), &archive(), &host(), &mut Wires::default()).unwrap();
     let pending = || vm.gic.read_distributor(0x208, AccessSize::Word);
-    let _ = vdev::InterruptController::message(&vm.gic, Ipa(0x0801_0040), 65);
+    let _ = vdev::InterruptController::message(&vm.gic, None, Ipa(0x0801_0040), 65);
     assert_eq!(pending(), 0);
-    let _ = vdev::InterruptController::message(&vm.gic, Ipa(0x0800_0040), 65);
+    let _ = vdev::InterruptController::message(&vm.gic, None, Ipa(0x0800_0040), 65);
     assert_eq!(pending(), 1 << 1);
+}
+
+#[test]
+fn an_its_translates_the_messages_of_devices_and_takes_the_guests_commands() {
+    const ITS: u64 = 0x0808_0000;
+    const RD_BASE: u64 = 0x080a_0000;
+    let (properties, queue, table) = (START.0 + 0x10_0000, START.0 + 0x11_0000, START.0 + 0x12_0000);
+    let description = Description {
+        controller: Controller { its: Some(Its { at: Ipa(ITS), lpis: 200 }), ..Controller::DEFAULT },
+        ..description()
+    };
+    let Assembled { mut vm, tree, .. } = assemble(&description, &archive(), &host(), &mut Wires::default()).unwrap();
+    let tree = Fdt::new(&tree).unwrap();
+    let node = tree.root().child("interrupt-controller@8000000").unwrap();
+    assert!(node.child("msi-controller@8080000").is_some());
+    vm.configure(Box::new(Ram::new(START, usize::try_from(SIZE).unwrap())), Ticks(10)).unwrap();
+    let mut vcpu = vm.vcpu(VcpuId(0)).unwrap();
+    let mut cpu = FakeCpu::default();
+    let mut access = |exit, value| {
+        let mut effects = Effects::default();
+        vcpu.context.x[1] = value;
+        assert_eq!(crate::handle(&vm, &mut vcpu, &exit, &mut cpu, &mut effects), Next::Resume);
+        let asked = effects.has_later();
+        while effects.has_later() && vm.go_on(&mut effects) {}
+        (vcpu.context.x[1], asked, effects.kicked())
+    };
+    let mut write = |at: u64, size, value| access(crate::testing::store(Ipa(at), size, 1), value);
+    let (word, doubleword) = (AccessSize::Word, AccessSize::Doubleword);
+    let bytes = [[0x81; 64].as_slice(), &[0; 64]].concat();
+    vm.memory().write(Ipa(properties), &bytes).unwrap();
+    write(RD_BASE + 0x70, doubleword, properties | 13);
+    write(RD_BASE, word, 1);
+    write(ITS + 0x100, doubleword, 1 << 63 | table);
+    write(ITS + 0x108, doubleword, 1 << 63 | table);
+    write(ITS + 0x80, doubleword, 1 << 63 | queue);
+    write(ITS, word, 1);
+    // MAPC, MAPD, MAPTI, INT, INVALL; and one that there is not, which is skipped.
+    let commands: [[u64; 4]; 6] = [
+        [0x09, 0, 1 << 63, 0],
+        [0x08 | 7 << 32, 1, 1 << 63 | table, 0],
+        [0x0a | 7 << 32, 2 | 8193 << 32, 0, 0],
+        [0x77, 0, 0, 0],
+        [0x03 | 7 << 32, 2, 0, 0],
+        [0x0d, 0, 0, 0],
+    ];
+    vm.memory()
+        .write(
+            Ipa(queue),
+            commands.as_flattened().iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>().as_slice(),
+        )
+        .unwrap();
+    let (_, asked, kicked) = write(ITS + 0x88, doubleword, 6 * 32);
+    assert!(asked, "INVALL takes long");
+    assert_eq!(kicked.iter().next(), Some(VcpuId(0)));
+    let mut read = |at: u64, size| access(crate::testing::load(Ipa(at), size, 1), 0).0;
+    assert_eq!((read(ITS + 0x90, doubleword), read(ITS, word), read(RD_BASE, word)), (6 * 32, 1, 5));
+    assert_eq!(read(ITS + 0x1_0040, word), 0);
+    let status = vm.gic.its_status().unwrap();
+    assert_eq!((status.devices, status.events, status.lpis, status.refused), (1, 1, 256, 1));
+    let message = |from| vdev::InterruptController::message(&vm.gic, Some(from), Ipa(ITS + 0x1_0040), 2);
+    assert!(message(RequesterId(6)).is_empty());
+    assert_eq!(message(RequesterId(7)).iter().next(), None, "it is pending already");
+}
+
+#[test]
+fn there_is_no_its_where_a_gicv2_is() {
+    let its = Some(Its { at: Ipa(0x0808_0000), lpis: 64 });
+    let controller = Controller { version: Some(Version::V3), its, ..Controller::DEFAULT };
+    let host = Host { gic: Version::V2, ..host() };
+    let description = Description { controller, ..description() };
+    let errors = assemble(&description, &archive(), &host, &mut Wires::default()).unwrap_err();
+    assert_eq!(errors.len(), 1);
+    assert_eq!(errors[0].message, "a GICv3 for the guest takes one of the host's, which has a GICv2");
+    let its = Some(Its { at: Ipa(1 << 44), lpis: 64 });
+    let beyond = self::errors(&Description { controller: Controller { its, ..Controller::DEFAULT }, ..description });
+    assert!(beyond.iter().all(|error| error.subject == Subject::InterruptController), "{beyond:?}");
+    assert!(beyond[0].message.contains("goes beyond"), "{beyond:?}");
 }
 
 #[test]

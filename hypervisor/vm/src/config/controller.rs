@@ -4,11 +4,11 @@
 
 use super::vdevs::Vdevs;
 use super::{Reader, span_of};
-use crate::controller::Controller;
+use crate::controller::{Controller, Its};
 use alloc::format;
 use alloc::string::{String, ToString};
 use qvmconf::words::Keyword;
-use qvmconf::{Setting, Span, Statement};
+use qvmconf::{Diagnostic, Setting, Span, Statement};
 use types::{IntId, Ipa, PAGE_SIZE};
 use vdev::Options;
 use vgic::{MessageFrame, Version, Vgic};
@@ -34,6 +34,7 @@ pub(super) fn place(
         redistributors: options.address("gicr").unwrap_or(Controller::DEFAULT.redistributors),
         cpu_interface: options.address("gicc").unwrap_or(beside),
         messages: frame(reader, vdevs, statement, options),
+        its: its(reader, statement, options),
     };
     vdevs.controller = controller;
     // IHI 0069, "GIC memory-mapped register access": frames of 64 KiB, at multiples of that. Those of a GICv2 are pages.
@@ -47,6 +48,7 @@ pub(super) fn place(
         ("distributor", controller.distributor, location, frame, hint),
         ("redistributor", controller.redistributors, place("gicr"), Vgic::DISTRIBUTOR_SIZE, hint),
         ("CPU interface", controller.cpu_interface, place("gicc"), PAGE_SIZE, hint),
+        ("ITS", controller.its.map_or(Ipa(0), |its| its.at), place("its"), Vgic::DISTRIBUTOR_SIZE, hint),
     ] {
         if !at.is_aligned(frame) {
             reader.error(span.unwrap_or(statement.span), format!("no {what} can be at {at}"), hint);
@@ -56,28 +58,41 @@ pub(super) fn place(
 
 /// The architecture that they ask for, if they do.
 fn version(reader: &mut Reader<'_>, statement: &Statement, options: &Options) -> Option<Version> {
-    let has = |option| options.place(option).is_some();
-    let (of_3, of_2) = (has("gicr"), if has("gicc") { Some("gicc") } else { has("msi").then_some("msi") });
-    match (options.number("version"), of_3, of_2) {
-        (Some(2), false, _) | (None, false, Some(_)) => Some(Version::V2),
-        (Some(3), _, None) | (None, true, None) => Some(Version::V3),
-        (None, false, None) => None,
-        (_, true, _) | (_, _, None) => refuse(reader, statement, options, "gicr", "a GICv2"),
-        (_, _, Some(option)) => refuse(reader, statement, options, option, "a GICv3"),
-    }
+    let first = |names: [&'static str; 2]| names.into_iter().find(|name| options.place(name).is_some());
+    let (of_3, of_2) = (first(["gicr", "its"]), first(["gicc", "msi"]));
+    let (wrong, other, because) = match (options.number("version"), of_3, of_2) {
+        (Some(2), None, _) | (None, None, Some(_)) => return Some(Version::V2),
+        (Some(3), _, None) | (None, Some(_), None) => return Some(Version::V3),
+        (_, None, None) => return None,
+        (Some(2), Some(wrong), _) => (wrong, Version::V2, "version"),
+        (Some(_), _, Some(wrong)) => (wrong, Version::V3, "version"),
+        (_, Some(wrong), because) => (wrong, Version::V2, because.unwrap_or("version")),
+    };
+    let span = |option| options.place(option).and_then(span_of).unwrap_or(statement.span);
+    let message = format!("`{wrong}`: a {other} has none");
+    let hint =
+        "`gicr` and `its` are of version 3; `gicc` and `msi` are of version 2, since a GICv3 takes messages by itself";
+    let diagnostic = Diagnostic::error(span(wrong), message).note(span(because), "it is one by this").hint(hint);
+    reader.diagnostics.push(diagnostic);
+    None
 }
 
-fn refuse(
-    reader: &mut Reader<'_>,
-    statement: &Statement,
-    options: &Options,
-    option: &str,
-    other: &str,
-) -> Option<Version> {
-    let span = options.place(option).and_then(span_of).unwrap_or(statement.span);
-    let hint = "`gicr` is of version 3; `gicc` and `msi` are of version 2, since a GICv3 takes messages by itself";
-    reader.error(span, format!("`{option}`: {other} has none"), hint);
-    None
+/// `its ADDRESS` and `num-lpis N`, which need one another.
+fn its(reader: &mut Reader<'_>, statement: &Statement, options: &Options) -> Option<Its> {
+    let span = |option| options.place(option).and_then(span_of).unwrap_or(statement.span);
+    let hint = "as in `its 0x08080000 num-lpis 256`";
+    match (options.address("its"), options.number("num-lpis")) {
+        (None, None) => None,
+        (Some(at), Some(lpis)) => Some(Its { at, lpis: u32::try_from(lpis).unwrap_or(u32::MAX) }),
+        (Some(_), None) => {
+            reader.error(span("its"), "`its` needs `num-lpis`: how many interrupts it translates", hint);
+            None
+        }
+        (None, Some(_)) => {
+            reader.error(span("num-lpis"), "`num-lpis`: there is no `its` that translates them", hint);
+            None
+        }
+    }
 }
 
 /// `msi ADDRESS,FIRST,COUNT`: a frame for messages beside a GICv2.

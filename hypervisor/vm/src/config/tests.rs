@@ -1,5 +1,6 @@
 use super::*;
 use crate::assemble::{AssembleError, Subject};
+use crate::controller::Its;
 use alloc::vec;
 use qvmconf::SporadicServer;
 use std::collections::HashMap;
@@ -418,11 +419,34 @@ fn a_controller_is_of_a_version_and_at_multiples_of_its_frames() {
     let taken = format!("{RAM}vdev gic msi 0x8020000,64,32 vdev pl011 loc 0x1c090000 intr gic:70");
     bad(&taken, &["interrupt 70 is one for messages", "by this"]);
     bad(&format!("{RAM}vdev gic version 3 gicc 0x10010000"), &["2:25: error: `gicc`: a GICv3 has none"]);
-    bad(&format!("{RAM}vdev gic its 0x8080000 num-lpis 64"), &["`its` of `vdev gic`"]);
     bad(&format!("{RAM}vdev gic loc 0x10001000"), &["no distributor can be at 0x10001000", "multiples of 64K"]);
     bad(&format!("{RAM}vdev gic gicr 0x10001000"), &["2:15: error: no redistributor can be at 0x10001000"]);
     bad(&format!("{RAM}vdev gic gicc 0x10000800"), &["2:15: error: no CPU interface can be at 0x10000800"]);
     bad(&format!("{RAM}vdev gic intr gic:40"), &["`vdev gic` raises no interrupt"]);
+}
+
+#[test]
+fn an_its_is_of_a_gicv3_and_has_to_know_how_many_interrupts_it_translates() {
+    let controller = |text: &str| good(&format!("{RAM}vdev gic {text}")).description.controller;
+    let its = controller("its 0x8080000 num-lpis 64");
+    assert_eq!((its.version, its.its), (Some(Version::V3), Some(Its { at: Ipa(0x808_0000), lpis: 64 })));
+    assert_eq!(controller("version 3").its, None);
+    controller("its 0x8080000 num-lpis 8192");
+    let wrong = |text: &str, says: &[&str]| bad(&format!("{RAM}vdev gic {text}"), says);
+    wrong("its 0x8080000", &["2:14: error: `its` needs `num-lpis`", "as in `its 0x08080000 num-lpis 256`"]);
+    wrong("num-lpis 64", &["2:19: error: `num-lpis`: there is no `its`", "as in `its"]);
+    wrong("its 0x8080000 num-lpis 0", &["must be from 1 to 8192"]);
+    wrong("its 0x8080000 num-lpis 8193", &["must be from 1 to 8192"]);
+    wrong("its 0x8061000 num-lpis 64", &["2:14: error: no ITS can be at 0x8061000", "multiples of 64K"]);
+    wrong("its 0x8090000 num-lpis 64", &["interrupt translation service", "overlaps", "redistributors"]);
+    // Both sides are named.
+    let both = ["2:24: error: `its`: a GICv2 has none", "2:18: note: it is one by this", "are of version 3"];
+    wrong("version 2 its 0x8080000 num-lpis 64", &both);
+    wrong(
+        "its 0x8080000 num-lpis 64 gicc 0x8010000",
+        &["2:14: error: `its`: a GICv2", "2:41: note: it is one by this"],
+    );
+    wrong("version 3 msi 0x8020000,64,32", &["2:24: error: `msi`: a GICv3", "2:18: note: it is one by this"]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! device, stepping the PC. Does not answer for: what is at an address that nobody answers (`unsupported`).
 
 use super::syndrome::DataAbort;
-use super::{inject, unsupported};
+use super::{inject, its, unsupported};
 use crate::partition::Vm;
 use crate::timer::virtual_timer_asserted;
 use crate::vcpu::{Cpu, El1Register, Next, Vcpu};
@@ -110,7 +110,7 @@ fn interrupt_controller<C: Cpu>(
                 take_back_timer(vm, vcpu.id, cpu);
             }
             if is_write {
-                redistributor_store(vm, vcpu, offset, access)
+                redistributor_store(vm, vcpu, offset, access, effects)
             } else {
                 let registers = cpu.list_registers();
                 let (value, kick) = vm.gic.observe_redistributor(vcpu.id, registers, offset, access.size());
@@ -123,7 +123,7 @@ fn interrupt_controller<C: Cpu>(
     Ok(())
 }
 
-/// The frame for messages, or the window of a device, if `at` is in one.
+/// The frame for messages, the ITS, or the window of a device, if `at` is in one.
 #[cold]
 #[inline(never)]
 fn in_window(
@@ -140,6 +140,15 @@ fn in_window(
             vcpu.context.step(access.0.instruction_length());
         } else {
             complete_load(vcpu, access, frame.read(offset, access.size()));
+        }
+        return Ok(());
+    }
+    if let Some(offset) = vm.gic.in_its(at) {
+        let store = access.is_write().then(|| stored(vcpu, access));
+        let loaded = its::access(vm, offset, access.size(), store, effects);
+        match store {
+            Some(_) => vcpu.context.step(access.0.instruction_length()),
+            None => complete_load(vcpu, access, loaded),
         }
         return Ok(());
     }
@@ -186,11 +195,14 @@ pub(super) fn access<C: Cpu>(
         (None, Some(offset)) => {
             take_back_timer(vm, vcpu, cpu);
             match value {
-                Some(value) => (0, vm.gic.write_redistributor(offset, size, value)),
+                Some(value) => (0, its::redistributor_store(vm, offset, size, value, effects)),
                 None => vm.gic.observe_redistributor(vcpu, cpu.list_registers(), offset, size),
             }
         }
         (None, None) => {
+            if let Some(offset) = vm.gic.in_its(at) {
+                return Ok(its::access(vm, offset, size, value, effects));
+            }
             let (frame, offset) = vm.gic.message_frame(at).ok_or(AccessFault::Nothing)?;
             match value {
                 Some(value) => (0, frame.write(&vm.gic, offset, size, value)),
@@ -260,8 +272,8 @@ fn write_distributor(vm: &Vm, by: VcpuId, offset: u64, size: AccessSize, value: 
 }
 
 #[inline(never)]
-fn redistributor_store(vm: &Vm, vcpu: &mut Vcpu, offset: u64, access: DataAbort) -> VcpuSet {
-    let kick = vm.gic.write_redistributor(offset, access.size(), stored(vcpu, access));
+fn redistributor_store(vm: &Vm, vcpu: &mut Vcpu, offset: u64, access: DataAbort, effects: &mut Effects) -> VcpuSet {
+    let kick = its::redistributor_store(vm, offset, access.size(), stored(vcpu, access), effects);
     vcpu.context.step(access.0.instruction_length());
     kick
 }

@@ -30,6 +30,7 @@ fn generated(user: &[&[u8]]) -> Result<DeviceTree, TreeError> {
         distributor: range(0x800_0000, 0x1_0000),
         interface: range(0x80a_0000, 0x4_0000),
         messages: None,
+        its: Some(range(0x808_0000, 0x2_0000)),
     };
     let input = TreeInput {
         name: "linux",
@@ -102,7 +103,8 @@ fn the_hosts_own_reader_understands_it() {
 
 #[test]
 fn vcpus_beyond_the_sixteenth_have_another_affinity_1() {
-    let gic = Frames { version: Version::V3, distributor: range(0, 1), interface: range(0, 1), messages: None };
+    let gic =
+        Frames { version: Version::V3, distributor: range(0, 1), interface: range(0, 1), messages: None, its: None };
     let input = TreeInput {
         name: "wide",
         ram: &[],
