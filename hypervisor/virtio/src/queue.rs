@@ -13,6 +13,7 @@ mod split;
 pub(crate) use descriptor::Descriptor;
 
 use crate::{Area, Chain, Features, RingError};
+use core::sync::atomic::{Ordering, fence};
 use packed::Packed;
 use split::Split;
 use types::Ipa;
@@ -132,6 +133,9 @@ impl Queue {
         if !expect {
             return Ok(false);
         }
+        // The driver makes a chain available and then looks whether to notify; we do the two things in the opposite order, so that
+        // one of us sees what the other has done (2.7.10, 2.8.21).
+        fence(Ordering::SeqCst);
         either!(self, ring => ring.has_more(memory))
     }
 }

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use types::{Ipa, PAGE_SIZE, Range};
 
 /// Most pages from the first device to the last for which there is a table. Beyond that, and where devices share a page,
-/// the search below is fast enough.
+/// the bus's search is fast enough.
 const TABLE_PAGES: u64 = 4096;
 
 /// For each page which region, by its place in order, has it: the first page's number, and the table. `None` if that would

@@ -192,15 +192,13 @@ impl Packed {
         event < end && end.saturating_sub(event) <= used.into()
     }
 
-    /// Tells the driver whether to notify; whoever looks into the ring after that misses nothing.
+    /// Tells the driver whether to notify.
     pub(super) fn tell(&self, memory: &dyn GuestMemory, expect: bool) -> Result<(), RingError> {
         let word = match (expect, self.event_index) {
             (false, _) => DISABLE << 16,
             (true, false) => ENABLE << 16,
             (true, true) => DESC << 16 | self.available.bits(),
         };
-        memory.store(self.device_events, AccessSize::Word, word)?;
-        fence(Ordering::SeqCst);
-        Ok(())
+        Ok(memory.store(self.device_events, AccessSize::Word, word)?)
     }
 }

@@ -143,16 +143,16 @@ impl Split {
         }
     }
 
-    /// Tells the driver whether to notify; whoever looks into the available ring after that misses nothing.
+    /// Tells the driver whether to notify.
     pub(super) fn tell(&self, memory: &dyn GuestMemory, expect: bool) -> Result<(), RingError> {
         if !self.event_index {
-            Self::store(memory, self.used, 0, if expect { 0 } else { NO_NOTIFY })?;
+            Self::store(memory, self.used, 0, if expect { 0 } else { NO_NOTIFY })
         } else if expect {
             let event = ENTRIES.wrapping_add(u64::from(self.size) << 3);
-            Self::store(memory, self.used, event, self.next_available.into())?;
+            Self::store(memory, self.used, event, self.next_available.into())
+        } else {
+            // The driver passes the index that it was to notify at, and does so no more.
+            Ok(())
         }
-        // Otherwise the driver has passed the index that it was to notify at, and does so no more.
-        fence(Ordering::SeqCst);
-        Ok(())
     }
 }
