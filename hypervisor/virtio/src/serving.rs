@@ -358,7 +358,6 @@ impl Worker for Post {
         if life != self.life {
             self.life = life;
             self.service.begin(Features::from_bits_retain(state.features.load(Relaxed)));
-            self.queues.iter_mut().for_each(|(.., next)| *next = Next::Idle);
         }
         let mut step = Step::Wait;
         for (number, lane, next) in &mut self.queues {
@@ -371,9 +370,6 @@ impl Worker for Post {
                 let mut serving = Serving { work, lane, state, queue: *number, completed: false };
                 *next = self.service.serve(&mut serving);
                 serving.flush();
-                if !state.is_running() || state.needs_reset() {
-                    *next = Next::Idle;
-                }
             }
             step = match (*next, step) {
                 (Next::Again, _) | (_, Step::Again) => Step::Again,

@@ -1,5 +1,6 @@
 //! Queues of both kinds against the driver of `testing`, each mistake that a driver can make, and `virtio-queue` as an oracle.
 
+mod cost;
 mod errors;
 mod oracle;
 

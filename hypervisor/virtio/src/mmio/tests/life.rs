@@ -205,6 +205,40 @@ fn one_queue_is_reset_and_the_other_goes_on() {
 }
 
 #[test]
+fn a_request_of_a_queues_last_life_is_void_in_its_next() {
+    let (mut guest, [_, mut second]) = Guest::running(Features::RING_RESET);
+    guest.ask(&mut second, DATA, b"in flight", 16);
+    guest.kick(1);
+    guest.write(0x30, 1);
+    guest.write(0xc0, 1);
+    // Before the service has noticed, the queue is there again.
+    let mut second = guest.enable(1, 8, RAM + 0x1000, Features::VERSION_1);
+    let before = guest.bytes(DATA + 0x800, 16);
+    guest.rig.now = types::Ticks(10);
+    guest.work();
+    assert_eq!((second.take_used(&guest.rig.ram), guest.bytes(DATA + 0x800, 16)), (None, before));
+    assert_eq!(guest.read(0x70), 15, "nobody has made a mistake");
+}
+
+#[test]
+fn while_it_has_a_request_it_need_not_be_told_of_more() {
+    for features in ANY {
+        let (mut guest, [_, mut driver]) = Guest::running(features);
+        guest.work();
+        guest.ask(&mut driver, DATA, b"held", 16);
+        assert!(driver.must_notify(&guest.rig.ram));
+        guest.kick(1);
+        guest.ask(&mut driver, DATA + 0x100, b"next", 16);
+        assert!(!driver.must_notify(&guest.rig.ram));
+        for now in 1..5 {
+            guest.rig.now = types::Ticks(now);
+            guest.work();
+        }
+        assert_eq!(core::iter::from_fn(|| driver.take_used(&guest.rig.ram)).count(), 2);
+    }
+}
+
+#[test]
 fn a_queue_is_not_reset_alone_unless_that_was_negotiated() {
     let (mut guest, _drivers) = Guest::running(Features::empty());
     guest.write(0x30, 1);
