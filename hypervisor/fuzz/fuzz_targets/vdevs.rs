@@ -40,9 +40,11 @@ fuzz_target!(|data: &[u8]| {
     let factory = factories[usize::from(*which) % factories.len()];
     let mut wires = Wires::default();
     let wire = wires.wire("-");
+    wires.entropy = Some(|| Some(0x0123_4567_89ab_cdef));
     let mut rig = Rig::new(factory, &options(factory, *choice), &mut wires).expect("nothing else is needed");
     for call in calls.chunks_exact(4) {
         drive(&mut rig, &wire, factory, call);
+        rig.work(&wires.crew);
         if factory.name == "pl011" {
             check_pl011(&mut rig);
         }

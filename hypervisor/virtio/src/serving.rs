@@ -286,6 +286,12 @@ impl Serving<'_, '_> {
         Ok(())
     }
 
+    /// Whether a request is not void.
+    #[must_use]
+    pub fn is_alive(&mut self, request: &Request) -> bool {
+        self.enter(Some(request.origin), |_, _| Ok(())).is_ok()
+    }
+
     /// Tells the driver of what has been completed, if it wants to know: also done when [`Service::serve`] returns.
     pub fn flush(&mut self) {
         if core::mem::take(&mut self.completed) {
