@@ -72,7 +72,7 @@ impl Generator {
         let room = self.request.writable().min(MOST);
         let mut left = usize::try_from(room).unwrap_or(0);
         while left > 0 {
-            let words = work.work().with(&self.source, |Source(source), _| [(); WORDS].map(|()| source()));
+            let words = work.with(&self.source, |Source(source), _| [(); WORDS].map(|()| source()));
             let (mut bytes, mut length) = ([[0; 8]; WORDS], 0_usize);
             for (to, word) in bytes.iter_mut().zip(words.into_iter().map_while(|word| word)) {
                 *to = word.to_le_bytes();

@@ -334,7 +334,7 @@ impl Core {
             Queue::new(self.accepted, &layout)
         };
         match queue {
-            Ok(queue) => lane.with(context, |lane, _| lane.open(queue)),
+            Ok(queue) => lane.with(context, |lane, _| lane.open(queue, &self.state)),
             Err(error) => self.state.fail(number, error, context),
         }
     }

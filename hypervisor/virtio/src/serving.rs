@@ -29,13 +29,14 @@ pub trait Signals: Send + Sync {
 pub(crate) struct Lane {
     /// There while the driver is there, and the queue is enabled.
     queue: Option<Queue>,
-    /// Which of its lives this is.
+    /// Which of its lives this is, and of the device's.
     incarnation: u32,
+    life: u32,
 }
 
 impl Lane {
-    pub(crate) fn open(&mut self, queue: Queue) {
-        self.incarnation = self.incarnation.wrapping_add(1);
+    pub(crate) fn open(&mut self, queue: Queue, state: &State) {
+        (self.incarnation, self.life) = (self.incarnation.wrapping_add(1), state.life());
         self.queue = Some(queue);
     }
 
@@ -85,6 +86,10 @@ impl State {
 
     pub(crate) fn is_running(&self) -> bool {
         self.running.load(Acquire)
+    }
+
+    fn life(&self) -> u32 {
+        self.life.load(Acquire)
     }
 
     pub(crate) fn generation(&self) -> u32 {
@@ -191,6 +196,8 @@ pub struct Serving<'a, 'w> {
     lane: &'a Shared<Lane>,
     state: &'a State,
     queue: u16,
+    /// The device's life that the service knows of.
+    life: u32,
     /// The driver has not been told of all that has been completed.
     completed: bool,
 }
@@ -214,10 +221,14 @@ impl Serving<'_, '_> {
         self.work.now
     }
 
-    /// The worker's own means: what it shares with its model, pulses for that. Guest memory is for `self` to reach.
-    #[must_use]
-    pub const fn work(&self) -> &Work<'_> {
-        self.work
+    /// Does something with what the service shares with its model: [`Work::with`]. Queues and buffers are not to be reached from there.
+    pub fn with<T, R>(&self, shared: &Shared<T>, work: impl FnOnce(&mut T, &mut Context<'_>) -> R) -> R {
+        self.work.with(shared, work)
+    }
+
+    /// Has the model told ([`crate::Event::Woken`]) with a pulse: [`Work::pulse`].
+    pub fn pulse(&self, code: u8) {
+        self.work.pulse(code);
     }
 
     /// Takes the next request. If there is none the driver is to notify of the next one.
@@ -319,10 +330,10 @@ impl Serving<'_, '_> {
         of: Option<Origin>,
         work: impl FnOnce(&mut Queue, &dyn GuestMemory) -> Result<R, RingError>,
     ) -> Result<(R, Origin), Stopped> {
-        let (state, number) = (self.state, self.queue);
+        let (state, number, life) = (self.state, self.queue, self.life);
         self.work.with(self.lane, |lane, context| {
             let origin = Origin { queue: number, incarnation: lane.incarnation };
-            let lives = of.is_none_or(|of| of == origin) && !state.needs_reset();
+            let lives = lane.life == life && of.is_none_or(|of| of == origin) && !state.needs_reset();
             let queue = lane.queue.as_mut().filter(|_| lives).ok_or(Stopped)?;
             match work(queue, context.memory()) {
                 Ok(result) => Ok((result, origin)),
@@ -360,11 +371,6 @@ impl Post {
 impl Worker for Post {
     fn step(&mut self, work: &mut Work<'_>) -> Step {
         let state = &*self.state;
-        let life = state.life.load(Acquire);
-        if life != self.life {
-            self.life = life;
-            self.service.begin(Features::from_bits_retain(state.features.load(Relaxed)));
-        }
         let mut step = Step::Wait;
         for (number, lane, next) in &mut self.queues {
             let due = match *next {
@@ -373,7 +379,13 @@ impl Worker for Post {
                 Next::Idle => false,
             };
             if state.take_note(*number) || due {
-                let mut serving = Serving { work, lane, state, queue: *number, completed: false };
+                // Of the life that the note is of, or of a later one, of which there will be another note.
+                let life = state.life();
+                if life != self.life {
+                    self.life = life;
+                    self.service.begin(Features::from_bits_retain(state.features.load(Relaxed)));
+                }
+                let mut serving = Serving { work, lane, state, queue: *number, life, completed: false };
                 *next = self.service.serve(&mut serving);
                 serving.flush();
             }
@@ -387,3 +399,6 @@ impl Worker for Post {
         step
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,7 +72,7 @@ impl Echo {
             }
         }
         work.complete(&self.request)?;
-        let requests = work.work().with(&self.requests, |requests, _| {
+        let requests = work.with(&self.requests, |requests, _| {
             *requests += 1;
             *requests
         });
