@@ -5,7 +5,7 @@
 
 use alloc::{boxed::Box, string::ToString, vec};
 use types::Ticks;
-use vdev::{Entropy, Factory, OptionError, Options, Setup, Shared, Vdev};
+use vdev::{Entropy, Factory, OptionError, Options, Safety, Setup, Shared, Vdev};
 use virtio::{Description, Features, Model, Next, Parts, Request, Service, Serving, Stopped, mmio};
 
 /// Entries of the only queue.
@@ -23,6 +23,7 @@ pub(crate) static FACTORY: Factory = Factory {
     flags: mmio::FLAGS,
     access_sizes: mmio::ACCESS_SIZES,
     options: &[mmio::LEGACY],
+    safety: Safety::Qualified,
     region_size: mmio::REGION_SIZE,
     help: "virtio source of random numbers",
     about: "The host's random numbers, for guests on machines that have a source of them.\n\

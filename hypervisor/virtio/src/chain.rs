@@ -7,7 +7,6 @@
 use crate::RingError;
 use crate::queue::Descriptor;
 use alloc::vec::Vec;
-use core::mem;
 use types::Ipa;
 use vdev::GuestMemory;
 
@@ -128,10 +127,11 @@ impl Chain {
 
     /// Forgets what was in it. A chain of at most `longest` descriptors comes in.
     pub(crate) fn begin(&mut self, longest: u16) {
-        let mut buffers = mem::take(&mut self.buffers);
-        buffers.clear();
-        let room = longest.min(u16::try_from(buffers.capacity()).unwrap_or(u16::MAX));
-        *self = Self { buffers, room, ..Self::new(0) };
+        self.buffers.clear();
+        self.room = longest.min(u16::try_from(self.buffers.capacity()).unwrap_or(u16::MAX));
+        (self.id, self.slots, self.readable) = (0, 0, 0);
+        (self.reader, self.writer) = (Cursor::default(), Cursor::default());
+        (self.writes, self.written, self.gap) = (false, 0, false);
     }
 
     /// The next descriptor, which is not an indirect one.

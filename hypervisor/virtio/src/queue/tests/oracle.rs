@@ -27,8 +27,6 @@ fn any_descriptor() -> impl Strategy<Value = (u64, u32, u16, u16)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4000))]
-
     #[test]
     fn what_we_take_they_take_too(
         own in prop::collection::vec(any_descriptor(), usize::from(SIZE)),
