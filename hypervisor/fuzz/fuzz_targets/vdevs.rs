@@ -5,9 +5,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use types::{AccessSize, Ticks};
+use types::{AccessSize, Ipa, Ticks};
 use vdev::testkit::{Rig, Shared, Wire, Wires};
-use vdev::{Cause, Control, Factory, FactoryFlags, RegionError, Wake};
+use vdev::{Cause, Control, Factory, FactoryFlags, GuestMemory, RegionError, Wake};
 
 const DR: u64 = 0x00;
 const FR: u64 = 0x18;
@@ -22,6 +22,7 @@ fn options(factory: &Factory, choice: u8) -> Vec<(&'static str, Option<&'static 
         value.map(|value| (name, Some(*value)))
     };
     let chosen = match factory.name {
+        "virtio-entropy" if choice & 0x80 != 0 => return vec![("legacy", None)],
         "watch" => return vec![("vm", Some("neighbour"))],
         "pl011" => of("batch", &["1", "60000000"]),
         "ser8250" => of("reg-shift", &["2"]),
@@ -40,9 +41,11 @@ fuzz_target!(|data: &[u8]| {
     let factory = factories[usize::from(*which) % factories.len()];
     let mut wires = Wires::default();
     let wire = wires.wire("-");
+    wires.entropy = Some(|| Some(0x0123_4567_89ab_cdef));
     let mut rig = Rig::new(factory, &options(factory, *choice), &mut wires).expect("nothing else is needed");
     for call in calls.chunks_exact(4) {
         drive(&mut rig, &wire, factory, call);
+        rig.work(&wires.crew);
         if factory.name == "pl011" {
             check_pl011(&mut rig);
         }
@@ -71,6 +74,12 @@ fn drive(rig: &mut Rig, wire: &Wire, factory: &Factory, call: &[u8]) {
             let command = COMMANDS[usize::from(call[3] & 7)];
             let _ = rig.try_write(offset & !3, AccessSize::Word, command.into());
         }
+        // The driver of a virtio device comes, or writes into its queue.
+        4 if factory.name.starts_with("virtio-") && call[1] & 7 == 0 && rig.read(4) == 2 => start_virtio(rig, call[2]),
+        4 if factory.name.starts_with("virtio-") => {
+            let at = u64::from(u16::from_le_bytes([call[1], call[2]])) & 0xfff;
+            rig.ram.write(Ipa(RAM + at), &call[3..]).expect("it is within");
+        }
         4 => drop(rig.try_write(offset & 0x4c, AccessSize::Word, u64::from(call[2]) << 8 | u64::from(call[3]))),
         5 => wire.type_in(&call[1..]),
         6 => {
@@ -95,6 +104,21 @@ fn drive(rig: &mut Rig, wire: &Wire, factory: &Factory, call: &[u8]) {
     let ends = rig.take_effects().stop();
     let bitten = factory.name == "wdt-sp805" && ends == Some(Cause::Watchdog);
     assert!(ends.is_none() || bitten, "no guest can make this device end its VM: {ends:?}");
+}
+
+/// Where a rig has its memory.
+const RAM: u64 = 0x8000_0000;
+
+/// As far as a virtio driver goes before its first request (virtio 1.3, 3.1.1, 4.2.3.2), with a queue of eight at the start of memory.
+fn start_virtio(rig: &mut Rig, features: u8) {
+    let [low, high] = [u64::from(features & 3) << 28, 1 | u64::from(features & 4)];
+    let areas = [(0x80, RAM), (0x90, RAM + 0x80), (0xa0, RAM + 0xa0)];
+    let steps =
+        [(0x70, 0), (0x70, 3), (0x24, 0), (0x20, low), (0x24, 1), (0x20, high), (0x70, 11), (0x30, 0), (0x38, 8)];
+    for (offset, value) in steps.into_iter().chain(areas).chain([(0x44, 1), (0x70, 15)]) {
+        rig.write(offset, value);
+    }
+    assert_eq!(rig.read(0x70), 15);
 }
 
 /// What the host, other clients and the guest do with regions, besides what happens at the factory page.

@@ -110,6 +110,13 @@ impl GuestRam {
     /// Calls `copy` with host address, offset and length of each contiguous part of the range, after all of it has been
     /// found to be ours.
     fn each(&self, at: Ipa, length: usize, mut copy: impl FnMut(usize, usize, usize)) -> Result<(), MemoryFault> {
+        // Mostly it is all in one piece, and one search is enough.
+        if let Ok((host, available)) = self.find(at)
+            && available >= length
+        {
+            copy(host, 0, length);
+            return Ok(());
+        }
         for check in [true, false] {
             let mut done = 0;
             while done < length {

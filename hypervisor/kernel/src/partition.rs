@@ -256,7 +256,11 @@ impl Partition {
 
     /// Does something with the VM's devices in one of its threads, outside of an exit, and then what that asked for: what takes long
     /// is for the VM's own thread. `own` is the vCPU whose thread it is, if it is one's. Says which vCPUs were kicked.
-    fn with_effects<R>(&self, own: Option<VcpuId>, work: impl FnOnce(&Vm, Ticks, &mut Effects) -> R) -> (R, VcpuSet) {
+    pub(crate) fn with_effects<R>(
+        &self,
+        own: Option<VcpuId>,
+        work: impl FnOnce(&Vm, Ticks, &mut Effects) -> R,
+    ) -> (R, VcpuSet) {
         let _masked = Masked::new();
         let mut effects = Effects::default();
         let result = work(&self.vm, el2::cpu::counter(), &mut effects);

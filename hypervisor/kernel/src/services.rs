@@ -17,7 +17,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use spin::Once;
 use types::Ticks;
-use vdev::{BackendError, Bell, DeviceId, NewWorker, PULSES, PulseSink, Step, WORKERS, Wake, Work, Worker};
+use vdev::{BackendError, Bell, Context, DeviceId, NewWorker, PULSES, PulseSink, Step, WORKERS, Wake, Work, Worker};
 
 /// Most workers of one VM.
 const MOST_WORKERS: usize = 32;
@@ -212,7 +212,9 @@ fn labour(compartment: &'static Compartment, number: usize) {
     thread::current().device.set(Some(hand.device));
     let Some(mut worker) = masked(|| hand.worker.lock().take()) else { return };
     let Some(inbox) = partition.services.inboxes.iter().find(|inbox| inbox.device == hand.device) else { return };
-    let gate = |work: &mut dyn FnMut()| masked(work);
+    let gate = |work: &mut dyn FnMut(&mut Context<'_>)| {
+        partition.with_effects(None, |vm, now, effects| vm.enter(hand.device, now, effects, work));
+    };
     let mut next = Step::Wait;
     while !partition.is_stopping() {
         let now = el2::cpu::counter();

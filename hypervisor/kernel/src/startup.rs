@@ -25,7 +25,7 @@ use sched::{Parameters, Policy, Priority, ShareId, Sporadic};
 use spin::Once;
 use types::{CpuSet, Frequency, Ipa, MAX_CPUS, Range, Ticks};
 use vdev::{
-    BackendError, Backends, CharDevice, DeviceId, HostDevice, NewWorker, RegionWishes, SharedMemory, TraceSink,
+    BackendError, Backends, CharDevice, DeviceId, Entropy, HostDevice, NewWorker, RegionWishes, SharedMemory, TraceSink,
 };
 use vm::assemble::Host;
 use vm::config::{self, Configuration, CpuConfig, CpuPolicy, Includes, Limits};
@@ -191,6 +191,10 @@ impl Backends for HostDevices {
 
     fn trace(&self) -> &'static dyn TraceSink {
         &trace::Sink
+    }
+
+    fn entropy(&self) -> Option<Entropy> {
+        board::entropy()
     }
 
     fn character(&mut self, id: DeviceId, device: &HostDevice) -> Result<Box<dyn CharDevice>, BackendError> {

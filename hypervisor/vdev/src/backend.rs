@@ -53,3 +53,7 @@ pub trait CharDevice: Send {
     /// The next byte from outside, if there is one.
     fn read(&mut self) -> Option<u8>;
 }
+
+/// Sixty-four bits from a generator that deserves the name; `None` if it has none to give now. Does not wait, and is called with
+/// interrupts masked.
+pub type Entropy = fn() -> Option<u64>;

@@ -6,6 +6,7 @@
 //! exit code hands to `vgic` directly.
 
 mod error;
+mod pages;
 
 pub use error::BusError;
 
@@ -65,10 +66,6 @@ struct Slot {
     factory: &'static Factory,
 }
 
-/// Most pages from the first device to the last for which there is a table. Beyond that, and where devices share a page,
-/// the search below is fast enough.
-const TABLE_PAGES: u64 = 4096;
-
 /// The devices of one VM.
 pub struct Bus {
     /// Which of `slots` is on each page from `first_page` on, `u16::MAX` for none; empty if there is no such table. Devices
@@ -126,7 +123,7 @@ impl Bus {
         }
         let regions = || sorted.iter().map(|(region, ..)| *region).take_while(|region| !region.is_empty());
         let starts = regions().map(|region| region.start().0).collect();
-        let (first_page, pages) = page_table(regions()).unwrap_or_default();
+        let (first_page, pages) = pages::table(regions()).unwrap_or_default();
         let mut places: Vec<(u16, u16)> = sorted.iter().zip(0_u16..).map(|((_, id, _), place)| (*id, place)).collect();
         types::sort_by(&mut places, Ord::cmp);
         let windows = sorted.iter().zip(0_u16..).filter_map(|((_, _, device), place)| Some((device.window?, place)));
@@ -221,6 +218,20 @@ impl Bus {
     pub fn wake(&self, id: DeviceId, wake: Wake, services: &Services<'_>, effects: &mut Effects) {
         if let Some(slot) = self.slot(id) {
             slot.vdev.lock().wake(wake, &mut slot.context(services, effects));
+        }
+    }
+
+    /// Does something with what a device may reach, for its worker: without the device, whose lock is not taken. For one that does
+    /// not exist nothing is done.
+    pub fn enter(
+        &self,
+        id: DeviceId,
+        services: &Services<'_>,
+        effects: &mut Effects,
+        work: &mut dyn FnMut(&mut Context<'_>),
+    ) {
+        if let Some(slot) = self.slot(id) {
+            work(&mut slot.context(services, effects));
         }
     }
 
@@ -391,25 +402,6 @@ fn lines<'a>(devices: &(impl Iterator<Item = &'a Device> + Clone)) -> Result<Vec
         lines.extend(Line::all(intid, count));
     }
     Ok(lines)
-}
-
-/// For each page which region, by its place in order, has it: the first page's number, and the table. `None` if that would
-/// be too long, or two regions share a page.
-fn page_table(regions: impl Iterator<Item = Range<Ipa>>) -> Option<(u64, Vec<u16>)> {
-    let mut first = None;
-    let mut table = Vec::new();
-    for (region, index) in regions.zip(0_u16..) {
-        let page = region.start().0 / PAGE_SIZE;
-        let end = region.end().align_up(PAGE_SIZE)?.0 / PAGE_SIZE;
-        let base = *first.get_or_insert(page);
-        let (from, to) = (page.checked_sub(base)?, end.checked_sub(base)?);
-        if to > TABLE_PAGES || from < u64::try_from(table.len()).ok()? {
-            return None;
-        }
-        table.resize(usize::try_from(from).ok()?, u16::MAX);
-        table.resize(usize::try_from(to).ok()?, index);
-    }
-    first.map(|first| (first, table))
 }
 
 /// A device that takes an access, and where in it.

@@ -5,8 +5,8 @@
 //! nor for checking locations and interrupts against the rest of a configuration (`vm::config`).
 
 use crate::{
-    Bell, CharDevice, HostDevice, NewWorker, OptionError, OptionSpec, Options, RegionName, SharedMemory, TraceSink,
-    Vdev, Worker,
+    Bell, CharDevice, Entropy, HostDevice, NewWorker, OptionError, OptionSpec, Options, RegionName, SharedMemory,
+    TraceSink, Vdev, Worker,
 };
 use alloc::{
     boxed::Box,
@@ -294,6 +294,11 @@ pub trait Backends {
     /// Where events for traces go.
     fn trace(&self) -> &'static dyn TraceSink {
         &crate::Untraced
+    }
+
+    /// Where random numbers come from, if from anywhere.
+    fn entropy(&self) -> Option<Entropy> {
+        None
     }
 }
 

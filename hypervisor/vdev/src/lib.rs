@@ -39,7 +39,7 @@ pub mod testkit;
 mod timer;
 mod worker;
 
-pub use backend::{CharDevice, Taken, TraceSink, Untraced};
+pub use backend::{CharDevice, Entropy, Taken, TraceSink, Untraced};
 pub use bus::{Bus, BusError, Device, Target};
 pub use clock::{Alarm, Clock};
 pub use context::{Context, Identity, Services};

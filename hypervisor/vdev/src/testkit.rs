@@ -11,8 +11,8 @@ pub use around::{Lines, Ram};
 pub use backends::{Crew, Shared, Wire, Wires};
 
 use crate::{
-    AccessFault, AccessSizes, Backends, Bus, Clock, Control, ControlError, Device, DeviceId, Effects, Factory, Files,
-    Given, NewWorker, Node, Numbers, OptionError, Options, Place, Services, Setup, Step, Wake, Work,
+    AccessFault, AccessSizes, Backends, Bus, Clock, Context, Control, ControlError, Device, DeviceId, Effects, Factory,
+    Files, Given, NewWorker, Node, Numbers, OptionError, Options, Place, Services, Setup, Step, Wake, Work,
 };
 use alloc::{
     string::{String, ToString},
@@ -20,6 +20,7 @@ use alloc::{
     vec,
     vec::Vec,
 };
+use core::cell::RefCell;
 use core::fmt;
 use dtoolkit::model::DeviceTree;
 use types::{AccessSize, Frequency, IntId, Ipa, Range, Ticks};
@@ -187,6 +188,11 @@ impl Rig {
     pub fn work(&mut self, crew: &Crew) -> usize {
         let mut steps = 0_usize;
         let mut hands = core::mem::take(&mut *crew.hands.lock());
+        let services = Services { now: self.now, memory: &self.ram, interrupts: &self.lines };
+        let effects = RefCell::new(&mut self.effects);
+        let gate = |work: &mut dyn FnMut(&mut Context<'_>)| {
+            self.bus.enter(DeviceId(0), &services, &mut effects.borrow_mut(), work);
+        };
         for (NewWorker { worker, bell }, next) in &mut hands {
             let is_ready = |next: &Step| match next {
                 Step::Again => true,
@@ -194,7 +200,7 @@ impl Rig {
                 Step::Until(when) => *when <= self.now,
             };
             while bell.take() || is_ready(next) {
-                *next = worker.step(&mut Work::new(self.now, &self.ram, &|work| work(), &crew.pulses));
+                *next = worker.step(&mut Work::new(self.now, &self.ram, &gate, &crew.pulses));
                 steps = steps.saturating_add(1);
                 assert!(steps < 1_000_000, "a worker does not come to an end");
             }

@@ -5,7 +5,9 @@
 //!
 //! A device is called with its lock held and interrupts masked, so nothing that it does may take long. A worker runs in a thread
 //! of its own, with interrupts on, and may be preempted anywhere. What both reach is in a [`Shared`], which a worker enters with
-//! interrupts masked ([`Work::with`]), and a device while it is called ([`Shared::with`]): neither can wait for the other.
+//! interrupts masked ([`Work::with`]), and a device while it is called ([`Shared::with`]): neither can wait for the other's thread.
+//! In there a worker has what a device has in a call: its line, messages, the log. What takes a device's own state is done by
+//! the device: a pulse wakes it.
 
 use crate::{Context, GuestMemory};
 use alloc::{boxed::Box, sync::Arc};
@@ -37,8 +39,8 @@ pub enum Step {
     Until(Ticks),
 }
 
-/// Runs what it is given, once, with interrupts masked.
-type Gate<'a> = &'a dyn Fn(&mut dyn FnMut());
+/// Runs what it is given, once, with interrupts masked and what the device may reach; and then does what that asked for.
+type Gate<'a> = &'a dyn Fn(&mut dyn FnMut(&mut Context<'_>));
 
 /// What a worker may reach during a step.
 pub struct Work<'a> {
@@ -68,14 +70,15 @@ impl<'a> Work<'a> {
         self.memory
     }
 
-    /// Does something with what is shared with the device, which is not called meanwhile. Short: interrupts are masked.
+    /// Does something with what is shared with the device, which does not get at it meanwhile; it may be called otherwise. Short:
+    /// interrupts are masked. What `work` asks of its context is done when it returns.
     ///
     /// # Panics
     /// If the gate does not run it, which is a mistake of whoever runs workers.
     #[expect(clippy::expect_used, reason = "a promise of the constructor's caller, never of a guest's")]
-    pub fn with<T, R>(&self, shared: &Shared<T>, work: impl FnOnce(&mut T) -> R) -> R {
+    pub fn with<T, R>(&self, shared: &Shared<T>, work: impl FnOnce(&mut T, &mut Context<'_>) -> R) -> R {
         let (mut work, mut result) = (Some(work), None);
-        (self.gate)(&mut || result = work.take().map(|work| work(&mut shared.0.lock())));
+        (self.gate)(&mut |context| result = work.take().map(|work| shared.with(context, work)));
         result.expect("the gate runs what it is given")
     }
 
@@ -109,9 +112,9 @@ impl<T> Shared<T> {
         Self(Arc::new(Lock::new(value)))
     }
 
-    /// Does something with it in a device's call: `context` says that this is one.
-    pub fn with<R>(&self, _context: &Context<'_>, work: impl FnOnce(&mut T) -> R) -> R {
-        work(&mut self.0.lock())
+    /// Does something with it in a device's call, of which `context` is, or in its worker's [`Work::with`].
+    pub fn with<R>(&self, context: &mut Context<'_>, work: impl FnOnce(&mut T, &mut Context<'_>) -> R) -> R {
+        work(&mut self.0.lock(), context)
     }
 }
 
@@ -176,9 +179,11 @@ mod tests {
 
     impl Worker for Arithmetic {
         fn step(&mut self, work: &mut Work<'_>) -> Step {
-            let Some(at) = work.with(&self.0, |order| (order.count > 0).then_some(order.at)) else { return Step::Wait };
+            let Some(at) = work.with(&self.0, |order, _| (order.count > 0).then_some(order.at)) else {
+                return Step::Wait;
+            };
             let value = work.memory().load(Ipa(at), AccessSize::Doubleword).unwrap_or(0);
-            let left = work.with(&self.0, |order| {
+            let left = work.with(&self.0, |order, _| {
                 (order.sum, order.at, order.count) = (order.sum + value, order.at + 8, order.count - 1);
                 order.count
             });
@@ -199,10 +204,10 @@ mod tests {
 
     impl Vdev for Adder {
         fn read(&mut self, offset: u64, _: AccessSize, context: &mut Context<'_>) -> Result<u64, AccessFault> {
-            Ok(if offset == 0 { self.done } else { self.order.with(context, |order| order.sum) })
+            Ok(if offset == 0 { self.done } else { self.order.with(context, |order, _| order.sum) })
         }
         fn write(&mut self, at: u64, _: AccessSize, value: u64, cx: &mut Context<'_>) -> Result<(), AccessFault> {
-            self.order.with(cx, |order| *order = Order { at: 0x8000_0000 + at, count: value, sum: 0 });
+            self.order.with(cx, |order, _| *order = Order { at: 0x8000_0000 + at, count: value, sum: 0 });
             cx.ring(&self.bell);
             Ok(())
         }
@@ -232,5 +237,63 @@ mod tests {
         assert_eq!(rig.try_read(8, AccessSize::Doubleword), Ok(321));
         assert_eq!(rig.try_read(0, AccessSize::Doubleword), Ok(1));
         assert_eq!(rig.work(&wires.crew), 0);
+    }
+
+    /// Raises the device's line, and says so.
+    struct Ringer(Shared<u32>);
+
+    impl Worker for Ringer {
+        fn step(&mut self, work: &mut Work<'_>) -> Step {
+            let inner = Shared::new(7);
+            work.with(&self.0, |count, context| {
+                *count += 1;
+                context.set_line(true);
+                // What is shared may nest.
+                inner.with(context, |data, context| context.message(Ipa(0x1000), *data));
+            });
+            Step::Wait
+        }
+    }
+
+    /// Whatever is stored has its worker ring; loads say how often it has.
+    struct Doorbell(Shared<u32>, Bell);
+
+    static DOORBELL: Factory = Factory {
+        name: "doorbell",
+        access_sizes: ANY_SIZE,
+        ..Factory::new(|_, setup| {
+            let count = Shared::default();
+            let bell = setup.worker(Box::new(Ringer(count.clone())))?;
+            Ok(Box::new(Doorbell(count, bell)))
+        })
+    };
+
+    impl Vdev for Doorbell {
+        fn read(&mut self, _: u64, _: AccessSize, context: &mut Context<'_>) -> Result<u64, AccessFault> {
+            Ok(self.0.with(context, |count, _| u64::from(*count)))
+        }
+        fn write(&mut self, _: u64, _: AccessSize, _: u64, cx: &mut Context<'_>) -> Result<(), AccessFault> {
+            cx.ring(&self.1);
+            Ok(())
+        }
+        fn control(&mut self, _: Control<'_>, _: &mut Context<'_>) -> Result<(), ControlError> {
+            Ok(())
+        }
+        fn wake(&mut self, _: Wake, _: &mut Context<'_>) {}
+        fn describe(&self, _: &mut Node) {}
+    }
+
+    #[test]
+    fn a_worker_raises_its_devices_interrupt_by_itself() {
+        let mut wires = Wires::default();
+        let mut rig = Rig::new(&DOORBELL, &[], &mut wires).unwrap();
+        rig.try_write(0, AccessSize::Word, 1).unwrap();
+        let _effects = rig.take_effects();
+        assert!(!rig.line());
+        assert_eq!(rig.work(&wires.crew), 1);
+        assert!(rig.line());
+        assert_eq!(rig.lines.take_messages(), [(Ipa(0x1000), 7)]);
+        assert!(!rig.take_effects().kicked().is_empty(), "and the vCPU is kicked that takes it");
+        assert_eq!(rig.try_read(0, AccessSize::Word), Ok(1));
     }
 }

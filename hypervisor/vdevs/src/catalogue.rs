@@ -16,6 +16,7 @@ pub static CATALOGUE: &[&Factory] = &[
     &crate::trace::FACTORY,
     &crate::watch::FACTORY,
     &crate::cfi_flash::FACTORY,
+    &crate::virtio_entropy::FACTORY,
 ];
 
 const _: () = vdev::check_factories(CATALOGUE);

@@ -17,7 +17,7 @@ use crate::vcpu::{ExitCounters, Next, Vcpu};
 use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
 use core::fmt;
 use types::{AccessSize, Frequency, Ipa, Lock, PAGE_SIZE, Range, Ticks, VcpuId};
-use vdev::{Bus, Cause, Control, ControlError, DeviceId, Effects, GuestMemory, MemoryFault, Services, Wake};
+use vdev::{Bus, Cause, Context, Control, ControlError, DeviceId, Effects, GuestMemory, MemoryFault, Services, Wake};
 use vgic::Vgic;
 
 /// A VM. The kernel drives it through these steps: put it together; take memory; [`Vm::configure`]; load the
@@ -296,6 +296,12 @@ impl Vm {
     /// Wakes a device for those of its timers that are due.
     pub fn expire_timers(&self, device: DeviceId, now: Ticks, effects: &mut Effects) {
         self.bus.expire(device, &self.services(now), effects);
+        self.record_end_by(device, effects);
+    }
+
+    /// A device's worker does something with what its device may reach.
+    pub fn enter(&self, device: DeviceId, now: Ticks, effects: &mut Effects, work: &mut dyn FnMut(&mut Context<'_>)) {
+        self.bus.enter(device, &self.services(now), effects, work);
         self.record_end_by(device, effects);
     }
 

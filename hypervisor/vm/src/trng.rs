@@ -5,9 +5,7 @@
 //! the functions, and says so.
 
 use crate::smccc::{NOT_SUPPORTED, SUCCESS};
-
-/// Sixty-four bits from a generator that deserves the name; `None` if it has none to give now.
-pub type Entropy = fn() -> Option<u64>;
+pub use vdev::Entropy;
 
 const TRNG_VERSION: u32 = 0x8400_0050;
 const TRNG_FEATURES: u32 = 0x8400_0051;

@@ -1,8 +1,8 @@
 //! Back ends that remember what happened to them: characters, workers, shared memory.
 
 use crate::{
-    Attached, BackendError, Backends, CharDevice, DeviceId, HostDevice, NewWorker, PulseSink, RegionError, RegionName,
-    RegionWishes, SharedMemory, Step, Taken, TraceSink, Untraced, WORKERS,
+    Attached, BackendError, Backends, CharDevice, DeviceId, Entropy, HostDevice, NewWorker, PulseSink, RegionError,
+    RegionName, RegionWishes, SharedMemory, Step, Taken, TraceSink, Untraced, WORKERS,
 };
 use alloc::{
     boxed::Box,
@@ -97,6 +97,8 @@ pub struct Wires {
     pub crew: Crew,
     /// Where events for traces go: nowhere, unless a test says so.
     pub trace: &'static dyn TraceSink,
+    /// Where random numbers come from: there are none, unless a test says so.
+    pub entropy: Option<Entropy>,
 }
 
 impl Default for Wires {
@@ -106,6 +108,7 @@ impl Default for Wires {
             shared: Shared::default(),
             crew: Crew::default(),
             trace: &Untraced,
+            entropy: None,
         }
     }
 }
@@ -159,6 +162,10 @@ impl Backends for Wires {
 
     fn trace(&self) -> &'static dyn TraceSink {
         self.trace
+    }
+
+    fn entropy(&self) -> Option<Entropy> {
+        self.entropy
     }
 }
 

@@ -1,0 +1,6 @@
+//! Virtio devices as the drivers of the package `virtio-drivers` know them.
+
+#[cfg(test)]
+mod driver;
+#[cfg(test)]
+mod entropy;

@@ -1,0 +1,148 @@
+//! Descriptors, and tables of them (2.7.5, 2.8.13).
+
+use crate::{Chain, RingError};
+use types::Ipa;
+use vdev::GuestMemory;
+
+/// Bytes of a descriptor.
+const SIZE: usize = 16;
+/// Descriptors of a table that are read at once.
+const WINDOW: u16 = 16;
+const WINDOW_BYTES: usize = 256;
+const _: () = assert!(WINDOW_BYTES == WINDOW as usize * SIZE);
+
+const NEXT: u16 = 1 << 0;
+const WRITE: u16 = 1 << 1;
+const INDIRECT: u16 = 1 << 2;
+
+/// A descriptor, copied out of memory; nothing of it has been checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Descriptor {
+    pub(crate) address: Ipa,
+    pub(crate) length: u32,
+    pub(super) flags: u16,
+    /// The next descriptor of a split queue's chain; the buffer ID in a packed queue.
+    pub(super) link: u16,
+}
+
+impl Descriptor {
+    /// A split queue's.
+    pub(super) fn read(memory: &dyn GuestMemory, at: Ipa) -> Result<Self, RingError> {
+        let mut bytes = [0; SIZE];
+        memory.read(at, &mut bytes)?;
+        Ok(Self::split(&bytes))
+    }
+
+    fn split(bytes: &[u8; SIZE]) -> Self {
+        let [address, rest] = words(bytes);
+        Self { address, length: low(rest.0), flags: half(rest.0 >> 32), link: half(rest.0 >> 48) }
+    }
+
+    /// A packed queue's: its first word, and its second, which has the flags.
+    pub(super) fn packed(address: u64, rest: u64) -> Self {
+        Self { address: Ipa(address), length: low(rest), flags: half(rest >> 48), link: half(rest >> 32) }
+    }
+
+    pub(crate) const fn is_writable(&self) -> bool {
+        self.flags & WRITE != 0
+    }
+
+    pub(super) const fn is_indirect(&self) -> bool {
+        self.flags & INDIRECT != 0
+    }
+
+    pub(super) const fn has_next(&self) -> bool {
+        self.flags & NEXT != 0
+    }
+
+    /// The next one's index, if there is one, in a split queue or table.
+    pub(super) const fn next(&self) -> Option<u16> {
+        if self.has_next() { Some(self.link) } else { None }
+    }
+}
+
+/// A table of descriptors, somewhere in memory, of which each is read once for each time it is asked for.
+pub(super) struct Table {
+    start: Ipa,
+    count: u16,
+    bytes: [u8; WINDOW_BYTES],
+    /// What is in `bytes`: the first one, and how many.
+    first: u16,
+    held: u16,
+}
+
+impl Table {
+    /// The one that `descriptor` refers to, which has been found to be allowed.
+    fn new(descriptor: &Descriptor) -> Result<Self, RingError> {
+        let Descriptor { address: start, length, .. } = *descriptor;
+        start.checked_add(length.into()).ok_or(RingError::Wraps(start))?;
+        let count = u16::try_from(length >> 4).ok().filter(|count| *count > 0 && length.is_multiple_of(16));
+        let count = count.ok_or(RingError::IndirectLength(length))?;
+        Ok(Self { start, count, bytes: [0; WINDOW_BYTES], first: 0, held: 0 })
+    }
+
+    /// The bytes of one of its descriptors.
+    fn get(&mut self, memory: &dyn GuestMemory, index: u16) -> Result<[u8; SIZE], RingError> {
+        let left = self.count.checked_sub(index).filter(|left| *left > 0).ok_or(RingError::Next(index))?;
+        let mut place = index.wrapping_sub(self.first);
+        if place >= self.held {
+            (self.first, self.held, place) = (index, left.min(WINDOW), 0);
+            let bytes = self.bytes.get_mut(..usize::from(self.held) << 4).unwrap_or_default();
+            memory.read(Ipa(self.start.0.wrapping_add(u64::from(index) << 4)), bytes)?;
+        }
+        let (descriptors, _) = self.bytes.as_chunks::<SIZE>();
+        descriptors.get(usize::from(place)).copied().ok_or(RingError::Next(index))
+    }
+
+    /// Adds a split queue's table to a chain: one after the other as their links say (2.7.5.3).
+    pub(super) fn walk_links(
+        descriptor: &Descriptor,
+        memory: &dyn GuestMemory,
+        chain: &mut Chain,
+    ) -> Result<(), RingError> {
+        let mut table = Self::new(descriptor)?;
+        let mut next = Some(0);
+        while let Some(index) = next {
+            let descriptor = Descriptor::split(&table.get(memory, index)?);
+            if descriptor.is_indirect() {
+                return Err(RingError::IndirectNested);
+            }
+            chain.add(&descriptor)?;
+            next = descriptor.next();
+        }
+        Ok(())
+    }
+
+    /// Adds a packed queue's table to a chain: one after the other, and no flag but the write flag has a meaning (2.8.7).
+    pub(super) fn walk_all(
+        descriptor: &Descriptor,
+        memory: &dyn GuestMemory,
+        chain: &mut Chain,
+    ) -> Result<(), RingError> {
+        let mut table = Self::new(descriptor)?;
+        for index in 0..table.count {
+            let [address, rest] = words(&table.get(memory, index)?);
+            chain.add(&Descriptor::packed(address.0, rest.0))?;
+        }
+        Ok(())
+    }
+}
+
+/// The two little-endian words of a descriptor.
+fn words(bytes: &[u8; SIZE]) -> [Ipa; 2] {
+    let (words, _) = bytes.as_chunks::<8>();
+    let word = |index: usize| Ipa(words.get(index).map_or(0, |word| u64::from_le_bytes(*word)));
+    [word(0), word(1)]
+}
+
+/// Bits 31 to 0.
+#[expect(clippy::cast_possible_truncation, reason = "that is what it is for")]
+const fn low(value: u64) -> u32 {
+    value as u32
+}
+
+/// Bits 15 to 0.
+#[expect(clippy::cast_possible_truncation, reason = "that is what it is for")]
+pub(super) const fn half(value: u64) -> u16 {
+    value as u16
+}

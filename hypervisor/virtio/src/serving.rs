@@ -1,0 +1,404 @@
+//! The worker's side of a device.
+//!
+//! Answers for: when a service is called, and how it reaches queues and buffers. Does not answer for: what it does with them.
+//!
+//! One rule makes a reset safe: memory of the guest is touched only while the queue's lock is held, with interrupts masked, and only
+//! after a look whether the queue still lives the life that the request is of; and never for long ([`crate::STEP_BYTES`]). So when a
+//! reset's store has completed nothing is written any more for what came before it.
+
+use crate::model::{Next, Service};
+use crate::{Chain, Features, Queue, RingError};
+use alloc::{boxed::Box, sync::Arc, vec::Vec};
+use core::fmt;
+use core::ops::Range;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use types::Ticks;
+use vdev::{Context, GuestMemory, Shared, Step, Work, Worker};
+
+/// How a transport tells the driver that something has happened. Called in the device's calls and in its workers' threads.
+pub trait Signals: Send + Sync {
+    /// There are used buffers in this queue, and the driver wants to know (2.3, "used buffer notification").
+    fn used(&self, queue: u16, context: &mut Context<'_>);
+
+    /// The configuration space has changed, or the device needs a reset ("configuration change notification").
+    fn changed(&self, context: &mut Context<'_>);
+}
+
+/// A queue as the device and its worker share it.
+#[derive(Debug, Default)]
+pub(crate) struct Lane {
+    /// There while the driver is there, and the queue is enabled.
+    queue: Option<Queue>,
+    /// Which of its lives this is, and of the device's.
+    incarnation: u32,
+    life: u32,
+}
+
+impl Lane {
+    pub(crate) fn open(&mut self, queue: Queue, state: &State) {
+        (self.incarnation, self.life) = (self.incarnation.wrapping_add(1), state.life());
+        self.queue = Some(queue);
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.queue = None;
+    }
+}
+
+/// What the device and its workers tell each other without waiting.
+pub(crate) struct State {
+    pub(crate) signals: Arc<dyn Signals>,
+    /// `DEVICE_NEEDS_RESET`.
+    needs_reset: AtomicBool,
+    /// The driver is there (`DRIVER_OK`).
+    running: AtomicBool,
+    /// How often a driver has come, and the features of the last one.
+    life: AtomicU32,
+    features: AtomicU64,
+    /// The configuration space's generation (2.5).
+    generation: AtomicU32,
+    /// Queues of which the driver has notified.
+    notes: Box<[AtomicBool]>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("running", &self.running).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    pub(crate) fn new(signals: Arc<dyn Signals>, queues: usize) -> Self {
+        Self {
+            signals,
+            needs_reset: AtomicBool::new(false),
+            running: AtomicBool::new(false),
+            life: AtomicU32::new(0),
+            features: AtomicU64::new(0),
+            generation: AtomicU32::new(0),
+            notes: (0..queues).map(|_| AtomicBool::new(false)).collect(),
+        }
+    }
+
+    pub(crate) fn needs_reset(&self) -> bool {
+        self.needs_reset.load(Acquire)
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.load(Acquire)
+    }
+
+    fn life(&self) -> u32 {
+        self.life.load(Acquire)
+    }
+
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation.load(Acquire)
+    }
+
+    /// A driver is there. Its queues are open, or will be.
+    pub(crate) fn start(&self, features: Features) {
+        self.features.store(features.bits(), Relaxed);
+        self.life.fetch_add(1, Release);
+        self.running.store(true, Release);
+    }
+
+    /// There is none any more. Lanes are to be closed after this.
+    pub(crate) fn stop(&self) {
+        self.running.store(false, Release);
+        self.notes.iter().for_each(|note| note.store(false, Relaxed));
+    }
+
+    /// What was wrong is forgotten. Lanes have been closed before this, so that nobody adds to it.
+    pub(crate) fn forget(&self) {
+        self.needs_reset.store(false, Release);
+    }
+
+    /// The driver has notified of a queue. Says whether there is such a queue.
+    pub(crate) fn note(&self, queue: u16) -> bool {
+        let note = self.notes.get(usize::from(queue));
+        note.inspect(|note| note.store(true, Release)).is_some()
+    }
+
+    fn take_note(&self, queue: u16) -> bool {
+        self.notes.get(usize::from(queue)).is_some_and(|note| note.swap(false, Acquire))
+    }
+
+    /// The configuration space is another than it was.
+    pub(crate) fn change(&self, context: &mut Context<'_>) {
+        self.generation.fetch_add(1, Release);
+        if self.is_running() {
+            self.signals.changed(context);
+        }
+    }
+
+    /// The driver has made a mistake: nothing more is done for it before a reset (2.1.2).
+    pub(crate) fn fail(&self, queue: u16, error: RingError, context: &mut Context<'_>) {
+        context.log(log::Level::Warn, format_args!("queue {queue}: the driver's mistake, it has to reset: {error}"));
+        self.needs_reset.store(true, Release);
+        if self.is_running() {
+            self.signals.changed(context);
+        }
+    }
+}
+
+/// Storage for a request, for as long as a service has it.
+#[derive(Debug)]
+pub struct Request {
+    chain: Chain,
+    origin: Origin,
+}
+
+/// Which queue a request is of, and which of that queue's lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Origin {
+    queue: u16,
+    incarnation: u32,
+}
+
+impl Request {
+    /// Storage for the requests of queues of at most so many entries.
+    #[must_use]
+    pub fn new(queue_size: u16) -> Self {
+        Self { chain: Chain::new(queue_size), origin: Origin::default() }
+    }
+
+    /// Bytes that are left to read.
+    #[must_use]
+    pub fn readable(&mut self) -> u64 {
+        self.chain.reader().remaining()
+    }
+
+    /// Bytes that there is still room for.
+    #[must_use]
+    pub fn writable(&mut self) -> u64 {
+        self.chain.writer().remaining()
+    }
+
+    /// Goes on reading so many bytes further on.
+    pub fn skip_readable(&mut self, bytes: u64) {
+        self.chain.reader().skip(bytes);
+    }
+
+    /// Goes on writing so many bytes further on; see [`crate::Writer::skip`].
+    pub fn skip_writable(&mut self, bytes: u64) {
+        self.chain.writer().skip(bytes);
+    }
+}
+
+/// The request is void: its queue has been reset, or its driver has made a mistake. There is nothing to complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped;
+
+/// One queue, while it is served.
+pub struct Serving<'a, 'w> {
+    work: &'a mut Work<'w>,
+    lane: &'a Shared<Lane>,
+    state: &'a State,
+    queue: u16,
+    /// The device's life that the service knows of.
+    life: u32,
+    /// The driver has not been told of all that has been completed.
+    completed: bool,
+}
+
+impl fmt::Debug for Serving<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Serving").field("queue", &self.queue).finish_non_exhaustive()
+    }
+}
+
+impl Serving<'_, '_> {
+    /// Which queue it is.
+    #[must_use]
+    pub const fn queue(&self) -> u16 {
+        self.queue
+    }
+
+    /// The system counter when this step began.
+    #[must_use]
+    pub const fn now(&self) -> Ticks {
+        self.work.now
+    }
+
+    /// Does something with what the service shares with its model: [`Work::with`]. Queues and buffers are not to be reached from there.
+    pub fn with<T, R>(&self, shared: &Shared<T>, work: impl FnOnce(&mut T, &mut Context<'_>) -> R) -> R {
+        self.work.with(shared, work)
+    }
+
+    /// Has the model told ([`crate::Event::Woken`]) with a pulse: [`Work::pulse`].
+    pub fn pulse(&self, code: u8) {
+        self.work.pulse(code);
+    }
+
+    /// Takes the next request. If there is none the driver is to notify of the next one.
+    pub fn pop(&mut self, request: &mut Request) -> bool {
+        let chain = &mut request.chain;
+        let popped = self.enter(None, |queue, memory| {
+            let mut popped = queue.pop(memory, chain)?;
+            if popped {
+                queue.expect_notification(memory, false)?;
+            } else if queue.expect_notification(memory, true)? {
+                popped = queue.pop(memory, chain)?;
+            }
+            Ok(popped)
+        });
+        match popped {
+            Ok((true, origin)) => {
+                request.origin = origin;
+                true
+            }
+            Ok((false, _)) | Err(Stopped) => false,
+        }
+    }
+
+    /// Copies the next bytes of a request into `into`, and says how many: as many as there are.
+    ///
+    /// # Errors
+    /// If the request is void.
+    pub fn read(&mut self, request: &mut Request, into: &mut [u8]) -> Result<usize, Stopped> {
+        let mut done = 0_usize;
+        while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let chain = &mut request.chain;
+            let (step, _) = self.enter(Some(request.origin), |_, memory| chain.reader().read(memory, rest))?;
+            if step == 0 {
+                break;
+            }
+            done = done.saturating_add(step);
+        }
+        Ok(done)
+    }
+
+    /// Copies bytes into a request's buffers, and says how many: as many as there is room for.
+    ///
+    /// # Errors
+    /// If the request is void.
+    pub fn write(&mut self, request: &mut Request, from: &[u8]) -> Result<usize, Stopped> {
+        let mut done = 0_usize;
+        while let Some(rest) = from.get(done..).filter(|rest| !rest.is_empty()) {
+            let chain = &mut request.chain;
+            let (step, _) = self.enter(Some(request.origin), |_, memory| chain.writer().write(memory, rest))?;
+            if step == 0 {
+                break;
+            }
+            done = done.saturating_add(step);
+        }
+        Ok(done)
+    }
+
+    /// Gives a request back, with what has been written up to the first gap.
+    ///
+    /// # Errors
+    /// If it is void.
+    pub fn complete(&mut self, request: &Request) -> Result<(), Stopped> {
+        let chain = &request.chain;
+        self.enter(Some(request.origin), |queue, memory| queue.push(memory, chain, chain.written()))?;
+        self.completed = true;
+        Ok(())
+    }
+
+    /// Whether a request is not void.
+    #[must_use]
+    pub fn is_alive(&mut self, request: &Request) -> bool {
+        self.enter(Some(request.origin), |_, _| Ok(())).is_ok()
+    }
+
+    /// Tells the driver of what has been completed, if it wants to know: also done when [`Service::serve`] returns.
+    pub fn flush(&mut self) {
+        if core::mem::take(&mut self.completed) {
+            let (state, number) = (self.state, self.queue);
+            self.work.with(self.lane, |lane, context| {
+                let Some(queue) = lane.queue.as_mut().filter(|_| !state.needs_reset()) else { return };
+                match queue.wants_interrupt(context.memory()) {
+                    Ok(true) => state.signals.used(number, context),
+                    Ok(false) => {}
+                    Err(error) => state.fail(number, error, context),
+                }
+            });
+        }
+    }
+
+    /// The configuration space is another than it was: the driver is told.
+    pub fn change_configuration(&mut self) {
+        let state = self.state;
+        self.work.with(self.lane, |_, context| state.change(context));
+    }
+
+    /// Does something with the queue and the guest's memory if the queue lives, and lives this life, which else is the result.
+    fn enter<R>(
+        &mut self,
+        of: Option<Origin>,
+        work: impl FnOnce(&mut Queue, &dyn GuestMemory) -> Result<R, RingError>,
+    ) -> Result<(R, Origin), Stopped> {
+        let (state, number, life) = (self.state, self.queue, self.life);
+        self.work.with(self.lane, |lane, context| {
+            let origin = Origin { queue: number, incarnation: lane.incarnation };
+            let lives = lane.life == life && of.is_none_or(|of| of == origin) && !state.needs_reset();
+            let queue = lane.queue.as_mut().filter(|_| lives).ok_or(Stopped)?;
+            match work(queue, context.memory()) {
+                Ok(result) => Ok((result, origin)),
+                Err(error) => {
+                    state.fail(number, error, context);
+                    Err(Stopped)
+                }
+            }
+        })
+    }
+}
+
+/// A service in its thread.
+pub(crate) struct Post {
+    service: Box<dyn Service>,
+    /// Its queues, and when each is to be served next.
+    queues: Vec<(u16, Shared<Lane>, Next)>,
+    state: Arc<State>,
+    /// The life that the service knows of.
+    life: u32,
+}
+
+impl Post {
+    pub(crate) fn new(
+        service: Box<dyn Service>,
+        numbers: Range<u16>,
+        lanes: &[Shared<Lane>],
+        state: &Arc<State>,
+    ) -> Self {
+        let lane = |number: u16| Some((number, lanes.get(usize::from(number))?.clone(), Next::Idle));
+        Self { service, queues: numbers.filter_map(lane).collect(), state: Arc::clone(state), life: 0 }
+    }
+}
+
+impl Worker for Post {
+    fn step(&mut self, work: &mut Work<'_>) -> Step {
+        let state = &*self.state;
+        let mut step = Step::Wait;
+        for (number, lane, next) in &mut self.queues {
+            let due = match *next {
+                Next::Again => true,
+                Next::Until(when) => when <= work.now,
+                Next::Idle => false,
+            };
+            if state.take_note(*number) || due {
+                // Of the life that the note is of, or of a later one, of which there will be another note.
+                let life = state.life();
+                if life != self.life {
+                    self.life = life;
+                    self.service.begin(Features::from_bits_retain(state.features.load(Relaxed)));
+                }
+                let mut serving = Serving { work, lane, state, queue: *number, life, completed: false };
+                *next = self.service.serve(&mut serving);
+                serving.flush();
+            }
+            step = match (*next, step) {
+                (Next::Again, _) | (_, Step::Again) => Step::Again,
+                (Next::Until(when), Step::Until(first)) => Step::Until(when.min(first)),
+                (Next::Until(when), Step::Wait) => Step::Until(when),
+                (Next::Idle, step) => step,
+            };
+        }
+        step
+    }
+}
+
+#[cfg(test)]
+mod tests;
