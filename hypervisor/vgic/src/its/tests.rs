@@ -278,7 +278,7 @@ fn the_most_urgent_comes_first_among_all_interrupts() {
     let mut order = vec![];
     loop {
         if rig.cpus[0].maintenance() != 0 {
-            let _ = rig.vgic.maintenance(VcpuId(0), &mut rig.cpus[0]);
+            let _ = rig.vgic.refill(VcpuId(0), &mut rig.cpus[0]);
         }
         rig.enter(0);
         let intid = rig.cpus[0].acknowledge(1);
@@ -416,7 +416,7 @@ fn commands_raise_clear_and_move() {
     let mut moved = vec![];
     loop {
         if rig.cpus[1].maintenance() != 0 {
-            let _ = rig.vgic.maintenance(VcpuId(1), &mut rig.cpus[1]);
+            let _ = rig.vgic.refill(VcpuId(1), &mut rig.cpus[1]);
         }
         match rig.take(1) {
             SPURIOUS => break,
