@@ -10,6 +10,7 @@ mod confine;
 
 pub(crate) use confine::{confine, here, kernel_work, wait};
 
+use crate::disk::DiskMemory;
 use crate::guest_memory::GuestRam;
 use crate::heap::VmHeap;
 use crate::partition::{self, Partition};
@@ -73,6 +74,14 @@ bitflags::bitflags! {
 pub(crate) struct Memory {
     pub(crate) space: Option<GuestSpace>,
     pub(crate) ram: Option<Box<GuestRam>>,
+    disks: Option<Arc<DiskMemory>>,
+}
+
+impl Memory {
+    /// The guest's memory, as it reaches it and as it is.
+    pub(crate) fn keep(&mut self, space: GuestSpace, ram: Box<GuestRam>) {
+        (self.space, self.ram) = (Some(space), Some(ram));
+    }
 }
 
 /// One life of a VM.
@@ -156,6 +165,11 @@ impl Compartment {
             vm.terminate(id, el2::cpu::counter());
             self.quieting.store(2 * (device + 1), Ordering::SeqCst);
         }
+    }
+
+    /// What its disks keep their pages in.
+    pub(crate) fn disk_memory(&self) -> Arc<DiskMemory> {
+        kernel_work(|| Arc::clone(self.memory.lock().disks.get_or_insert_with(|| Arc::new(DiskMemory::new()))))
     }
 
     pub(crate) fn note_out_of_memory(&self) {
@@ -405,11 +419,14 @@ impl Compartment {
     /// All of its threads are gone, and nobody else looks at what it has.
     pub(crate) unsafe fn take_down(&self) {
         files::abandon(self.id);
-        let Memory { space, ram } = core::mem::take(&mut *self.memory.lock());
+        let Memory { space, ram, disks } = core::mem::take(&mut *self.memory.lock());
         drop(space);
         shared::end(self);
         if let Some(ram) = ram {
             ram.scrub(|| true);
+        }
+        if let Some(disks) = &disks {
+            disks.give_back();
         }
         // SAFETY: the caller's promise.
         unsafe { self.heap.destroy() };

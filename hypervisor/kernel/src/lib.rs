@@ -14,6 +14,7 @@ mod compartment;
 mod console;
 mod controller;
 mod cpu;
+mod disk;
 mod dump;
 mod files;
 mod frames;

@@ -5,9 +5,10 @@
 //! lives of VMs (`qvm`), the commands that start them (`shell`).
 
 use crate::address_space::Image;
+use crate::compartment::Compartment;
 use crate::services::Services;
 use crate::shared::{self, Share, Shares};
-use crate::{board, console, controller, groups, silicon, start, thread, trace};
+use crate::{board, console, controller, disk, groups, silicon, start, thread, trace};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -25,7 +26,8 @@ use sched::{Parameters, Policy, Priority, ShareId, Sporadic};
 use spin::Once;
 use types::{CpuSet, Frequency, Ipa, MAX_CPUS, Range, Ticks};
 use vdev::{
-    BackendError, Backends, CharDevice, DeviceId, Entropy, HostDevice, NewWorker, RegionWishes, SharedMemory, TraceSink,
+    BackendError, Backends, BlockDevice, CharDevice, DeviceId, Entropy, HostDevice, HostDisk, NewWorker, RegionWishes,
+    SharedMemory, TraceSink,
 };
 use vm::assemble::Host;
 use vm::config::{self, Configuration, CpuConfig, CpuPolicy, Includes, Limits};
@@ -159,6 +161,7 @@ pub(crate) fn read(
 
 /// The back ends that a VM's `hostdev`s name. So far there is one: its console.
 pub(crate) struct HostDevices {
+    pub(crate) compartment: &'static Compartment,
     pub(crate) terminal: Arc<Terminal>,
     /// Which devices watch which VMs.
     pub(crate) watches: Vec<(DeviceId, String)>,
@@ -172,6 +175,10 @@ impl Backends for HostDevices {
     fn watch(&mut self, id: DeviceId, vm: &str) -> Result<(), BackendError> {
         self.watches.push((id, vm.into()));
         Ok(())
+    }
+
+    fn disk(&mut self, disk: &HostDisk) -> Result<Box<dyn BlockDevice>, BackendError> {
+        disk::open(self.compartment, disk)
     }
 
     fn worker(&mut self, id: DeviceId, new: NewWorker) -> Result<(), BackendError> {

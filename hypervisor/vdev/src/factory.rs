@@ -5,8 +5,8 @@
 //! nor for checking locations and interrupts against the rest of a configuration (`vm::config`).
 
 use crate::{
-    Bell, CharDevice, Entropy, HostDevice, NewWorker, OptionError, OptionSpec, Options, RegionName, SharedMemory,
-    TraceSink, Vdev, Worker,
+    Bell, BlockDevice, CharDevice, Entropy, HostDevice, HostDisk, NewWorker, OptionError, OptionSpec, Options,
+    RegionName, SharedMemory, TraceSink, Vdev, Worker,
 };
 use alloc::{
     boxed::Box,
@@ -215,6 +215,18 @@ impl Setup<'_> {
         })
     }
 
+    /// The disk that one `hostdev` names.
+    ///
+    /// # Errors
+    /// If there is no such disk, or somebody has it; the error is about the option that `options` holds it in.
+    pub fn disk(&mut self, option: &'static str, disk: &HostDisk) -> Result<Box<dyn BlockDevice>, OptionError> {
+        self.backends.disk(disk).map_err(|BackendError(message)| OptionError {
+            option: Some(option),
+            place: disk.place,
+            message,
+        })
+    }
+
     /// Gives the device a worker, which has its thread from the guest's start on. It is at rest until the device rings.
     ///
     /// # Errors
@@ -264,6 +276,14 @@ pub trait Backends {
     /// # Errors
     /// If there is no such thing, or it cannot be used that way.
     fn character(&mut self, id: DeviceId, device: &HostDevice) -> Result<Box<dyn CharDevice>, BackendError>;
+
+    /// Opens a disk. As long as the VM lives nobody else writes to it, and nobody else reads it if this VM may write.
+    ///
+    /// # Errors
+    /// If there is no such disk, it is of no use, or somebody has it.
+    fn disk(&mut self, disk: &HostDisk) -> Result<Box<dyn BlockDevice>, BackendError> {
+        Err(BackendError(format!("there is no disk `{disk}`")))
+    }
 
     /// From the guest's start on the device `id` is woken when the VM `vm` lives ([`crate::Wake::VmLives`]) and when it has
     /// ended ([`crate::Wake::VmEnded`]). There need not be such a VM yet.

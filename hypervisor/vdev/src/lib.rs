@@ -21,6 +21,7 @@
 extern crate alloc;
 
 mod backend;
+mod block;
 mod bus;
 mod clock;
 mod context;
@@ -40,6 +41,7 @@ mod timer;
 mod worker;
 
 pub use backend::{CharDevice, Entropy, Taken, TraceSink, Untraced};
+pub use block::{BlockDevice, BlockError, DiskName, Geometry, HostDisk, SECTOR, Sink, Source};
 pub use bus::{Bus, BusError, Device, Target};
 pub use clock::{Alarm, Clock};
 pub use context::{Context, Identity, Services};

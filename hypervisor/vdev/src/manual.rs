@@ -106,6 +106,7 @@ fn write_option(option: &OptionSpec, out: &mut dyn Write) -> Result {
         OptionKind::File => out.write_str(" FILE")?,
         OptionKind::NamedSize => out.write_str(" NAME,SIZE")?,
         OptionKind::HostDevice => out.write_str(" [<|>]NAME")?,
+        OptionKind::Disk => out.write_str(" [<]NAME")?,
         OptionKind::Choice(words) => {
             let mut before = ' ';
             for word in words {

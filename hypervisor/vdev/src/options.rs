@@ -4,6 +4,7 @@
 //! the grammar around them or the way numbers are written (the configuration language's, handed in as [`Numbers`]), nor
 //! for where a place in a file is ([`Place`] is carried, not understood).
 
+use crate::{DiskName, HostDisk};
 use alloc::{
     format,
     string::{String, ToString},
@@ -93,6 +94,8 @@ pub enum OptionKind {
     NamedSize,
     /// A back end: `[<|>]NAME`, see [`HostDevice`].
     HostDevice,
+    /// A disk: `[<]NAME`, see [`HostDisk`].
+    Disk,
     /// A file of the boot archive. A device gets its path from the archive's root, for [`crate::Setup::file`].
     File,
 }
@@ -268,6 +271,7 @@ enum Value {
     Choice(&'static str),
     NamedSize(String, u64),
     HostDevice(HostDevice),
+    Disk(HostDisk),
 }
 
 #[derive(Clone, Debug)]
@@ -379,6 +383,15 @@ impl Options {
         })
     }
 
+    /// The value of a [`OptionKind::Disk`].
+    #[must_use]
+    pub fn disk(&self, name: &str) -> Option<&HostDisk> {
+        match &self.first(name)?.value {
+            Value::Disk(disk) => Some(disk),
+            _ => None,
+        }
+    }
+
     /// All values of a [`OptionKind::HostDevice`], in order.
     pub fn host_devices(&self, name: &str) -> impl Iterator<Item = &HostDevice> {
         self.all(name).filter_map(|entry| match &entry.value {
@@ -463,7 +476,22 @@ fn value(
             numbers.size(size).map(|size| Value::NamedSize(name.to_string(), size)).map_err(prefixed)
         }
         OptionKind::HostDevice => HostDevice::parse(text, place).map(Value::HostDevice).map_err(prefixed),
+        OptionKind::Disk => disk(text, place, numbers).map(Value::Disk).map_err(prefixed),
     }
+}
+
+/// A disk's name: `/dev/ram,SIZE`, another one behind `/dev/`, or a file.
+fn disk(text: &str, place: Option<Place>, numbers: &dyn Numbers) -> Result<HostDisk, String> {
+    let (name, read_only) = text.strip_prefix('<').map_or((text, false), |name| (name, true));
+    if name.is_empty() || name.starts_with('>') {
+        return Err("expected NAME, or <NAME to read only".to_string());
+    }
+    let name = match name.strip_prefix("/dev/").map(|device| (device, device.split_once(','))) {
+        Some((_, Some(("ram", size)))) => DiskName::Memory(numbers.size(size)?),
+        Some((device, _)) => DiskName::Real(device.to_string()),
+        None => DiskName::File(numbers.path(name, place)?),
+    };
+    Ok(HostDisk { name, read_only, place })
 }
 
 #[cfg(test)]

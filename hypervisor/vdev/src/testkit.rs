@@ -6,9 +6,11 @@
 
 mod around;
 mod backends;
+mod disk;
 
 pub use around::{Lines, Ram};
 pub use backends::{Crew, Shared, Wire, Wires};
+pub use disk::Disk;
 
 use crate::{
     AccessFault, AccessSizes, Backends, Bus, Clock, Context, Control, ControlError, Device, DeviceId, Effects, Factory,

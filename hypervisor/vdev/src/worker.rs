@@ -249,7 +249,7 @@ mod tests {
                 *count += 1;
                 context.set_line(true);
                 // What is shared may nest.
-                inner.with(context, |data, context| context.message(Ipa(0x1000), *data));
+                inner.with(context, |data, context| context.message(None, Ipa(0x1000), *data));
             });
             Step::Wait
         }
@@ -292,7 +292,7 @@ mod tests {
         assert!(!rig.line());
         assert_eq!(rig.work(&wires.crew), 1);
         assert!(rig.line());
-        assert_eq!(rig.lines.take_messages(), [(Ipa(0x1000), 7)]);
+        assert_eq!(rig.lines.take_messages(), [(None, Ipa(0x1000), 7)]);
         assert!(!rig.take_effects().kicked().is_empty(), "and the vCPU is kicked that takes it");
         assert_eq!(rig.try_read(0, AccessSize::Word), Ok(1));
     }

@@ -4,7 +4,7 @@
 
 use super::Partition;
 use super::hold::Hold;
-use crate::compartment::{Compartment, Memory, kernel_work};
+use crate::compartment::{Compartment, kernel_work};
 use crate::controller;
 use crate::frames::Owner;
 use crate::guest_memory::{GuestRam, Loading};
@@ -42,6 +42,7 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
     let seed = startup::seed();
     let host = startup::host(&seed).ok_or_else(|| fatal("the counter's frequency is unknown"))?;
     let mut backends = HostDevices {
+        compartment,
         terminal: Terminal::new(qvm.stream()),
         watches: Vec::new(),
         shares: Vec::new(),
@@ -128,7 +129,7 @@ fn take_memory(compartment: &'static Compartment) -> Result<(&'static GuestRam, 
         let vttbr = space.vttbr();
         // SAFETY: boxed, so it stays where it is; the compartment keeps it until the VM's last thread is gone.
         let shared: &'static GuestRam = unsafe { &*core::ptr::from_ref(&*ram) };
-        *compartment.memory.lock() = Memory { space: Some(space), ram: Some(ram) };
+        compartment.memory.lock().keep(space, ram);
         Ok((shared, vttbr))
     })
 }

@@ -1,8 +1,9 @@
 //! Back ends that remember what happened to them: characters, workers, shared memory.
 
+use super::disk::Disk;
 use crate::{
-    Attached, BackendError, Backends, CharDevice, DeviceId, Entropy, HostDevice, NewWorker, PulseSink, RegionError,
-    RegionName, RegionWishes, SharedMemory, Step, Taken, TraceSink, Untraced, WORKERS,
+    Attached, BackendError, Backends, BlockDevice, CharDevice, DeviceId, Entropy, HostDevice, HostDisk, NewWorker,
+    PulseSink, RegionError, RegionName, RegionWishes, SharedMemory, Step, Taken, TraceSink, Untraced, WORKERS,
 };
 use alloc::{
     boxed::Box,
@@ -99,6 +100,8 @@ pub struct Wires {
     pub trace: &'static dyn TraceSink,
     /// Where random numbers come from: there are none, unless a test says so.
     pub entropy: Option<Entropy>,
+    /// The disk, under whatever name, if it has any bytes.
+    pub disk: Disk,
 }
 
 impl Default for Wires {
@@ -109,6 +112,7 @@ impl Default for Wires {
             crew: Crew::default(),
             trace: &Untraced,
             entropy: None,
+            disk: Disk::default(),
         }
     }
 }
@@ -133,6 +137,13 @@ impl Backends for Wires {
             Some(wire) => Ok(Box::new(Deaf(wire.clone()))),
             None => Err(BackendError(format!("there is no back end `{}`", device.name))),
         }
+    }
+
+    fn disk(&mut self, disk: &HostDisk) -> Result<Box<dyn BlockDevice>, BackendError> {
+        if self.disk.bytes().is_empty() {
+            return Err(BackendError(format!("there is no disk `{disk}`")));
+        }
+        Ok(Box::new(self.disk.open(disk)))
     }
 
     fn watch(&mut self, _id: DeviceId, _vm: &str) -> Result<(), BackendError> {
