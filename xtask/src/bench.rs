@@ -19,6 +19,7 @@ use crate::setup;
 use crate::workspace::{root, target};
 
 mod company;
+mod disk;
 mod profile;
 
 use profile::Profile;
@@ -132,6 +133,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     let mut rows = bench.guest()?;
     rows.extend(bench.traced()?);
     rows.extend(bench.company()?);
+    rows.extend(bench.disk()?);
     if bench.wants(BOOT.0) {
         rows.push(bench.boot()?);
     }
@@ -174,7 +176,10 @@ impl Bench<'_> {
     fn guest(&self) -> Result<Vec<Row>> {
         let elsewhere = [BOOT.0, IMAGE.0, MEMORY.0, LINUX[0].0, LINUX[1].0, LIVES[0].0, LIVES[1].0];
         let is_traced = |name: &&str| TRACED.iter().any(|(traced, _)| traced == name);
-        let elsewhere = |name: &&str| elsewhere.contains(name) || company::NAMES.contains(name) || is_traced(name);
+        let elsewhere = |name: &&str| {
+            let others = [company::NAMES.as_slice(), &disk::NAMES].concat();
+            elsewhere.contains(name) || others.contains(name) || is_traced(name)
+        };
         let names: Vec<&str> = self.names.iter().map(String::as_str).filter(|name| !elsewhere(name)).collect();
         if names.is_empty() && !self.names.is_empty() {
             return Ok(Vec::new());

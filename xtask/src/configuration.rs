@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use host::disk::{Base, Overlay, PAGE, PageStore, RealName};
 use qvmconf::words::Keyword;
 use qvmconf::{Argument, Diagnostic, Diagnostics, Document, Loader, SettingName, Sources, Span, Statement, Value};
 use types::{AccessSize, Frequency, Ipa, Range};
@@ -288,6 +289,19 @@ impl vdev::GuestMemory for Nowhere {
 struct HostDevices;
 
 impl vdev::Backends for HostDevices {
+    fn disk(&mut self, disk: &vdev::HostDisk) -> Result<Box<dyn vdev::BlockDevice>, vdev::BackendError> {
+        let base = match &disk.name {
+            // That a file is there is checked where it is named.
+            vdev::DiskName::File(_) => Base::Zeroes(vdev::SECTOR),
+            vdev::DiskName::Memory(bytes) => Base::Zeroes(*bytes),
+            // Whether the machine has it only that one knows.
+            vdev::DiskName::Real(name) if RealName::parse(name).is_some() => Base::Zeroes(vdev::SECTOR),
+            vdev::DiskName::Real(_) => return Err(vdev::BackendError(format!("there is no disk `{disk}`"))),
+        };
+        let overlay = Overlay::new(String::new(), base, true, Silence);
+        overlay.map(|disk| Box::new(disk) as _).ok_or_else(|| vdev::BackendError("it is too large".into()))
+    }
+
     fn watch(&mut self, _: vdev::DeviceId, _: &str) -> Result<(), vdev::BackendError> {
         Ok(())
     }
@@ -345,6 +359,18 @@ impl vdev::SharedMemory for Silence {
     fn region(&self, _: u32) -> Option<(vdev::RegionName, u32)> {
         None
     }
+}
+
+impl PageStore for Silence {
+    fn add(&mut self) -> Option<u32> {
+        None
+    }
+
+    fn page(&mut self, _: u32) -> Option<&mut [u8; PAGE]> {
+        None
+    }
+
+    fn free(&mut self, _: u32) {}
 }
 
 impl vdev::CharDevice for Silence {

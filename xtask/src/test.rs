@@ -38,6 +38,7 @@ mod scene;
 mod scheduling;
 mod shared;
 mod trace;
+mod virtio;
 
 use machine::Case;
 
@@ -134,6 +135,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(trace::tests());
     tests.extend(linux::tests());
     tests.extend(devices::tests());
+    tests.extend(virtio::tests());
     tests.extend(firmware::tests());
     tests.extend(rpi4::tests());
     tests.extend(card::tests());

@@ -16,6 +16,7 @@ pub static CATALOGUE: &[&Factory] = &[
     &crate::trace::FACTORY,
     &crate::watch::FACTORY,
     &crate::cfi_flash::FACTORY,
+    &crate::virtio_blk::FACTORY,
     &crate::virtio_entropy::FACTORY,
 ];
 

@@ -32,6 +32,18 @@ pub(crate) const BATCH: OptionSpec = OptionSpec::new(
 pub(crate) const DELAYED: OptionSpec =
     OptionSpec::new("delayed", OptionKind::Text, "seconds to wait for the back end, or `forever`: it is always there");
 
+/// Checks [`DELAYED`].
+pub(crate) fn check_delayed(options: &Options) -> Result<(), OptionError> {
+    if let Some(time) = options.text(DELAYED.name)
+        && time != "forever"
+        && time.parse::<u32>().is_err()
+    {
+        let message = format!("`delayed {time}`: must be a number of seconds or `forever`");
+        return Err(options.error(DELAYED.name, message));
+    }
+    Ok(())
+}
+
 /// What stands behind a serial device.
 pub(crate) struct BackEnd {
     /// Where bytes go to and come from.
@@ -42,13 +54,7 @@ pub(crate) struct BackEnd {
 impl BackEnd {
     /// As the options say.
     pub(crate) fn open(options: &Options, setup: &mut Setup<'_>) -> Result<Self, OptionError> {
-        if let Some(time) = options.text(DELAYED.name)
-            && time != "forever"
-            && time.parse::<u32>().is_err()
-        {
-            let message = format!("`delayed {time}`: must be a number of seconds or `forever`");
-            return Err(options.error(DELAYED.name, message));
-        }
+        check_delayed(options)?;
         let wire = wire(options, setup)?;
         Ok(match options.number(BATCH.name) {
             None | Some(0) => Self { wire, batch: None },

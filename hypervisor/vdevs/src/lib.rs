@@ -37,6 +37,7 @@ mod sp804;
 mod sp805;
 mod time;
 mod trace;
+mod virtio_blk;
 mod virtio_entropy;
 mod watch;
 

@@ -7,9 +7,9 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use super::libraries::{self, Contents};
+use super::libraries::{self, Content, Contents};
 use super::packages::{PrivateClient, newest, read_package, unpack, write_whole};
 use crate::cpio::{self, Entry};
 use crate::workspace::{output, root, run, target};
@@ -25,6 +25,12 @@ pub(crate) const RPI4_TREE: &str = "target/guests/linux/bcm2711-rpi-4-b.dtb";
 /// The same with a debugger and a profiler, and the libraries that they need: for the tests of what they use.
 pub(crate) const INITRAMFS_WITH_TOOLS: &str = "target/guests/linux/tools.cpio";
 
+/// The same with the kernel's drivers for virtio devices and what is used by means of them.
+pub(crate) const INITRAMFS_WITH_DRIVERS: &str = "target/guests/linux/drivers.cpio";
+
+/// The same with fio.
+pub(crate) const INITRAMFS_WITH_FIO: &str = "target/guests/linux/fio.cpio";
+
 /// The package that always depends on the newest kernel.
 const KERNEL_META_PACKAGE: &str = "linux-image-arm64";
 /// What the names of its packages begin with.
@@ -33,12 +39,47 @@ const BUSYBOX_PACKAGE: &str = "busybox-static";
 /// Packages of the second initial file system, and their programs.
 const GUEST_TOOLS: [&str; 2] = ["gdb-minimal", "linux-perf"];
 const GUEST_PROGRAMS: [&str; 2] = ["usr/bin/gdb", "usr/bin/perf"];
+/// The same for what is used by means of drivers.
+const DRIVER_TOOLS: [&str; 2] = ["e2fsprogs", "iperf3"];
+const DRIVER_PROGRAMS: [&str; 2] = ["sbin/mke2fs", "usr/bin/iperf3"];
+/// The same for what exercises disks, which needs far more libraries.
+const DISK_TOOLS: [&str; 1] = ["fio"];
+const DISK_PROGRAMS: [&str; 1] = ["usr/bin/fio"];
 /// Where the libraries of packages are, and where they go.
 const LIBRARIES: [&str; 2] = ["lib/aarch64-linux-gnu/", "usr/lib/aarch64-linux-gnu/"];
 /// What loads them, as every program names it.
 const LOADER: &str = "lib/ld-linux-aarch64.so.1";
 /// Modules of the kernel's, which the initial file system has beside it: drivers of vdevs that are not built in.
 const MODULES: [&str; 3] = ["sp805_wdt.ko", "gpio_keys.ko", "evdev.ko"];
+
+/// Those of the initial file system with drivers, each after those that it needs.
+const DRIVERS: [&str; 25] = [
+    "virtio_mmio.ko",
+    "virtio_pci_modern_dev.ko",
+    "virtio_pci_legacy_dev.ko",
+    "virtio_pci.ko",
+    "virtio_blk.ko",
+    "virtio_console.ko",
+    "virtio-rng.ko",
+    "failover.ko",
+    "net_failover.ko",
+    "virtio_net.ko",
+    "virtio_balloon.ko",
+    "virtio_input.ko",
+    "vsock.ko",
+    "vmw_vsock_virtio_transport_common.ko",
+    "vmw_vsock_virtio_transport.ko",
+    "netfs.ko",
+    "fscache.ko",
+    "9pnet.ko",
+    "9pnet_virtio.ko",
+    "9p.ko",
+    "crc32c_generic.ko",
+    "crc16.ko",
+    "mbcache.ko",
+    "jbd2.ko",
+    "ext4.ko",
+];
 
 /// Where the guest's files end up.
 pub(crate) fn folder() -> PathBuf {
@@ -63,7 +104,6 @@ fn packages() -> PathBuf {
 pub(crate) fn ensure() -> Result<()> {
     let image = root().join(IMAGE);
     let busybox = shell();
-    let modules = MODULES.map(|module| state().join(module));
     // Tests run side by side, and so may this tool: one of them downloads, the others wait for it.
     fs::create_dir_all(state())?;
     let lock = fs::File::create(state().join("lock"))?;
@@ -71,18 +111,9 @@ pub(crate) fn ensure() -> Result<()> {
     if !image.is_file() || !busybox.is_file() {
         download(&image, &busybox)?;
     }
+    let modules = MODULES.map(|module| state().join(module));
     let tree = root().join(RPI4_TREE);
-    if modules.iter().chain([&tree]).any(|part| is_older(part, &[&image])) {
-        // Of the package that is there, or of one that is.
-        if newest(&packages(), KERNEL_PACKAGE).is_err() {
-            download(&image, &busybox)?;
-        }
-        for path in modules.iter().chain([&tree]) {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let wanted = format!("/{name}");
-            write_whole(path, &unpack(&packages(), KERNEL_PACKAGE, |path| path.ends_with(&wanted))?)?;
-        }
-    }
+    unpack_kernel(&modules.iter().chain([&tree]).map(PathBuf::as_path).collect::<Vec<_>>())?;
     let init = root().join("guests/linux/init");
     let initramfs = root().join(INITRAMFS);
     let parts: Vec<&Path> = [&init, &busybox].into_iter().chain(&modules).map(PathBuf::as_path).collect();
@@ -94,6 +125,54 @@ pub(crate) fn ensure() -> Result<()> {
     Ok(())
 }
 
+/// Makes sure that these files, of the kernel's package by their names, are there.
+fn unpack_kernel(files: &[&Path]) -> Result<()> {
+    let (image, busybox) = (root().join(IMAGE), shell());
+    if !files.iter().any(|file| is_older(file, &[&image])) {
+        return Ok(());
+    }
+    // Of the package that is there, or of one that is.
+    if newest(&packages(), KERNEL_PACKAGE).is_err() {
+        download(&image, &busybox)?;
+    }
+    let mut missing: Vec<&Path> = files.to_vec();
+    let mut written = Ok(());
+    read_package(&newest(&packages(), KERNEL_PACKAGE)?, &mut |path, content| {
+        let wanted = |file: &&Path| file.file_name() == Path::new(path).file_name();
+        if let (Some(place), Content::File(bytes), true) = (missing.iter().position(wanted), content, written.is_ok()) {
+            written = write_whole(missing.swap_remove(place), &bytes);
+        }
+    })?;
+    written?;
+    ensure!(missing.is_empty(), "the kernel's package has no {}", missing[0].display());
+    Ok(())
+}
+
+/// Makes sure that the initial file system with drivers is there.
+pub(crate) fn ensure_drivers() -> Result<()> {
+    ensure()?;
+    let lock = fs::File::create(state().join("lock"))?;
+    lock.lock().context("cannot lock the folder of the Linux guest")?;
+    let drivers = DRIVERS.map(|driver| state().join(driver));
+    unpack_kernel(&drivers.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+    let (made, plain) = (root().join(INITRAMFS_WITH_DRIVERS), root().join(INITRAMFS));
+    let sources: Vec<&Path> = [&plain].into_iter().chain(&drivers).map(PathBuf::as_path).collect();
+    if !is_older(&made, &sources) {
+        return Ok(());
+    }
+    let contents = drivers.iter().map(fs::read).collect::<Result<Vec<_>, _>>()?;
+    let names = DRIVERS.map(|driver| format!("lib/modules/virtio/{driver}"));
+    let order = DRIVERS.join("\n") + "\n";
+    let folders = ["lib", "lib/modules", "lib/modules/virtio"].map(|folder| (folder, Entry::Folder));
+    let files = names.iter().zip(&contents).map(|(name, content)| (name.as_str(), Entry::Executable(content)));
+    let order = [("lib/modules/virtio/order", Entry::Executable(order.as_bytes()))];
+    let mut archive = programs("apt-drivers", &DRIVER_TOOLS, &DRIVER_PROGRAMS)?;
+    archive.extend(cpio::archive(&folders.into_iter().chain(files).chain(order).collect::<Vec<_>>()));
+    // The kernel unpacks one archive after the other; a packed one may follow at any place.
+    archive.extend(fs::read(&plain)?);
+    write_whole(&made, &archive)
+}
+
 /// Makes sure that the initial file system with tools is there.
 pub(crate) fn ensure_tools() -> Result<()> {
     ensure()?;
@@ -103,20 +182,44 @@ pub(crate) fn ensure_tools() -> Result<()> {
     if !is_older(&made, &[&plain]) {
         return Ok(());
     }
-    let client = PrivateClient::new(&state().join("apt"))?;
-    eprintln!("setup: downloading {} and what they need ...", GUEST_TOOLS.join(", "));
-    run(client
+    let mut archive = programs("apt", &GUEST_TOOLS, &GUEST_PROGRAMS)?;
+    // The kernel unpacks one archive after the other; a packed one may follow at any place.
+    archive.extend(fs::read(&plain)?);
+    write_whole(&made, &archive)
+}
+
+/// Makes sure that the initial file system with fio is there.
+pub(crate) fn ensure_fio() -> Result<()> {
+    ensure_drivers()?;
+    let lock = fs::File::create(state().join("lock"))?;
+    lock.lock().context("cannot lock the folder of the Linux guest")?;
+    let (made, drivers) = (root().join(INITRAMFS_WITH_FIO), root().join(INITRAMFS_WITH_DRIVERS));
+    if !is_older(&made, &[&drivers]) {
+        return Ok(());
+    }
+    let mut archive = programs("apt-fio", &DISK_TOOLS, &DISK_PROGRAMS)?;
+    archive.extend(fs::read(&drivers)?);
+    write_whole(&made, &archive)
+}
+
+/// An archive of programs out of these packages, and of the libraries that they need. What is downloaded is kept by `client`.
+fn programs(client: &str, packages: &[&str], programs: &[&str]) -> Result<Vec<u8>> {
+    let apt = PrivateClient::new(&state().join(client))?;
+    eprintln!("setup: downloading {} and what they need ...", packages.join(", "));
+    run(apt
         .command("apt-get")
         .args(["-q", "-y", "--no-install-recommends", "--download-only", "install"])
-        .args(GUEST_TOOLS)
+        .args(packages)
         .stdout(std::io::stderr()))?;
     let mut files = Contents::new();
-    for entry in fs::read_dir(state().join("apt/cache/archives"))? {
+    for entry in fs::read_dir(state().join(client).join("cache/archives"))? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "deb") {
             read_package(&path, &mut |name, content| {
                 let library = LIBRARIES.into_iter().find_map(|folder| name.strip_prefix(folder));
-                if GUEST_PROGRAMS.contains(&name) {
+                // Some have libraries of their own in a folder of theirs, which they find themselves; here all are in one.
+                let library = library.map(|library| library.strip_prefix("ceph/").unwrap_or(library));
+                if programs.contains(&name) {
                     files.insert(name.to_string(), content);
                 } else if let Some(library) =
                     library.filter(|library| !library.contains('/') && library.contains(".so"))
@@ -126,10 +229,7 @@ pub(crate) fn ensure_tools() -> Result<()> {
             })?;
         }
     }
-    let mut archive = libraries::archive(&files, &GUEST_PROGRAMS, LIBRARIES[0], LOADER)?;
-    // The kernel unpacks one archive after the other; a packed one may follow at any place.
-    archive.extend(fs::read(&plain)?);
-    write_whole(&made, &archive)
+    libraries::archive(&files, programs, LIBRARIES[0], LOADER)
 }
 
 /// Whether `made` is missing or older than one of the files it is made of.

@@ -167,9 +167,14 @@ fn stolen_time(case: &Case) -> Result<()> {
     }
 }
 
+/// The configuration with another initial file system.
+pub(super) fn with_initramfs(vcpus: u32, commands: &str, file: &str) -> String {
+    configuration("linux", vcpus, commands).replace("initramfs.cpio.gz", file)
+}
+
 /// The configuration with the debugger and the profiler in the initial file system.
 fn with_tools(commands: &str, more: &str) -> String {
-    configuration("linux", 1, commands).replace("initramfs.cpio.gz", "tools.cpio").replace("256M", "512M") + more
+    with_initramfs(1, commands, "tools.cpio").replace("256M", "512M") + more
 }
 
 fn debugger(case: &Case) -> Result<()> {

@@ -71,6 +71,8 @@ pub static VDEVS: &[KnownVdev] = &[
             option("hostdev", "[<]PATH"),
             option("delayed", "SECONDS|forever"),
             option("dio", "enable|disable"),
+            option("queues", "NUMBER"),
+            option("serial", "TEXT"),
             option("threads", "NUMBER"),
             option("legacy", ""),
         ],
