@@ -42,7 +42,7 @@ static OPTIONS: &[OptionSpec] = &[
     OptionSpec::new(
         "num-lpis",
         OptionKind::Number { min: 1, max: 8192 },
-        "how many message-signalled interrupts `its` translates; the next power of two from 32 on",
+        "how many LPIs there are with `its`: 32 or the next power of two",
     ),
     OptionSpec::new("msi", OptionKind::Text, "frame for messages: ADDRESS,FIRST,COUNT; implies version 2"),
     OptionSpec::new("host-gicd", OptionKind::Address, "deprecated: the host's own is found by its device tree")
