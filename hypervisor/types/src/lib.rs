@@ -30,8 +30,8 @@ pub use time::{Frequency, Ticks};
 /// Every holder runs with interrupts masked (guest exits always do; host threads enter portable code through the
 /// kernel's gate, which masks them), so a holder is never preempted by another that spins on the same CPU.
 ///
-/// The order in which portable locks may nest is: device (`vdev::Bus`) → interrupt controller (`vgic`: one vCPU's, then the
-/// shared one) → back end (`host::console`) → log (`host::log`). A kernel lock may be held around portable code (`kernel::sync`
+/// The order in which portable locks may nest is: device (`vdev::Bus`) → function (`pci::Interrupts`) → interrupt controller
+/// (`vgic`: one vCPU's, then the shared one) → back end (`host::console`) → log (`host::log`). A kernel lock may be held around portable code (`kernel::sync`
 /// says where); while a portable lock is held, no kernel lock but the allocator's is taken.
 pub type Lock<T> = spin::mutex::SpinMutex<T, Waiting>;
 

@@ -6,12 +6,13 @@
 //! exit code hands to `vgic` directly.
 
 mod error;
+mod pages;
 
 pub use error::BusError;
 
 use crate::{
-    AccessFault, AccessSizes, Alarm, Clock, Context, Control, ControlError, Deadlines, DeviceId, Effects, Factory,
-    Identity, Line, Node, Services, TIMERS, Vdev, Wake,
+    AccessFault, AccessSizes, Alarm, Clock, Context, Control, ControlError, Deadlines, Decoder, DeviceId, Effects,
+    Factory, Identity, Line, Node, Services, TIMERS, Vdev, Wake,
 };
 use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
 use core::fmt;
@@ -65,10 +66,6 @@ struct Slot {
     factory: &'static Factory,
 }
 
-/// Most pages from the first device to the last for which there is a table. Beyond that, and where devices share a page,
-/// the search below is fast enough.
-const TABLE_PAGES: u64 = 4096;
-
 /// The devices of one VM.
 pub struct Bus {
     /// Which of `slots` is on each page from `first_page` on, `u16::MAX` for none; empty if there is no such table. Devices
@@ -83,6 +80,8 @@ pub struct Bus {
     places: Box<[u16]>,
     /// Windows, and where in `slots` their devices are. There are few, and they are searched last.
     windows: Box<[(Range<Ipa>, u16)]>,
+    /// Who knows of devices that have no fixed place; asked behind all of them.
+    decoder: Option<Arc<dyn Decoder>>,
     /// Devices that want to hear of the ends of their interrupts.
     listeners: Box<[(DeviceId, IntId)]>,
     clock: Arc<Clock>,
@@ -126,7 +125,7 @@ impl Bus {
         }
         let regions = || sorted.iter().map(|(region, ..)| *region).take_while(|region| !region.is_empty());
         let starts = regions().map(|region| region.start().0).collect();
-        let (first_page, pages) = page_table(regions()).unwrap_or_default();
+        let (first_page, pages) = pages::table(regions()).unwrap_or_default();
         let mut places: Vec<(u16, u16)> = sorted.iter().zip(0_u16..).map(|((_, id, _), place)| (*id, place)).collect();
         types::sort_by(&mut places, Ord::cmp);
         let windows = sorted.iter().zip(0_u16..).filter_map(|((_, _, device), place)| Some((device.window?, place)));
@@ -151,8 +150,15 @@ impl Bus {
             starts,
             places: places.into_iter().map(|(_, place)| place).collect(),
             windows,
+            decoder: None,
             listeners,
         })
+    }
+
+    /// The same, with devices that are found by `decoder`.
+    #[must_use]
+    pub fn with_decoder(self, decoder: Arc<dyn Decoder>) -> Self {
+        Self { decoder: Some(decoder), ..self }
     }
 
     /// A guest's load of `size` bytes at `at`. Bits above the access size are undefined.
@@ -306,7 +312,7 @@ impl Bus {
         (0_u16..).take(self.places.len()).map(DeviceId)
     }
 
-    /// The device that has `at` among its registers or in its window.
+    /// The device that has `at` among its registers or in its window, or has been put there.
     #[must_use]
     pub fn device_at(&self, at: Ipa) -> Option<DeviceId> {
         let byte = AccessSize::Byte;
@@ -353,12 +359,15 @@ impl Bus {
         Ok(Target { slot, offset, size })
     }
 
-    /// Finds the device in whose window an access of `size` bytes at `at` is, where [`Bus::find`] finds nothing.
+    /// Finds the device in whose window an access of `size` bytes at `at` is, or that has been put there by the guest, where
+    /// [`Bus::find`] finds nothing.
     ///
     /// # Errors
     /// As there.
     pub fn find_in_windows(&self, at: Ipa, size: AccessSize) -> Result<Target<'_>, AccessFault> {
-        let (window, place) = self.windows.iter().find(|(range, _)| range.contains(at)).ok_or(AccessFault::Nothing)?;
+        let Some((window, place)) = self.windows.iter().find(|(range, _)| range.contains(at)) else {
+            return self.decode(at, size);
+        };
         let slot = self.slots.get(usize::from(*place)).ok_or(AccessFault::Nothing)?;
         if !size.is_aligned(at.0) {
             return Err(AccessFault::Unaligned);
@@ -367,8 +376,15 @@ impl Bus {
             return Err(AccessFault::Size);
         }
         // Aligned, it does not run over the window's end, which is a multiple of every size.
-        let offset = at.0.wrapping_sub(window.start().0).wrapping_add(slot.length);
+        let offset = at.0.wrapping_sub(window.start().0).wrapping_add(slot.factory.region_size);
         Ok(Target { slot, offset, size })
+    }
+
+    /// Which sizes are taken is the device's to say: of its regions each may differ.
+    fn decode(&self, at: Ipa, size: AccessSize) -> Result<Target<'_>, AccessFault> {
+        let (id, offset) = self.decoder.as_ref().and_then(|decoder| decoder.decode(at)).ok_or(AccessFault::Nothing)?;
+        let slot = self.slot(id).ok_or(AccessFault::Nothing)?;
+        if size.is_aligned(at.0) { Ok(Target { slot, offset, size }) } else { Err(AccessFault::Unaligned) }
     }
 
     fn slot(&self, id: DeviceId) -> Option<&Slot> {
@@ -391,25 +407,6 @@ fn lines<'a>(devices: &(impl Iterator<Item = &'a Device> + Clone)) -> Result<Vec
         lines.extend(Line::all(intid, count));
     }
     Ok(lines)
-}
-
-/// For each page which region, by its place in order, has it: the first page's number, and the table. `None` if that would
-/// be too long, or two regions share a page.
-fn page_table(regions: impl Iterator<Item = Range<Ipa>>) -> Option<(u64, Vec<u16>)> {
-    let mut first = None;
-    let mut table = Vec::new();
-    for (region, index) in regions.zip(0_u16..) {
-        let page = region.start().0 / PAGE_SIZE;
-        let end = region.end().align_up(PAGE_SIZE)?.0 / PAGE_SIZE;
-        let base = *first.get_or_insert(page);
-        let (from, to) = (page.checked_sub(base)?, end.checked_sub(base)?);
-        if to > TABLE_PAGES || from < u64::try_from(table.len()).ok()? {
-            return None;
-        }
-        table.resize(usize::try_from(from).ok()?, u16::MAX);
-        table.resize(usize::try_from(to).ok()?, index);
-    }
-    first.map(|first| (first, table))
 }
 
 /// A device that takes an access, and where in it.
