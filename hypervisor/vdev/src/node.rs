@@ -32,6 +32,8 @@ impl Node {
     pub const INTERRUPT_CONTROLLER: u32 = 0x8001;
     /// The phandle of the fixed 24 MHz clock that PrimeCells take for both of their clocks. Its node is the tree's.
     pub const APB_CLOCK: u32 = 0x8002;
+    /// The phandle of the frame for messages beside a GICv2.
+    pub const MESSAGE_FRAME: u32 = 0x8003;
 
     /// A node called `name`, with unit address if there is one: `serial@9000000`.
     #[must_use]
