@@ -16,7 +16,7 @@ pub(crate) static FACTORY: Factory = Factory {
     safety: Safety::Qualified,
     region_size: pci::ECAM_SIZE,
     help: "the PCI bus: its host bridge",
-    about: "There is one as soon as a device is on the bus, named or not: 1c05:0002 at 00:00.0.\n\
+    about: "There is one once a device is on the bus, named or not: 1c05:0002 at 00:00.0.\n\
         `loc` is where the configuration spaces are (ECAM, bus 0). `intr` is the first of\n\
         four lines, which devices share; messages need none of them.\n\n    \
         vdev pci-host loc 0x3f000000 window 0x10000000,256M intr gic:64",
@@ -26,7 +26,7 @@ pub(crate) static FACTORY: Factory = Factory {
 static OPTIONS: &[OptionSpec] = &[OptionSpec::new(
     "window",
     OptionKind::Region,
-    "where the guest may put devices: one below 4G and one above; else they are found",
+    "where the guest may put devices: one below 4G, one above; else found",
 )
 .repeatable()];
 
