@@ -17,8 +17,8 @@ pub(crate) static FACTORY: Factory = Factory {
     region_size: pci::ECAM_SIZE,
     help: "the PCI bus: its host bridge",
     about: "There is one once a device is on the bus, named or not: 1c05:0002 at 00:00.0.\n\
-        `loc` is where the configuration spaces are (ECAM, bus 0). `intr` is the first of\n\
-        four lines, which devices share; messages need none of them.\n\n    \
+        `loc` is where the configuration spaces are (ECAM, bus 0). `intr` is the first\n\
+        of four lines, which devices share; messages need none of them.\n\n    \
         vdev pci-host loc 0x3f000000 window 0x10000000,256M intr gic:64",
     ..Factory::new(create)
 };

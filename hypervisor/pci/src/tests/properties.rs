@@ -74,7 +74,7 @@ fn take(slots: &mut Slots, step: Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_function_answers_where_its_registers_say_and_nowhere_else(steps in prop::collection::vec(step(), 0..60)) {
