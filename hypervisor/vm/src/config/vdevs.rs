@@ -109,14 +109,7 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
             continue;
         }
         let is_host = factory.flags.contains(FactoryFlags::PCI_HOST);
-        for (intid, span) in interrupt.into_iter().flat_map(|interrupt| lines_from(interrupt, is_host)) {
-            if let Some((_, other)) = interrupts.iter().find(|(used, _)| *used == intid) {
-                let warning =
-                    Diagnostic::warning(span, format!("`vdev {}`: interrupt {} is shared", factory.name, intid.0));
-                reader.diagnostics.push(warning.note(*other, "also used here"));
-            }
-            interrupts.push((intid, span));
-        }
+        note_lines(reader, factory, interrupt, &mut interrupts);
         if vdevs.list.len() >= MAX_VDEVS {
             reader.error(statement.span, format!("more than {MAX_VDEVS} devices"), "");
             break;
@@ -124,11 +117,7 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
         let name = names.of(index, factory.name, &vdevs.list);
         let span = statement.span.to(statement.value_span());
         if let Some(range) = location.and_then(|at| region(reader, factory, at, statement)) {
-            let what = match names.explicit(index) {
-                Some(name) => format!("`vdev {} name {name}`", factory.name),
-                None => format!("`vdev {}`", factory.name),
-            };
-            vdevs.claims.push(Claim { what, range, span: Some(span) });
+            vdevs.claims.push(Claim { what: names.shown(index, factory.name), range, span: Some(span) });
         }
         if let Some(Value::Filters(filters)) = statement.setting(Keyword::Log).map(Setting::value) {
             vdevs.messages.push((name.clone(), *filters));
@@ -144,6 +133,7 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
         }
         // Its pin is not among the lines of the host bridge.
         let interrupt = interrupt.filter(|_| !is_host).map(|(intid, _)| intid);
+        // Known when all are.
         let slot = None;
         vdevs.list.push(VdevDescription { factory, name, location, slot, interrupt, schedule, reports, options });
         vdevs.spans.push(span);
@@ -153,10 +143,23 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
     vdevs
 }
 
-/// The lines that a device has by its `intr`: one, or those of the PCI bus.
-fn lines_from((first, span): (IntId, Span), is_host: bool) -> impl Iterator<Item = (IntId, Span)> {
-    let count = if is_host { PciBus::LINES } else { 1 };
-    (0..count).map(move |line| (IntId(first.0.saturating_add(line)), span))
+/// The lines that a device has by its `intr`: one, or those of the PCI bus. Another's among them is worth a word.
+fn note_lines(
+    reader: &mut Reader<'_>,
+    factory: &Factory,
+    interrupt: Option<(IntId, Span)>,
+    known: &mut Vec<(IntId, Span)>,
+) {
+    let Some((first, span)) = interrupt else { return };
+    let count = if factory.flags.contains(FactoryFlags::PCI_HOST) { PciBus::LINES } else { 1 };
+    for intid in (0..count).map(|line| IntId(first.0.saturating_add(line))) {
+        if let Some((_, other)) = known.iter().find(|(used, _)| *used == intid) {
+            let warning =
+                Diagnostic::warning(span, format!("`vdev {}`: interrupt {} is shared", factory.name, intid.0));
+            reader.diagnostics.push(warning.note(*other, "also used here"));
+        }
+        known.push((intid, span));
+    }
 }
 
 /// `safety`: no vdev is part of the VM that is not of that class.
@@ -282,6 +285,14 @@ impl Names {
 
     fn explicit(&self, index: usize) -> Option<&str> {
         self.0.iter().find(|(named, _)| *named == index).map(|(_, name)| name.as_str())
+    }
+
+    /// What messages call it.
+    fn shown(&self, index: usize, kind: &str) -> String {
+        match self.explicit(index) {
+            Some(name) => format!("`vdev {kind} name {name}`"),
+            None => format!("`vdev {kind}`"),
+        }
     }
 
     /// Its name; devices of one kind that do not say are told apart by a number.
