@@ -17,7 +17,8 @@ use vdev::{
     Wake,
 };
 
-/// Registers: what is stored at 0 is the pin's level; what is stored at 4 is a vector to be raised; the rest is memory. Its watched
+/// Registers: what is stored at 0 is the pin's level; what is stored at 4 is a vector to be raised; 0x38 says whether messages are
+/// enabled; the rest is memory. Its watched
 /// capability counts how often it is read, and what is written there goes to the memory.
 struct Toy {
     interrupts: Interrupts,
@@ -31,6 +32,7 @@ const VECTORS: u16 = 3;
 impl Function for Toy {
     fn read(&mut self, region: Region, offset: u64, _: AccessSize, _: &mut Context<'_>) -> Result<u64, AccessFault> {
         match region {
+            Region::Bar(0) if offset == 0x38 => Ok(self.interrupts.has_messages().into()),
             Region::Bar(0) => {
                 self.memory.get(usize::try_from(offset / 8).unwrap()).copied().ok_or(AccessFault::Unsupported)
             }

@@ -93,7 +93,9 @@ fn messages_wait_until_nothing_masks_them() {
     let (mut slots, slot) = placed();
     slots.write(at(BAR_0, 4), 1);
     assert!(sent(&slots).is_empty(), "not enabled, and forgotten");
+    assert_eq!(slots.read(at(BAR_0, 0x38)), 0);
     slots.set_config(slot, 0x40, 0x8000_0000);
+    assert_eq!(slots.read(at(BAR_0, 0x38)), 1, "the function knows");
     slots.write(at(BAR_0, 4), 1);
     assert!(sent(&slots).is_empty(), "the vector is masked");
     assert_eq!(slots.read(Ipa(u64::from(TABLE) + 0x1000)), 0b10, "and pending");
