@@ -133,12 +133,14 @@ fn row(factory: &Factory) -> String {
     let location = match factory.default_location {
         _ if has(FactoryFlags::LOC_FORBIDDEN) => "none".to_string(),
         Some(at) => format!("{at}"),
-        None if has(FactoryFlags::ASSIGN) => "found".to_string(),
+        None if has(FactoryFlags::LOC_PCI) => "on the PCI bus".to_string(),
+        None if has(FactoryFlags::ASSIGN) || has(FactoryFlags::PCI_HOST) => "found".to_string(),
         None if has(FactoryFlags::IMPLICIT) => "may be given".to_string(),
         None => "required".to_string(),
     };
     let interrupt = match () {
         () if has(FactoryFlags::INTR_FORBIDDEN) => "none",
+        () if has(FactoryFlags::PCI_HOST) => "found",
         () if has(FactoryFlags::ASSIGN) && factory.default_location.is_none() => "found",
         () if has(FactoryFlags::INTR_REQUIRED) => "required",
         () => "may be given",

@@ -32,6 +32,7 @@ mod loader;
 pub(crate) mod machine;
 mod models;
 pub(crate) mod ordeals;
+mod pci;
 mod refused;
 mod rpi4;
 mod scene;
@@ -134,6 +135,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(shared::tests());
     tests.extend(trace::tests());
     tests.extend(linux::tests());
+    tests.extend(pci::tests());
     tests.extend(devices::tests());
     tests.extend(virtio::tests());
     tests.extend(firmware::tests());

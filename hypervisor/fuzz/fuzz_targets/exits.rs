@@ -110,8 +110,9 @@ fn machine(shape: u8, features: u64) -> Vm {
     let (location, interrupt) = (Some(Ipa(0x1c09_0000)), Some(IntId(37)));
     let vcpus = usize::from(VCPUS);
     let (files, backends) = (&NoFiles, &mut Wires::default());
-    let (id, name, window) = (DeviceId(0), "uart", None);
-    let mut setup = Setup { id, name, location, interrupt, window, vcpus, hears_ends: false, files, backends };
+    let (id, name, window, connector, hears_ends) = (DeviceId(0), "uart", None, None, false);
+    let mut setup =
+        Setup { id, name, location, interrupt, window, connector, vcpus, hears_ends, files, backends };
     let vdev = factory.build(&options, &mut setup).unwrap();
     let name = name.to_string();
     let device = Device { name, factory, location, interrupt, window, served: false, hears_ends: false, vdev };

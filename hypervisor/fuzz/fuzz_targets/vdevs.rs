@@ -35,8 +35,11 @@ fn options(factory: &Factory, choice: u8) -> Vec<(&'static str, Option<&'static 
 
 fuzz_target!(|data: &[u8]| {
     let Some(([which, choice], calls)) = data.split_first_chunk() else { return };
-    // The interrupt controller is on no bus.
-    let on_a_bus = |factory: &&'static Factory| !factory.flags.contains(FactoryFlags::PIC);
+    // The interrupt controller and the host bridge are made elsewhere; what is on the PCI bus only, that one's target has.
+    let on_a_bus = |factory: &&'static Factory| {
+        factory.flags.contains(FactoryFlags::LOC_MEM) && !factory.flags.intersects(FactoryFlags::PIC | FactoryFlags::PCI_HOST)
+            || factory.flags.contains(FactoryFlags::LOC_FORBIDDEN)
+    };
     let factories: Vec<&'static Factory> = vdevs::CATALOGUE.iter().copied().filter(on_a_bus).collect();
     let factory = factories[usize::from(*which) % factories.len()];
     let mut wires = Wires::default();

@@ -59,8 +59,17 @@ pub enum Place {
     Memory(u64),
     /// An x86 port.
     Port(u64),
-    /// The virtual PCI bus.
-    Pci,
+    /// The virtual PCI bus: this function of it, or one that is free.
+    Pci(Option<PciFunction>),
+}
+
+/// A function of the virtual PCI bus.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PciFunction {
+    /// 0 to 31.
+    pub device: u8,
+    /// 0 to 7.
+    pub function: u8,
 }
 
 /// An input of an interrupt controller.
@@ -259,7 +268,8 @@ fn file(text: &str) -> Result<Value, ValueError> {
 
 fn place(text: &str) -> Result<Value, ValueError> {
     let place = match text.split_once(':') {
-        Some(("pci", _)) => Place::Pci,
+        Some(("pci", "")) => Place::Pci(None),
+        Some(("pci", function)) => Place::Pci(Some(pci_function(text, function)?)),
         Some(("io", port)) => Place::Port(quantity("address", text, port, address)?),
         Some(("mem", start)) => Place::Memory(quantity("address", text, start, address)?),
         Some((space, _)) => {
@@ -268,6 +278,25 @@ fn place(text: &str) -> Result<Value, ValueError> {
         None => Place::Memory(quantity("address", text, text, address)?),
     };
     Ok(Value::Place(place))
+}
+
+/// `[BUS:]DEVICE[.FUNCTION]`. There is one bus, number 0.
+fn pci_function(text: &str, function: &str) -> Result<PciFunction, ValueError> {
+    if function.contains('/') {
+        let error = ValueError::new(format!("`{function}` is not where on the PCI bus something is"));
+        return Err(error.hint("`pci:DEVICE[.FUNCTION]`, as in `pci:3` or `pci:3.1`"));
+    }
+    let (bus, rest) = function.split_once(':').unwrap_or(("0", function));
+    let (device, function) = rest.split_once('.').unwrap_or((rest, "0"));
+    let below = |kind: &str, part: &str, end: u8| {
+        let value = quantity(kind, text, part, number)?;
+        let value = u8::try_from(value).ok().filter(|value| *value < end);
+        value.ok_or_else(|| ValueError::new(format!("`{part}` is no {kind}: there are 0 to {}", end.saturating_sub(1))))
+    };
+    if quantity("PCI bus", text, bus, number)? != 0 {
+        return Err(ValueError::new(format!("`{bus}` is no PCI bus: there is bus 0 only")));
+    }
+    Ok(PciFunction { device: below("PCI device", device, 32)?, function: below("function", function, 8)? })
 }
 
 fn interrupt(text: &str) -> Result<Value, ValueError> {

@@ -150,7 +150,7 @@ pub enum Shape {
     Number,
     /// `yes` or `no`, in four spellings.
     Boolean,
-    /// `[mem:|io:|pci:]ADDRESS`.
+    /// `[mem:|io:]ADDRESS` or `pci:[[BUS:]DEVICE[.FUNCTION]]`.
     Place,
     /// `[mem:]START,LENGTH`.
     Range,
@@ -184,7 +184,7 @@ impl Shape {
             Self::Size => "a size, as in 64K",
             Self::Number => "a number, decimal or with 0x",
             Self::Boolean => "yes or no (1 or 0, on or off, true or false)",
-            Self::Place => "[mem:]ADDRESS, as in 0x1c090000",
+            Self::Place => "[mem:]ADDRESS, as in 0x1c090000, or pci:DEVICE[.FUNCTION], as in pci:3",
             Self::Range => "START,LENGTH, as in 0x1c000000,64K",
             Self::Interrupt => "PIC:LINE, as in gic:37",
             Self::Scheduling => {

@@ -31,7 +31,7 @@ pub use time::{Frequency, Ticks};
 /// kernel's gate, which masks them), so a holder is never preempted by another that spins on the same CPU.
 ///
 /// The order in which portable locks may nest is: device (`vdev::Bus`) → what it shares
-/// with its workers (`vdev::Shared`) → interrupt controller (`vgic`: one vCPU's or the
+/// with its workers (`vdev::Shared`), or a function's interrupts (`pci::Interrupts`) → interrupt controller (`vgic`: one vCPU's or the
 /// ITS's, then the shared one) → back end (`host::console`) → log (`host::log`). A kernel lock may be held around portable code (`kernel::sync`
 /// says where); while a portable lock is held, no kernel lock but the allocator's is taken.
 pub type Lock<T> = spin::mutex::SpinMutex<T, Waiting>;

@@ -11,8 +11,8 @@ mod pages;
 pub use error::BusError;
 
 use crate::{
-    AccessFault, AccessSizes, Alarm, Clock, Context, Control, ControlError, Deadlines, DeviceId, Effects, Factory,
-    Identity, Line, Node, Services, TIMERS, Vdev, Wake,
+    AccessFault, AccessSizes, Alarm, Clock, Context, Control, ControlError, Deadlines, Decoder, DeviceId, Effects,
+    Factory, Identity, Line, Node, Services, TIMERS, Vdev, Wake,
 };
 use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
 use core::fmt;
@@ -80,6 +80,8 @@ pub struct Bus {
     places: Box<[u16]>,
     /// Windows, and where in `slots` their devices are. There are few, and they are searched last.
     windows: Box<[(Range<Ipa>, u16)]>,
+    /// Who knows of devices that have no fixed place; asked behind all of them.
+    decoder: Option<Arc<dyn Decoder>>,
     /// Devices that want to hear of the ends of their interrupts.
     listeners: Box<[(DeviceId, IntId)]>,
     clock: Arc<Clock>,
@@ -148,8 +150,15 @@ impl Bus {
             starts,
             places: places.into_iter().map(|(_, place)| place).collect(),
             windows,
+            decoder: None,
             listeners,
         })
+    }
+
+    /// The same, with devices that are found by `decoder`.
+    #[must_use]
+    pub fn with_decoder(self, decoder: Arc<dyn Decoder>) -> Self {
+        Self { decoder: Some(decoder), ..self }
     }
 
     /// A guest's load of `size` bytes at `at`. Bits above the access size are undefined.
@@ -317,7 +326,7 @@ impl Bus {
         (0_u16..).take(self.places.len()).map(DeviceId)
     }
 
-    /// The device that has `at` among its registers or in its window.
+    /// The device that has `at` among its registers or in its window, or has been put there.
     #[must_use]
     pub fn device_at(&self, at: Ipa) -> Option<DeviceId> {
         let byte = AccessSize::Byte;
@@ -364,12 +373,15 @@ impl Bus {
         Ok(Target { slot, offset, size })
     }
 
-    /// Finds the device in whose window an access of `size` bytes at `at` is, where [`Bus::find`] finds nothing.
+    /// Finds the device in whose window an access of `size` bytes at `at` is, or that has been put there by the guest, where
+    /// [`Bus::find`] finds nothing.
     ///
     /// # Errors
     /// As there.
     pub fn find_in_windows(&self, at: Ipa, size: AccessSize) -> Result<Target<'_>, AccessFault> {
-        let (window, place) = self.windows.iter().find(|(range, _)| range.contains(at)).ok_or(AccessFault::Nothing)?;
+        let Some((window, place)) = self.windows.iter().find(|(range, _)| range.contains(at)) else {
+            return self.decode(at, size);
+        };
         let slot = self.slots.get(usize::from(*place)).ok_or(AccessFault::Nothing)?;
         if !size.is_aligned(at.0) {
             return Err(AccessFault::Unaligned);
@@ -378,8 +390,15 @@ impl Bus {
             return Err(AccessFault::Size);
         }
         // Aligned, it does not run over the window's end, which is a multiple of every size.
-        let offset = at.0.wrapping_sub(window.start().0).wrapping_add(slot.length);
+        let offset = at.0.wrapping_sub(window.start().0).wrapping_add(slot.factory.region_size);
         Ok(Target { slot, offset, size })
+    }
+
+    /// Which sizes are taken is the device's to say: of its regions each may differ.
+    fn decode(&self, at: Ipa, size: AccessSize) -> Result<Target<'_>, AccessFault> {
+        let (id, offset) = self.decoder.as_ref().and_then(|decoder| decoder.decode(at)).ok_or(AccessFault::Nothing)?;
+        let slot = self.slot(id).ok_or(AccessFault::Nothing)?;
+        if size.is_aligned(at.0) { Ok(Target { slot, offset, size }) } else { Err(AccessFault::Unaligned) }
     }
 
     fn slot(&self, id: DeviceId) -> Option<&Slot> {

@@ -5,8 +5,8 @@
 //! nor for checking locations and interrupts against the rest of a configuration (`vm::config`).
 
 use crate::{
-    Bell, BlockDevice, CharDevice, Entropy, HostDevice, HostDisk, NewWorker, OptionError, OptionSpec, Options,
-    RegionName, SharedMemory, TraceSink, Vdev, Worker,
+    Bell, BlockDevice, CharDevice, Connector, Entropy, HostDevice, HostDisk, NewWorker, OptionError, OptionSpec,
+    Options, RegionName, SharedMemory, TraceSink, Vdev, Worker,
 };
 use alloc::{
     boxed::Box,
@@ -45,6 +45,8 @@ bitflags! {
         /// What the configuration does not say of `loc` and `intr` is found (`VDEV_CTRL_ASSIGN`): a place for a device without
         /// `loc`, and then an interrupt, unless that is forbidden or given; an interrupt that is required, in any case.
         const ASSIGN = 1 << 8;
+        /// The host bridge of the PCI bus: there is one as soon as a device is on that bus, or the configuration names it.
+        const PCI_HOST = 1 << 9;
     }
 
     /// Which access sizes a device takes (`acc_sizes`).
@@ -169,6 +171,8 @@ pub struct Setup<'a> {
     pub interrupt: Option<IntId>,
     /// Its window, if its factory wants one; see [`Factory::window_size`].
     pub window: Option<Range<Ipa>>,
+    /// What it needs on the PCI bus, if that is where it is; then it has no location.
+    pub connector: Option<Connector>,
     /// How many vCPUs the VM has.
     pub vcpus: usize,
     /// Whether the device wants to hear of the ends of its interrupt; see [`Setup::hear_ends`].

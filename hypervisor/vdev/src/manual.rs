@@ -35,15 +35,18 @@ impl Factory {
         }
         out.write_str(
             match (self.flags.contains(FactoryFlags::LOC_MEM), self.flags.contains(FactoryFlags::LOC_PCI)) {
-                (true, true) => "- `loc [mem:]ADDRESS|pci:`",
-                (false, true) => "- `loc pci:`",
+                (true, true) => "- `loc [mem:]ADDRESS|pci:DEVICE[.FUNCTION]`",
+                (false, true) => "- `loc pci:DEVICE[.FUNCTION]`",
                 _ => "- `loc [mem:]ADDRESS`",
             },
         )?;
         match self.default_location {
             Some(at) => write!(out, ", default `{at}`")?,
-            None if self.flags.contains(FactoryFlags::ASSIGN) => out.write_str(FOUND)?,
-            None if self.flags.intersects(FactoryFlags::LOC_PCI.union(FactoryFlags::IMPLICIT)) => {}
+            None if self.flags.contains(FactoryFlags::LOC_PCI) => out.write_str(", else on the PCI bus")?,
+            None if self.flags.intersects(FactoryFlags::ASSIGN.union(FactoryFlags::PCI_HOST)) => {
+                out.write_str(FOUND)?;
+            }
+            None if self.flags.contains(FactoryFlags::IMPLICIT) => {}
             None => out.write_str(", required")?,
         }
         out.write_str(":\n  where its registers are")?;
@@ -70,7 +73,9 @@ impl Factory {
             return Ok(());
         }
         out.write_str("- `intr CONTROLLER:LINE`")?;
-        out.write_str(if self.flags.contains(FactoryFlags::ASSIGN) {
+        out.write_str(if self.flags.contains(FactoryFlags::PCI_HOST) {
+            FOUND
+        } else if self.flags.contains(FactoryFlags::ASSIGN) {
             // It comes with the place, but where it has to be there.
             if self.flags.contains(FactoryFlags::INTR_REQUIRED) {
                 FOUND
@@ -82,7 +87,7 @@ impl Factory {
         } else if self.flags.contains(FactoryFlags::INTR_REQUIRED) {
             ", required"
         } else if self.flags.contains(FactoryFlags::INTR_UNLESS_PCI) {
-            ", required unless `loc` is `pci:`"
+            ", required in memory"
         } else {
             ""
         })?;
@@ -105,6 +110,7 @@ fn write_option(option: &OptionSpec, out: &mut dyn Write) -> Result {
         OptionKind::Text => out.write_str(" TEXT")?,
         OptionKind::File => out.write_str(" FILE")?,
         OptionKind::NamedSize => out.write_str(" NAME,SIZE")?,
+        OptionKind::Region => out.write_str(" START,SIZE")?,
         OptionKind::HostDevice => out.write_str(" [<|>]NAME")?,
         OptionKind::Disk => out.write_str(" [<]NAME")?,
         OptionKind::Choice(words) => {
@@ -239,9 +245,15 @@ For those who need one.
         let with = |flags| page(&Factory { flags, region_size: 0x20, ..Factory::new(create) });
         let text = with(FactoryFlags::LOC_PCI | FactoryFlags::LOC_MEM | FactoryFlags::INTR_UNLESS_PCI);
         assert!(
-            text.contains("- `loc [mem:]ADDRESS|pci:`:\n  where its registers are: 32 bytes, in accesses of 4 bytes\n")
+            text.contains("- `loc [mem:]ADDRESS|pci:DEVICE[.FUNCTION]`, else on the PCI bus:\n  where its registers are: 32 bytes, in"),
+            "{text}"
         );
-        assert!(text.contains("- `intr CONTROLLER:LINE`, required unless `loc` is `pci:`:\n"), "{text}");
+        assert!(text.contains("- `intr CONTROLLER:LINE`, required in memory:\n"), "{text}");
+        let text = with(FactoryFlags::LOC_MEM | FactoryFlags::PCI_HOST);
+        assert!(
+            text.contains("ADDRESS`, else one is found:\n") && text.contains(":LINE`, else one is found:\n"),
+            "{text}"
+        );
         let text = with(FactoryFlags::LOC_MEM | FactoryFlags::ASSIGN);
         assert!(text.contains("- `loc [mem:]ADDRESS`, else one is found:\n"), "{text}");
         assert!(text.contains("- `intr CONTROLLER:LINE`, else found if `loc` is:\n"), "{text}");

@@ -33,7 +33,9 @@ impl Node {
     /// The phandle of the fixed 24 MHz clock that PrimeCells take for both of their clocks. Its node is the tree's.
     pub const APB_CLOCK: u32 = 0x8002;
     /// The phandle of the ITS's node, if there is one: whom a bus sends its functions' messages to (`msi-parent`, `msi-map`).
-    pub const ITS: u32 = 0x8003;
+    pub const ITS: u32 = 0x8004;
+    /// The phandle of the frame for messages beside a GICv2.
+    pub const MESSAGE_FRAME: u32 = 0x8003;
 
     /// A node called `name`, with unit address if there is one: `serial@9000000`.
     #[must_use]

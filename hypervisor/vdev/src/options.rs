@@ -92,6 +92,8 @@ pub enum OptionKind {
     Choice(&'static [&'static str]),
     /// A name and a number of bytes: `NAME,SIZE`.
     NamedSize,
+    /// Addresses: `START,SIZE`.
+    Region,
     /// A back end: `[<|>]NAME`, see [`HostDevice`].
     HostDevice,
     /// A disk: `[<]NAME`, see [`HostDisk`].
@@ -112,7 +114,7 @@ pub enum OptionStatus {
 /// Options that every `vdev` context takes, whatever the device. The configuration's reader handles them itself, by
 /// [`crate::FactoryFlags`]; they are listed here for their arity and help.
 pub const GENERAL_OPTIONS: &[OptionSpec] = &[
-    OptionSpec::new("loc", OptionKind::Text, "where its registers are: [mem:]ADDRESS"),
+    OptionSpec::new("loc", OptionKind::Text, "where its registers are: [mem:]ADDRESS or pci:DEVICE[.FUNCTION]"),
     OptionSpec::new("intr", OptionKind::Text, "the interrupt it raises: CONTROLLER:LINE"),
     OptionSpec::new("name", OptionKind::Text, "what this device is called"),
     OptionSpec::new("sched", OptionKind::Text, "priority and policy of threads that work for it, as in 30 or 30f"),
@@ -270,6 +272,7 @@ enum Value {
     Text(String),
     Choice(&'static str),
     NamedSize(String, u64),
+    Region(u64, u64),
     HostDevice(HostDevice),
     Disk(HostDisk),
 }
@@ -392,6 +395,14 @@ impl Options {
         }
     }
 
+    /// All values of a [`OptionKind::Region`], in order: the start, and so many bytes.
+    pub fn regions(&self, name: &str) -> impl Iterator<Item = (Ipa, u64, Option<Place>)> {
+        self.all(name).filter_map(|entry| match entry.value {
+            Value::Region(start, size) => Some((Ipa(start), size, entry.place)),
+            _ => None,
+        })
+    }
+
     /// All values of a [`OptionKind::HostDevice`], in order.
     pub fn host_devices(&self, name: &str) -> impl Iterator<Item = &HostDevice> {
         self.all(name).filter_map(|entry| match &entry.value {
@@ -474,6 +485,11 @@ fn value(
         OptionKind::NamedSize => {
             let (name, size) = text.rsplit_once(',').ok_or_else(|| prefixed("expected NAME,SIZE".to_string()))?;
             numbers.size(size).map(|size| Value::NamedSize(name.to_string(), size)).map_err(prefixed)
+        }
+        OptionKind::Region => {
+            let (start, size) = text.split_once(',').ok_or_else(|| prefixed("expected START,SIZE".to_string()))?;
+            let start = numbers.size(start).map_err(prefixed)?;
+            numbers.size(size).map(|size| Value::Region(start, size)).map_err(prefixed)
         }
         OptionKind::HostDevice => HostDevice::parse(text, place).map(Value::HostDevice).map_err(prefixed),
         OptionKind::Disk => disk(text, place, numbers).map(Value::Disk).map_err(prefixed),

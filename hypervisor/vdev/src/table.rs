@@ -114,6 +114,9 @@ const fn flaw(table: &[&Factory]) -> Option<Flaw> {
     None
 }
 
+/// Offsets of a device on the PCI bus that its configuration space has. Those of its window are behind its registers.
+const CONFIGURATION_SPACE: u64 = 0x1000;
+
 /// What a factory says that cannot be, but for its options.
 const fn contradiction(factory: &Factory) -> Option<&'static str> {
     let interrupt = FactoryFlags::INTR_REQUIRED.union(FactoryFlags::INTR_UNLESS_PCI);
@@ -136,6 +139,11 @@ const fn contradiction(factory: &Factory) -> Option<&'static str> {
         "it has registers that take no access of any size"
     } else if factory.window_size != 0 && !factory.window_size.is_power_of_two() {
         "its window is no power of two"
+    } else if factory.window_size != 0
+        && factory.region_size < CONFIGURATION_SPACE
+        && factory.flags.contains(FactoryFlags::LOC_PCI)
+    {
+        "on the PCI bus its window would be in its configuration space"
     } else if factory.default_location.is_some() && !factory.flags.contains(FactoryFlags::LOC_MEM) {
         "it has a default `loc` in memory, where it may not be"
     } else {
@@ -300,6 +308,7 @@ mod tests {
             (Factory { flags: nowhere, region_size: 0, window_size: 16, ..GOOD }, "cannot say where"),
             (Factory { access_sizes: AccessSizes::empty(), ..GOOD }, "no access of any size"),
             (Factory { window_size: 3 << 20, ..GOOD }, "its window is no power of two"),
+            (Factory { window_size: 16, region_size: 16, flags: FactoryFlags::LOC_PCI, ..GOOD }, "on the PCI bus"),
             (Factory { flags: FactoryFlags::LOC_PCI, default_location: Some(Ipa(8)), ..GOOD }, "a default `loc`"),
         ];
         for (factory, what) in bad {

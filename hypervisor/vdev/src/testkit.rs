@@ -116,7 +116,8 @@ impl Rig {
         let (id, name) = (DeviceId(0), "device");
         let (location, interrupt) = (Some(Self::BASE), Some(Self::LINE));
         let window = Range::new(Self::WINDOW, factory.window_size).filter(|window| !window.is_empty());
-        let mut setup = Setup { id, name, location, interrupt, window, vcpus: 1, hears_ends: false, files, backends };
+        let (connector, vcpus, hears_ends) = (None, 1, false);
+        let mut setup = Setup { id, name, location, interrupt, window, connector, vcpus, hears_ends, files, backends };
         let vdev = factory.build(&options, &mut setup).map_err(|error| vec![error])?;
         let (name, hears_ends) = (name.to_string(), setup.hears_ends);
         let device = Device { name, factory, location, interrupt, window, served: false, hears_ends, vdev };

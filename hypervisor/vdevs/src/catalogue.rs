@@ -16,6 +16,8 @@ pub static CATALOGUE: &[&Factory] = &[
     &crate::trace::FACTORY,
     &crate::watch::FACTORY,
     &crate::cfi_flash::FACTORY,
+    &crate::pci_host::FACTORY,
+    &crate::pci_dummy::FACTORY,
     &crate::virtio_blk::FACTORY,
     &crate::virtio_entropy::FACTORY,
 ];

@@ -270,6 +270,7 @@ mod tests {
             location: None,
             interrupt: None,
             window: None,
+            connector: None,
             vcpus: 1,
             hears_ends: false,
             files: &NoFiles,

@@ -25,6 +25,8 @@ mod cfi_flash;
 mod character;
 mod fifo;
 mod gic;
+mod pci_dummy;
+mod pci_host;
 mod pl011;
 mod pl031;
 mod plug;

@@ -4,7 +4,7 @@
 //! laid out as in the original, so that its guests' drivers work; which names a guest may use. Does not answer for: the memory,
 //! and who else is attached to it (the host's, behind [`vdev::SharedMemory`]).
 //!
-//! The **factory page** is at `loc`:
+//! The **factory page** is at `loc`, or without that the BAR 0 of a function of the PCI bus, 1c05:0001, whose pin is the interrupt:
 //!
 //! | offset | bytes | | |
 //! |---|---|---|---|
@@ -29,6 +29,7 @@
 //! notified, and that clients have come or gone. Stores to `size` and `detach` are complete when it has been done. All access
 //! sizes are taken, everywhere. A `size` of zero attaches to what there is and makes nothing; the original says nothing about it.
 
+mod function;
 mod pattern;
 mod registers;
 mod rules;
@@ -38,11 +39,12 @@ use crate::shmem::rules::Rules;
 use alloc::{boxed::Box, format, string::String, string::ToString, vec::Vec};
 use core::fmt::Write as _;
 use log::Level;
+use pci::Interrupts;
 use types::{AccessSize, IntId, Ipa, PAGE_SIZE, Range};
 use vdev::{
-    AccessFault, AccessSizes, Attached, Context, Control, ControlError, DEVICE_REGIONS, Factory, Node, OptionError,
-    OptionKind, OptionSpec, Options, RegionError, RegionName, RegionWishes, Safety, Setup, SharedMemory, Trigger, Vdev,
-    Wake,
+    AccessFault, AccessSizes, Attached, Context, Control, ControlError, DEVICE_REGIONS, Factory, FactoryFlags, Node,
+    OptionError, OptionKind, OptionSpec, Options, RegionError, RegionName, RegionWishes, Safety, Setup, SharedMemory,
+    Trigger, Vdev, Wake,
 };
 
 const REGION_SIZE: u64 = PAGE_SIZE;
@@ -50,6 +52,7 @@ const REGION_SIZE: u64 = PAGE_SIZE;
 /// `vdev shmem`.
 pub(crate) static FACTORY: Factory = Factory {
     name: "shmem",
+    flags: FactoryFlags::LOC_MEM.union(FactoryFlags::LOC_PCI),
     access_sizes: AccessSizes::all(),
     options: OPTIONS,
     safety: Safety::Qualified,
@@ -82,8 +85,11 @@ static OPTIONS: &[OptionSpec] = &[
 
 struct Shmem {
     name: String,
-    location: Ipa,
+    /// Where the factory page is, if that does not change.
+    location: Option<Ipa>,
     interrupt: Option<IntId>,
+    /// On the PCI bus, what its line is told by.
+    pin: Option<Interrupts>,
     window: Range<Ipa>,
     rules: Rules,
     shared: Box<dyn SharedMemory>,
@@ -96,8 +102,15 @@ struct Shmem {
 }
 
 fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
-    let (Some(location), Some(window)) = (setup.location, setup.window) else {
-        return Err(OptionError::general("it needs `loc ADDRESS`".to_string()));
+    match setup.connector {
+        Some(_) => function::attach(options, setup),
+        None => Ok(Box::new(make(options, setup, None)?)),
+    }
+}
+
+fn make(options: &Options, setup: &mut Setup<'_>, pin: Option<Interrupts>) -> Result<Shmem, OptionError> {
+    let Some(window) = setup.window else {
+        return Err(OptionError::general("it has nowhere to put regions".to_string()));
     };
     let mut wishes = RegionWishes { limit: options.size(LIMIT).unwrap_or(0) / PAGE_SIZE, create: Vec::new() };
     for (name, size, place) in options.named_sizes(CREATE) {
@@ -108,23 +121,13 @@ fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, Opt
         let pages = pages.ok_or_else(|| fail(format!("`{name}` cannot have {size} bytes")))?;
         wishes.create.push((region, pages));
     }
-    let (name, interrupt) = (setup.name.to_string(), setup.interrupt);
+    let (name, location, interrupt) = (setup.name.to_string(), setup.location, setup.interrupt);
     let rules = Rules::read(options)?;
     let shared = setup.shared_memory(wishes)?;
     let page = FactoryPage::new(interrupt);
     let regions = Vec::with_capacity(DEVICE_REGIONS);
-    Ok(Box::new(Shmem {
-        name,
-        location,
-        interrupt,
-        window,
-        rules,
-        shared,
-        page,
-        regions,
-        wanted: None,
-        asserted: false,
-    }))
+    let (wanted, asserted) = (None, false);
+    Ok(Shmem { name, location, interrupt, pin, window, rules, shared, page, regions, wanted, asserted })
 }
 
 impl Shmem {
@@ -187,7 +190,10 @@ impl Shmem {
         let news = self.shared.has_news();
         if news != self.asserted {
             self.asserted = news;
-            context.set_line(news);
+            match &self.pin {
+                Some(pin) => pin.set_level(news, context),
+                None => context.set_line(news),
+            }
         }
     }
 
@@ -269,8 +275,9 @@ impl Vdev for Shmem {
     }
 
     fn describe(&self, parent: &mut Node) {
-        let factory = Range::between(self.location, Ipa(self.location.0.saturating_add(REGION_SIZE)));
-        let mut node = Node::at("shmem", self.location).compatible(&["bulkhead,shmem"]).reg(&[factory, self.window]);
+        let Some(location) = self.location else { return };
+        let factory = Range::between(location, Ipa(location.0.saturating_add(REGION_SIZE)));
+        let mut node = Node::at("shmem", location).compatible(&["bulkhead,shmem"]).reg(&[factory, self.window]);
         if let Some(interrupt) = self.interrupt {
             node = node.interrupt(interrupt, Trigger::Level);
         }

@@ -4,6 +4,10 @@
 //! images. Everything is checked, and nothing is taken: no memory, no thread, no back end but what the factories open.
 //! Does not answer for: reading configurations (`config`), nor for carrying the plan out (the kernel: see [`Vm`]).
 
+mod bus;
+
+pub use bus::PciBus;
+
 use crate::Files;
 use crate::controller::{Controller, Frames};
 use crate::id_registers::IdRegisters;
@@ -13,10 +17,10 @@ use crate::policy::Unsupported;
 use crate::smccc::Mitigations;
 use crate::tree::{self, TreeInput};
 use crate::trng::Entropy;
-use alloc::{format, string::String, string::ToString, sync::Arc, vec::Vec};
+use alloc::{format, string::String, string::ToString, sync::Arc, vec, vec::Vec};
 use core::fmt;
 use types::{Frequency, IntId, Ipa, PAGE_SIZE, Range};
-use vdev::{Backends, Bus, Clock, Device, DeviceId, Factory, Node, Options, Place, Setup};
+use vdev::{Backends, Bus, Clock, Decoder, Device, DeviceId, Factory, Node, Options, PciSlot, Place, Setup};
 use vgic::{Version, Vgic, VgicConfig};
 
 /// What a VM is to be.
@@ -46,6 +50,8 @@ pub struct Description {
     pub tree_at: Option<Ipa>,
     /// Its devices.
     pub vdevs: Vec<VdevDescription>,
+    /// Its PCI bus, if some of them are on one.
+    pub pci: Option<PciBus>,
     /// What becomes of accesses to what it does not have.
     pub policy: Unsupported,
     /// Whether it has performance monitors, if the host has some to give.
@@ -63,7 +69,9 @@ pub struct VdevDescription {
     pub name: String,
     /// `loc`.
     pub location: Option<Ipa>,
-    /// `intr`.
+    /// Where on the PCI bus it is, if it is there; then it has no `loc`, unless it is the host bridge.
+    pub slot: Option<PciSlot>,
+    /// `intr`, or the line that its pin on the PCI bus is connected to.
     pub interrupt: Option<IntId>,
     /// `sched`: that of a thread of its own, which wakes it, and of its workers; without it, the VM's thread does.
     pub schedule: Option<Schedule>,
@@ -187,10 +195,12 @@ pub fn assemble(
             None
         }
     };
-    let devices = make_devices(description, limit(host), files, backends, &mut errors);
+    let slots = bus::Slots::new(description, host);
+    let devices = make_devices(description, limit(host), slots.as_ref(), files, backends, &mut errors);
     match load {
         Some(load) if errors.is_empty() => {
-            put_together(description, load, devices, files, host).map_err(|error| [error].into_iter().collect())
+            let decoder = slots.map(bus::Slots::decoder);
+            put_together(description, load, devices, decoder, files, host).map_err(|error| vec![error])
         }
         _ => Err(errors),
     }
@@ -200,11 +210,16 @@ fn put_together(
     description: &Description,
     load: LoadPlan,
     devices: Vec<Device>,
+    decoder: Option<Arc<dyn Decoder>>,
     files: &dyn Files,
     host: &Host<'_>,
 ) -> Result<Assembled, AssembleError> {
     let clock = Arc::new(Clock::new(host.frequency, host.epoch));
     let bus = Bus::new(&description.name, clock, devices).map_err(|error| AssembleError::new(Subject::Vm, error))?;
+    let bus = match decoder {
+        Some(decoder) => bus.with_decoder(decoder),
+        None => bus,
+    };
     let version = host.gic;
     if let Some(wanted) = description.controller.version.filter(|wanted| *wanted != version) {
         let why = format!("a {wanted} for the guest takes one of the host's, which has a {version}");
@@ -263,7 +278,7 @@ impl Description {
     /// with. Not all there could be: a guest's driver writes several registers for each.
     fn intids(&self) -> u32 {
         const LEAST: u32 = 128;
-        let highest = self.vdevs.iter().filter_map(|vdev| vdev.interrupt).map(|intid| intid.0).max().unwrap_or(0);
+        let highest = self.interrupts().map(|intid| intid.0).max().unwrap_or(0);
         let intids = highest.saturating_add(1).max(LEAST).checked_next_multiple_of(32).unwrap_or(u32::MAX);
         let end = self.messages().and_then(|first| first.0.checked_add(MESSAGES)).unwrap_or(0);
         let (first, count) = self.controller.messages.map_or((IntId(0), 0), |frame| frame.interrupts());
@@ -276,8 +291,7 @@ impl Description {
     fn messages(&self) -> Option<IntId> {
         let is_free = |first: &u32| {
             let bank = *first..first.saturating_add(MESSAGES);
-            let own = self.vdevs.iter().filter_map(|vdev| vdev.interrupt);
-            !own.chain(self.reserved_interrupts.iter().copied()).any(|intid| bank.contains(&intid.0))
+            !self.interrupts().chain(self.reserved_interrupts.iter().copied()).any(|intid| bank.contains(&intid.0))
         };
         (IntId::FIRST_SPI..=IntId::END_SPI.saturating_sub(MESSAGES)).step_by(32).find(is_free).map(IntId)
     }
@@ -297,6 +311,7 @@ impl Description {
     fn windows(&self, limit: Ipa) -> Vec<Option<Range<Ipa>>> {
         let mut taken = self.taken();
         taken.extend(self.stolen_time());
+        taken.extend(self.upper_window(limit));
         let mut windows = Vec::with_capacity(self.vdevs.len());
         for size in self.vdevs.iter().map(|vdev| vdev.factory.window_size) {
             let place = if size == 0 { None } else { free_place(Ipa(size), size, &taken) };
@@ -311,6 +326,7 @@ impl Description {
     fn taken(&self) -> Vec<Range<Ipa>> {
         let regions = self.vdevs.iter().filter_map(|vdev| Range::new(vdev.location?, vdev.factory.region_size));
         let frames = self.controller.claims(self.vcpus).filter_map(|(_, range)| range);
+        let regions = regions.chain(self.pci.iter().flat_map(|pci| pci.windows.iter().copied()));
         self.ram.iter().chain(&self.rom).chain(&self.reserved).copied().chain(regions).chain(frames).collect()
     }
 }
@@ -347,6 +363,7 @@ fn check_addresses(description: &Description, host: &Host<'_>) -> Vec<AssembleEr
         let range = Range::new(vdev.location?, vdev.factory.region_size);
         Some((Subject::Vdev(index), vdev.factory.name, range))
     });
+    let vdevs = vdevs.chain(description.pci_windows());
     let frames = description.controller.frames(host.gic, description.vcpus);
     let messages = frames.and_then(|frames| frames.messages).map(|frame| Some(frame.region()));
     let its = frames.and_then(|frames| frames.its).map(Some);
@@ -359,6 +376,7 @@ fn check_addresses(description: &Description, host: &Host<'_>) -> Vec<AssembleEr
 fn make_devices(
     description: &Description,
     limit: Ipa,
+    slots: Option<&bus::Slots>,
     files: &dyn Files,
     backends: &mut dyn Backends,
     errors: &mut Vec<AssembleError>,
@@ -384,16 +402,22 @@ fn make_devices(
             location: vdev.location,
             interrupt: vdev.interrupt,
             window,
+            connector: slots.and_then(|slots| slots.connector(vdev.slot?)),
             vcpus: description.vcpus,
             hears_ends: false,
             files,
             backends: &mut *backends,
         };
-        match vdev.factory.build(&vdev.options, &mut setup) {
+        let made = match slots.filter(|_| vdev.slot == Some(PciSlot::HOST)) {
+            Some(slots) => slots.host_bridge(),
+            None => vdev.factory.build(&vdev.options, &mut setup),
+        };
+        match made {
             Ok(made) => devices.push(Device {
                 name: vdev.name.clone(),
                 factory: vdev.factory,
-                location: vdev.location,
+                // What is on the PCI bus is found by that: the host bridge's registers are everybody's configuration spaces.
+                location: vdev.location.filter(|_| vdev.slot.is_none()),
                 interrupt: vdev.interrupt,
                 window,
                 served: vdev.schedule.is_some(),

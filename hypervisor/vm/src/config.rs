@@ -14,6 +14,7 @@ mod cpus;
 mod groups;
 mod memory;
 mod on_exit;
+mod pci;
 mod vdevs;
 
 use crate::Files;
@@ -191,7 +192,8 @@ pub fn build(
     let cpus = cpus::read(&mut reader, limits);
     let mut vdevs = vdevs::read(&mut reader, factories);
     let reserved = core::mem::take(&mut vdevs.reserved);
-    assign::assign(&mut reader, &mut vdevs, &memory, &reserved, cpus.len());
+    let mut taken = assign::assign(&mut reader, &mut vdevs, &memory, &reserved, cpus.len());
+    let pci = pci::settle(&mut reader, &mut vdevs, factories, &mut taken);
     reader.addresses(&memory, &mut vdevs, cpus.len());
     let description = Description {
         name,
@@ -206,6 +208,7 @@ pub fn build(
         controller: vdevs.controller,
         tree_at: reader.variable(TREE_AT).and_then(number).map(Ipa),
         vdevs: vdevs.list,
+        pci,
         policy: reader.policy(),
         monitors: !matches!(reader.variable("pmu"), Some(Value::Boolean(false))),
         counter_offset: reader.variable("counter-offset").and_then(number).filter(|offset| *offset != u64::MAX),

@@ -233,6 +233,7 @@ fn gic(frames: Frames, messages: Option<(IntId, u32)>) -> DeviceTreeNode {
                 .compatible(&["arm,gic-v2m-frame"])
                 .reg(&[frame.region()])
                 .flag("msi-controller")
+                .number("phandle", Node::MESSAGE_FRAME)
                 .number("arm,msi-base-spi", first.0)
                 .number("arm,msi-num-spis", count)
                 .into_model(),

@@ -36,7 +36,15 @@ fn places_name_their_space() {
     assert_eq!(read(Shape::Place, "0x1c090000"), Ok(Value::Place(Place::Memory(0x1c09_0000))));
     assert_eq!(read(Shape::Place, "mem:0x10"), Ok(Value::Place(Place::Memory(16))));
     assert_eq!(read(Shape::Place, "io:0x3f8"), Ok(Value::Place(Place::Port(0x3f8))));
-    assert_eq!(read(Shape::Place, "pci:0:1"), Ok(Value::Place(Place::Pci)));
+    assert_eq!(read(Shape::Place, "pci:"), Ok(Value::Place(Place::Pci(None))));
+    let function = |device, function| Ok(Value::Place(Place::Pci(Some(PciFunction { device, function }))));
+    assert_eq!(read(Shape::Place, "pci:3"), function(3, 0));
+    assert_eq!(read(Shape::Place, "pci:0:0x1f.7"), function(31, 7));
+    assert_eq!(message(Shape::Place, "pci:1:3"), "`1` is no PCI bus: there is bus 0 only");
+    assert_eq!(message(Shape::Place, "pci:32"), "`32` is no PCI device: there are 0 to 31");
+    assert_eq!(message(Shape::Place, "pci:3.8"), "`8` is no function: there are 0 to 7");
+    assert_eq!(message(Shape::Place, "pci:3."), "the function is missing");
+    assert_eq!(message(Shape::Place, "pci:0x1af4/0x1041"), "`0x1af4/0x1041` is not where on the PCI bus something is");
     assert_eq!(message(Shape::Place, "usb:1"), "`usb` is no address space");
     assert_eq!(read(Shape::Place, "1c090000").unwrap_err().hint.as_deref(), Some("write 0x1c090000"));
     assert!(message(Shape::Place, "$asinfo_start{x}").contains("not supported yet"));

@@ -47,7 +47,7 @@ const LOG: &[Parameter] = &[
 const SCHED: &[Parameter] = &[parameter("PRIORITY[r|f|o]", Shape::Scheduling)];
 const SERVER: &[Parameter] = &[parameter("PRIORITY[r|f|o]|HI,LO,MAXREPL,PERIOD,BUDGET s", Shape::Scheduling)];
 const CPUS: &[Parameter] = &[parameter("CPU[,CPU...]", Shape::Cpus)];
-const PLACE: &[Parameter] = &[parameter("[mem:]ADDRESS", Shape::Place)];
+const PLACE: &[Parameter] = &[parameter("[mem:]ADDRESS|pci:DEVICE[.FUNCTION]", Shape::Place)];
 const RANGE: &[Parameter] = &[parameter("START,LENGTH", Shape::Range)];
 const LINE: &[Parameter] = &[parameter("PIC:LINE", Shape::Interrupt)];
 

@@ -116,7 +116,12 @@ pub static VDEVS: &[KnownVdev] = &[
         "Marks the progress of a guest's start.",
         &[option("stages", "NAME,NAME..."), option("timeout", "SECONDS")],
     ),
-    vdev("pci-dummy", "Placeholder on the PCI bus.", &[]),
+    vdev(
+        "pci-dummy",
+        "Placeholder on the PCI bus.",
+        &[option("vendor", "NUMBER"), option("device", "NUMBER"), option("class", "NUMBER")],
+    ),
+    vdev("pci-host", "The PCI bus; there as soon as it is used. An extension.", &[option("window", "START,SIZE")]),
     vdev("pl031", "ARM PrimeCell real-time clock. An extension.", &[]),
     vdev("sp804", "ARM dual timer. An extension.", &[option("frequency", "HERTZ")]),
     vdev("watch", "Tells the guest of another VM's end. An extension.", &[option("vm", "NAME")]),

@@ -267,3 +267,34 @@ fn a_message_goes_out_as_it_is_and_kicks_whom_the_controller_names() {
     assert!(!rig.take_effects().kicked().is_empty());
     assert!(rig.lines.take_messages().is_empty() && rig.lines.take_events().is_empty());
 }
+
+/// Has the first device at two pages, and one that there is not behind them.
+struct Somewhere;
+
+impl Decoder for Somewhere {
+    fn decode(&self, at: Ipa) -> Option<(DeviceId, u64)> {
+        match at.0 {
+            0x5000_0000..0x5000_2000 => Some((DeviceId(1), at.0 - 0x5000_0000 + (1 << 56))),
+            0x5000_2000..0x5000_3000 => Some((DeviceId(9), 0)),
+            _ => None,
+        }
+    }
+    fn place(&self, _: crate::PciSlot, _: u8, _: Option<Range<Ipa>>) {}
+}
+
+#[test]
+fn a_device_without_a_place_is_where_the_decoder_says() {
+    let world = World::new();
+    let devices = vec![device("fixed", &ECHO, Some(0x1000)), device("moved", &SMALL, None)];
+    let bus = Bus::new("vm", Rig::clock(), devices).unwrap();
+    let at = |offset: u64| 0x5000_0000 + offset;
+    assert_eq!(world.read(&bus, at(8), AccessSize::Word), Err(AccessFault::Nothing), "nobody decodes");
+    let bus = bus.with_decoder(Arc::new(Somewhere));
+    assert_eq!(world.read(&bus, at(0x1008), AccessSize::Doubleword), Ok(0x1008 + (1 << 56)));
+    assert_eq!(world.read(&bus, at(2), AccessSize::Word), Err(AccessFault::Unaligned));
+    assert_eq!(world.read(&bus, at(0x2000), AccessSize::Word), Err(AccessFault::Nothing), "no such device");
+    assert_eq!(world.read(&bus, at(0x3000), AccessSize::Word), Err(AccessFault::Nothing));
+    assert_eq!(world.read(&bus, 0x1008, AccessSize::Word), Ok(8), "the one with a place");
+    assert_eq!((bus.device_at(Ipa(at(0))), bus.device_at(Ipa(0x1000))), (Some(DeviceId(1)), Some(DeviceId(0))));
+    assert_eq!(bus.find(Ipa(at(0)), AccessSize::Word).err(), Some(AccessFault::Nothing), "the fast way knows nothing");
+}

@@ -54,6 +54,7 @@ fn probe(name: &str, location: u64, interrupt: u32) -> VdevDescription {
         factory: &PROBE,
         name: name.to_string(),
         location: Some(Ipa(location)),
+        slot: None,
         interrupt: Some(IntId(interrupt)),
         options: Options::parse(PROBE.options, [], &PlainNumbers).unwrap(),
     }
@@ -73,6 +74,7 @@ fn description() -> Description {
         controller: Controller::DEFAULT,
         tree_at: None,
         vdevs: vec![probe("first", 0x1c09_0000, 37), probe("second", 0x1c0a_0000, 200)],
+        pci: None,
         policy: Unsupported::default(),
         monitors: true,
         counter_offset: None,
@@ -319,3 +321,5 @@ fn a_host_whose_interface_makes_no_sense_is_an_error() {
     let failed = assemble(&description(), &archive(), &strange, &mut Wires::default()).unwrap_err();
     assert_eq!(failed[0].subject, Subject::InterruptController);
 }
+
+mod pci;

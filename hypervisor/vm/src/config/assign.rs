@@ -20,37 +20,60 @@ const PLACES: u64 = 4096;
 /// The first interrupt: behind those of the original's examples.
 const FIRST_INTERRUPT: u32 = 64;
 
-/// Gives devices what they have not. `reserved` are interrupts that none of them gets.
-pub(super) fn assign(reader: &mut Reader<'_>, vdevs: &mut Vdevs, memory: &Memory, reserved: &[IntId], vcpus: usize) {
+/// What somebody has.
+pub(super) struct Taken {
+    pub(super) ranges: Vec<Range<Ipa>>,
+    pub(super) interrupts: Vec<IntId>,
+}
+
+impl Taken {
+    pub(super) fn is_free(&self, place: &Range<Ipa>) -> bool {
+        !self.ranges.iter().any(|other| other.overlaps(place))
+    }
+}
+
+/// The first of so many interrupts, one behind the other, of which none is used.
+pub(super) fn free_interrupts(used: &[IntId], count: u32) -> Option<IntId> {
+    let end = IntId::END_SPI.saturating_sub(count.saturating_sub(1));
+    let is_free = |first: &u32| !used.iter().any(|intid| intid.0.wrapping_sub(*first) < count);
+    (FIRST_INTERRUPT..end).find(is_free).map(IntId)
+}
+
+/// Gives devices what they have not. `reserved` are interrupts that none of them gets. Says what is taken then.
+pub(super) fn assign(
+    reader: &mut Reader<'_>,
+    vdevs: &mut Vdevs,
+    memory: &Memory,
+    reserved: &[IntId],
+    vcpus: usize,
+) -> Taken {
     let gic = vdevs.controller.claims(vcpus).filter_map(|(_, range)| range);
     let given = vdevs.claims.iter().map(|claim| claim.range);
-    let mut taken: Vec<Range<Ipa>> =
-        memory.ram.iter().chain(&memory.rom).chain(&memory.reserved).copied().chain(gic).chain(given).collect();
-    let mut used: Vec<IntId> =
-        vdevs.list.iter().filter_map(|vdev| vdev.interrupt).chain(reserved.iter().copied()).collect();
-    for (vdev, span) in vdevs.list.iter_mut().zip(&vdevs.spans) {
+    let ranges = memory.ram.iter().chain(&memory.rom).chain(&memory.reserved).copied().chain(gic).chain(given);
+    let used = vdevs.list.iter().filter_map(|vdev| vdev.interrupt).chain(vdevs.pci.lines());
+    let interrupts = used.chain(reserved.iter().copied()).collect();
+    let mut taken = Taken { ranges: ranges.collect(), interrupts };
+    for (index, (vdev, span)) in vdevs.list.iter_mut().zip(&vdevs.spans).enumerate() {
         let (flags, size) = (vdev.factory.flags, vdev.factory.region_size);
-        if !flags.contains(FactoryFlags::ASSIGN) || size == 0 {
+        if !flags.contains(FactoryFlags::ASSIGN) || size == 0 || vdevs.pci.has(index) {
             continue;
         }
         let open = vdev.location.is_none();
         if open {
             let places = (0..PLACES).filter_map(|n| Range::new(Ipa(FIRST.checked_add(n.checked_mul(STEP)?)?), size));
-            let free = places.into_iter().find(|place| !taken.iter().any(|other| other.overlaps(place)));
-            let Some(place) = free else {
+            let Some(place) = places.into_iter().find(|place| taken.is_free(place)) else {
                 let message = format!("no free addresses for `vdev {}`", vdev.factory.name);
                 reader.error(*span, message, "say where it is to be, as in `loc 0x1c090000`");
                 continue;
             };
             vdev.location = Some(place.start());
-            taken.push(place);
+            taken.ranges.push(place);
         }
         let wants = open || flags.contains(FactoryFlags::INTR_REQUIRED);
         if wants && vdev.interrupt.is_none() && !flags.contains(FactoryFlags::INTR_FORBIDDEN) {
-            let free =
-                (FIRST_INTERRUPT..).map(IntId).take_while(|intid| intid.is_spi()).find(|intid| !used.contains(intid));
-            vdev.interrupt = free;
-            used.extend(free);
+            vdev.interrupt = free_interrupts(&taken.interrupts, 1);
+            taken.interrupts.extend(vdev.interrupt);
         }
     }
+    taken
 }

@@ -457,7 +457,8 @@ fn a_device_says_where_it_is_in_a_space_that_there_is() {
     assert_eq!(good(&format!("{RAM}vdev wdt-sp805 loc 0x1000")).description.vdevs[0].location, Some(Ipa(0x1000)));
     bad(&format!("{RAM}vdev wdt-sp805\nvdev wdt-sp805"), &["3:1: error: `vdev wdt-sp805`", "the other one"]);
     bad(&format!("{RAM}vdev pl011 loc io:0x3f8"), &["`io:` is for x86"]);
-    bad(&format!("{RAM}vdev pl011 loc pci:0:1"), &["`pci:`: known, not supported yet"]);
+    bad(&format!("{RAM}vdev pl011 loc pci:0:1"), &["2:16: error: `vdev pl011` is no device of the PCI bus"]);
+    bad(&format!("{RAM}vdev pci-dummy loc 0x1c090000"), &["2:20: error: `vdev pci-dummy` is on the PCI bus only"]);
     bad(&format!("{RAM}vdev pl011 loc 0x1c090004"), &["2:16: error: no device can be at 0x1c090004"]);
     bad(&format!("{RAM}vdev pl011 loc 0xfffffffffffff008"), &["runs over the end of the address space"]);
 }
@@ -729,3 +730,5 @@ fn with_safety_there_are_no_examples() {
     );
     bad(&format!("{RAM}safety selected"), &["`safety`"]);
 }
+
+mod pci;

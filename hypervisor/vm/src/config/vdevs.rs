@@ -3,16 +3,16 @@
 //! The interrupt controller is apart: it is in every VM, and naming it only changes its options.
 
 use super::addresses::Claim;
-use super::{Reader, controller, is_name_character, place_of, span_of};
-use crate::assemble::{Schedule, VdevDescription};
+use super::{Reader, controller, is_name_character, pci, place_of, span_of};
+use crate::assemble::{PciBus, Schedule, VdevDescription};
 use crate::controller::Controller;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use qvmconf::words::Keyword;
 use qvmconf::{
-    Diagnostic, Interrupt, LogFilters, Place, Scheduling, SchedulingPolicy, Setting, SettingName, Sources, Span,
-    Statement, Value, nearest,
+    Diagnostic, Interrupt, LogFilters, PciFunction, Place, Scheduling, SchedulingPolicy, Setting, SettingName, Sources,
+    Span, Statement, Value, nearest,
 };
 use types::{IntId, Ipa, Range};
 use vdev::{Factory, FactoryFlags, Given, Numbers, OptionError, Options, Safety};
@@ -39,6 +39,15 @@ pub(super) struct Vdevs {
     pub(super) reserved: Vec<IntId>,
     /// Devices that have addresses.
     pub(super) claims: Vec<Claim>,
+    pub(super) pci: pci::Bus,
+}
+
+/// Where a device is to be.
+enum Where {
+    /// At an address, or where there is room, or nowhere.
+    Memory(Option<Ipa>),
+    /// On the PCI bus, and where on it, and where that is said.
+    Pci(Option<PciFunction>, Span),
 }
 
 /// What the interrupt controller of the VM is called.
@@ -74,6 +83,7 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
         messages: Vec::new(),
         reserved: Vec::new(),
         claims: Vec::new(),
+        pci: pci::Bus::default(),
     };
     let known: Vec<(usize, &Statement, &'static Factory)> = reader
         .all(Keyword::Vdev)
@@ -86,8 +96,11 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
     for &(index, statement, factory) in &known {
         refuse_unqualified(reader, factory, statement);
         let options = options(reader, factory, statement);
-        let location = location(reader, factory, statement);
-        let interrupt = interrupt(reader, factory, (index, statement), &named);
+        let (location, on_bus) = match location(reader, factory, statement) {
+            Where::Memory(location) => (location, None),
+            Where::Pci(function, span) => (None, Some((function, span))),
+        };
+        let interrupt = interrupt(reader, factory, (index, statement), on_bus.is_some(), &named);
         let Some(options) = options else { continue };
         if factory.flags.contains(FactoryFlags::PIC) {
             if named.named.is_some_and(|(named, _)| named == index) {
@@ -95,39 +108,58 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
             }
             continue;
         }
-        if let Some((intid, span)) = interrupt {
-            if let Some((_, other)) = interrupts.iter().find(|(used, _)| *used == intid) {
-                let warning =
-                    Diagnostic::warning(span, format!("`vdev {}`: interrupt {} is shared", factory.name, intid.0));
-                reader.diagnostics.push(warning.note(*other, "also used here"));
-            }
-            interrupts.push((intid, span));
-        }
+        let is_host = factory.flags.contains(FactoryFlags::PCI_HOST);
+        note_lines(reader, factory, interrupt, &mut interrupts);
         if vdevs.list.len() >= MAX_VDEVS {
             reader.error(statement.span, format!("more than {MAX_VDEVS} devices"), "");
             break;
         }
-        let interrupt = interrupt.map(|(intid, _)| intid);
         let name = names.of(index, factory.name, &vdevs.list);
         let span = statement.span.to(statement.value_span());
         if let Some(range) = location.and_then(|at| region(reader, factory, at, statement)) {
-            let what = match names.explicit(index) {
-                Some(name) => format!("`vdev {} name {name}`", factory.name),
-                None => format!("`vdev {}`", factory.name),
-            };
-            vdevs.claims.push(Claim { what, range, span: Some(span) });
+            vdevs.claims.push(Claim { what: names.shown(index, factory.name), range, span: Some(span) });
         }
         if let Some(Value::Filters(filters)) = statement.setting(Keyword::Log).map(Setting::value) {
             vdevs.messages.push((name.clone(), *filters));
         }
         let reports = !matches!(statement.variable("debug").map(Setting::value), Some(Value::Boolean(false)));
         let schedule = schedule(reader, statement);
-        vdevs.list.push(VdevDescription { factory, name, location, interrupt, schedule, reports, options });
+        let index = vdevs.list.len();
+        if is_host {
+            pci::read_host(reader, &mut vdevs, (index, span), (statement, &options), (location, interrupt));
+        }
+        if let Some((function, span)) = on_bus {
+            vdevs.pci.functions.push((index, function, span));
+        }
+        // Its pin is not among the lines of the host bridge.
+        let interrupt = interrupt.filter(|_| !is_host).map(|(intid, _)| intid);
+        // Known when all are.
+        let slot = None;
+        vdevs.list.push(VdevDescription { factory, name, location, slot, interrupt, schedule, reports, options });
         vdevs.spans.push(span);
     }
     vdevs.reserved = reserved_interrupts(reader, &named, &interrupts);
     controller::keep_messages_apart(reader, &mut vdevs, &interrupts);
     vdevs
+}
+
+/// The lines that a device has by its `intr`: one, or those of the PCI bus. Another's among them is worth a word.
+fn note_lines(
+    reader: &mut Reader<'_>,
+    factory: &Factory,
+    interrupt: Option<(IntId, Span)>,
+    known: &mut Vec<(IntId, Span)>,
+) {
+    let Some((first, span)) = interrupt else { return };
+    let count = if factory.flags.contains(FactoryFlags::PCI_HOST) { PciBus::LINES } else { 1 };
+    for intid in (0..count).map(|line| IntId(first.0.saturating_add(line))) {
+        if let Some((_, other)) = known.iter().find(|(used, _)| *used == intid) {
+            let warning =
+                Diagnostic::warning(span, format!("`vdev {}`: interrupt {} is shared", factory.name, intid.0));
+            reader.diagnostics.push(warning.note(*other, "also used here"));
+        }
+        known.push((intid, span));
+    }
 }
 
 /// `safety`: no vdev is part of the VM that is not of that class.
@@ -255,6 +287,14 @@ impl Names {
         self.0.iter().find(|(named, _)| *named == index).map(|(_, name)| name.as_str())
     }
 
+    /// What messages call it.
+    fn shown(&self, index: usize, kind: &str) -> String {
+        match self.explicit(index) {
+            Some(name) => format!("`vdev {kind} name {name}`"),
+            None => format!("`vdev {kind}`"),
+        }
+    }
+
     /// Its name; devices of one kind that do not say are told apart by a number.
     fn of(&self, index: usize, kind: &str, list: &[VdevDescription]) -> String {
         if let Some(name) = self.explicit(index) {
@@ -271,44 +311,57 @@ impl Names {
     }
 }
 
-fn location(reader: &mut Reader<'_>, factory: &Factory, statement: &Statement) -> Option<Ipa> {
+fn location(reader: &mut Reader<'_>, factory: &Factory, statement: &Statement) -> Where {
+    let flags = factory.flags;
     let Some(setting) = statement.setting(Keyword::Loc) else {
-        let needs = factory.default_location.is_none()
-            && factory.flags.contains(FactoryFlags::LOC_MEM)
-            && !factory.flags.intersects(FactoryFlags::LOC_PCI | FactoryFlags::IMPLICIT | FactoryFlags::ASSIGN);
-        if needs {
+        if flags.contains(FactoryFlags::LOC_PCI) && factory.default_location.is_none() {
+            return Where::Pci(None, statement.span.to(statement.value_span()));
+        }
+        let found = FactoryFlags::IMPLICIT | FactoryFlags::ASSIGN | FactoryFlags::PCI_HOST;
+        let needs = factory.default_location.is_none() && flags.contains(FactoryFlags::LOC_MEM);
+        if needs && !flags.intersects(found) {
             let message = format!("`vdev {}` needs a `loc`", factory.name);
             reader.error(statement.span, message, "as in `loc 0x1c090000`");
         }
-        return factory.default_location;
+        return Where::Memory(factory.default_location);
     };
     let span = setting.value_span();
+    let name = factory.name;
     match setting.value() {
-        _ if factory.flags.contains(FactoryFlags::LOC_FORBIDDEN) => {
-            reader.error(span, format!("`vdev {}` has no registers to be placed by `loc`", factory.name), "");
-            None
+        _ if flags.contains(FactoryFlags::LOC_FORBIDDEN) => {
+            reader.error(span, format!("`vdev {name}` has no registers to be placed by `loc`"), "");
         }
-        Value::Place(Place::Memory(address)) => Some(Ipa(*address)),
+        Value::Place(Place::Memory(address)) if flags.contains(FactoryFlags::LOC_MEM) => {
+            return Where::Memory(Some(Ipa(*address)));
+        }
+        Value::Place(Place::Memory(_)) => {
+            let hint = "leave `loc` out, or say where on the bus, as in `loc pci:3`";
+            reader.error(span, format!("`vdev {name}` is on the PCI bus only"), hint);
+        }
         Value::Place(Place::Port(_)) => {
             reader.error(span, "`io:` is for x86 machines", "an Arm machine has memory addresses only");
-            None
         }
-        Value::Place(Place::Pci) => {
-            reader.error(span, "`pci:`: known, not supported yet", "");
-            None
+        Value::Place(Place::Pci(function)) if flags.contains(FactoryFlags::LOC_PCI) => {
+            return Where::Pci(*function, span);
         }
-        _ => None,
+        Value::Place(Place::Pci(_)) => {
+            reader.error(span, format!("`vdev {name}` is no device of the PCI bus"), "as in `loc 0x1c090000`");
+        }
+        _ => {}
     }
+    Where::Memory(None)
 }
 
 fn interrupt(
     reader: &mut Reader<'_>,
     factory: &Factory,
     (index, statement): (usize, &Statement),
+    is_on_bus: bool,
     controller: &Named,
 ) -> Option<(IntId, Span)> {
     let Some(setting) = statement.setting(Keyword::Intr) else {
-        let required = factory.flags.intersects(FactoryFlags::INTR_REQUIRED | FactoryFlags::INTR_UNLESS_PCI);
+        let required =
+            !is_on_bus && factory.flags.intersects(FactoryFlags::INTR_REQUIRED | FactoryFlags::INTR_UNLESS_PCI);
         if required && !factory.flags.contains(FactoryFlags::ASSIGN) {
             let message = format!("`vdev {}` needs an `intr`", factory.name);
             reader.error(statement.span, message, "as in `intr gic:37`");
@@ -318,6 +371,11 @@ fn interrupt(
     let span = setting.value_span();
     if factory.flags.contains(FactoryFlags::INTR_FORBIDDEN) {
         reader.error(span, format!("`vdev {}` raises no interrupt", factory.name), "");
+        return None;
+    }
+    if is_on_bus {
+        let message = format!("`vdev {}` is on the PCI bus, and has its interrupt from there", factory.name);
+        reader.error(span, message, "leave `intr` out, or give it a place in memory, as in `loc 0x1c0d0000`");
         return None;
     }
     let Value::Interrupt(interrupt) = setting.value() else { return None };

@@ -1,0 +1,144 @@
+//! A whole VM with devices on a PCI bus.
+
+use super::*;
+use crate::policy::Action;
+use crate::testing::{load as load_exit, store as store_exit};
+use vdev::PciSlot;
+
+const ECAM: Ipa = Ipa(0x3f00_0000);
+const WINDOW: u64 = 0x1000_0000;
+
+fn function(name: &str, slot: (u8, u8), location: Option<Ipa>, interrupt: Option<u32>) -> VdevDescription {
+    let factory = *::vdevs::CATALOGUE.iter().find(|factory| factory.name == name).unwrap();
+    VdevDescription {
+        factory,
+        name: format!("{name}-{}", slot.0),
+        location,
+        slot: PciSlot::new(slot.0, slot.1),
+        interrupt: interrupt.map(IntId),
+        schedule: None,
+        reports: true,
+        options: Options::parse(factory.options, [], &PlainNumbers).unwrap(),
+    }
+}
+
+/// Shared memory is the third function, and the fourth is another one of its device's.
+fn with_bus() -> Description {
+    let vdevs = vec![
+        probe("first", 0x1c09_0000, 37),
+        function("pci-host", (0, 0), Some(ECAM), None),
+        function("shmem", (2, 0), None, Some(66)),
+        function("pci-dummy", (2, 1), None, None),
+    ];
+    let pci = PciBus { windows: vec![Range::new(Ipa(WINDOW), 1 << 28).unwrap()], first_line: IntId(64) };
+    Description { vdevs, pci: Some(pci), ..description() }
+}
+
+/// One property of the node of the bus, by cells.
+fn cells(tree: &[u8], node: &str, property: &str) -> Option<Vec<u32>> {
+    let tree = Fdt::new(tree).unwrap();
+    let value = tree.root().child(node).unwrap().property(property)?.value().to_vec();
+    Some(value.chunks(4).map(|cell| u32::from_be_bytes(cell.try_into().unwrap())).collect())
+}
+
+struct Guest {
+    vm: Vm,
+    vcpu: crate::vcpu::Vcpu,
+}
+
+impl Guest {
+    fn new(description: &Description) -> Self {
+        let mut assembled = assemble(description, &archive(), &host(), &mut Wires::default()).unwrap();
+        assembled.vm.configure(Box::new(Ram::new(START, 4096)), Ticks(10)).unwrap();
+        assembled.vm.start(START, 0, Ticks(20)).unwrap();
+        let vcpu = assembled.vm.vcpu(VcpuId(0)).unwrap();
+        Self { vm: assembled.vm, vcpu }
+    }
+
+    fn exit(&mut self, exit: &types::RawExit) {
+        let next = crate::handle(&self.vm, &mut self.vcpu, exit, &mut FakeCpu::default(), &mut Effects::default());
+        assert_eq!(next, Next::Resume);
+    }
+
+    fn read(&mut self, at: u64) -> u64 {
+        self.exit(&load_exit(Ipa(at), AccessSize::Word, 1));
+        self.vcpu.context.x[1]
+    }
+
+    fn write(&mut self, at: u64, value: u64) {
+        self.vcpu.context.x[2] = value;
+        self.exit(&store_exit(Ipa(at), AccessSize::Word, 2));
+    }
+}
+
+const fn config(device: u64, function: u64, at: u64) -> u64 {
+    ECAM.0 + (device << 15) + (function << 12) + at
+}
+
+#[test]
+fn a_guest_reaches_functions_where_it_puts_them() {
+    let mut guest = Guest::new(&with_bus());
+    assert_eq!(guest.read(config(0, 0, 0)), 0x0002_1c05);
+    assert_eq!(guest.read(config(1, 0, 0)), 0xffff_ffff, "nobody there");
+    assert_eq!((guest.read(config(2, 0, 0)), guest.read(config(2, 1, 0))), (0x0001_1c05, 0x00ff_1c05));
+    assert_eq!(guest.read(config(2, 0, 0xc)) >> 16, 0x80, "one of several functions");
+    assert_eq!(guest.read(config(0, 0, 0xc)) >> 16, 0);
+    assert_eq!(guest.read(WINDOW + 0x5000), 0xffff_ffff, "nobody there either");
+    guest.write(config(2, 0, 0x10), WINDOW + 0x5000);
+    guest.write(config(2, 0, 0x04), 2);
+    assert_eq!(guest.read(WINDOW + 0x5000), 0x474d_5651, "the signature");
+    assert_eq!(guest.read(WINDOW + 0x5010), 66, "its line");
+    assert_eq!(guest.read(0x1c09_0008), 0xffff_ffff, "devices in memory are where they are");
+    assert_eq!(guest.vm.device_at(Ipa(WINDOW + 0x5000)), "shmem-2");
+}
+
+/// PCI says what an access gets that nobody claims: the policy is for addresses that are not the bus's.
+#[test]
+fn the_policy_for_stray_accesses_ends_at_the_bus() {
+    let policy = Unsupported { reference: Action::Abort, ..Unsupported::default() };
+    let mut guest = Guest::new(&Description { policy, ..with_bus() });
+    assert_eq!((guest.read(config(9, 0, 0)), guest.read(WINDOW)), (0xffff_ffff, 0xffff_ffff));
+    let exit = load_exit(Ipa(WINDOW - 8), AccessSize::Word, 1);
+    let next = crate::handle(&guest.vm, &mut guest.vcpu, &exit, &mut FakeCpu::default(), &mut Effects::default());
+    assert_ne!(next, Next::Resume);
+}
+
+#[test]
+fn the_tree_has_the_bus_and_who_takes_its_messages() {
+    const NODE: &str = "pcie@3f000000";
+    let built = |description: &Description, gic| {
+        let host = Host { gic, ..host() };
+        assemble(description, &archive(), &host, &mut Wires::default()).unwrap().tree
+    };
+    let tree = built(&with_bus(), vgic::Version::V3);
+    assert_eq!(cells(&tree, NODE, "msi-parent"), Some(vec![Node::INTERRUPT_CONTROLLER]));
+    assert_eq!(cells(&tree, "interrupt-controller@8000000", "mbi-ranges"), Some(vec![96, 32]), "behind its lines");
+    // The upper window is found: 2 GiB at 8 GiB.
+    let ranges = cells(&tree, NODE, "ranges").unwrap();
+    assert_eq!(ranges[7..], [0x0300_0000, 2, 0, 2, 0, 0, 0x8000_0000]);
+
+    let mut old = with_bus();
+    let tree = built(&old, vgic::Version::V2);
+    assert_eq!(cells(&tree, NODE, "msi-parent"), None);
+    old.controller.messages = vgic::MessageFrame::new(Ipa(0x0802_0000), IntId(128), 32);
+    let tree = built(&old, vgic::Version::V2);
+    assert_eq!(cells(&tree, NODE, "msi-parent"), Some(vec![Node::MESSAGE_FRAME]));
+    let fdt = Fdt::new(&tree).unwrap();
+    let frame = fdt.root().child("interrupt-controller@8000000").unwrap().child("v2m@8020000").unwrap();
+    assert_eq!(frame.property("phandle").unwrap().value(), Node::MESSAGE_FRAME.to_be_bytes());
+}
+
+#[test]
+fn a_window_beyond_the_hosts_addresses_is_refused_and_none_is_found_there() {
+    let mut high = with_bus();
+    high.pci.as_mut().unwrap().windows.push(Range::new(Ipa(1 << 44), 1 << 30).unwrap());
+    let error = errors(&high).remove(0);
+    assert_eq!(error.subject, Subject::Vdev(1));
+    assert!(error.message.starts_with("`vdev pci-host` goes beyond 0x100000000000"), "{error}");
+    // A host of 32 bits: PARange 0.
+    let small = Host { id: host_id(&[(4, 0, 0x11), (7, 0, 0x1120)]), ..host() };
+    let mut description = with_bus();
+    description.vdevs.remove(2);
+    let tree = assemble(&description, &archive(), &small, &mut Wires::default()).unwrap().tree;
+    assert_eq!(cells(&tree, "pcie@3f000000", "ranges").unwrap().len(), 7, "one window");
+}
