@@ -39,6 +39,16 @@ impl Taken {
     pub const fn is_taken(self) -> bool {
         !matches!(self, Self::No)
     }
+
+    /// What has become of two bytes, or more, together: of those that were taken.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Ring, _) | (_, Self::Ring) => Self::Ring,
+            (Self::Yes, _) | (_, Self::Yes) => Self::Yes,
+            (Self::No, Self::No) => Self::No,
+        }
+    }
 }
 
 /// A character back end: a console stream, a file, nothing at all.
@@ -50,6 +60,10 @@ pub trait CharDevice: Send {
     fn space(&self) -> usize;
     /// Appends one byte, if there is space.
     fn write(&mut self, byte: u8) -> Taken;
+    /// Appends as many of `bytes`, from the first on, as there is space for: how many, and what has become of those. When not all
+    /// were taken, the same call with the rest takes none ([`Taken::No`]) unless there is space again; only after that does the owner
+    /// say when there is. Who calls bounds how long this takes by how much it offers.
+    fn append(&mut self, bytes: &[u8]) -> (usize, Taken);
     /// The next byte from outside, if there is one.
     fn read(&mut self) -> Option<u8>;
 }

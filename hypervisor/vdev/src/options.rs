@@ -216,7 +216,11 @@ impl HostDevice {
         self.name == "-"
     }
 
-    fn parse(text: &str, place: Option<Place>) -> Result<Self, String> {
+    /// What `[<|>]NAME` names, which was written at `place`.
+    ///
+    /// # Errors
+    /// If there is no name: what is wrong, in words.
+    pub fn parse(text: &str, place: Option<Place>) -> Result<Self, String> {
         let (direction, name) = match text.as_bytes().first() {
             Some(b'<') => (Direction::Input, text.get(1..)),
             Some(b'>') => (Direction::Output, text.get(1..)),

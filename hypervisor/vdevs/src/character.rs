@@ -118,16 +118,15 @@ struct Held {
 
 impl Held {
     fn pass_on(&mut self) {
-        let mut gone = 0_usize;
-        for byte in &self.bytes {
-            match self.wire.write(*byte) {
-                Taken::No => break,
-                Taken::Yes => {}
-                Taken::Ring => self.ring = true,
+        // Until none is taken: only then does the back end say when it has space.
+        while !self.bytes.is_empty() {
+            let (gone, taken) = self.wire.append(&self.bytes);
+            self.ring |= taken == Taken::Ring;
+            if gone == 0 {
+                break;
             }
-            gone = gone.saturating_add(1);
+            self.bytes.drain(..gone.min(self.bytes.len()));
         }
-        self.bytes.drain(..gone);
     }
 }
 
@@ -149,6 +148,22 @@ impl CharDevice for Holding {
             held.pass_on();
         }
         Taken::Ring
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> (usize, Taken) {
+        let (mut done, mut held) = (0_usize, self.0.lock());
+        while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+            let room = BLOCK.saturating_sub(held.bytes.len()).min(rest.len());
+            if room == 0 {
+                break;
+            }
+            held.bytes.extend_from_slice(rest.get(..room).unwrap_or_default());
+            done = done.saturating_add(room);
+            if held.bytes.len() >= BLOCK {
+                held.pass_on();
+            }
+        }
+        (done, if done > 0 { Taken::Ring } else { Taken::No })
     }
 
     fn read(&mut self) -> Option<u8> {
@@ -189,7 +204,7 @@ impl Batch {
 }
 
 /// Opens what the `hostdev` options name.
-fn wire(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn CharDevice>, OptionError> {
+pub(crate) fn wire(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn CharDevice>, OptionError> {
     let mut devices = options.host_devices(HOSTDEV.name);
     let (first, rest) = (devices.next(), devices.collect::<Vec<_>>());
     match first {
@@ -241,6 +256,16 @@ impl CharDevice for Split {
         taken
     }
 
+    fn append(&mut self, bytes: &[u8]) -> (usize, Taken) {
+        // As above: what all of them take.
+        let bytes = bytes.get(..self.space()).unwrap_or(bytes);
+        if bytes.is_empty() {
+            return (0, Taken::No);
+        }
+        let taken = self.outputs.iter_mut().map(|end| end.device.append(bytes).1).fold(Taken::Yes, Taken::and);
+        (bytes.len(), taken)
+    }
+
     fn read(&mut self) -> Option<u8> {
         self.inputs.iter_mut().chain(&mut self.outputs).find_map(|end| match end.direction {
             Direction::Input | Direction::Both => end.device.read(),
@@ -263,6 +288,10 @@ mod tests {
         let place = Place { source: 0, start: 7, end: 9 };
         let given = hostdevs.iter().map(|text| Given { name: "hostdev", argument: Some(text), place });
         let options = Options::parse(OPTIONS, given, &PlainNumbers).unwrap();
+        opened_with(&options, wires)
+    }
+
+    fn opened_with(options: &Options, wires: &mut Wires) -> Result<Box<dyn CharDevice>, OptionError> {
         let id = DeviceId(0);
         let mut setup = Setup {
             id,
@@ -276,7 +305,7 @@ mod tests {
             files: &NoFiles,
             backends: wires,
         };
-        BackEnd::open(&options, &mut setup).map(|end| end.wire)
+        BackEnd::open(options, &mut setup).map(|end| end.wire)
     }
 
     #[test]
@@ -317,6 +346,37 @@ mod tests {
         b.type_in(b"B");
         c.type_in(b"C");
         assert_eq!([device.read(), device.read(), device.read()], [Some(b'C'), Some(b'A'), None]);
+    }
+
+    #[test]
+    fn several_outputs_get_as_much_at_once_as_all_of_them_take() {
+        let mut wires = Wires::default();
+        let (a, b) = (wires.wire("a"), wires.wire("b"));
+        let mut device = opened(&["a", ">b"], &mut wires).unwrap();
+        b.set_space(Some(4));
+        assert_eq!(device.append(b"123456"), (4, Taken::Ring));
+        assert_eq!(device.append(b"56"), (0, Taken::No));
+        assert_eq!((a.take_output(), b.take_output()), (b"1234".to_vec(), b"1234".to_vec()));
+        let mut input = opened(&["<a"], &mut wires).unwrap();
+        assert_eq!(input.append(b"vanishes"), (8, Taken::Yes));
+    }
+
+    #[test]
+    fn a_batch_takes_many_bytes_and_passes_full_blocks_on() {
+        let mut wires = Wires::default();
+        let wire = wires.wire("-");
+        let place = Place { source: 0, start: 7, end: 9 };
+        let given = [Given { name: "batch", argument: Some("1000"), place }];
+        let options = Options::parse(OPTIONS, given, &PlainNumbers).unwrap();
+        let mut device = opened_with(&options, &mut wires).unwrap();
+        assert_eq!(device.append(&[1; BLOCK - 1]), (BLOCK - 1, Taken::Ring));
+        assert_eq!(wire.take_output(), []);
+        assert_eq!(device.append(&[1; 3]), (3, Taken::Ring));
+        assert_eq!(wire.take_output(), [1; BLOCK]);
+        // Two are held; a block more is held back by a back end without space.
+        wire.set_space(Some(0));
+        assert_eq!(device.append(&[2; 2 * BLOCK]), (BLOCK - 2, Taken::Ring));
+        assert_eq!(device.append(&[2]), (0, Taken::No));
     }
 
     #[test]

@@ -60,6 +60,19 @@ impl<const SIZE: usize> Ring<SIZE> {
         Some(self.before(put))
     }
 
+    /// Puts as many bytes, from the first on, as there is space for: how many, and how many there are now.
+    pub(super) fn append(&self, bytes: &[u8]) -> (usize, usize) {
+        let put = self.put.load(Relaxed);
+        let count = SIZE.wrapping_sub(self.before(put)).min(bytes.len());
+        let (late, early) = self.bytes.split_at_checked(put & Self::MASK).unwrap_or_default();
+        let (first, rest) = bytes.get(..count).unwrap_or_default().split_at(count.min(early.len()));
+        store(first, early);
+        store(rest, late);
+        let put = put.wrapping_add(count);
+        self.put.store(put, SeqCst);
+        (count, self.before(put))
+    }
+
     /// Takes the oldest byte.
     #[inline]
     pub(super) fn pop(&self) -> Option<u8> {
@@ -98,6 +111,13 @@ fn copy(from: &[AtomicU8], into: &mut [u8]) {
     }
 }
 
+/// Puts all of `from` at the start of `into`.
+fn store(from: &[u8], into: &[AtomicU8]) {
+    for (byte, into) in from.iter().zip(into) {
+        into.store(*byte, Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +145,21 @@ mod tests {
         }
         ring.clear();
         assert_eq!((ring.pop(), ring.space()), (None, 16));
+    }
+
+    #[test]
+    fn many_bytes_at_once_are_the_same_as_one_after_the_other() {
+        let (ring, model) = (Ring::<16>::new(), Ring::<16>::new());
+        for round in 0..200_u8 {
+            let bytes: Vec<u8> = (0..round % 19).map(|n| n ^ round).collect();
+            let pushed = bytes.iter().map_while(|byte| model.push(*byte)).collect::<Vec<_>>();
+            let before = ring.before(ring.end());
+            let last = pushed.last().copied().unwrap_or(before);
+            assert_eq!(ring.append(&bytes), (pushed.len(), last));
+            let (mut some, mut others) = (vec![0; usize::from(round) % 11], vec![0; usize::from(round) % 11]);
+            assert_eq!(ring.take(&mut some, ring.end()), model.take(&mut others, model.end()));
+            assert_eq!(some, others);
+        }
     }
 
     #[test]

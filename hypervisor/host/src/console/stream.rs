@@ -135,6 +135,34 @@ impl Stream {
         }
     }
 
+    /// Prints as many bytes as there is space for: how many, and what has become of them. Not all: as [`Stream::write`] that was
+    /// refused.
+    pub fn append(&self, bytes: &[u8]) -> (usize, Taken) {
+        let (mut done, mut taken) = (0_usize, Taken::No);
+        while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+            let (count, length) = self.output.append(rest);
+            if count == 0 {
+                if self.starve() == 0 {
+                    break;
+                }
+                continue;
+            }
+            done = done.saturating_add(count);
+            // How many there were when the first of these came, less what has been taken since.
+            let before = length.saturating_sub(count);
+            taken = taken.and(if before < OUTPUT / 2 && length >= OUTPUT / 2 {
+                self.bell.ring(Urgency::Now);
+                Taken::Ring
+            } else if before == 0 {
+                self.bell.ring(Urgency::Soon);
+                Taken::Ring
+            } else {
+                Taken::Yes
+            });
+        }
+        (done, taken)
+    }
+
     /// The next byte that was typed.
     pub fn read(&self) -> Option<u8> {
         self.input.pop()
@@ -182,7 +210,7 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::vec::Vec;
+    use alloc::{vec, vec::Vec};
 
     fn stream() -> (&'static Stream, Arc<Bell>) {
         let bell = Arc::new(Bell::default());
@@ -213,6 +241,29 @@ mod tests {
         while take(stream, &mut [0; 64]).0 > 0 {}
         assert_eq!(stream.write(0), Taken::Ring);
         assert_eq!(bell.answer(), Some(Urgency::Soon));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri takes minutes to fill a ring of atomics")]
+    fn many_bytes_at_once_ring_when_the_first_comes_and_at_half_full_and_say_what_did_not_fit() {
+        let (stream, bell) = stream();
+        assert_eq!((stream.append(&[]), bell.answer()), ((0, Taken::No), None));
+        assert_eq!((stream.append(&[1; 10]), bell.answer()), ((10, Taken::Ring), Some(Urgency::Soon)));
+        assert_eq!((stream.append(&[2; 10]), bell.answer()), ((10, Taken::Yes), None));
+        assert_eq!((stream.append(&[3; OUTPUT / 2]), bell.answer()), ((OUTPUT / 2, Taken::Ring), Some(Urgency::Now)));
+        let rest = OUTPUT / 2 - 20;
+        assert_eq!(stream.append(&[4; OUTPUT]), (rest, Taken::Yes));
+        assert_eq!(stream.append(&[5; 3]), (0, Taken::No));
+        let (mut all, mut some, mut relieved) = (Vec::new(), [0; 100], 0);
+        while let (count @ 1.., relief) = take(stream, &mut some) {
+            all.extend_from_slice(&some[..count]);
+            relieved += u32::from(relief);
+        }
+        let expected = [&[1; 10][..], &[2; 10], &[3; OUTPUT / 2], &vec![4; rest]].concat();
+        assert_eq!((all == expected, relieved), (true, 1), "and whoever was refused hears of space, once");
+        // One that fills it at once asks for the thread at once.
+        bell.quiet();
+        assert_eq!((stream.append(&[6; OUTPUT]), bell.answer()), ((OUTPUT, Taken::Ring), Some(Urgency::Now)));
     }
 
     #[test]

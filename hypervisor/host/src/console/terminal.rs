@@ -91,6 +91,11 @@ impl CharDevice for End {
         self.terminal.stream.write(byte)
     }
 
+    fn append(&mut self, bytes: &[u8]) -> (usize, Taken) {
+        let _held = self.terminal.output.lock();
+        self.terminal.stream.append(bytes)
+    }
+
     fn read(&mut self) -> Option<u8> {
         if !self.direction.reads() {
             return None;

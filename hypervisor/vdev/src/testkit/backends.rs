@@ -67,6 +67,14 @@ impl CharDevice for Wire {
         if state.output.len() == 1 { Taken::Ring } else { Taken::Yes }
     }
 
+    fn append(&mut self, bytes: &[u8]) -> (usize, Taken) {
+        let mut result = (0_usize, Taken::No);
+        for taken in bytes.iter().map(|byte| self.write(*byte)).take_while(|taken| taken.is_taken()) {
+            result = (result.0.saturating_add(1), result.1.and(taken));
+        }
+        result
+    }
+
     fn read(&mut self) -> Option<u8> {
         self.0.lock().input.pop_front()
     }
@@ -82,6 +90,10 @@ impl CharDevice for Deaf {
 
     fn write(&mut self, byte: u8) -> Taken {
         self.0.write(byte)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> (usize, Taken) {
+        self.0.append(bytes)
     }
 
     fn read(&mut self) -> Option<u8> {
