@@ -253,6 +253,16 @@ impl Core {
         }
     }
 
+    /// The device's line of the status report, from its state on to the end.
+    ///
+    /// # Errors
+    /// If the report is full.
+    pub fn report(&mut self, into: &mut dyn fmt::Write, context: &mut Context<'_>) -> fmt::Result {
+        write!(into, "{self}")?;
+        self.model.report(into, context)?;
+        writeln!(into)
+    }
+
     fn numbers(&self) -> Range<u16> {
         0..u16::try_from(self.settings.len()).unwrap_or(u16::MAX)
     }

@@ -227,8 +227,8 @@ impl Vdev for Mmio {
                 self.reset_registers(context);
             }
             Control::Status(report) => {
-                return writeln!(report, "{}: {}", self.name, self.core)
-                    .map_err(|_| ControlError("the report is full".to_string()));
+                let written = write!(report, "{}: ", self.name).and_then(|()| self.core.report(report, context));
+                return written.map_err(|_| ControlError("the report is full".to_string()));
             }
             _ => {}
         }

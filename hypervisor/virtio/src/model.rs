@@ -7,6 +7,7 @@
 
 use crate::{Features, Serving};
 use alloc::{boxed::Box, vec::Vec};
+use core::fmt;
 use core::ops::Range;
 use types::Ticks;
 use vdev::{Context, Wake};
@@ -56,6 +57,15 @@ pub trait Model: Send {
         let _ = (offset, from, context);
     }
 
+    /// What the status report says of it, on one line behind what the driver has negotiated: nothing, or beginning with `; `.
+    ///
+    /// # Errors
+    /// If the report is full.
+    fn report(&mut self, into: &mut dyn fmt::Write, context: &mut Context<'_>) -> fmt::Result {
+        let _ = (into, context);
+        Ok(())
+    }
+
     /// Something has happened. Says whether the configuration space has changed because of it, other than by the driver.
     fn event(&mut self, event: Event, context: &mut Context<'_>) -> bool {
         let _ = (event, context);
@@ -80,7 +90,8 @@ pub trait Service: Send {
 pub enum Next {
     /// At once: there may be more.
     Again,
-    /// When the driver notifies. Only after [`Serving::pop`] has found nothing, which has the driver notify.
+    /// When the driver notifies, or the device's back end has woken it. To hear of the next request only after [`Serving::pop`] has
+    /// found nothing, which has the driver notify.
     Idle,
     /// At that time, or when the driver notifies.
     Until(Ticks),

@@ -120,6 +120,10 @@ impl State {
         note.inspect(|note| note.store(true, Release)).is_some()
     }
 
+    fn has_note(&self, queue: u16) -> bool {
+        self.notes.get(usize::from(queue)).is_some_and(|note| note.load(Acquire))
+    }
+
     fn take_note(&self, queue: u16) -> bool {
         self.notes.get(usize::from(queue)).is_some_and(|note| note.swap(false, Acquire))
     }
@@ -318,6 +322,11 @@ impl Serving<'_, '_> {
         }
     }
 
+    /// Has another queue of the same service served soon, as if its driver had notified.
+    pub fn serve_too(&mut self, queue: u16) {
+        let _exists = self.state.note(queue);
+    }
+
     /// The configuration space is another than it was: the driver is told.
     pub fn change_configuration(&mut self) {
         let state = self.state;
@@ -396,7 +405,8 @@ impl Worker for Post {
                 (Next::Idle, step) => step,
             };
         }
-        step
+        // Queues behind which the service has had to look at an earlier one.
+        if self.queues.iter().any(|(number, ..)| state.has_note(*number)) { Step::Again } else { step }
     }
 }
 
