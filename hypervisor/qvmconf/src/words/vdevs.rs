@@ -93,6 +93,7 @@ pub static VDEVS: &[KnownVdev] = &[
         "virtio console.",
         &[
             option("hostdev", "[<|>]PATH"),
+            option("port", "NAME[,[<|>]PATH]"),
             option("delayed", "SECONDS|forever"),
             option("tx-backpressure", ""),
             option("legacy", ""),

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod blk;
+mod console;
 #[cfg(test)]
 mod driver;
 #[cfg(test)]
