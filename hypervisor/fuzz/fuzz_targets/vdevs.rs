@@ -22,6 +22,8 @@ fn options(factory: &Factory, choice: u8) -> Vec<(&'static str, Option<&'static 
         value.map(|value| (name, Some(*value)))
     };
     let chosen = match factory.name {
+        "virtio-console" if choice & 0x80 != 0 => return vec![("legacy", None)],
+        "virtio-console" if choice & 1 != 0 => return vec![("tx-backpressure", None), ("port", Some("agent,-"))],
         "virtio-entropy" if choice & 0x80 != 0 => return vec![("legacy", None)],
         "watch" => return vec![("vm", Some("neighbour"))],
         "pl011" => of("batch", &["1", "60000000"]),

@@ -1,15 +1,23 @@
 //! Virtio devices under Debian's drivers.
 
-use anyhow::Result;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
 
 use super::Test;
 use super::linux::with_initramfs;
-use super::machine::Case;
+use super::machine::{Case, Session};
+use crate::configuration::Configuration;
 use crate::qemu::machine::Machine;
 use crate::setup;
 
 /// The initial file system with the drivers.
 const INITRAMFS: &str = "drivers.cpio";
+
+/// Linux boots within this.
+const BOOT: Duration = Duration::from_secs(120);
+/// What follows from something that was typed comes within this.
+const SOON: Duration = Duration::from_secs(30);
 
 /// The tests of this file.
 pub(super) fn tests() -> Vec<Test> {
@@ -22,6 +30,12 @@ pub(super) fn tests() -> Vec<Test> {
             "fio writes to a disk and reads it back, from two vCPUs, deep queues and all",
             fio,
         ),
+        Test::hypervisor("virtio/console", "a shell on hvc0, by MMIO", |case| {
+            console(case, "loc 0x1c0d2000 intr gic:43")
+        }),
+        Test::hypervisor("virtio/ports", "a second port of a console, both ways, by MMIO", |case| {
+            ports(case, "loc 0x1c0d2000 intr gic:43")
+        }),
     ]
 }
 
@@ -62,4 +76,50 @@ fn disks(case: &Case, memory: &str, file: &str) -> Result<()> {
         "linux|    9   9   9   9",
         "linux| refused",
     ])
+}
+
+/// Linux with a console device that gets what is typed; its log is on a UART that does not.
+fn on_console(case: &Case, commands: &str, vdev: &str) -> Result<Session> {
+    setup::linux_guest_with_drivers()?;
+    let uart = "vdev pl011 loc 0x1c090000 intr gic:37";
+    let text = with_initramfs(1, commands, INITRAMFS).replace(uart, &format!("{uart} hostdev >-")) + vdev;
+    let vm = Configuration::read(&case.file("linux.qvmconf", text)?, "", None)?;
+    case.session(&Machine::default(), &[vm])
+}
+
+/// Somebody works in a shell on the console, prints much and all of it arrives.
+fn console(case: &Case, place: &str) -> Result<()> {
+    // The kernel shows its command line, which is not to be taken for what is waited for.
+    let commands = "echo shell$((6*7)); sh -i < /dev/hvc0 > /dev/hvc0 2>&1";
+    let mut session = on_console(case, commands, &format!("vdev virtio-console {place} tx-backpressure\n"))?;
+    session.expect("shell42", BOOT)?;
+    session.expect("linux:/root# ", SOON)?;
+    session.send("echo $((6*7)) on $(readlink /proc/self/fd/0)\r")?;
+    session.expect("42 on /dev/hvc0", SOON)?;
+    session.send("stty -echo; seq -s , 1 9999; echo end$((6*7))\r")?;
+    session.expect("end42", SOON)?;
+    let all: Vec<String> = (1..=9999).map(|number| number.to_string()).collect();
+    ensure!(session.text().contains(&all.join(",")), "the numbers have not arrived as they were sent");
+    session.send("poweroff -f\r")?;
+    session.expect("qvm: linux ended: code 0 (", SOON)?;
+    session.send("\x1dqq")?;
+    session.expect_end(SOON)
+}
+
+/// The console's port prints only; the other one is found by its name, read and written.
+fn ports(case: &Case, place: &str) -> Result<()> {
+    let commands = "cd /sys/class/virtio-ports; grep -l '^agent$' */name; port=/dev/$(dirname $(grep -l '^agent$' */name)); \
+         echo first$((6*7)) > /dev/hvc0; stty -F /dev/hvc0 -echo; echo listening$((6*7)); head -n 1 < $port > /tmp/line; echo got$((6*7)) $(cat /tmp/line); \
+         echo back$((6*7)) > $port; echo last$((6*7)) > /dev/hvc0";
+    let vdev = format!("vdev virtio-console {place} hostdev >- port agent,-\n");
+    let mut session = on_console(case, commands, &vdev)?;
+    session.expect("vport0p1/name", BOOT)?;
+    session.expect("first42", SOON)?;
+    session.expect("listening42", SOON)?;
+    session.send("a line for the agent\n")?;
+    for text in ["got42 a line for the agent", "back42", "last42", "qvm: linux ended: code 0 ("] {
+        session.expect(text, SOON)?;
+    }
+    session.send("\x1dqq")?;
+    session.expect_end(SOON)
 }
