@@ -16,6 +16,7 @@ mod company;
 mod doorbell;
 mod interrupts;
 mod measure;
+mod virtio_console;
 
 use guest_rt::entry;
 use guest_rt::machine::Machine;
@@ -53,6 +54,7 @@ const BENCHMARKS: &[Benchmark] = &[
     alone("timer-late", interrupts::timer_lateness_spinning),
     alone("timer-late-wfi", interrupts::timer_lateness_sleeping),
     alone("uart-byte", accesses::uart_byte),
+    alone("virtio-console-byte", virtio_console::byte),
     in_company("switch", company::switch),
     in_company("busy", company::busy),
     in_company("periodic", company::periodic),

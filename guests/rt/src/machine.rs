@@ -34,6 +34,8 @@ pub struct Machine {
     pub serial: Option<Device>,
     /// The alarm clock of the vdev guide.
     pub alarm: Option<Device>,
+    /// The first virtio device by MMIO.
+    pub virtio: Option<Device>,
     /// Every further PL011's registers.
     pub other_uarts: ArrayVec<Range<u64>, 40>,
     /// The distributor's registers.
@@ -99,6 +101,7 @@ impl Machine {
             clock: None,
             serial: None,
             alarm: None,
+            virtio: None,
             other_uarts: ArrayVec::new(),
             distributor: 0..0,
             cpu_interface: None,
@@ -142,6 +145,8 @@ impl Machine {
             self.serial = device(node);
         } else if node.is_compatible("example,alarm") {
             self.alarm = device(node);
+        } else if node.is_compatible("virtio,mmio") && self.virtio.is_none() {
+            self.virtio = device(node);
         } else if node.is_compatible("arm,gic-v3") {
             self.distributor = node.reg(0).unwrap_or(0..0);
             self.redistributors = node.reg(1).unwrap_or(0..0);
