@@ -41,7 +41,6 @@ impl Taken {
     }
 
     /// What has become of two bytes, or more, together: of those that were taken.
-    #[must_use]
     pub const fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Ring, _) | (_, Self::Ring) => Self::Ring,
