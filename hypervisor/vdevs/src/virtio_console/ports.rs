@@ -213,7 +213,7 @@ impl Input {
             let mut bytes = [0; PIECE];
             let room = usize::try_from(self.request.writable()).unwrap_or(PIECE).min(PIECE);
             let into = bytes.get_mut(..room).unwrap_or_default();
-            let count = work.work().with(end, |end, _| end.take_in(into));
+            let count = work.with(end, |end, _| end.take_in(into));
             if count == 0 && room > 0 {
                 // The buffer stays until something comes: its back end wakes the device then.
                 return Next::Idle;
@@ -246,14 +246,14 @@ impl Output {
             }
             let bytes = self.bytes.get(self.rest.clone()).unwrap_or_default();
             if waits && !bytes.is_empty() {
-                let count = work.work().with(end, |end, context| end.pass_on(bytes, context));
+                let count = work.with(end, |end, context| end.pass_on(bytes, context));
                 if count == 0 {
                     // The back end wakes the device when there is space.
                     return Next::Idle;
                 }
                 self.rest.start = self.rest.start.saturating_add(count);
             } else {
-                work.work().with(end, |end, context| end.pass_on_or_drop(bytes, context));
+                work.with(end, |end, context| end.pass_on_or_drop(bytes, context));
                 self.rest = 0..0;
             }
             if self.rest.is_empty() && (self.request.readable() == 0 || !work.is_alive(&self.request)) {
