@@ -95,6 +95,8 @@ pub enum Next {
     Idle,
     /// At that time, or when the driver notifies.
     Until(Ticks),
+    /// When the service is rung, by whomever: its back end does so.
+    Rung,
 }
 
 /// A whole device.

@@ -110,6 +110,18 @@ impl Queue {
         either!(self, ring => ring.push(memory, chain, written))
     }
 
+    /// Gives several chains back, with what has been written of each. The driver does not see one before it can see all.
+    ///
+    /// # Errors
+    /// If the ring is not in memory.
+    pub fn push_together<'c>(
+        &mut self,
+        memory: &dyn GuestMemory,
+        chains: &mut dyn Iterator<Item = &'c Chain>,
+    ) -> Result<(), RingError> {
+        either!(self, ring => ring.push_together(memory, chains))
+    }
+
     /// Whether the driver wants to be notified of the chains that have been given back since this was last asked. To be asked after
     /// each batch, and after no more of them than the queue has entries.
     ///

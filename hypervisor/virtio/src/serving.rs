@@ -301,6 +301,21 @@ impl Serving<'_, '_> {
         Ok(())
     }
 
+    /// Gives several requests of this queue back, of which the driver sees all or none: parts of one thing (5.1.6.4.1, "num_buffers").
+    ///
+    /// # Errors
+    /// If one of them is void.
+    pub fn complete_together(&mut self, requests: &[Request]) -> Result<(), Stopped> {
+        let Some(first) = requests.first() else { return Ok(()) };
+        if requests.iter().any(|request| request.origin != first.origin) {
+            return Err(Stopped);
+        }
+        let chains = || requests.iter().map(|request| &request.chain);
+        self.enter(Some(first.origin), |queue, memory| queue.push_together(memory, &mut chains()))?;
+        self.completed = true;
+        Ok(())
+    }
+
     /// Whether a request is not void.
     #[must_use]
     pub fn is_alive(&mut self, request: &Request) -> bool {
@@ -383,7 +398,7 @@ impl Worker for Post {
         let mut step = Step::Wait;
         for (number, lane, next) in &mut self.queues {
             let due = match *next {
-                Next::Again => true,
+                Next::Again | Next::Rung => true,
                 Next::Until(when) => when <= work.now,
                 Next::Idle => false,
             };
@@ -402,7 +417,7 @@ impl Worker for Post {
                 (Next::Again, _) | (_, Step::Again) => Step::Again,
                 (Next::Until(when), Step::Until(first)) => Step::Until(when.min(first)),
                 (Next::Until(when), Step::Wait) => Step::Until(when),
-                (Next::Idle, step) => step,
+                (Next::Idle | Next::Rung, step) => step,
             };
         }
         // Queues behind which the service has had to look at an earlier one.

@@ -154,17 +154,37 @@ impl Packed {
     }
 
     pub(super) fn push(&mut self, memory: &dyn GuestMemory, chain: &Chain, written: u32) -> Result<(), RingError> {
+        let (at, word) = self.put(chain, written);
+        // All that the driver may look at in one store, after what has been written to buffers: it releases.
+        Ok(memory.store(at, AccessSize::Doubleword, word)?)
+    }
+
+    pub(super) fn push_together<'c>(
+        &mut self,
+        memory: &dyn GuestMemory,
+        chains: &mut dyn Iterator<Item = &'c Chain>,
+    ) -> Result<(), RingError> {
+        let Some(first) = chains.next() else { return Ok(()) };
+        // A driver looks at one descriptor after the other, so the first one is written last.
+        let (at, word) = self.put(first, first.written());
+        for chain in chains {
+            self.push(memory, chain, chain.written())?;
+        }
+        Ok(memory.store(at, AccessSize::Doubleword, word)?)
+    }
+
+    /// What goes where for the driver to find a chain, which is the next one used.
+    fn put(&mut self, chain: &Chain, written: u32) -> (Ipa, u64) {
         let mut flags = if self.used.wrap { AVAIL | USED } else { 0 };
         if written > 0 {
             flags |= WRITE;
         }
         let word = u64::from(written) | u64::from(chain.id()) << 32 | u64::from(flags) << 48;
-        // All that the driver may look at in one store, after what has been written to buffers: it releases.
-        memory.store(Ipa(self.at(self.used).0.wrapping_add(8)), AccessSize::Doubleword, word)?;
+        let at = Ipa(self.at(self.used).0.wrapping_add(8));
         self.used = self.used.after(chain.slots(), self.size);
         self.taken = self.taken.saturating_sub(chain.slots());
         self.unconsidered = self.unconsidered.saturating_add(chain.slots().into());
-        Ok(())
+        (at, word)
     }
 
     pub(super) fn wants_interrupt(&mut self, memory: &dyn GuestMemory) -> Result<bool, RingError> {

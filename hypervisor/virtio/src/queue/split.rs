@@ -119,10 +119,30 @@ impl Split {
     }
 
     pub(super) fn push(&mut self, memory: &dyn GuestMemory, chain: &Chain, written: u32) -> Result<(), RingError> {
+        self.put(memory, chain, written)?;
+        self.publish(memory)
+    }
+
+    pub(super) fn push_together<'c>(
+        &mut self,
+        memory: &dyn GuestMemory,
+        chains: &mut dyn Iterator<Item = &'c Chain>,
+    ) -> Result<(), RingError> {
+        for chain in chains {
+            self.put(memory, chain, chain.written())?;
+        }
+        self.publish(memory)
+    }
+
+    fn put(&mut self, memory: &dyn GuestMemory, chain: &Chain, written: u32) -> Result<(), RingError> {
         let entry = ENTRIES.wrapping_add(self.place(self.next_used) << 3);
         let element = u64::from(chain.id()) | u64::from(written) << 32;
         memory.write(Ipa(self.used.0.wrapping_add(entry)), &element.to_le_bytes())?;
         self.next_used = self.next_used.wrapping_add(1);
+        Ok(())
+    }
+
+    fn publish(&self, memory: &dyn GuestMemory) -> Result<(), RingError> {
         // What has been written to the ring and to buffers is there before the index is: the store releases.
         Self::store(memory, self.used, INDEX, self.next_used.into())
     }

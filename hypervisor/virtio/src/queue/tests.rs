@@ -8,6 +8,8 @@ use super::*;
 use crate::testing::{Driver, Offered, Wish};
 use alloc::{vec, vec::Vec};
 use proptest::prelude::*;
+use types::AccessSize;
+use vdev::MemoryFault;
 use vdev::testkit::Ram;
 
 const BASE: u64 = 0x8000_0000;
@@ -385,3 +387,54 @@ fn a_step_copies_so_many_bytes_and_buffers_and_no_more() {
 }
 
 const STEP: usize = crate::STEP_BYTES;
+
+/// Memory that does not take a certain store, as if it came last.
+struct Without<'a>(&'a Ram, Ipa);
+
+impl GuestMemory for Without<'_> {
+    fn read(&self, from: Ipa, into: &mut [u8]) -> Result<(), MemoryFault> {
+        self.0.read(from, into)
+    }
+    fn write(&self, to: Ipa, from: &[u8]) -> Result<(), MemoryFault> {
+        self.0.write(to, from)
+    }
+    fn load(&self, from: Ipa, size: AccessSize) -> Result<u64, MemoryFault> {
+        self.0.load(from, size)
+    }
+    fn store(&self, to: Ipa, size: AccessSize, value: u64) -> Result<(), MemoryFault> {
+        if to == self.1 { Err(MemoryFault { at: to }) } else { self.0.store(to, size, value) }
+    }
+    fn exchange(&self, at: Ipa, size: AccessSize, expected: u64, new: u64) -> Result<u64, MemoryFault> {
+        self.0.exchange(at, size, expected, new)
+    }
+    fn contains(&self, range: types::Range<Ipa>) -> bool {
+        self.0.contains(range)
+    }
+}
+
+#[test]
+fn a_driver_sees_all_parts_of_one_thing_or_none() {
+    let (layout, _) = Driver::place(BASE, 8);
+    // What the driver looks at first: the used ring's index, the first descriptor's flags.
+    let decisive = [layout.device_area.0 + 2, layout.descriptor_area.0 + 8].map(Ipa);
+    for (kind, decisive) in KINDS.into_iter().zip(decisive) {
+        for is_stored in [false, true] {
+            let mut both = Both::new(kind, 8);
+            let ids = [0, 1, 2].map(|at| both.offer(&[writable(DATA + at * 0x10, 8)]));
+            let mut chains = [(); 3].map(|()| Chain::new(8));
+            for (chain, length) in chains.iter_mut().zip(3..) {
+                assert_eq!(both.queue.pop(&both.ram, chain), Ok(true));
+                chain.writer().write(&both.ram, &[7; 8][..length]).unwrap();
+            }
+            if is_stored {
+                both.queue.push_together(&both.ram, &mut chains.iter()).unwrap();
+                let used = [(); 3].map(|()| both.driver.take_used(&both.ram));
+                assert_eq!(used, [(ids[0], Some(3)), (ids[1], Some(4)), (ids[2], Some(5))].map(Some));
+            } else {
+                let memory = Without(&both.ram, decisive);
+                assert!(both.queue.push_together(&memory, &mut chains.iter()).is_err());
+            }
+            assert_eq!(both.driver.take_used(&both.ram), None);
+        }
+    }
+}
