@@ -1,7 +1,7 @@
 //! Host services: what the original leaves to the operating system around it.
 //!
 //! Answers for: the boot archive ([`archive`]), the shell and its start-up script ([`shell`]), the console that VMs and host share
-//! ([`console`]), files in RAM ([`file`]), disks ([`disk`]), the log ([`log`]), whether VMs are started again ([`restart`]), and the line that reports a VM's end ([`end_line`]). Does not answer for: running
+//! ([`console`]), files in RAM ([`file`]), disks ([`disk`]), networks ([`switch`]), the log ([`log`]), whether VMs are started again ([`restart`]), and the line that reports a VM's end ([`end_line`]). Does not answer for: running
 //! anything. The kernel's host threads call in here, and do what is returned.
 
 #![no_std]
@@ -31,5 +31,6 @@ pub mod log;
 pub mod restart;
 pub mod shared;
 pub mod shell;
+pub mod switch;
 
 pub use end::{ALL_ENDED, end_line};

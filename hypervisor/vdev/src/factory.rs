@@ -5,13 +5,14 @@
 //! nor for checking locations and interrupts against the rest of a configuration (`vm::config`).
 
 use crate::{
-    Bell, BlockDevice, CharDevice, Connector, Entropy, HostDevice, HostDisk, NewWorker, OptionError, OptionSpec,
-    Options, RegionName, SharedMemory, TraceSink, Vdev, Worker,
+    Bell, BlockDevice, CharDevice, Connector, Entropy, HostDevice, HostDisk, Mac, NetPort, NetWish, NewWorker, OptionError,
+    OptionSpec, Options, RegionName, SharedMemory, TraceSink, Vdev, Worker,
 };
 use alloc::{
     boxed::Box,
     format,
     string::{String, ToString},
+    sync::Arc,
     vec::Vec,
 };
 use bitflags::bitflags;
@@ -231,6 +232,19 @@ impl Setup<'_> {
         })
     }
 
+    /// The device's port of a network, and its address there. The error is about the option that `options` holds the other end in.
+    ///
+    /// # Errors
+    /// If it cannot be connected like that.
+    pub fn net(
+        &mut self,
+        options: &Options,
+        option: &'static str,
+        wish: &NetWish,
+    ) -> Result<(Mac, Arc<dyn NetPort>), OptionError> {
+        self.backends.net(self.id, wish).map_err(|BackendError(message)| options.error(option, message))
+    }
+
     /// Gives the device a worker, which has its thread from the guest's start on. It is at rest until the device rings.
     ///
     /// # Errors
@@ -287,6 +301,14 @@ pub trait Backends {
     /// If there is no such disk, it is of no use, or somebody has it.
     fn disk(&mut self, disk: &HostDisk) -> Result<Box<dyn BlockDevice>, BackendError> {
         Err(BackendError(format!("there is no disk `{disk}`")))
+    }
+
+    /// Connects the device `id` to a network, for as long as the VM lives.
+    ///
+    /// # Errors
+    /// If there is no such network, there is no room, or somebody on it has the same address.
+    fn net(&mut self, _id: DeviceId, _wish: &NetWish) -> Result<(Mac, Arc<dyn NetPort>), BackendError> {
+        Err(BackendError("there are no networks".to_string()))
     }
 
     /// From the guest's start on the device `id` is woken when the VM `vm` lives ([`crate::Wake::VmLives`]) and when it has

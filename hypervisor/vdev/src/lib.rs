@@ -32,6 +32,7 @@ mod factory;
 mod interrupt;
 mod manual;
 mod memory;
+mod net;
 mod node;
 mod options;
 mod shared;
@@ -55,6 +56,10 @@ pub use factory::{
 };
 pub use interrupt::{InterruptController, Line};
 pub use memory::{GuestMemory, MemoryFault};
+pub use net::{
+    Checksum, FILTER_ADDRESSES, FillFrame, Frame, LEAST_FRAME, MOST_FRAME, Mac, NetFilter, NetPort, NetWish, Offloads,
+    Received, Segments, Sent, TakeFrame, Unfinished,
+};
 pub use node::{Node, Trigger};
 pub use options::{
     Direction, GENERAL_OPTIONS, Given, HostDevice, Numbers, OptionError, OptionKind, OptionSpec, OptionStatus, Options,

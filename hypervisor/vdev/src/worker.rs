@@ -123,7 +123,8 @@ impl<T> Shared<T> {
 pub struct Bell(Arc<AtomicBool>);
 
 impl Bell {
-    pub(crate) fn ring(&self) {
+    /// Rings: for devices ([`Context::ring`]), and for owners of back ends, who wake the worker's thread themselves.
+    pub fn ring(&self) {
         self.0.store(true, Release);
     }
 

@@ -2,7 +2,7 @@
 
 use super::disk::Disk;
 use crate::{
-    Attached, BackendError, Backends, BlockDevice, CharDevice, DeviceId, Entropy, HostDevice, HostDisk, NewWorker,
+    Attached, BackendError, Backends, BlockDevice, CharDevice, DeviceId, Entropy, HostDevice, HostDisk, Mac, NetPort, NetWish, NewWorker,
     PulseSink, RegionError, RegionName, RegionWishes, SharedMemory, Step, Taken, TraceSink, Untraced, WORKERS,
 };
 use alloc::{
@@ -114,7 +114,12 @@ pub struct Wires {
     pub entropy: Option<Entropy>,
     /// The disk, under whatever name, if it has any bytes.
     pub disk: Disk,
+    /// Who connects the device to a network: nobody, unless a test says so.
+    pub net: Option<Box<Connect>>,
 }
+
+/// Connects a device to a network, as [`Backends::net`] does.
+pub type Connect = dyn FnMut(&NetWish) -> Result<(Mac, Arc<dyn NetPort>), BackendError>;
 
 impl Default for Wires {
     fn default() -> Self {
@@ -125,6 +130,7 @@ impl Default for Wires {
             trace: &Untraced,
             entropy: None,
             disk: Disk::default(),
+            net: None,
         }
     }
 }
@@ -156,6 +162,12 @@ impl Backends for Wires {
             return Err(BackendError(format!("there is no disk `{disk}`")));
         }
         Ok(Box::new(self.disk.open(disk)))
+    }
+
+    fn net(&mut self, _id: DeviceId, wish: &NetWish) -> Result<(Mac, Arc<dyn NetPort>), BackendError> {
+        self.net
+            .as_mut()
+            .map_or_else(|| Err(BackendError("there are no networks".to_string())), |connect| connect(wish))
     }
 
     fn watch(&mut self, _id: DeviceId, _vm: &str) -> Result<(), BackendError> {

@@ -1,0 +1,358 @@
+//! Networks of VMs: links between two devices, and switches.
+//!
+//! Answers for: who is connected with whom ([`Net`]), which ports a frame goes to, what of it waits where, and moving it from a
+//! sender to its receivers ([`send`], [`receive`]). Does not answer for: the lock around all this and how a port's device is reached
+//! (the kernel's: [`Table`], [`Door`]), what guests see (`vdevs`).
+//!
+//! A frame is copied into pieces of the sender's port and exchanged for as many free ones of the receiver's; nothing is allocated for
+//! it. Copying is done outside of the lock. So what a port can hold is bounded, a full one loses what comes, and nobody waits for it.
+
+mod buffer;
+mod port;
+mod rate;
+mod station;
+mod transfer;
+
+pub use buffer::{FRAME_PIECES, PIECE};
+pub use port::{Counts, POOL, Storage};
+pub use station::{Place, derive_address};
+pub use transfer::{Table, receive, send};
+
+use alloc::{format, string::String, vec::Vec};
+use arrayvec::ArrayVec;
+use buffer::Buffer;
+use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering};
+use port::Port;
+use types::{Frequency, Ticks};
+use vdev::{Mac, NetFilter, NetWish, Offloads, Unfinished};
+
+/// Most ports there can be at a time.
+pub const PORTS: usize = 32;
+
+/// How a port's device is reached. Called with the lock of the [`Net`] held.
+pub trait Door {
+    /// There are frames, and there were none.
+    fn ring(&self);
+    /// The link has come or gone.
+    fn link_changed(&self);
+}
+
+/// Which port, in which of its lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortId {
+    index: u8,
+    serial: u32,
+}
+
+impl PortId {
+    /// The bit of it in the set of ports that are up.
+    #[must_use]
+    pub const fn bit(self) -> u32 {
+        1_u32.wrapping_shl(self.index as u32)
+    }
+}
+
+/// One end of a link, or a port of a switch: a device of a VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// What the VM is called.
+    pub vm: String,
+    /// What the device is called.
+    pub device: String,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "/dev/qvm/{}/{}", self.vm, self.device)
+    }
+}
+
+/// What a frame that is to be sent meets.
+pub(crate) enum Begun {
+    /// Something to fill.
+    Buffer(Buffer),
+    /// A limit of its sender's.
+    Wait(Ticks),
+    /// Nobody.
+    Nobody,
+}
+
+/// All ports.
+#[derive(Debug)]
+pub struct Net<D> {
+    ports: [Option<Port<D>>; PORTS],
+    /// Of the next port.
+    serial: u32,
+    /// A bit for each port whose link is up.
+    up: &'static AtomicU32,
+}
+
+impl<D: Door> Net<D> {
+    /// Without ports. In `up` it keeps a bit for each that is up, for those who cannot wait for the lock.
+    #[must_use]
+    pub const fn new(up: &'static AtomicU32) -> Self {
+        Self { ports: [const { None }; PORTS], serial: 0, up }
+    }
+
+    fn get(&mut self, id: PortId) -> Option<&mut Port<D>> {
+        self.ports.get_mut(usize::from(id.index))?.as_mut().filter(|port| port.id == id)
+    }
+
+    fn port(&self, id: PortId) -> Option<&Port<D>> {
+        self.ports.get(usize::from(id.index))?.as_ref().filter(|port| port.id == id)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Port<D>> {
+        self.ports.iter().flatten()
+    }
+
+    /// A new port for the device `wish.name` of the VM `vm`, and its address.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub fn attach(
+        &mut self,
+        vm: &str,
+        wish: &NetWish,
+        frequency: Frequency,
+        parts: (D, Storage),
+    ) -> Result<(PortId, Mac), String> {
+        let place = wish.peer.as_deref().map_or(Ok(Place::Link(None)), Place::parse)?;
+        if wish.group != 0 && !matches!(place, Place::Switch(_)) {
+            return Err("only switches have groups".into());
+        }
+        let end = End { vm: vm.into(), device: wish.name.clone() };
+        let mac = wish.mac.unwrap_or_else(|| derive_address(vm, &wish.name));
+        self.check(&end, mac, &place, wish.peer_mac)?;
+        let index = self.ports.iter().position(Option::is_none).and_then(|index| u8::try_from(index).ok());
+        let Some(index) = index else { return Err(format!("there are {PORTS} ports already")) };
+        self.serial = self.serial.wrapping_add(1);
+        let id = PortId { index, serial: self.serial };
+        let port = Port::new(id, end, mac, place, wish, frequency, parts);
+        if let Some(slot) = self.ports.get_mut(usize::from(index)) {
+            *slot = Some(port);
+        }
+        self.connect();
+        Ok((id, mac))
+    }
+
+    /// Whether a port can be connected like that.
+    fn check(&self, end: &End, mac: Mac, place: &Place, peer_mac: Option<Mac>) -> Result<(), String> {
+        for other in self.all() {
+            let together = match (place, &other.place) {
+                (Place::Switch(name), Place::Switch(theirs)) => name == theirs,
+                (Place::Link(peer), Place::Link(theirs)) => {
+                    let (named, names) = (peer.as_ref() == Some(&other.end), theirs.as_ref() == Some(end));
+                    let elsewhere = if named { theirs.as_ref() } else { peer.as_ref() };
+                    match elsewhere {
+                        Some(elsewhere) if named != names && (named || names) => {
+                            return Err(format!("{end} and {} do not name each other, but {elsewhere}", other.end));
+                        }
+                        _ => {}
+                    }
+                    if named && let Some(taken) = self.partner(other) {
+                        return Err(format!("{} is connected with {} already", other.end, taken.end));
+                    }
+                    for (expected, there, who) in [(peer_mac, other.mac, &other.end), (other.peer_mac, mac, end)] {
+                        if (named || names) && expected.is_some_and(|expected| expected != there) {
+                            return Err(format!("`peermac`: {who} has the address {there}"));
+                        }
+                    }
+                    named || names
+                }
+                _ => false,
+            };
+            if together && mac == other.mac {
+                return Err(format!("{end} and {} have the same address, {mac}", other.end));
+            }
+        }
+        Ok(())
+    }
+
+    /// The other end of a link.
+    fn partner(&self, port: &Port<D>) -> Option<&Port<D>> {
+        let Place::Link(peer) = &port.place else { return None };
+        self.all().find(|other| {
+            let Place::Link(theirs) = &other.place else { return false };
+            let is_named = peer.as_ref() == Some(&other.end);
+            let names = theirs.as_ref() == Some(&port.end);
+            other.id != port.id && (is_named || names) && (is_named || peer.is_none()) && (names || theirs.is_none())
+        })
+    }
+
+    /// Ports have come or gone: those whose links have are told.
+    fn connect(&mut self) {
+        let ups = self.all().filter(|port| matches!(port.place, Place::Switch(_)) || self.partner(port).is_some());
+        let ups = ups.fold(0, |ups, port| ups | port.id.bit());
+        let changed = self.up.swap(ups, Ordering::AcqRel) ^ ups;
+        self.all().filter(|port| changed & port.id.bit() != 0).for_each(|port| port.door.link_changed());
+    }
+
+    /// Those ports are no more whose doors these are. Says of each which it was, and what has come
+    /// through it.
+    pub fn end(&mut self, is_its: impl Fn(&D) -> bool) -> Vec<(End, Counts, Storage)> {
+        let mut gone = Vec::new();
+        for slot in &mut self.ports {
+            if let Some(port) = slot.take_if(|port| is_its(&port.door)) {
+                gone.push((port.end, port.counts, port.storage));
+            }
+        }
+        self.connect();
+        gone
+    }
+
+    /// See [`vdev::NetPort::open`].
+    pub fn open(&mut self, id: PortId, takes: Offloads) {
+        if let Some(port) = self.get(id) {
+            port.open(takes);
+        }
+    }
+
+    /// See [`vdev::NetPort::set_filter`].
+    pub fn set_filter(&mut self, id: PortId, filter: &NetFilter) {
+        if let Some(port) = self.get(id) {
+            port.filter = *filter;
+        }
+    }
+
+    /// What has come through a port.
+    pub fn counts(&mut self, id: PortId) -> Option<Counts> {
+        self.get(id).map(|port| port.counts)
+    }
+
+    fn is_up(&self, id: PortId) -> bool {
+        self.up.load(Ordering::Acquire) & id.bit() != 0
+    }
+
+    /// A frame of so many bytes is to be sent.
+    fn begin(&mut self, id: PortId, now: Ticks, unfinished: Unfinished, length: usize) -> Begun {
+        let is_up = self.is_up(id);
+        let Some(port) = self.get(id) else { return Begun::Nobody };
+        if let Some(Err(when)) = port.limit.as_mut().map(|limit| limit.take(now, length)) {
+            return Begun::Wait(when);
+        }
+        match port.begin(unfinished, length) {
+            Some(buffer) if is_up => Begun::Buffer(buffer),
+            Some(buffer) => {
+                port.give_back(buffer);
+                Begun::Nobody
+            }
+            None => Begun::Nobody,
+        }
+    }
+
+    /// Which ports a frame goes to.
+    fn route(&mut self, id: PortId, frame: &Buffer) -> ArrayVec<PortId, PORTS> {
+        let (to, from) = frame.addresses();
+        let mut whom = ArrayVec::new();
+        self.learn(id, from);
+        let Some(port) = self.port(id) else { return whom };
+        let is_forged = !from.is_station() || self.is_of_another(port, from);
+        if !is_forged {
+            match self.owner(port, to) {
+                Owner::One(one) => whom.push(one),
+                Owner::Nobody => {}
+                Owner::Unknown => whom.extend(self.neighbours(port).map(|other| other.id)),
+            }
+        }
+        whom.retain(|other| self.get(*other).is_some_and(|other| other.wants(to, &frame.unfinished)));
+        if let Some(port) = self.get(id) {
+            port.counts.sent = port.counts.sent.saturating_add(1);
+            port.counts.forged = port.counts.forged.saturating_add(is_forged.into());
+        }
+        whom
+    }
+}
+
+/// Whose an address is.
+enum Owner {
+    One(PortId),
+    /// One's whom the frame does not reach.
+    Nobody,
+    Unknown,
+}
+
+impl<D: Door> Net<D> {
+    /// The ports that a frame from `port` can reach.
+    fn neighbours<'a>(&'a self, port: &'a Port<D>) -> impl Iterator<Item = &'a Port<D>> {
+        let partner = self.partner(port).map(|partner| partner.id);
+        self.all().filter(move |other| {
+            partner == Some(other.id)
+                || (other.id != port.id && port.is_on_switch_of(other) && port.group == other.group)
+        })
+    }
+
+    /// Whether an address is that of another port, by configuration: nobody else sends from it.
+    fn is_of_another(&self, port: &Port<D>, address: Mac) -> bool {
+        self.all().any(|other| other.id != port.id && other.mac == address && port.is_on_switch_of(other))
+    }
+
+    /// Who gets a frame to this address.
+    fn owner(&self, port: &Port<D>, to: Mac) -> Owner {
+        if to.is_group() || !matches!(port.place, Place::Switch(_)) {
+            return Owner::Unknown;
+        }
+        if let Some(owner) = self.all().find(|other| other.mac == to && port.is_on_switch_of(other)) {
+            let reached = owner.id != port.id && owner.group == port.group;
+            return if reached { Owner::One(owner.id) } else { Owner::Nobody };
+        }
+        if port.learned.contains(to) {
+            return Owner::Nobody;
+        }
+        self.neighbours(port).find(|other| other.learned.contains(to)).map_or(Owner::Unknown, |one| Owner::One(one.id))
+    }
+
+    /// Behind this port, if it is a switch's, there is somebody with this address.
+    fn learn(&mut self, id: PortId, address: Mac) {
+        let Some(port) = self.port(id).filter(|port| matches!(port.place, Place::Switch(_))) else { return };
+        if !address.is_station() || port.mac == address || self.is_of_another(port, address) {
+            return;
+        }
+        let others: ArrayVec<PortId, PORTS> = self.neighbours(port).map(|other| other.id).collect();
+        if self.get(id).is_some_and(|port| port.learned.add(address)) {
+            for other in others {
+                if let Some(other) = self.get(other) {
+                    other.learned.remove(address);
+                }
+            }
+        }
+    }
+
+    /// Room for a copy of a frame that is being sent.
+    fn second(&mut self, id: PortId, frame: &Buffer) -> Option<Buffer> {
+        self.get(id)?.begin(frame.unfinished, frame.length)
+    }
+
+    /// Gives a frame to a port in exchange for free pieces, which `from` gets instead of those. A port that has not so many loses
+    /// the frame.
+    fn hand_over(&mut self, from: PortId, to: PortId, frame: Buffer) {
+        let back = match self.get(to) {
+            Some(port) => port.exchange(frame),
+            None => frame,
+        };
+        self.give_back(from, back);
+    }
+
+    fn give_back(&mut self, id: PortId, pieces: Buffer) {
+        if let Some(port) = self.get(id) {
+            port.give_back(pieces);
+        }
+    }
+
+    /// The first frame that waits at a port, and what that takes.
+    fn next(&mut self, id: PortId) -> Option<(Buffer, Offloads)> {
+        let port = self.get(id)?;
+        Some((port.next()?, port.takes))
+    }
+
+    /// A frame has been taken, or is the first one again.
+    fn finish(&mut self, id: PortId, frame: Buffer, taken: bool) {
+        if let Some(port) = self.get(id) {
+            port.finish(frame, taken);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
