@@ -21,6 +21,7 @@ pub static CATALOGUE: &[&Factory] = &[
     &crate::virtio_blk::FACTORY,
     &crate::virtio_console::FACTORY,
     &crate::virtio_entropy::FACTORY,
+    &crate::virtio_net::FACTORY,
 ];
 
 const _: () = vdev::check_factories(CATALOGUE);

@@ -42,6 +42,7 @@ mod trace;
 mod virtio_blk;
 mod virtio_console;
 mod virtio_entropy;
+mod virtio_net;
 mod watch;
 
 pub use catalogue::CATALOGUE;

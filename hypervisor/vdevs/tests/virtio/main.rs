@@ -8,3 +8,5 @@ mod console;
 mod driver;
 #[cfg(test)]
 mod entropy;
+#[cfg(test)]
+mod net;
