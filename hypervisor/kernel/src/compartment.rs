@@ -19,7 +19,7 @@ use crate::shared;
 use crate::stage2::GuestSpace;
 use crate::sync::{Lock, Rank};
 use crate::thread::{self, Thread};
-use crate::{files, startup, trace};
+use crate::{files, net, startup, trace};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;
@@ -422,6 +422,7 @@ impl Compartment {
         let Memory { space, ram, disks } = core::mem::take(&mut *self.memory.lock());
         drop(space);
         shared::end(self);
+        net::end(self);
         if let Some(ram) = ram {
             ram.scrub(|| true);
         }

@@ -181,6 +181,23 @@ impl Services {
         }
     }
 
+    /// Somebody else has something for a device's first worker.
+    pub(crate) fn ring_first(&self, device: DeviceId) {
+        if let Some(hand) = self.hands.iter().find(|hand| hand.device == device) {
+            hand.bell.ring();
+            if let Some(thread) = hand.thread.get() {
+                thread::notify(thread);
+            }
+        }
+    }
+
+    /// The back end of a device that has workers has something for the device.
+    pub(crate) fn put_backend(&self, device: DeviceId) {
+        if let Some(inbox) = self.inboxes.iter().find(|inbox| inbox.device == device) {
+            inbox.put_backend();
+        }
+    }
+
     /// Devices may have rung: their workers look.
     pub(crate) fn answer_bells(&self) {
         for hand in self.hands.iter().filter(|hand| hand.bell.has_rung()) {

@@ -8,7 +8,7 @@ use crate::address_space::Image;
 use crate::compartment::Compartment;
 use crate::services::Services;
 use crate::shared::{self, Share, Shares};
-use crate::{board, console, controller, disk, groups, silicon, start, thread, trace};
+use crate::{board, console, controller, disk, groups, net, silicon, start, thread, trace};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -26,8 +26,8 @@ use sched::{Parameters, Policy, Priority, ShareId, Sporadic};
 use spin::Once;
 use types::{CpuSet, Frequency, Ipa, MAX_CPUS, Range, Ticks};
 use vdev::{
-    BackendError, Backends, BlockDevice, CharDevice, DeviceId, Entropy, HostDevice, HostDisk, NewWorker, RegionWishes,
-    SharedMemory, TraceSink,
+    BackendError, Backends, BlockDevice, CharDevice, DeviceId, Entropy, HostDevice, HostDisk, Mac, NetPort, NetWish,
+    NewWorker, RegionWishes, SharedMemory, TraceSink,
 };
 use vm::assemble::Host;
 use vm::config::{self, Configuration, CpuConfig, CpuPolicy, Includes, Limits};
@@ -179,6 +179,10 @@ impl Backends for HostDevices {
 
     fn disk(&mut self, disk: &HostDisk) -> Result<Box<dyn BlockDevice>, BackendError> {
         disk::open(self.compartment, disk)
+    }
+
+    fn net(&mut self, id: DeviceId, wish: &NetWish) -> Result<(Mac, Arc<dyn NetPort>), BackendError> {
+        net::attach(self.compartment, id, wish)
     }
 
     fn worker(&mut self, id: DeviceId, new: NewWorker) -> Result<(), BackendError> {

@@ -52,6 +52,8 @@ pub(crate) enum Rank {
     Files,
     /// Shared memory, and who is attached to it.
     Regions,
+    /// The networks of VMs.
+    Net,
     /// What is being traced.
     Trace,
     /// Threads, ready queues, timeouts.
