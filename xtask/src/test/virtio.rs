@@ -36,6 +36,7 @@ pub(super) fn tests() -> Vec<Test> {
         Test::hypervisor("virtio/ports", "a second port of a console, both ways, by MMIO", |case| {
             ports(case, "loc 0x1c0d2000 intr gic:43")
         }),
+        Test::hypervisor("virtio/net", "two VMs ping each other and move data over a link, and over a switch", network),
     ]
 }
 
@@ -122,4 +123,53 @@ fn ports(case: &Case, place: &str) -> Result<()> {
     }
     session.send("\x1dqq")?;
     session.expect_end(SOON)
+}
+
+/// Two VMs, each with a device of a link and a port of a switch. The first one serves until the other has gone.
+fn network(case: &Case) -> Result<()> {
+    setup::linux_guest_with_drivers()?;
+    let vm = |name: &str, host: u32, other: &str, commands: &str| {
+        let addresses = format!(
+            "ip link set lo up; ip addr add 10.0.0.{host}/24 dev eth0; ip link set eth0 up; \
+             ip addr add 10.0.1.{host}/24 dev eth1; ip link set eth1 up"
+        );
+        let text = with_initramfs(1, &format!("{addresses}; {commands}"), INITRAMFS)
+            .replace("system linux", &format!("system {name}"))
+            + &format!(
+                "vdev virtio-net loc 0x1c0e0000 intr gic:43 name link peer /dev/qvm/{other}/link\n\
+                 vdev virtio-net loc 0x1c0e1000 intr gic:44 name port peer /dev/vswitch0\n"
+            );
+        case.file(&format!("{name}.qvmconf"), text)
+    };
+    let carrier = "until [ $(cat /sys/class/net/eth0/carrier) = 1 ]; do sleep 1; done";
+    let server = vm(
+        "server",
+        1,
+        "client",
+        &format!(
+            "iperf3 -s -D; {carrier}; echo up; while [ $(cat /sys/class/net/eth0/carrier) = 1 ]; do sleep 1; done; echo down"
+        ),
+    )?;
+    let measure =
+        |address: &str| format!("ping -c 3 {address} | grep packets; iperf3 -c {address} -t 2 -f M | grep receiver");
+    let client = vm(
+        "client",
+        2,
+        "server",
+        &format!(
+            "{carrier}; until ping -c 1 -W 1 10.0.0.1 > /tmp/out; do :; done; {}; {}; echo done",
+            measure("10.0.0.1"),
+            measure("10.0.1.1")
+        ),
+    )?;
+    let ran = case.batch(&Machine::default(), &[server, client])?;
+    ran.expect_status(0)?;
+    ran.in_order(&[
+        "client| 3 packets transmitted, 3 packets received, 0% packet loss",
+        "receiver",
+        "client| 3 packets transmitted, 3 packets received, 0% packet loss",
+        "receiver",
+        "client| done",
+    ])?;
+    ran.in_order(&["server| up", "server| down"])
 }
