@@ -68,16 +68,6 @@ impl fmt::Display for End {
     }
 }
 
-/// What a frame that is to be sent meets.
-pub(crate) enum Begun {
-    /// Something to fill.
-    Buffer(Buffer),
-    /// A limit of its sender's.
-    Wait(Ticks),
-    /// Nobody.
-    Nobody,
-}
-
 /// All ports.
 #[derive(Debug)]
 pub struct Net<D> {
@@ -225,21 +215,20 @@ impl<D: Door> Net<D> {
         self.up.load(Ordering::Acquire) & id.bit() != 0
     }
 
-    /// A frame of so many bytes is to be sent.
-    fn begin(&mut self, id: PortId, now: Ticks, unfinished: Unfinished, length: usize) -> Begun {
+    /// Room for a frame of so many bytes that is to be sent, if anybody is there to get it. An error if it has to wait.
+    fn begin(
+        &mut self,
+        id: PortId,
+        now: Ticks,
+        unfinished: Unfinished,
+        length: usize,
+    ) -> Result<Option<Buffer>, Ticks> {
         let is_up = self.is_up(id);
-        let Some(port) = self.get(id) else { return Begun::Nobody };
-        if let Some(Err(when)) = port.limit.as_mut().map(|limit| limit.take(now, length)) {
-            return Begun::Wait(when);
+        let Some(port) = self.get(id) else { return Ok(None) };
+        if let Some(limit) = &mut port.limit {
+            limit.take(now, length)?;
         }
-        match port.begin(unfinished, length) {
-            Some(buffer) if is_up => Begun::Buffer(buffer),
-            Some(buffer) => {
-                port.give_back(buffer);
-                Begun::Nobody
-            }
-            None => Begun::Nobody,
-        }
+        Ok(if is_up { port.begin(unfinished, length) } else { None })
     }
 
     /// Which ports a frame goes to.

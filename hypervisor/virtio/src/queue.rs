@@ -114,10 +114,10 @@ impl Queue {
     ///
     /// # Errors
     /// If the ring is not in memory.
-    pub fn push_together<'c>(
+    pub fn push_together(
         &mut self,
         memory: &dyn GuestMemory,
-        chains: &mut dyn Iterator<Item = &'c Chain>,
+        chains: &mut dyn Iterator<Item = &Chain>,
     ) -> Result<(), RingError> {
         either!(self, ring => ring.push_together(memory, chains))
     }

@@ -2,7 +2,7 @@
 //!
 //! Answers for: what is done with the lock held and what is not: all copying is done without. Does not answer for: where frames go.
 
-use super::{Begun, Door, Net, PortId};
+use super::{Door, Net, PortId};
 use types::Ticks;
 use vdev::{FillFrame, Frame, Received, Sent, TakeFrame, Unfinished};
 
@@ -25,9 +25,9 @@ pub fn send(
     fill: &mut FillFrame<'_>,
 ) -> Sent {
     let mut frame = match table.with(|net| net.begin(id, now, unfinished, length)) {
-        Begun::Buffer(frame) => frame,
-        Begun::Wait(when) => return Sent::Wait(when),
-        Begun::Nobody => return Sent::Gone,
+        Ok(Some(frame)) => frame,
+        Ok(None) => return Sent::Gone,
+        Err(when) => return Sent::Wait(when),
     };
     if !frame.fill(fill) {
         table.with(|net| net.give_back(id, frame));

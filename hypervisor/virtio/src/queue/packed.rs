@@ -159,10 +159,10 @@ impl Packed {
         Ok(memory.store(at, AccessSize::Doubleword, word)?)
     }
 
-    pub(super) fn push_together<'c>(
+    pub(super) fn push_together(
         &mut self,
         memory: &dyn GuestMemory,
-        chains: &mut dyn Iterator<Item = &'c Chain>,
+        chains: &mut dyn Iterator<Item = &Chain>,
     ) -> Result<(), RingError> {
         let Some(first) = chains.next() else { return Ok(()) };
         // A driver looks at one descriptor after the other, so the first one is written last.

@@ -123,10 +123,10 @@ impl Split {
         self.publish(memory)
     }
 
-    pub(super) fn push_together<'c>(
+    pub(super) fn push_together(
         &mut self,
         memory: &dyn GuestMemory,
-        chains: &mut dyn Iterator<Item = &'c Chain>,
+        chains: &mut dyn Iterator<Item = &Chain>,
     ) -> Result<(), RingError> {
         for chain in chains {
             self.put(memory, chain, chain.written())?;
