@@ -5,8 +5,8 @@
 //! nor for checking locations and interrupts against the rest of a configuration (`vm::config`).
 
 use crate::{
-    Bell, BlockDevice, CharDevice, Connector, Entropy, HostDevice, HostDisk, Mac, NetPort, NetWish, NewWorker, OptionError,
-    OptionSpec, Options, RegionName, SharedMemory, TraceSink, Vdev, Worker,
+    Bell, BlockDevice, CharDevice, Connector, Entropy, HostDevice, HostDisk, Mac, NetPort, NetWish, NewWorker,
+    OptionError, OptionSpec, Options, RegionName, SharedMemory, TraceSink, Vdev, Worker,
 };
 use alloc::{
     boxed::Box,

@@ -85,6 +85,8 @@ pub static VDEVS: &[KnownVdev] = &[
             option("peer", "PATH"),
             option("peerfeats", "MASK"),
             option("peermac", "ADDRESS"),
+            option("group", "NUMBER"),
+            option("rate", "SIZE"),
             option("legacy", ""),
         ],
     ),

@@ -2,8 +2,9 @@
 
 use super::disk::Disk;
 use crate::{
-    Attached, BackendError, Backends, BlockDevice, CharDevice, DeviceId, Entropy, HostDevice, HostDisk, Mac, NetPort, NetWish, NewWorker,
-    PulseSink, RegionError, RegionName, RegionWishes, SharedMemory, Step, Taken, TraceSink, Untraced, WORKERS,
+    Attached, BackendError, Backends, BlockDevice, CharDevice, DeviceId, Entropy, HostDevice, HostDisk, Mac, NetPort,
+    NetWish, NewWorker, PulseSink, RegionError, RegionName, RegionWishes, SharedMemory, Step, Taken, TraceSink,
+    Untraced, WORKERS,
 };
 use alloc::{
     boxed::Box,

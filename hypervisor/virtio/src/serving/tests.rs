@@ -83,7 +83,7 @@ fn a_service_never_has_a_request_of_a_driver_that_it_does_not_know_of() {
         with_context(work);
     };
     let mut step = || post.step(&mut Work::new(Ticks(0), &ram, &gate, &Nowhere));
-    assert_eq!(step(), Step::Wait);
+    assert_eq!(step(), Step::Again, "the new driver has notified");
     assert_eq!(step(), Step::Again);
     assert_eq!(step(), Step::Wait);
     let expected = [Did::Begun(old), Did::Found(false), Did::Begun(new), Did::Found(true), Did::Found(false)];
