@@ -67,7 +67,7 @@ impl Machine {
             for round in 0.. {
                 assert!(round < 4, "the maintenance interrupt does not go away: {cpu:?}");
                 if cpu.maintenance() != 0 {
-                    let _ = self.vgic.maintenance(id, cpu);
+                    let _ = self.vgic.refill(id, cpu);
                 } else if self.vgic.needs_refill(id) {
                     let _ = self.vgic.refill(id, cpu);
                 } else {

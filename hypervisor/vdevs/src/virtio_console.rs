@@ -45,7 +45,7 @@ pub(crate) static FACTORY: Factory = Factory {
     safety: Safety::Qualified,
     help: "a console, and further ports (virtio)",
     about: "Linux's hvc0. It takes many bytes at once, where a UART has an exit for each.\n\
-        Each `port` is one more stream of bytes, /dev/virtio-ports/NAME with Linux's udev.\n\n    \
+        Each `port` is another stream of bytes, /dev/virtio-ports/NAME with udev.\n\n    \
         vdev virtio-console loc 0x1c0d2000 intr gic:43\n    \
         vdev virtio-console hostdev >- port agent,- tx-backpressure",
     ..Factory::new(create)
