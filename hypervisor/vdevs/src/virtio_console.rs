@@ -26,7 +26,7 @@ use zerocopy::IntoBytes;
 const PORT: OptionSpec = OptionSpec::new(
     "port",
     OptionKind::Text,
-    "NAME[,[<|>]HOSTDEV]: a further port and its back end (default: `-`); an extension",
+    "NAME[,[<|>]HOSTDEV]: a further port and its back end (default: `-`)",
 )
 .repeatable();
 const BACKPRESSURE: OptionSpec = OptionSpec::new(
