@@ -23,12 +23,9 @@ use vdev::{Context, Factory, HostDevice, OptionError, OptionKind, OptionSpec, Op
 use virtio::{Description, Model, Parts, mmio};
 use zerocopy::IntoBytes;
 
-const PORT: OptionSpec = OptionSpec::new(
-    "port",
-    OptionKind::Text,
-    "NAME[,[<|>]HOSTDEV]: a further port and its back end (default: `-`)",
-)
-.repeatable();
+const PORT: OptionSpec =
+    OptionSpec::new("port", OptionKind::Text, "NAME[,[<|>]HOSTDEV]: a further port and its back end (default: `-`)")
+        .repeatable();
 const BACKPRESSURE: OptionSpec = OptionSpec::new(
     "tx-backpressure",
     OptionKind::Flag,
