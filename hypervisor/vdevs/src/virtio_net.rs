@@ -47,10 +47,10 @@ pub(crate) static FACTORY: Factory = Factory {
     safety: Safety::Qualified,
     help: "a network device (virtio)",
     about: "A link to a device of another VM, up while that VM is there; or a port of a\n\
-        switch, which is there while it has ports. Frames that a guest leaves undivided\n\
-        and without checksum are handed on like that to guests that take them. For others\n\
-        checksums are computed; undivided frames are lost, unless `peerfeats` says\n\
-        beforehand that there are such guests.\n\n    \
+        switch, which is there while it has ports. Frames that a guest leaves\n\
+        undivided and without checksum are handed on as they are to guests that take\n\
+        them. For other guests checksums are computed; undivided frames are lost,\n\
+        unless `peerfeats` says beforehand that there are such guests.\n\n    \
         vdev virtio-net intr gic:43 name net peer /dev/qvm/other/net\n    \
         vdev virtio-net intr gic:43 peer /dev/vswitch0 group 2 rate 10M",
     ..Factory::new(create)
