@@ -17,18 +17,15 @@ use vdev::{
 };
 use virtio::{Description, Event, Features, Model, Parts, mmio};
 
-const PEER: OptionSpec = OptionSpec::new(
-    "peer",
-    OptionKind::Text,
-    "what it is connected with: /dev/qvm/VM/DEVICE, or the switch /dev/vswitchNAME (default: the device that names this one)",
-);
+const PEER: OptionSpec =
+    OptionSpec::new("peer", OptionKind::Text, "/dev/qvm/VM/DEVICE or /dev/vswitchNAME (default: what names this one)");
 const MAC: OptionSpec =
     OptionSpec::new("mac", OptionKind::Text, "its address, XX:XX:XX:XX:XX:XX (default: made of the VM's and its name)");
 const PEER_MAC: OptionSpec = OptionSpec::new("peermac", OptionKind::Text, "the address that the other end has to have");
 const PEER_FEATURES: OptionSpec = OptionSpec::new(
     "peerfeats",
     OptionKind::Number { min: 0, max: u64::MAX },
-    "features that the other end is taken to have: bits 7 and 8, frames need not be divided (default: all)",
+    "what the other end can: bits 7 and 8, undivided frames (default: all)",
 );
 const GROUP: OptionSpec = OptionSpec::new(
     "group",
