@@ -116,6 +116,7 @@ fn frame(to: Mac, from: Mac, length: usize) -> Vec<u8> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn a_switch_floods_what_it_does_not_know_and_learns() {
     let world = World::new();
     let [(a, a_mac), (b, b_mac), (c, _)] = ["a", "b", "c"].map(|vm| world.plug(vm, 0));
@@ -144,6 +145,7 @@ fn a_switch_floods_what_it_does_not_know_and_learns() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn groups_do_not_see_each_other() {
     let world = World::new();
     let [(a, a_mac), (b, b_mac)] = ["a", "b"].map(|vm| world.plug(vm, 1));
@@ -163,6 +165,7 @@ fn groups_do_not_see_each_other() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn nobody_speaks_with_the_address_of_another_port() {
     let world = World::new();
     let [(a, a_mac), (b, b_mac), (c, _)] = ["a", "b", "c"].map(|vm| world.plug(vm, 0));
@@ -175,6 +178,7 @@ fn nobody_speaks_with_the_address_of_another_port() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn what_one_sends_makes_nobody_forget_what_others_are_known_by() {
     let world = World::new();
     let [(a, a_mac), (b, b_mac), (c, _)] = ["a", "b", "c"].map(|vm| world.plug(vm, 0));
@@ -191,6 +195,7 @@ fn what_one_sends_makes_nobody_forget_what_others_are_known_by() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn a_full_port_loses_what_comes_and_disturbs_nobody() {
     let world = World::new();
     let [(a, a_mac), (b, b_mac), (c, c_mac)] = ["a", "b", "c"].map(|vm| world.plug(vm, 0));
@@ -211,6 +216,7 @@ fn a_full_port_loses_what_comes_and_disturbs_nobody() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn frames_come_as_they_were_sent_and_in_order() {
     let world = World::new();
     let [(a, a_mac), (b, b_mac), (c, _)] = ["a", "b", "c"].map(|vm| world.plug(vm, 0));
@@ -227,6 +233,7 @@ fn frames_come_as_they_were_sent_and_in_order() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn a_frame_that_is_left_is_there_again() {
     let world = World::new();
     let [(a, a_mac), (b, b_mac)] = ["a", "b"].map(|vm| world.plug(vm, 0));
@@ -241,6 +248,7 @@ fn a_frame_that_is_left_is_there_again() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn who_does_not_divide_does_not_get_what_is_to_be_divided_and_checksums_are_finished() {
     let world = World::new();
     let [(a, a_mac), (b, b_mac)] = ["a", "b"].map(|vm| world.plug(vm, 0));
@@ -270,6 +278,7 @@ fn sum(bytes: &[u8]) -> u16 {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn nothing_comes_before_somebody_is_there_and_nothing_old_to_the_next() {
     let world = World::new();
     let (a, a_mac) = world.plug("a", 0);
@@ -283,6 +292,7 @@ fn nothing_comes_before_somebody_is_there_and_nothing_old_to_the_next() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn filters_are_the_receivers() {
     let world = World::new();
     let [(a, a_mac), (b, _)] = ["a", "b"].map(|vm| world.plug(vm, 0));
@@ -294,6 +304,7 @@ fn filters_are_the_receivers() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn links_are_up_while_both_ends_are_there() {
     let world = World::new();
     let (a, a_mac) = world.attach("a", to("/dev/qvm/b/net")).unwrap();
@@ -318,6 +329,7 @@ fn links_are_up_while_both_ends_are_there() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn an_address_twice_is_an_error_that_names_both() {
     let world = World::new();
     let mac = Some(Mac([2, 0, 0, 0, 0, 1]));
@@ -339,6 +351,7 @@ fn an_address_twice_is_an_error_that_names_both() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn names_of_places() {
     let link = |vm: &str, device: &str| Ok(Place::Link(Some(End { vm: vm.into(), device: device.into() })));
     assert_eq!(Place::parse("/dev/vswitch0"), Ok(Place::Switch("0".into())));
@@ -350,6 +363,7 @@ fn names_of_places() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn derived_addresses_are_local_stable_and_differ() {
     let mac = derive_address("linux", "net");
     assert_eq!(mac, derive_address("linux", "net"));
@@ -358,6 +372,7 @@ fn derived_addresses_are_local_stable_and_differ() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn a_limited_port_waits_and_gets_what_it_may_have() {
     let (rate, hertz) = (1_000_000, Frequency::new(62_500_000).unwrap());
     let mut limit = Limit::new(rate, hertz);
@@ -381,6 +396,7 @@ fn a_limited_port_waits_and_gets_what_it_may_have() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn who_cannot_fill_a_frame_sends_none_and_loses_nothing() {
     let world = World::new();
     let [(a, _), (b, _)] = ["a", "b"].map(|vm| world.plug(vm, 0));
@@ -394,6 +410,7 @@ fn who_cannot_fill_a_frame_sends_none_and_loses_nothing() {
 proptest! {
     /// Whatever happens, no piece is lost, nobody outside of the group gets anything, and frames are what was sent.
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
     fn pieces_stay_and_frames_are_whole(steps in prop::collection::vec((0_usize..6, 0_usize..4, 0_usize..4, 14_usize..12_000), 1..200)) {
         let world = World::new();
         let ports = ["a", "b", "c"].map(|vm| world.plug(vm, 0));
@@ -422,6 +439,7 @@ proptest! {
 
     /// A checksum does not depend on where pieces end.
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
     fn checksums_are_right(bytes in prop::collection::vec(any::<u8>(), 60..5000), start in 14_u16..40, offset in 0_u16..18) {
         let mut buffer = Buffer { pieces: ArrayVec::new(), length: bytes.len(), unfinished: Unfinished::default() };
         for _ in 0..Buffer::pieces_for(bytes.len()) {
