@@ -7,12 +7,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use anyhow::{Context, Result};
-use host::disk::{Base, Overlay, PAGE, PageStore, RealName};
+use host::disk::{Base, Overlay, PAGE, PageStore};
+use host::switch::{Door, Net, Storage};
 use qvmconf::words::Keyword;
 use qvmconf::{Argument, Diagnostic, Diagnostics, Document, Loader, SettingName, Sources, Span, Statement, Value};
-use types::{AccessSize, Frequency, Ipa, Range};
+use types::{AccessSize, Frequency, Ipa, Range, Ticks};
 use vdevs::CATALOGUE;
 use vm::config::Limits;
 use vm::controller::Version;
@@ -291,15 +294,28 @@ struct HostDevices;
 impl vdev::Backends for HostDevices {
     fn disk(&mut self, disk: &vdev::HostDisk) -> Result<Box<dyn vdev::BlockDevice>, vdev::BackendError> {
         let base = match &disk.name {
-            // That a file is there is checked where it is named.
-            vdev::DiskName::File(_) => Base::Zeroes(vdev::SECTOR),
+            vdev::DiskName::File(path) => match fs::metadata(host_path(path)) {
+                Ok(file) if file.is_file() => Base::Zeroes(file.len()),
+                _ => return Err(vdev::BackendError(format!("there is no file `{}`", host_path(path).display()))),
+            },
             vdev::DiskName::Memory(bytes) => Base::Zeroes(*bytes),
-            // Whether the machine has it only that one knows.
-            vdev::DiskName::Real(name) if RealName::parse(name).is_some() => Base::Zeroes(vdev::SECTOR),
             vdev::DiskName::Real(_) => return Err(vdev::BackendError(format!("there is no disk `{disk}`"))),
         };
+        base.check(disk)?;
         let overlay = Overlay::new(String::new(), base, true, Silence);
         overlay.map(|disk| Box::new(disk) as _).ok_or_else(|| vdev::BackendError("it is too large".into()))
+    }
+
+    fn net(
+        &mut self,
+        _: vdev::DeviceId,
+        wish: &vdev::NetWish,
+    ) -> Result<(vdev::Mac, Arc<dyn vdev::NetPort>), vdev::BackendError> {
+        static UP: AtomicU32 = AtomicU32::new(0);
+        let storage = Storage::new().ok_or_else(|| vdev::BackendError("there is no memory for its frames".into()))?;
+        // A network for it alone: that others have the same address is seen when they are there.
+        let attached = Net::new(&UP).attach("", wish, COUNTER, (Silence, storage));
+        attached.map(|(_, mac)| (mac, Arc::new(Silence) as _)).map_err(vdev::BackendError)
     }
 
     fn watch(&mut self, _: vdev::DeviceId, _: &str) -> Result<(), vdev::BackendError> {
@@ -358,6 +374,30 @@ impl vdev::SharedMemory for Silence {
 
     fn region(&self, _: u32) -> Option<(vdev::RegionName, u32)> {
         None
+    }
+}
+
+impl Door for Silence {
+    fn ring(&self) {}
+
+    fn link_changed(&self) {}
+}
+
+impl vdev::NetPort for Silence {
+    fn is_up(&self) -> bool {
+        false
+    }
+
+    fn open(&self, _: vdev::Offloads) {}
+
+    fn set_filter(&self, _: &vdev::NetFilter) {}
+
+    fn send(&self, _: Ticks, _: vdev::Unfinished, _: usize, _: &mut vdev::FillFrame<'_>) -> vdev::Sent {
+        vdev::Sent::Gone
+    }
+
+    fn receive(&self, _: &mut vdev::TakeFrame<'_>) -> vdev::Received {
+        vdev::Received::None
     }
 }
 
@@ -426,6 +466,27 @@ mod tests {
         let text = "system a\nram 0x80000000,16M\ncpu\nload 0x80000000,a\nvdev pl011 loc 0x1c090000 intr gic:37\n";
         let folder = folder(&[("a.qvmconf", text), ("a", "1234")]);
         Configuration::read(&folder.path().join("a.qvmconf"), "", Some(2)).unwrap().check().unwrap();
+    }
+
+    #[test]
+    fn disks_and_networks_are_checked_like_on_a_machine() {
+        let check = |devices: &str| {
+            let text = format!("system a\nram 0x80000000,16M\nload 0x80000000,a\n{devices}\n");
+            let folder = folder(&[("a.qvmconf", &text), ("a", "1234"), ("disk", &" ".repeat(512))]);
+            let configuration = Configuration::read(&folder.path().join("a.qvmconf"), "", Some(2)).unwrap();
+            configuration.check().map_err(|error| error.to_string())
+        };
+        check("vdev virtio-blk hostdev disk\nvdev virtio-blk hostdev </dev/ram,1M\nvdev virtio-net peer /dev/vswitch0")
+            .unwrap();
+        for (device, message) in [
+            ("vdev virtio-blk hostdev nothing", "there is no file `"),
+            ("vdev virtio-blk hostdev a", "too small for a disk: 4 bytes"),
+            ("vdev virtio-blk hostdev /dev/hd0t178", "there is no disk `/dev/hd0t178`"),
+            ("vdev virtio-net peer /dev/nonsense", "is no /dev/vswitchNAME"),
+        ] {
+            let error = check(device).unwrap_err();
+            assert!(error.contains(message), "{error}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use host::disk::{Base, Overlay, PAGE, PageStore};
 use types::{PAGE_SIZE, VmId};
-use vdev::{BackendError, BlockDevice, DiskName, HostDisk, SECTOR};
+use vdev::{BackendError, BlockDevice, DiskName, HostDisk};
 
 /// Pages that a disk takes at once.
 const GROWTH: usize = 16;
@@ -99,12 +99,7 @@ pub(crate) fn open(compartment: &Compartment, disk: &HostDisk) -> Result<Box<dyn
         DiskName::Memory(bytes) => Base::Zeroes(*bytes),
         DiskName::Real(_) => return Err(BackendError(format!("there is no disk `{disk}`"))),
     };
-    if base.length() < SECTOR {
-        return Err(BackendError(format!(
-            "`{disk}` is too small for a disk: {} bytes of at least {SECTOR}",
-            base.length()
-        )));
-    }
+    base.check(disk)?;
     let memory = compartment.disk_memory();
     let store = Store { id: compartment.id, memory, pieces: Vec::new(), used: 0, free: Vec::new() };
     match Overlay::new(format!("{disk}"), base, disk.read_only, store) {

@@ -3,8 +3,8 @@
 //! Answers for: what is read where nothing has been written, and keeping what has. A page of memory is taken when something other
 //! than zeroes is written to it for the first time, so a disk costs what is on it. Does not answer for: where pages come from.
 
-use alloc::{string::String, vec::Vec};
-use vdev::{BlockDevice, BlockError, Geometry, SECTOR, Sink, Source};
+use alloc::{format, string::String, vec::Vec};
+use vdev::{BackendError, BlockDevice, BlockError, Geometry, HostDisk, SECTOR, Sink, Source};
 
 /// Bytes in a page.
 pub const PAGE: usize = 4096;
@@ -31,9 +31,21 @@ pub enum Base<'a> {
 }
 
 impl Base<'_> {
-    /// In bytes.
-    #[must_use]
-    pub const fn length(self) -> u64 {
+    /// Whether there can be a disk of it, which is called `disk`.
+    ///
+    /// # Errors
+    /// If it has no sector.
+    pub fn check(self, disk: &HostDisk) -> Result<(), BackendError> {
+        match self.length() {
+            0..SECTOR => {
+                let length = self.length();
+                Err(BackendError(format!("`{disk}` is too small for a disk: {length} bytes of at least {SECTOR}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    const fn length(self) -> u64 {
         match self {
             Self::Zeroes(length) => length,
             Self::Bytes(bytes) => bytes.len() as u64,
