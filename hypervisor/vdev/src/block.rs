@@ -3,8 +3,8 @@
 //! Answers for: what a device asks of a disk, whatever that is: a file of the boot archive, memory, a part of a real one. Does not
 //! answer for: names of disks (`host`), who has which one (the kernel), nor what a guest sees (`vdevs`).
 
-use crate::Place;
-use alloc::string::String;
+use crate::{Numbers, Place};
+use alloc::string::{String, ToString};
 use core::fmt;
 
 /// Bytes in a sector: what disks count in, whatever their blocks are (virtio 1.3, 5.2.4).
@@ -67,6 +67,22 @@ pub enum DiskName {
     Memory(u64),
     /// A real disk, or a part of one: what follows `/dev/`.
     Real(String),
+}
+
+impl HostDisk {
+    /// Reads a name: `/dev/ram,SIZE`, another one behind `/dev/`, or a file.
+    pub(crate) fn parse(text: &str, place: Option<Place>, numbers: &dyn Numbers) -> Result<Self, String> {
+        let (name, read_only) = text.strip_prefix('<').map_or((text, false), |name| (name, true));
+        if name.is_empty() || name.starts_with('>') {
+            return Err("expected NAME, or <NAME to read only".to_string());
+        }
+        let name = match name.strip_prefix("/dev/").map(|device| (device, device.split_once(','))) {
+            Some((_, Some(("ram", size)))) => DiskName::Memory(numbers.size(size)?),
+            Some((device, _)) => DiskName::Real(device.to_string()),
+            None => DiskName::File(numbers.path(name, place)?),
+        };
+        Ok(Self { name, read_only, place })
+    }
 }
 
 impl fmt::Display for HostDisk {

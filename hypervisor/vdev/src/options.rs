@@ -4,7 +4,7 @@
 //! the grammar around them or the way numbers are written (the configuration language's, handed in as [`Numbers`]), nor
 //! for where a place in a file is ([`Place`] is carried, not understood).
 
-use crate::{DiskName, HostDisk};
+use crate::HostDisk;
 use alloc::{
     format,
     string::{String, ToString},
@@ -496,22 +496,8 @@ fn value(
             numbers.size(size).map(|size| Value::Region(start, size)).map_err(prefixed)
         }
         OptionKind::HostDevice => HostDevice::parse(text, place).map(Value::HostDevice).map_err(prefixed),
-        OptionKind::Disk => disk(text, place, numbers).map(Value::Disk).map_err(prefixed),
+        OptionKind::Disk => HostDisk::parse(text, place, numbers).map(Value::Disk).map_err(prefixed),
     }
-}
-
-/// A disk's name: `/dev/ram,SIZE`, another one behind `/dev/`, or a file.
-fn disk(text: &str, place: Option<Place>, numbers: &dyn Numbers) -> Result<HostDisk, String> {
-    let (name, read_only) = text.strip_prefix('<').map_or((text, false), |name| (name, true));
-    if name.is_empty() || name.starts_with('>') {
-        return Err("expected NAME, or <NAME to read only".to_string());
-    }
-    let name = match name.strip_prefix("/dev/").map(|device| (device, device.split_once(','))) {
-        Some((_, Some(("ram", size)))) => DiskName::Memory(numbers.size(size)?),
-        Some((device, _)) => DiskName::Real(device.to_string()),
-        None => DiskName::File(numbers.path(name, place)?),
-    };
-    Ok(HostDisk { name, read_only, place })
 }
 
 #[cfg(test)]
