@@ -5,8 +5,7 @@
 
 use crate::frames::{self, Frames, Owner};
 use alloc::vec::Vec;
-use core::ptr;
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use types::{AccessSize, Ipa, Pa, Range};
 use vdev::{GuestMemory, MemoryFault};
 
@@ -25,6 +24,8 @@ struct Piece {
 pub(crate) struct GuestRam {
     /// Sorted by guest address, disjoint.
     pieces: Vec<Piece>,
+    /// The piece that was found last: a guess.
+    last: AtomicUsize,
 }
 
 impl GuestRam {
@@ -40,7 +41,7 @@ impl GuestRam {
             }
         }
         types::sort_by(&mut pieces, |a: &Piece, b: &Piece| a.guest.start().cmp(&b.guest.start()));
-        Some(Self { pieces })
+        Some(Self { pieces, last: AtomicUsize::new(0) })
     }
 
     /// The same for one region and at most so many pieces; between any two `go_on` says whether there is still a point in it.
@@ -57,7 +58,7 @@ impl GuestRam {
             at = guest.end();
             pieces.push(Piece { guest, frames });
         }
-        Some(Self { pieces })
+        Some(Self { pieces, last: AtomicUsize::new(0) })
     }
 
     /// Guest range and host address of each contiguous piece.
@@ -100,11 +101,23 @@ impl GuestRam {
     }
 
     /// Host address of `at`, and how many bytes follow in the same piece.
+    #[inline(always)]
     fn find(&self, at: Ipa) -> Result<(usize, usize), MemoryFault> {
-        let index = self.pieces.partition_point(|piece| piece.guest.end() <= at);
-        let piece = self.pieces.get(index).filter(|piece| piece.guest.contains(at)).ok_or(MemoryFault { at })?;
+        // Mostly it is the piece that was asked for last.
+        let last = self.last.load(Ordering::Relaxed);
+        let piece = match self.pieces.get(last) {
+            Some(piece) if piece.guest.contains(at) => piece,
+            _ => self.search(at)?,
+        };
         let offset = at.0 - piece.guest.start().0;
         Ok(((piece.frames.start().0 + offset) as usize, (piece.guest.length() - offset) as usize))
+    }
+
+    #[inline(never)]
+    fn search(&self, at: Ipa) -> Result<&Piece, MemoryFault> {
+        let index = self.pieces.partition_point(|piece| piece.guest.end() <= at);
+        self.last.store(index, Ordering::Relaxed);
+        self.pieces.get(index).filter(|piece| piece.guest.contains(at)).ok_or(MemoryFault { at })
     }
 
     /// Calls `copy` with host address, offset and length of each contiguous part of the range, after all of it has been
@@ -132,6 +145,7 @@ impl GuestRam {
         Ok(())
     }
 
+    #[inline(always)]
     fn aligned(&self, at: Ipa, size: AccessSize) -> Result<usize, MemoryFault> {
         let (host, available) = self.find(at)?;
         if size.is_aligned(at.0) && available as u64 >= size.bytes() { Ok(host) } else { Err(MemoryFault { at }) }
@@ -154,7 +168,7 @@ impl GuestMemory for GuestRam {
         self.each(from, into.len(), |host, offset, length| {
             // SAFETY: `length` bytes of the VM's frames, and of `into` from `offset` on. The guest may write them meanwhile:
             // they are bytes, copied once.
-            unsafe { ptr::copy_nonoverlapping(host as *const u8, target.wrapping_add(offset), length) };
+            unsafe { el2::memory::copy(host as *const u8, target.wrapping_add(offset), length) };
         })
     }
 
@@ -162,7 +176,7 @@ impl GuestMemory for GuestRam {
         let source = from.as_ptr();
         self.each(to, from.len(), |host, offset, length| {
             // SAFETY: as for the read, the other way round.
-            unsafe { ptr::copy_nonoverlapping(source.wrapping_add(offset), host as *mut u8, length) };
+            unsafe { el2::memory::copy(source.wrapping_add(offset), host as *mut u8, length) };
         })
     }
 

@@ -264,6 +264,9 @@ impl Partition {
         let _masked = Masked::new();
         let mut effects = Effects::default();
         let result = work(&self.vm, el2::cpu::counter(), &mut effects);
+        if effects.none() {
+            return (result, VcpuSet::EMPTY);
+        }
         self.apply(&effects, own);
         if effects.takes_long()
             && let Some(compartment) = thread::current().compartment()
