@@ -20,6 +20,7 @@ use crate::workspace::{root, target};
 
 mod company;
 mod disk;
+mod net;
 mod profile;
 
 use profile::Profile;
@@ -135,6 +136,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     rows.extend(bench.traced()?);
     rows.extend(bench.company()?);
     rows.extend(bench.disk()?);
+    rows.extend(bench.net()?);
     if bench.wants(BOOT.0) {
         rows.push(bench.boot()?);
     }
@@ -178,7 +180,7 @@ impl Bench<'_> {
         let elsewhere = [BOOT.0, IMAGE.0, MEMORY.0, LINUX[0].0, LINUX[1].0, LIVES[0].0, LIVES[1].0];
         let is_traced = |name: &&str| TRACED.iter().any(|(traced, _)| traced == name);
         let elsewhere = |name: &&str| {
-            let others = [company::NAMES.as_slice(), &disk::NAMES].concat();
+            let others = [company::NAMES.as_slice(), &disk::NAMES, &net::NAMES].concat();
             elsewhere.contains(name) || others.contains(name) || is_traced(name)
         };
         let names: Vec<&str> = self.names.iter().map(String::as_str).filter(|name| !elsewhere(name)).collect();

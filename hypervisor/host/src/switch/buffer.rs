@@ -12,14 +12,14 @@ pub const PIECE: usize = 2048;
 pub const FRAME_PIECES: usize = MOST_FRAME.div_ceil(PIECE);
 
 /// Memory for a part of a frame.
-pub(super) type Piece = Box<[u8]>;
+pub(super) type Piece = Box<[u8; PIECE]>;
 
 /// A new piece; `None` if there is no memory.
 pub(super) fn piece() -> Option<Piece> {
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(PIECE).ok()?;
     bytes.resize(PIECE, 0);
-    Some(bytes.into_boxed_slice())
+    bytes.into_boxed_slice().try_into().ok()
 }
 
 /// A frame, or room for one.

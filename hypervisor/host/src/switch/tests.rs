@@ -8,7 +8,6 @@ use std::boxed::Box;
 use std::collections::HashMap;
 use std::string::ToString;
 use std::sync::{Arc, Mutex};
-use std::vec;
 use vdev::{Checksum, Frame, Received, Segments, Sent};
 
 #[derive(Clone, Debug, Default)]
@@ -443,7 +442,7 @@ proptest! {
     fn checksums_are_right(bytes in prop::collection::vec(any::<u8>(), 60..5000), start in 14_u16..40, offset in 0_u16..18) {
         let mut buffer = Buffer { pieces: ArrayVec::new(), length: bytes.len(), unfinished: Unfinished::default() };
         for _ in 0..Buffer::pieces_for(bytes.len()) {
-            buffer.pieces.push(vec![0; PIECE].into_boxed_slice());
+            buffer.pieces.push(Box::new([0; PIECE]));
         }
         let mut bytes = bytes;
         let place = usize::from(start + offset);

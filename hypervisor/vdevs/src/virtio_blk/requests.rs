@@ -81,9 +81,6 @@ impl Service for Requests {
                 Ok(Outcome::Done(status)) => _ = finish(status, &mut slot.request, work),
                 Err(Stopped) => {}
             }
-            if budget == 0 {
-                break;
-            }
         }
         Next::Again
     }
