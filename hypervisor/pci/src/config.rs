@@ -3,10 +3,11 @@
 //! Answers for: the type 0 header (PCI, 6.1), base address registers and their sizing (6.2.5), the list of capabilities (6.7), and
 //! which bits of all that can be written. Does not answer for: what follows from a write ([`crate::Endpoint`]).
 //!
-//! It is 256 bytes, a mask of what can be written, and of what is watched. All that can be written is zero after a reset. Behind
-//! the 256 bytes there is nothing: what is not PCI Express has no extended capabilities, and reads zero there.
+//! It is 256 bytes, and a mask of what can be written. All that can be written is zero after a reset. Behind the 256 bytes there is
+//! nothing: what is not PCI Express has no extended capabilities, and reads zero there.
 
 use crate::function::{Bar, Capability, Identity, Width};
+use alloc::vec::Vec;
 use bitflags::bitflags;
 use core::fmt;
 use types::{AccessSize, Ipa, Range};
@@ -84,8 +85,8 @@ impl core::error::Error for Flaw {}
 pub struct ConfigSpace {
     bytes: [u8; SIZE],
     writable: [u8; SIZE],
-    /// A bit for each dword of a capability that is watched.
-    watched: u64,
+    /// Where capabilities are that are watched: the first byte, and the first behind.
+    watched: Vec<(u16, u16)>,
     bars: [Option<Bar>; BAR_COUNT as usize],
     /// Where the last capability's pointer to the next one is.
     last_pointer: u16,
@@ -109,7 +110,7 @@ impl ConfigSpace {
         let mut space = Self {
             bytes: [0; SIZE],
             writable: [0; SIZE],
-            watched: 0,
+            watched: Vec::new(),
             bars: [None; BAR_COUNT as usize],
             last_pointer: CAPABILITIES,
             free: FIRST_CAPABILITY,
@@ -182,7 +183,7 @@ impl ConfigSpace {
             self.allow(at, AccessSize::Byte, mask.into());
         }
         if capability.is_watched {
-            (at..end).step_by(4).for_each(|at| self.watched |= 1_u64.wrapping_shl(u32::from(at / 4)));
+            self.watched.push((at, end));
         }
         self.set(self.last_pointer, AccessSize::Byte, at.into());
         self.last_pointer = at.saturating_add(1);
@@ -246,9 +247,10 @@ impl ConfigSpace {
         }
     }
 
-    /// Whether an access there is the function's to know of.
-    pub(crate) const fn is_watched(&self, at: u16) -> bool {
-        (at as usize) < SIZE && self.watched.wrapping_shr(at as u32 / 4) & 1 != 0
+    /// Where the capability begins that an access there is to, if it is one that is watched.
+    pub(crate) fn watched(&self, at: u16) -> Option<u16> {
+        let found = self.watched.iter().find(|(start, end)| (*start..*end).contains(&at));
+        found.map(|(start, _)| *start)
     }
 
     /// Whether an access there can change who is where: to the command register or a BAR.

@@ -72,8 +72,8 @@ impl Endpoint {
 
     fn read_config(&mut self, at: u16, size: AccessSize, context: &mut Context<'_>) -> u64 {
         self.space.set_interrupt_status(self.interrupts.level());
-        if self.space.is_watched(at) {
-            self.function.configuration(Configuration::Read { space: &mut self.space, at, size }, context);
+        if let Some(capability) = self.space.watched(at) {
+            self.function.configuration(Configuration::Read { space: &mut self.space, capability, at, size }, context);
         }
         self.space.read(at, size)
     }
@@ -88,7 +88,8 @@ impl Endpoint {
         if (command, control) != before {
             self.interrupts.configure(command, control, context);
         }
-        self.function.configuration(Configuration::Written { space: &mut self.space, at, size }, context);
+        let capability = self.space.watched(at);
+        self.function.configuration(Configuration::Written { space: &mut self.space, capability, at, size }, context);
     }
 
     /// Message control.

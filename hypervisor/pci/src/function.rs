@@ -129,6 +129,8 @@ pub enum Configuration<'a> {
     Read {
         /// As it is.
         space: &'a mut ConfigSpace,
+        /// Where that capability begins.
+        capability: u16,
         /// First byte of the access.
         at: u16,
         /// How wide it is.
@@ -138,6 +140,8 @@ pub enum Configuration<'a> {
     Written {
         /// As it is now.
         space: &'a mut ConfigSpace,
+        /// Where the capability that is watched begins, if it was to one.
+        capability: Option<u16>,
         /// First byte of the access.
         at: u16,
         /// How wide it was.

@@ -51,14 +51,23 @@ impl Interrupts {
         self.0.lock().has_messages()
     }
 
-    /// Sends the message of a vector: at once, or, if it is masked, when it is not any more. Without messages enabled, and by a
-    /// vector that there is not, nothing is sent.
-    pub fn send(&self, vector: u16, context: &mut Context<'_>) {
+    /// How many vectors there are: none if messages reach nobody.
+    #[must_use]
+    pub fn vectors(&self) -> u16 {
+        let count = self.0.lock().messages.as_ref().map_or(0, |messages| messages.vectors().len());
+        u16::try_from(count).unwrap_or(u16::MAX)
+    }
+
+    /// Sends the message of a vector: at once, or, if it is masked, when it is not any more. By a vector that there is not nothing is
+    /// sent. Says whether the guest has enabled messages: if not, nothing is sent either, and there is the pin.
+    pub fn send(&self, vector: u16, context: &mut Context<'_>) -> bool {
         let mut state = self.0.lock();
-        if state.has_messages() {
+        let has_messages = state.has_messages();
+        if has_messages {
             state.messages.iter_mut().for_each(|messages| messages.raise(vector));
             state.deliver(usize::from(vector), context);
         }
+        has_messages
     }
 
     /// Whether the function wants its pin asserted.

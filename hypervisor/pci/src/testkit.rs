@@ -11,7 +11,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use types::{AccessSize, IntId, Ipa, Range, Ticks};
-use vdev::testkit::{Lines, NoFiles, PlainNumbers, Ram, Rig};
+use vdev::testkit::{Crew, Lines, NoFiles, PlainNumbers, Ram, Rig};
 use vdev::{
     AccessFault, Backends, Bus, Connector, Control, ControlError, Decoder, Device, DeviceId, Effects, Factory,
     FactoryFlags, Given, Node, OptionError, Options, PciSlot, Place, Services, Setup, Wake,
@@ -178,6 +178,12 @@ impl Slots {
     #[must_use]
     pub fn device_at(&self, at: Ipa) -> Option<DeviceId> {
         self.bus.device_at(at)
+    }
+
+    /// The workers of the device `id` take steps until all of them wait: [`Crew::work`].
+    pub fn work(&mut self, id: DeviceId, crew: &Crew) -> usize {
+        let services = Services { now: self.now, memory: &self.ram, interrupts: &self.lines };
+        crew.work(&self.bus, id, &services, &mut self.effects)
     }
 
     /// Wakes a device.

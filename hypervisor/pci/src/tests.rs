@@ -51,7 +51,10 @@ impl Function for Toy {
     ) -> Result<(), AccessFault> {
         match offset {
             0 => self.interrupts.set_level(value != 0, context),
-            4 => self.interrupts.send(u16::try_from(value).unwrap_or(u16::MAX), context),
+            4 => {
+                let sent = self.interrupts.send(u16::try_from(value).unwrap_or(u16::MAX), context);
+                assert_eq!(sent, self.interrupts.has_messages());
+            }
             _ => self.memory[usize::try_from(offset / 8).unwrap() % 8] = value,
         }
         Ok(())
@@ -67,14 +70,19 @@ impl Function for Toy {
 
     fn configuration(&mut self, event: Configuration<'_>, _: &mut Context<'_>) {
         match event {
-            Configuration::Read { space, at, .. } if at & !3 == CAPABILITY + 4 => {
+            Configuration::Read { space, capability, at, .. } if at & !3 == CAPABILITY + 4 => {
+                assert_eq!(capability, CAPABILITY);
                 self.reads += 1;
                 space.set(CAPABILITY + 4, AccessSize::Word, self.reads);
             }
-            Configuration::Written { space, at, size } if at & !3 == CAPABILITY + 8 => {
+            Configuration::Written { space, capability, at, size } if at & !3 == CAPABILITY + 8 => {
+                assert_eq!(capability, Some(CAPABILITY));
                 self.memory[1] = space.read(at, size);
             }
-            _ => {}
+            Configuration::Written { capability, at, .. } => {
+                assert_eq!(capability, (CAPABILITY..CAPABILITY + 12).contains(&at).then_some(CAPABILITY));
+            }
+            Configuration::Read { .. } => {}
         }
     }
 }

@@ -13,8 +13,8 @@ pub use backends::{Connect, Crew, Shared, Wire, Wires};
 pub use disk::Disk;
 
 use crate::{
-    AccessFault, AccessSizes, Backends, Bus, Clock, Context, Control, ControlError, Device, DeviceId, Effects, Factory,
-    Files, Given, NewWorker, Node, Numbers, OptionError, Options, Place, Services, Setup, Step, Wake, Work,
+    AccessFault, AccessSizes, Backends, Bus, Clock, Control, ControlError, Device, DeviceId, Effects, Factory, Files,
+    Given, Node, Numbers, OptionError, Options, Place, Services, Setup, Wake,
 };
 use alloc::{
     string::{String, ToString},
@@ -22,7 +22,6 @@ use alloc::{
     vec,
     vec::Vec,
 };
-use core::cell::RefCell;
 use core::fmt;
 use dtoolkit::model::DeviceTree;
 use types::{AccessSize, Frequency, IntId, Ipa, Range, Ticks};
@@ -184,34 +183,13 @@ impl Rig {
         }
     }
 
-    /// The workers of the device take steps until all of them wait, and then it has its pulses. Says how many steps that were.
+    /// The workers of the device take steps until all of them wait: [`Crew::work`].
     ///
     /// # Panics
-    /// After a million of them: a worker does not come to an end.
+    /// As that does.
     pub fn work(&mut self, crew: &Crew) -> usize {
-        let mut steps = 0_usize;
-        let mut hands = core::mem::take(&mut *crew.hands.lock());
         let services = Services { now: self.now, memory: &self.ram, interrupts: &self.lines };
-        let effects = RefCell::new(&mut self.effects);
-        let gate = |work: &mut dyn FnMut(&mut Context<'_>)| {
-            self.bus.enter(DeviceId(0), &services, &mut effects.borrow_mut(), work);
-        };
-        for (NewWorker { worker, bell }, next) in &mut hands {
-            let is_ready = |next: &Step| match next {
-                Step::Again => true,
-                Step::Wait => false,
-                Step::Until(when) => *when <= self.now,
-            };
-            while bell.take() || is_ready(next) {
-                *next = worker.step(&mut Work::new(self.now, &self.ram, &gate, &crew.pulses));
-                steps = steps.saturating_add(1);
-                assert!(steps < 1_000_000, "a worker does not come to an end");
-            }
-        }
-        *crew.hands.lock() = hands;
-        let pulses = core::mem::take(&mut *crew.pulses.0.lock());
-        pulses.into_iter().for_each(|code| self.wake_for(Wake::Pulse(code)));
-        steps
+        crew.work(&self.bus, DeviceId(0), &services, &mut self.effects)
     }
 
     /// Loads `size` bytes at `offset`; bits above are cut off, as the exit code does.

@@ -132,8 +132,8 @@ fn capabilities_are_a_list() {
     assert_eq!((space.read(0x40, WORD), space.read(0x4c, WORD), space.read(0x54, WORD)), (0x0707_4c11, 0x0001_5409, 5));
     space.write(0x4c, WORD, 0xffff_ffff);
     assert_eq!((space.read(0x4c, WORD), space.read(0x50, WORD)), (0xf001_5409, 0x05_0403), "as its mask says");
-    let is_watched = |at| space.is_watched(at);
-    assert_eq!([0x48, 0x4c, 0x53, 0x54, 0x14c].map(is_watched), [false, true, true, false, false]);
+    let watched = |at| space.watched(at);
+    assert_eq!([0x48, 0x4c, 0x53, 0x54, 0x14c].map(watched), [None, Some(0x4c), Some(0x4c), None, None]);
     let most = capability(9, &[0; 0xa6]);
     assert_eq!(space.clone().add_capability(&most), Ok(0x58), "up to the end");
     assert_eq!(space.add_capability(&capability(9, &[0; 0xa7])), Err(Flaw::Capability(9)));

@@ -2,9 +2,9 @@
 
 use super::disk::Disk;
 use crate::{
-    Attached, BackendError, Backends, BlockDevice, CharDevice, DeviceId, Entropy, HostDevice, HostDisk, Mac, NetPort,
-    NetWish, NewWorker, PulseSink, RegionError, RegionName, RegionWishes, SharedMemory, Step, Taken, TraceSink,
-    Untraced, WORKERS,
+    Attached, BackendError, Backends, BlockDevice, Bus, CharDevice, Context, DeviceId, Effects, Entropy, HostDevice,
+    HostDisk, Mac, NetPort, NetWish, NewWorker, PulseSink, RegionError, RegionName, RegionWishes, Services,
+    SharedMemory, Step, Taken, TraceSink, Untraced, WORKERS, Wake, Work,
 };
 use alloc::{
     boxed::Box,
@@ -14,6 +14,7 @@ use alloc::{
     sync::Arc,
     vec::Vec,
 };
+use core::cell::RefCell;
 use core::fmt;
 use types::{Ipa, Lock, PAGE_SIZE, Range};
 
@@ -208,12 +209,42 @@ impl Backends for Wires {
 /// The workers of a device, which work when the test says so ([`Rig::work`]); clones are handles of the same.
 #[derive(Clone, Debug, Default)]
 pub struct Crew {
-    pub(super) hands: Arc<Lock<Vec<(NewWorker, Step)>>>,
-    pub(super) pulses: Pulses,
+    hands: Arc<Lock<Vec<(NewWorker, Step)>>>,
+    pulses: Pulses,
 }
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Pulses(pub(super) Arc<Lock<Vec<u8>>>);
+struct Pulses(Arc<Lock<Vec<u8>>>);
+
+impl Crew {
+    /// The workers take steps as those of the device `id` of `bus` until all of them wait, and then it has its pulses. Says how many
+    /// steps that were.
+    ///
+    /// # Panics
+    /// After a million of them: a worker does not come to an end.
+    pub fn work(&self, bus: &Bus, id: DeviceId, services: &Services<'_>, effects: &mut Effects) -> usize {
+        let mut steps = 0_usize;
+        let mut hands = core::mem::take(&mut *self.hands.lock());
+        let told = RefCell::new(&mut *effects);
+        let gate = |work: &mut dyn FnMut(&mut Context<'_>)| bus.enter(id, services, &mut told.borrow_mut(), work);
+        for (NewWorker { worker, bell }, next) in &mut hands {
+            let is_ready = |next: &Step| match next {
+                Step::Again => true,
+                Step::Wait => false,
+                Step::Until(when) => *when <= services.now,
+            };
+            while bell.take() || is_ready(next) {
+                *next = worker.step(&mut Work::new(services.now, services.memory, &gate, &self.pulses));
+                steps = steps.saturating_add(1);
+                assert!(steps < 1_000_000, "a worker does not come to an end");
+            }
+        }
+        *self.hands.lock() = hands;
+        let pulses = core::mem::take(&mut *self.pulses.0.lock());
+        pulses.into_iter().for_each(|code| bus.wake(id, Wake::Pulse(code), services, effects));
+        steps
+    }
+}
 
 impl PulseSink for Pulses {
     fn send(&self, code: u8) {
