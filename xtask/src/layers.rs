@@ -39,7 +39,7 @@ const LAYERS: &[Layer] = &[
     portable("vdev", &[]),
     portable("vgic", &["vdev"]),
     portable("pci", &["vdev"]),
-    portable("virtio", &["vdev"]),
+    portable("virtio", &["vdev", "pci"]),
     portable("vdevs", &["vdev", "vgic", "pci", "virtio"]),
     // A board's own vdev, as an integrator would write it: it stands on the framework alone.
     portable("example", &["vdev"]),

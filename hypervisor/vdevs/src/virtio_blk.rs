@@ -11,7 +11,7 @@ use alloc::{boxed::Box, format, vec, vec::Vec};
 use layout::{Configuration, MOST_ZEROED, SERIAL, feature};
 use requests::Requests;
 use vdev::{Context, Factory, Geometry, OptionError, OptionKind, OptionSpec, Options, Safety, Setup, Vdev};
-use virtio::{Description, Features, Model, Parts, mmio};
+use virtio::{Description, Features, Model, Parts};
 use zerocopy::IntoBytes;
 
 const HOSTDEV: OptionSpec =
@@ -34,19 +34,20 @@ const SERIAL_NUMBER: OptionSpec =
 /// `vdev virtio-blk`.
 pub(crate) static FACTORY: Factory = Factory {
     name: "virtio-blk",
-    flags: mmio::FLAGS,
-    access_sizes: mmio::ACCESS_SIZES,
-    region_size: mmio::REGION_SIZE,
+    flags: virtio::FLAGS,
+    access_sizes: virtio::ACCESS_SIZES,
+    region_size: virtio::REGION_SIZE,
     options: OPTIONS,
     safety: Safety::Qualified,
     help: "a disk (virtio)",
     about: "A file of the boot archive as a disk, which keeps in memory what is written\n\
         to it and loses that when the VM ends; or memory.\n\n    \
-        vdev virtio-blk loc 0x1c0d0000 intr gic:41 hostdev rootfs.img name root",
+        vdev virtio-blk hostdev rootfs.img name root\n    \
+        vdev virtio-blk loc 0x1c0d0000 intr gic:41 hostdev /dev/ram,64M",
     ..Factory::new(create)
 };
 
-static OPTIONS: &[OptionSpec] = &[HOSTDEV, THREADS, DELAYED, DIO, QUEUES, SERIAL_NUMBER, mmio::LEGACY];
+static OPTIONS: &[OptionSpec] = &[HOSTDEV, THREADS, DELAYED, DIO, QUEUES, SERIAL_NUMBER, virtio::LEGACY];
 
 /// Entries of a queue.
 const QUEUE_SIZE: u16 = 256;
@@ -72,7 +73,7 @@ fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, Opt
     let model = Disk::new(disk.geometry(), queues);
     let service = Requests::new(disk, serial, queues, QUEUE_SIZE);
     let parts = Parts { model: Box::new(model), services: vec![(0..queues, Box::new(service))] };
-    mmio::device(parts, options, setup)
+    virtio::device(parts, options, setup)
 }
 
 /// The serial number, filled up with zeroes.

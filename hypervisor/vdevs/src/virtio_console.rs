@@ -20,7 +20,7 @@ use core::mem::offset_of;
 use layout::{Configuration, feature};
 use ports::{End, Port, Ports};
 use vdev::{Context, Factory, HostDevice, OptionError, OptionKind, OptionSpec, Options, Safety, Setup, Shared, Vdev};
-use virtio::{Description, Model, Parts, mmio};
+use virtio::{Description, Model, Parts};
 use zerocopy::IntoBytes;
 
 const PORT: OptionSpec =
@@ -35,20 +35,20 @@ const BACKPRESSURE: OptionSpec = OptionSpec::new(
 /// `vdev virtio-console`.
 pub(crate) static FACTORY: Factory = Factory {
     name: "virtio-console",
-    flags: mmio::FLAGS,
-    access_sizes: mmio::ACCESS_SIZES,
-    region_size: mmio::REGION_SIZE,
+    flags: virtio::FLAGS,
+    access_sizes: virtio::ACCESS_SIZES,
+    region_size: virtio::REGION_SIZE,
     options: OPTIONS,
     safety: Safety::Qualified,
     help: "a console, and further ports (virtio)",
     about: "Linux's hvc0. It takes many bytes at once, where a UART has an exit for each.\n\
         Each `port` is another stream of bytes, /dev/virtio-ports/NAME with udev.\n\n    \
-        vdev virtio-console loc 0x1c0d2000 intr gic:43\n    \
-        vdev virtio-console hostdev >- port agent,- tx-backpressure",
+        vdev virtio-console hostdev >- port agent,- tx-backpressure\n    \
+        vdev virtio-console loc 0x1c0d2000 intr gic:43",
     ..Factory::new(create)
 };
 
-static OPTIONS: &[OptionSpec] = &[HOSTDEV, PORT, BACKPRESSURE, DELAYED, mmio::LEGACY];
+static OPTIONS: &[OptionSpec] = &[HOSTDEV, PORT, BACKPRESSURE, DELAYED, virtio::LEGACY];
 
 /// Entries of a queue.
 const QUEUE_SIZE: u16 = 64;
@@ -81,7 +81,7 @@ fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, Opt
     let queues = layout::queues(ports.len());
     let service = Ports::new(ports, options.has(BACKPRESSURE.name), QUEUE_SIZE);
     let parts = Parts { model: Box::new(registers), services: vec![(0..queues, Box::new(service))] };
-    mmio::device(parts, options, setup)
+    virtio::device(parts, options, setup)
 }
 
 fn port(name: String, end: End) -> Port {

@@ -6,7 +6,7 @@
 use alloc::{boxed::Box, string::ToString, vec};
 use types::Ticks;
 use vdev::{Entropy, Factory, OptionError, Options, Safety, Setup, Shared, Vdev};
-use virtio::{Description, Features, Model, Next, Parts, Request, Service, Serving, Stopped, mmio};
+use virtio::{Description, Features, Model, Next, Parts, Request, Service, Serving, Stopped};
 
 /// Entries of the only queue.
 const QUEUE_SIZE: u16 = 64;
@@ -20,14 +20,15 @@ const PAUSE: Ticks = Ticks(10_000);
 /// `vdev virtio-entropy`.
 pub(crate) static FACTORY: Factory = Factory {
     name: "virtio-entropy",
-    flags: mmio::FLAGS,
-    access_sizes: mmio::ACCESS_SIZES,
-    options: &[mmio::LEGACY],
+    flags: virtio::FLAGS,
+    access_sizes: virtio::ACCESS_SIZES,
+    options: &[virtio::LEGACY],
     safety: Safety::Qualified,
-    region_size: mmio::REGION_SIZE,
+    region_size: virtio::REGION_SIZE,
     help: "virtio source of random numbers",
     about: "The host's random numbers, for guests on machines that have a source of them.\n\
         On others a VM that has it does not start.\n\n    \
+        vdev virtio-entropy\n    \
         vdev virtio-entropy loc 0x1c0d0000 intr gic:46",
     ..Factory::new(create)
 };
@@ -64,7 +65,7 @@ fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, Opt
     let source = Shared::new(Source(entropy));
     let generator = Generator { source, request: Request::new(QUEUE_SIZE), waits: false };
     let services = vec![(0..1, Box::new(generator) as Box<dyn Service>)];
-    mmio::device(Parts { model: Box::new(Registers), services }, options, setup)
+    virtio::device(Parts { model: Box::new(Registers), services }, options, setup)
 }
 
 impl Generator {

@@ -15,7 +15,7 @@ use transmit::Sender;
 use vdev::{
     Context, Factory, Mac, NetPort, NetWish, OptionError, OptionKind, OptionSpec, Options, Safety, Setup, Vdev, Wake,
 };
-use virtio::{Description, Event, Features, Model, Parts, mmio};
+use virtio::{Description, Event, Features, Model, Parts};
 
 const PEER: OptionSpec =
     OptionSpec::new("peer", OptionKind::Text, "/dev/qvm/VM/DEVICE or /dev/vswitchNAME (default: what names this one)");
@@ -37,9 +37,9 @@ const RATE: OptionSpec = OptionSpec::new("rate", OptionKind::Size, "most bytes t
 /// `vdev virtio-net`.
 pub(crate) static FACTORY: Factory = Factory {
     name: "virtio-net",
-    flags: mmio::FLAGS,
-    access_sizes: mmio::ACCESS_SIZES,
-    region_size: mmio::REGION_SIZE,
+    flags: virtio::FLAGS,
+    access_sizes: virtio::ACCESS_SIZES,
+    region_size: virtio::REGION_SIZE,
     options: OPTIONS,
     safety: Safety::Qualified,
     help: "a network device (virtio)",
@@ -48,12 +48,12 @@ pub(crate) static FACTORY: Factory = Factory {
         undivided and without checksum are handed on as they are to guests that take\n\
         them. For other guests checksums are computed; undivided frames are lost,\n\
         unless `peerfeats` says beforehand that there are such guests.\n\n    \
-        vdev virtio-net intr gic:43 name net peer /dev/qvm/other/net\n    \
-        vdev virtio-net intr gic:43 peer /dev/vswitch0 group 2 rate 10M",
+        vdev virtio-net name net peer /dev/qvm/other/net\n    \
+        vdev virtio-net loc pci:3 peer /dev/vswitch0 group 2 rate 10M",
     ..Factory::new(create)
 };
 
-static OPTIONS: &[OptionSpec] = &[MAC, PEER, PEER_FEATURES, PEER_MAC, GROUP, RATE, mmio::LEGACY];
+static OPTIONS: &[OptionSpec] = &[MAC, PEER, PEER_FEATURES, PEER_MAC, GROUP, RATE, virtio::LEGACY];
 
 /// Entries of each queue.
 const QUEUE_SIZE: u16 = 256;
@@ -86,7 +86,7 @@ fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, Opt
     let (mac, port) = setup.net(options, PEER.name, &wish)?;
     let features = feature::offered(options.number(PEER_FEATURES.name).unwrap_or(u64::MAX));
     let model = Registers { features, mac, was_up: port.is_up(), port: Arc::clone(&port) };
-    let legacy = options.has(mmio::LEGACY.name);
+    let legacy = options.has(virtio::LEGACY.name);
     // The first worker is the one that the network rings.
     let receiver = Receiver::new(Arc::clone(&port), QUEUE_SIZE, legacy);
     let sender = Sender::new(port, QUEUE_SIZE, legacy);
@@ -94,7 +94,7 @@ fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, Opt
         model: Box::new(model),
         services: vec![(RECEIVE..TRANSMIT, Box::new(receiver)), (TRANSMIT..QUEUES, Box::new(sender))],
     };
-    mmio::device(parts, options, setup)
+    virtio::device(parts, options, setup)
 }
 
 /// An address of one station, if there is one.

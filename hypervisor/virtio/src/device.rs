@@ -1,7 +1,7 @@
 //! The state machine of a virtio device, whichever transport carries it.
 //!
 //! Answers for: the status field (2.1), negotiation (2.2, 3.1), where queues are and when they run, resets of the device and of single
-//! queues (2.4, 2.6.1), the configuration space and its generation (2.5). Does not answer for: registers (a transport's, [`crate::mmio`]),
+//! queues (2.4, 2.6.1), the configuration space and its generation (2.5). Does not answer for: registers (a transport's),
 //! interrupts (a transport's [`Signals`]), requests ([`crate::Service`]).
 //!
 //! What a transport does: it makes a [`Core`] of a device's [`Parts`] and hands on what the driver does at its registers. It keeps
@@ -320,8 +320,8 @@ impl Core {
     pub fn reset_queue(&mut self, queue: u16, context: &mut Context<'_>) {
         if self.has(Features::RING_RESET) {
             self.disable(queue, context);
-            if let Some(layout) = self.layout_mut(queue) {
-                *layout = Layout::default();
+            if let Some(settings) = self.settings.get_mut(usize::from(queue)) {
+                *settings = Settings::new(settings.limit);
             }
         }
     }
@@ -401,8 +401,9 @@ impl Core {
 }
 
 impl Settings {
+    /// A queue of which nothing has been said is as long as it can be.
     fn new(limit: u16) -> Self {
-        Self { limit, layout: Layout::default(), ready: false }
+        Self { limit, layout: Layout { size: limit, ..Layout::default() }, ready: false }
     }
 }
 

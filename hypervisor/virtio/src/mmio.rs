@@ -11,32 +11,17 @@ mod interrupt;
 mod registers;
 
 use crate::device::{Core, Interface};
+use crate::front::{Front, set_high, set_low};
 use crate::model::Parts;
 use crate::{Layout, RingError};
-use alloc::{
-    boxed::Box,
-    string::{String, ToString},
-    sync::Arc,
-    vec,
-    vec::Vec,
-};
+use alloc::{boxed::Box, string::ToString, sync::Arc, vec, vec::Vec};
 use interrupt::Interrupt;
 use registers::Register;
 use types::{AccessSize, IntId, Ipa, Range};
-use vdev::{
-    AccessFault, AccessSizes, Context, Control, ControlError, FactoryFlags, Node, OptionError, OptionKind, OptionSpec,
-    Options, Setup, Trigger, Vdev, Wake,
-};
+use vdev::{AccessFault, Context, Control, ControlError, Node, OptionError, Setup, Trigger, Vdev, Wake};
 
-/// Bytes of registers and configuration space: for the factory.
-pub const REGION_SIZE: u64 = 0x200;
-/// What the factory takes.
-pub const ACCESS_SIZES: AccessSizes = AccessSizes::all();
-/// A place in memory and an interrupt, found if they are not given.
-pub const FLAGS: FactoryFlags = FactoryFlags::LOC_MEM.union(FactoryFlags::INTR_REQUIRED).union(FactoryFlags::ASSIGN);
-/// The option that every virtio device has.
-pub const LEGACY: OptionSpec =
-    OptionSpec::new("legacy", OptionKind::Flag, "the interface of virtio 0.9.5 instead of 1.x");
+/// Bytes of registers and configuration space.
+pub(crate) const REGION_SIZE: u64 = 0x200;
 
 /// Where the configuration space begins.
 const CONFIGURATION: u64 = 0x100;
@@ -47,47 +32,31 @@ const VENDOR: u32 = 0x484b_4c42;
 
 /// A device at registers in memory.
 struct Mmio {
-    name: String,
     location: Ipa,
     line: Option<IntId>,
-    core: Core,
+    front: Front,
     interface: Interface,
     interrupt: Interrupt,
-    /// Which words of features the driver reads and writes, and which queue it speaks of.
-    offered_word: u32,
-    accepted_word: u32,
-    queue: u16,
     /// Legacy: bytes of a page, by which the driver counts; and to how many each queue's used ring is aligned.
     page_size: u32,
     alignments: Vec<u32>,
 }
 
-/// A device of these parts, by MMIO, with options among which is [`LEGACY`].
+/// A device of these parts, by MMIO.
 ///
 /// # Errors
 /// If it has no place, or the host has no threads for it.
-pub fn device(parts: Parts, options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
+pub(crate) fn device(parts: Parts, is_legacy: bool, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError> {
     let Some(location) = setup.location else {
         return Err(OptionError::general("it needs `loc ADDRESS`".to_string()));
     };
     let (name, line) = (setup.name.to_string(), setup.interrupt);
-    let interface = if options.has(LEGACY.name) { Interface::Legacy } else { Interface::Modern };
+    let interface = if is_legacy { Interface::Legacy } else { Interface::Modern };
     let interrupt = Interrupt::default();
     let core = Core::new(parts, interface, Arc::new(interrupt.clone()), setup)?;
     let alignments = vec![0; core.description().queues.len()];
-    Ok(Box::new(Mmio {
-        name,
-        location,
-        line,
-        core,
-        interface,
-        interrupt,
-        offered_word: 0,
-        accepted_word: 0,
-        queue: 0,
-        page_size: 0,
-        alignments,
-    }))
+    let front = Front::new(name, core);
+    Ok(Box::new(Mmio { location, line, front, interface, interrupt, page_size: 0, alignments }))
 }
 
 impl Mmio {
@@ -97,7 +66,7 @@ impl Mmio {
     }
 
     fn read_register(&self, register: Register, context: &mut Context<'_>) -> u32 {
-        let core = &self.core;
+        let (core, queue) = (&self.front.core, self.front.queue);
         match register {
             Register::MagicValue => MAGIC,
             Register::Version => match self.interface {
@@ -106,11 +75,11 @@ impl Mmio {
             },
             Register::DeviceId => core.description().device_id.into(),
             Register::VendorId => VENDOR,
-            Register::DeviceFeatures => core.offered(self.offered_word),
-            Register::QueueSizeMax => core.queue_limit(self.queue).into(),
-            Register::QueueReady => core.is_ready(self.queue).into(),
-            Register::QueuePfn if core.is_ready(self.queue) => {
-                let page = core.layout(self.queue).descriptor_area.0.checked_div(self.page_size.into());
+            Register::DeviceFeatures => self.front.offered(),
+            Register::QueueSizeMax => core.queue_limit(queue).into(),
+            Register::QueueReady => core.is_ready(queue).into(),
+            Register::QueuePfn if core.is_ready(queue) => {
+                let page = self.front.layout().descriptor_area.0.checked_div(self.page_size.into());
                 page.and_then(|page| u32::try_from(page).ok()).unwrap_or(0)
             }
             Register::InterruptStatus => self.interrupt.status(context),
@@ -123,31 +92,32 @@ impl Mmio {
     }
 
     fn write_register(&mut self, register: Register, value: u32, context: &mut Context<'_>) {
+        let front = &mut self.front;
         match register {
-            Register::DeviceFeaturesSel => self.offered_word = value,
-            Register::DriverFeaturesSel => self.accepted_word = value,
-            Register::DriverFeatures => self.core.accept(self.accepted_word, value),
+            Register::DeviceFeaturesSel => front.offered_word = value,
+            Register::DriverFeaturesSel => front.accepted_word = value,
+            Register::DriverFeatures => front.accept(value),
             // There is no queue 65535: one has at most as many as there are numbers below.
-            Register::QueueSel => self.queue = u16::try_from(value).unwrap_or(u16::MAX),
+            Register::QueueSel => front.queue = u16::try_from(value).unwrap_or(u16::MAX),
             Register::QueueSize => {
                 // One too large for the field is too large for the device: it is refused when the queue is enabled.
-                self.set_layout(|layout| layout.size = u16::try_from(value).unwrap_or(u16::MAX));
+                front.set_layout(|layout| layout.size = u16::try_from(value).unwrap_or(u16::MAX));
             }
-            Register::QueueReady if value & 1 != 0 => self.core.enable(self.queue, context),
-            Register::QueueReady => self.core.disable(self.queue, context),
-            Register::QueueReset if value & 1 != 0 => self.core.reset_queue(self.queue, context),
-            Register::QueueNotify => self.core.notify(value, context),
+            Register::QueueReady if value & 1 != 0 => front.core.enable(front.queue, context),
+            Register::QueueReady => front.core.disable(front.queue, context),
+            Register::QueueReset if value & 1 != 0 => _ = front.reset_queue(context),
+            Register::QueueNotify => front.core.notify(value, context),
             Register::InterruptAck => self.interrupt.acknowledge(value, context),
             Register::Status => self.set_status(value, context),
-            Register::QueueDescLow => self.set_layout(|layout| set_low(&mut layout.descriptor_area, value)),
-            Register::QueueDescHigh => self.set_layout(|layout| set_high(&mut layout.descriptor_area, value)),
-            Register::QueueDriverLow => self.set_layout(|layout| set_low(&mut layout.driver_area, value)),
-            Register::QueueDriverHigh => self.set_layout(|layout| set_high(&mut layout.driver_area, value)),
-            Register::QueueDeviceLow => self.set_layout(|layout| set_low(&mut layout.device_area, value)),
-            Register::QueueDeviceHigh => self.set_layout(|layout| set_high(&mut layout.device_area, value)),
+            Register::QueueDescLow => front.set_layout(|layout| set_low(&mut layout.descriptor_area, value)),
+            Register::QueueDescHigh => front.set_layout(|layout| set_high(&mut layout.descriptor_area, value)),
+            Register::QueueDriverLow => front.set_layout(|layout| set_low(&mut layout.driver_area, value)),
+            Register::QueueDriverHigh => front.set_layout(|layout| set_high(&mut layout.driver_area, value)),
+            Register::QueueDeviceLow => front.set_layout(|layout| set_low(&mut layout.device_area, value)),
+            Register::QueueDeviceHigh => front.set_layout(|layout| set_high(&mut layout.device_area, value)),
             Register::GuestPageSize => self.page_size = value,
             Register::QueueAlign => {
-                if let Some(alignment) = self.alignments.get_mut(usize::from(self.queue)) {
+                if let Some(alignment) = self.alignments.get_mut(usize::from(front.queue)) {
                     *alignment = value;
                 }
             }
@@ -156,22 +126,15 @@ impl Mmio {
         }
     }
 
-    fn set_layout(&mut self, set: impl FnOnce(&mut Layout)) {
-        if let Some(layout) = self.core.layout_mut(self.queue) {
-            set(layout);
-        }
-    }
-
     fn set_status(&mut self, value: u32, context: &mut Context<'_>) {
         // Bits 31 to 8 are nobody's.
         let [value, ..] = value.to_le_bytes();
-        if self.core.set_status(value, context) {
+        if self.front.set_status(value, context) {
             self.reset_registers(context);
         }
     }
 
     fn reset_registers(&mut self, context: &mut Context<'_>) {
-        (self.offered_word, self.accepted_word, self.queue) = (0, 0, 0);
         self.page_size = 0;
         self.alignments.fill(0);
         self.interrupt.reset(context);
@@ -179,18 +142,19 @@ impl Mmio {
 
     /// Legacy: the driver says at which page a queue is, which enables it; 0 says that it does not use it any more.
     fn set_page(&mut self, page: u32, context: &mut Context<'_>) {
+        let Front { core, queue, .. } = &mut self.front;
         if page == 0 {
-            return self.core.disable(self.queue, context);
+            return core.disable(*queue, context);
         }
         let start = Ipa(u64::from(page).saturating_mul(self.page_size.into()));
-        let alignment = self.alignments.get(usize::from(self.queue)).copied().unwrap_or(0);
-        let Some(layout) = self.core.layout_mut(self.queue) else { return };
+        let alignment = self.alignments.get(usize::from(*queue)).copied().unwrap_or(0);
+        let Some(layout) = core.layout_mut(*queue) else { return };
         match Layout::legacy(start, layout.size, alignment.into()) {
             Some(whole) => {
                 *layout = whole;
-                self.core.enable(self.queue, context);
+                core.enable(*queue, context);
             }
-            None => self.core.refuse(self.queue, RingError::Place(crate::Area::Device, start), context),
+            None => core.refuse(*queue, RingError::Place(crate::Area::Device, start), context),
         }
     }
 }
@@ -198,7 +162,7 @@ impl Mmio {
 impl Vdev for Mmio {
     fn read(&mut self, offset: u64, size: AccessSize, context: &mut Context<'_>) -> Result<u64, AccessFault> {
         match offset.checked_sub(CONFIGURATION) {
-            Some(offset) => Ok(self.core.read_configuration(offset, size, context)),
+            Some(offset) => Ok(self.front.core.read_configuration(offset, size, context)),
             None => Ok(self.read_register(self.register(offset, size)?, context).into()),
         }
     }
@@ -211,7 +175,7 @@ impl Vdev for Mmio {
         context: &mut Context<'_>,
     ) -> Result<(), AccessFault> {
         match offset.checked_sub(CONFIGURATION) {
-            Some(offset) => self.core.write_configuration(offset, size, value, context),
+            Some(offset) => self.front.core.write_configuration(offset, size, value, context),
             None => {
                 let register = self.register(offset, size)?;
                 self.write_register(register, u32::try_from(value).unwrap_or(u32::MAX), context);
@@ -221,22 +185,14 @@ impl Vdev for Mmio {
     }
 
     fn control(&mut self, event: Control<'_>, context: &mut Context<'_>) -> Result<(), ControlError> {
-        match event {
-            Control::Reset | Control::Terminate => {
-                self.core.reset(context);
-                self.reset_registers(context);
-            }
-            Control::Status(report) => {
-                let written = write!(report, "{}: ", self.name).and_then(|()| self.core.report(report, context));
-                return written.map_err(|_| ControlError("the report is full".to_string()));
-            }
-            _ => {}
+        if self.front.control(event, context)? {
+            self.reset_registers(context);
         }
         Ok(())
     }
 
     fn wake(&mut self, wake: Wake, context: &mut Context<'_>) {
-        self.core.wake(wake, context);
+        self.front.core.wake(wake, context);
     }
 
     fn describe(&self, parent: &mut Node) {
@@ -248,16 +204,6 @@ impl Vdev for Mmio {
         };
         parent.add(node.flag("dma-coherent"));
     }
-}
-
-/// Bits 31 to 0 of an address.
-fn set_low(address: &mut Ipa, value: u32) {
-    address.0 = address.0 >> 32 << 32 | u64::from(value);
-}
-
-/// Bits 63 to 32 of an address.
-fn set_high(address: &mut Ipa, value: u32) {
-    address.0 = address.0 << 32 >> 32 | u64::from(value) << 32;
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub enum Event {
 
 /// The half of a device that its driver finds at the registers. Whoever calls holds the device's lock, with interrupts masked.
 pub trait Model: Send {
-    /// What it is. Asked once.
+    /// What it is: always the same.
     fn description(&self) -> Description;
 
     /// The driver reads the configuration space, from `offset` on; all of it is within. It is little-endian.

@@ -1,11 +1,23 @@
 //! `vdev virtio-blk`.
 
-use crate::driver::{Machine, Registers, World};
+use crate::driver::{Machine, Place, Registers, Words, World, tests};
 use vdev::BlockError;
 use vdev::testkit::{Disk, Rig, Wires};
 use virtio_drivers::device::blk::{BlkReq, BlkResp, VirtIOBlk};
 use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::{DeviceStatus, Transport};
+
+tests! {
+    a_driver_reads_and_writes and legacy,
+    it_has_a_serial_number,
+    what_is_only_to_be_read_is_not_written,
+    what_the_disk_cannot_do_is_an_error_and_no_more,
+    a_driver_that_goes_leaves_a_device_for_the_next,
+    sectors_are_discarded_and_zeroed,
+    requests_that_make_no_sense_are_answered,
+    a_header_may_be_in_pieces_and_the_status_beside_the_data,
+    there_is_a_queue_for_each_vcpu_and_as_many_as_are_asked_for,
+}
 
 type Driver = VirtIOBlk<Machine, Registers>;
 const FILE: (&str, Option<&str>) = ("hostdev", Some("disk.img"));
@@ -16,60 +28,54 @@ fn content() -> Vec<u8> {
 }
 
 /// A machine with the device, and its disk.
-fn world(options: &[(&str, Option<&str>)]) -> (World, Disk) {
+fn world(place: Place, options: Words<'_>) -> (World, Disk) {
     let wires = Wires::default();
     let disk = wires.disk.clone();
     disk.fill(&content());
-    (World::new("virtio-blk", options, wires), disk)
+    (World::new(place, "virtio-blk", options, wires), disk)
 }
 
-#[test]
-fn a_driver_reads_and_writes_in_both_versions() {
-    for options in [&[FILE][..], &[FILE, ("legacy", None)]] {
-        let (world, disk) = world(options);
-        let mut driver = Driver::new(world.transport()).unwrap();
-        assert_eq!((driver.capacity(), driver.readonly()), (SECTORS as u64, false));
-        let mut model = content();
-        for (sector, count) in [(0, 1), (3, 8), (599, 1), (10, 80)] {
-            let mut bytes = vec![0; count * 512];
-            driver.read_blocks(sector, &mut bytes).unwrap();
-            assert_eq!(bytes, model[sector * 512..][..count * 512]);
-            bytes.iter_mut().for_each(|byte| *byte = byte.wrapping_add(1));
-            driver.write_blocks(sector, &bytes).unwrap();
-            model[sector * 512..][..count * 512].copy_from_slice(&bytes);
-            assert!(disk.bytes() == model);
-        }
-        driver.flush().unwrap();
-        assert_eq!(disk.flushes(), 1);
-        assert!(driver.read_blocks(600, &mut [0; 512]).is_err(), "behind the end");
-        assert!(driver.read_blocks(599, &mut [0; 1024]).is_err(), "over the end");
-        assert!(driver.read_blocks(usize::MAX / 512, &mut [0; 512]).is_err(), "wraps around");
+fn a_driver_reads_and_writes(place: Place) {
+    let (world, disk) = world(place, &[FILE]);
+    let mut driver = Driver::new(world.transport()).unwrap();
+    assert_eq!((driver.capacity(), driver.readonly()), (SECTORS as u64, false));
+    let mut model = content();
+    for (sector, count) in [(0, 1), (3, 8), (599, 1), (10, 80)] {
+        let mut bytes = vec![0; count * 512];
+        driver.read_blocks(sector, &mut bytes).unwrap();
+        assert_eq!(bytes, model[sector * 512..][..count * 512]);
+        bytes.iter_mut().for_each(|byte| *byte = byte.wrapping_add(1));
+        driver.write_blocks(sector, &bytes).unwrap();
+        model[sector * 512..][..count * 512].copy_from_slice(&bytes);
+        assert!(disk.bytes() == model);
     }
+    driver.flush().unwrap();
+    assert_eq!(disk.flushes(), 1);
+    assert!(driver.read_blocks(600, &mut [0; 512]).is_err(), "behind the end");
+    assert!(driver.read_blocks(599, &mut [0; 1024]).is_err(), "over the end");
+    assert!(driver.read_blocks(usize::MAX / 512, &mut [0; 512]).is_err(), "wraps around");
 }
 
-#[test]
-fn it_has_a_serial_number() {
-    let id = |options: &[(&str, Option<&str>)]| {
+fn it_has_a_serial_number(place: Place) {
+    let id = |options: Words<'_>| {
         let mut id = [0xee; 20];
-        let length = Driver::new(world(options).0.transport()).unwrap().device_id(&mut id).unwrap();
+        let length = Driver::new(world(place, options).0.transport()).unwrap().device_id(&mut id).unwrap();
         String::from_utf8(id[..length].to_vec()).unwrap()
     };
-    assert_eq!(id(&[FILE]), "device", "its name");
+    assert_eq!(id(&[FILE]), place.name("virtio-blk"));
     assert_eq!(id(&[FILE, ("serial", Some("12345678901234567890"))]), "12345678901234567890");
 }
 
-#[test]
-fn what_is_only_to_be_read_is_not_written() {
-    let (world, disk) = world(&[("hostdev", Some("<disk.img"))]);
+fn what_is_only_to_be_read_is_not_written(place: Place) {
+    let (world, disk) = world(place, &[("hostdev", Some("<disk.img"))]);
     let mut driver = Driver::new(world.transport()).unwrap();
     assert!(driver.readonly());
     assert!(driver.write_blocks(0, &[1; 512]).is_err());
     assert!(disk.bytes() == content());
 }
 
-#[test]
-fn what_the_disk_cannot_do_is_an_error_and_no_more() {
-    let (world, disk) = world(&[FILE]);
+fn what_the_disk_cannot_do_is_an_error_and_no_more(place: Place) {
+    let (world, disk) = world(place, &[FILE]);
     let mut driver = Driver::new(world.transport()).unwrap();
     for error in [BlockError::Failed, BlockError::Full] {
         disk.fail(Some(error));
@@ -80,9 +86,8 @@ fn what_the_disk_cannot_do_is_an_error_and_no_more() {
     driver.read_blocks(0, &mut [0; 512]).unwrap();
 }
 
-#[test]
-fn a_driver_that_goes_leaves_a_device_for_the_next() {
-    let (world, _) = world(&[FILE]);
+fn a_driver_that_goes_leaves_a_device_for_the_next(place: Place) {
+    let (world, _) = world(place, &[FILE]);
     for _ in 0..3 {
         let mut driver = Driver::new(world.transport()).unwrap();
         let (mut request, mut response, mut bytes) = (BlkReq::default(), BlkResp::default(), [0; 512]);
@@ -99,8 +104,8 @@ struct Raw {
 }
 
 impl Raw {
-    fn new(options: &[(&str, Option<&str>)]) -> (Self, Disk) {
-        let (world, disk) = world(options);
+    fn new(place: Place, options: Words<'_>) -> (Self, Disk) {
+        let (world, disk) = world(place, options);
         let mut transport = world.transport();
         let mut status = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER;
         transport.set_status(DeviceStatus::empty());
@@ -146,9 +151,8 @@ const OK: u8 = 0;
 const IOERR: u8 = 1;
 const UNSUPP: u8 = 2;
 
-#[test]
-fn sectors_are_discarded_and_zeroed() {
-    let (mut raw, disk) = Raw::new(&[FILE]);
+fn sectors_are_discarded_and_zeroed(place: Place) {
+    let (mut raw, disk) = Raw::new(place, &[FILE]);
     let mut model = content();
     for (kind, flags) in [(DISCARD, 0), (WRITE_ZEROES, 0), (WRITE_ZEROES, 1)] {
         let first = 10 * u64::from(kind + flags);
@@ -171,9 +175,8 @@ fn sectors_are_discarded_and_zeroed() {
     assert!(disk.bytes() == model);
 }
 
-#[test]
-fn requests_that_make_no_sense_are_answered() {
-    let (mut raw, disk) = Raw::new(&[FILE]);
+fn requests_that_make_no_sense_are_answered(place: Place) {
+    let (mut raw, disk) = Raw::new(place, &[FILE]);
     assert_eq!(raw.status(&[&header(99, 0)]), UNSUPP);
     assert_eq!(raw.status(&[&header(1, 0), &[0; 511]]), IOERR, "half a sector");
     assert_eq!(raw.status(&[&header(1, u64::MAX / 512 + 1), &[0; 512]]), IOERR);
@@ -186,9 +189,8 @@ fn requests_that_make_no_sense_are_answered() {
     assert_eq!(disk.bytes()[512..1024], [7; 512]);
 }
 
-#[test]
-fn a_header_may_be_in_pieces_and_the_status_beside_the_data() {
-    let (mut raw, _) = Raw::new(&[FILE]);
+fn a_header_may_be_in_pieces_and_the_status_beside_the_data(place: Place) {
+    let (mut raw, _) = Raw::new(place, &[FILE]);
     let header = header(0, 2);
     let (answer, length) = raw.request(&[&header[..3], &header[3..9], &header[9..]], 1025);
     assert_eq!((answer[..1024] == content()[1024..2048], answer[1024], length), (true, OK, 1025));
@@ -197,7 +199,7 @@ fn a_header_may_be_in_pieces_and_the_status_beside_the_data() {
 #[test]
 fn options_are_checked() {
     let factory = vdevs::CATALOGUE.iter().find(|factory| factory.name == "virtio-blk").unwrap();
-    let error = |options: &[(&str, Option<&str>)]| {
+    let error = |options: Words<'_>| {
         let mut wires = Wires::default();
         wires.disk.fill(&content());
         Rig::new(factory, options, &mut wires).err().map(|errors| errors[0].message.clone()).unwrap_or_default()
@@ -212,9 +214,8 @@ fn options_are_checked() {
     assert!(missing[0].message.contains("there is no disk `/disk.img`"), "{missing:?}");
 }
 
-#[test]
-fn there_is_a_queue_for_each_vcpu_and_as_many_as_are_asked_for() {
-    let (world, _) = world(&[FILE, ("queues", Some("3"))]);
+fn there_is_a_queue_for_each_vcpu_and_as_many_as_are_asked_for(place: Place) {
+    let (world, _) = world(place, &[FILE, ("queues", Some("3"))]);
     let transport = world.transport();
     assert_eq!(transport.read_config_space::<u16>(34), Ok(3));
     assert_eq!((0..4).map(|queue| world.transport().max_queue_size(queue)).collect::<Vec<_>>(), [256, 256, 256, 0]);

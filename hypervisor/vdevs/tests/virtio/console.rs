@@ -1,12 +1,23 @@
 //! `vdev virtio-console`.
 
-use crate::driver::{Machine, Registers, World};
+use crate::driver::{Machine, Place, Registers, World, tests};
 use types::AccessSize;
 use vdev::testkit::{Rig, Wire, Wires};
 use vdevs::CATALOGUE;
 use virtio_drivers::device::console::VirtIOConsole;
 use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::{DeviceStatus, Transport};
+
+tests! {
+    a_driver_writes_and_reads and legacy,
+    what_is_typed_fills_buffers_one_after_the_other,
+    an_emergency_needs_no_driver,
+    without_backpressure_output_is_dropped_and_counted_and_nobody_waits,
+    with_backpressure_output_waits_until_there_is_space,
+    a_reset_forgets_output_that_waits,
+    further_ports_are_announced_named_opened_and_used,
+    without_multiport_there_is_port_0_and_nothing_else,
+}
 
 const NAME: &str = "virtio-console";
 
@@ -16,11 +27,10 @@ fn wires() -> (Wires, Wire) {
     (wires, wire)
 }
 
-#[test]
-fn a_driver_writes_and_reads_in_both_versions() {
-    for options in [&[][..], &[("legacy", None)], &[("tx-backpressure", None)]] {
+fn a_driver_writes_and_reads(place: Place) {
+    for options in [&[][..], &[("tx-backpressure", None)]] {
         let (wires, wire) = wires();
-        let world = World::new(NAME, options, wires);
+        let world = World::new(place, NAME, options, wires);
         wire.type_in(b"early");
         let mut console = VirtIOConsole::<Machine, _>::new(world.transport()).unwrap();
         assert_eq!(console.size(), Ok(None), "the size is not known");
@@ -36,23 +46,22 @@ fn a_driver_writes_and_reads_in_both_versions() {
             assert_eq!(wire.take_output(), bytes);
         }
         wire.type_in(b"late");
-        world.with(Rig::wake);
+        world.wake();
         world.work();
-        assert!(world.with(|rig| rig.line()));
+        assert!(world.line());
         assert_eq!(read(&mut console, 4), b"late");
         console.emergency_write(b'!').unwrap();
         assert_eq!(wire.take_output(), b"!", "one character, however many stores that takes");
     }
 }
 
-#[test]
-fn what_is_typed_fills_buffers_one_after_the_other() {
+fn what_is_typed_fills_buffers_one_after_the_other(place: Place) {
     let (wires, wire) = wires();
-    let world = World::new(NAME, &[], wires);
+    let world = World::new(place, NAME, &[], wires);
     let mut console = VirtIOConsole::<Machine, _>::new(world.transport()).unwrap();
     let typed: Vec<u8> = (0..10_000_u32).map(|at| (at / 3) as u8).collect();
     wire.type_in(&typed);
-    world.with(Rig::wake);
+    world.wake();
     world.work();
     let mut read = Vec::new();
     while let Some(byte) = console.recv(true).unwrap() {
@@ -63,13 +72,12 @@ fn what_is_typed_fills_buffers_one_after_the_other() {
 }
 
 /// 5.3.5.1, "The device MUST allow a write to emerg_wr, even on an unconfigured device".
-#[test]
-fn an_emergency_needs_no_driver() {
+fn an_emergency_needs_no_driver(place: Place) {
     let (wires, wire) = wires();
-    let world = World::new(NAME, &[], wires);
-    world.with(|rig| rig.try_write(0x108, AccessSize::Word, 0x1234_5678)).unwrap();
-    world.with(|rig| rig.try_write(0x108, AccessSize::Byte, 0x79)).unwrap();
-    world.with(|rig| rig.try_write(0x10a, AccessSize::Byte, 0x7a)).unwrap();
+    let world = World::new(place, NAME, &[], wires);
+    world.set_configuration(8, AccessSize::Word, 0x1234_5678);
+    world.set_configuration(8, AccessSize::Byte, 0x79);
+    world.set_configuration(10, AccessSize::Byte, 0x7a);
     assert_eq!(wire.take_output(), [0x78, 0x79], "the lower byte");
 }
 
@@ -126,30 +134,28 @@ impl Driver {
     }
 }
 
-fn full(options: &[(&'static str, Option<&'static str>)]) -> (World, Wire, Driver, Queue) {
+fn full(place: Place, options: &[(&'static str, Option<&'static str>)]) -> (World, Wire, Driver, Queue) {
     let (wires, wire) = wires();
-    let world = World::new(NAME, options, wires);
+    let world = World::new(place, NAME, options, wires);
     let mut driver = Driver::new(&world, 0);
     let queue = driver.queue(1);
     driver.start();
     (world, wire, driver, queue)
 }
 
-#[test]
-fn without_backpressure_output_is_dropped_and_counted_and_nobody_waits() {
-    let (world, wire, mut driver, mut queue) = full(&[]);
+fn without_backpressure_output_is_dropped_and_counted_and_nobody_waits(place: Place) {
+    let (world, wire, mut driver, mut queue) = full(place, &[]);
     wire.set_space(Some(1500));
     assert!(driver.send(1, &mut queue, &[b'x'; 4000]));
     assert_eq!(wire.take_output().len(), 1500);
-    assert!(world.with(Rig::status).contains("port 0: 2500 bytes dropped"));
+    assert!(world.status().contains("port 0: 2500 bytes dropped"));
     wire.set_space(None);
     assert!(driver.send(1, &mut queue, b"again"));
     assert_eq!(wire.take_output(), b"again");
 }
 
-#[test]
-fn with_backpressure_output_waits_until_there_is_space() {
-    let (world, wire, mut driver, mut queue) = full(&[("tx-backpressure", None)]);
+fn with_backpressure_output_waits_until_there_is_space(place: Place) {
+    let (world, wire, mut driver, mut queue) = full(place, &[("tx-backpressure", None)]);
     let bytes: Vec<u8> = (0..4000_u32).map(|at| (at / 3) as u8).collect();
     wire.set_space(Some(1500));
     assert!(!driver.send(1, &mut queue, &bytes));
@@ -159,22 +165,21 @@ fn with_backpressure_output_waits_until_there_is_space() {
     assert_eq!(wire.take_output(), [], "nobody looks before there is space");
     for space in [1, 499, 1999] {
         wire.set_space(Some(space));
-        world.with(Rig::wake);
+        world.wake();
         world.work();
         output.extend(wire.take_output());
         assert!(!queue.can_pop());
     }
     wire.set_space(None);
-    world.with(Rig::wake);
+    world.wake();
     world.work();
     output.extend(wire.take_output());
     assert!(queue.can_pop() && output == bytes);
-    assert!(world.with(Rig::status).contains("port 0: 0 bytes dropped"));
+    assert!(world.status().contains("port 0: 0 bytes dropped"));
 }
 
-#[test]
-fn a_reset_forgets_output_that_waits() {
-    let (world, wire, mut driver, mut queue) = full(&[("tx-backpressure", None)]);
+fn a_reset_forgets_output_that_waits(place: Place) {
+    let (world, wire, mut driver, mut queue) = full(place, &[("tx-backpressure", None)]);
     wire.set_space(Some(0));
     assert!(!driver.send(1, &mut queue, b"old"));
     let mut driver = Driver::new(&world, 0);
@@ -196,13 +201,12 @@ fn message(id: u32, event: u16, value: u16) -> [u8; 8] {
 }
 
 /// 5.3.5, 5.3.6.2: from `DEVICE_READY` to bytes both ways through the second port.
-#[test]
-fn further_ports_are_announced_named_opened_and_used() {
+fn further_ports_are_announced_named_opened_and_used(place: Place) {
     let (mut wires, console) = wires();
     let agent = wires.wire("agent");
     let options = [("port", Some("org.bulkhead.agent,agent")), ("hostdev", Some(">-"))];
-    let world = World::new(NAME, &options, wires);
-    assert_eq!(world.with(|rig| rig.read(0x104)), 2, "max_nr_ports");
+    let world = World::new(place, NAME, &options, wires);
+    assert_eq!(world.configuration(4, AccessSize::Word), 2, "max_nr_ports");
     let mut driver = Driver::new(&world, MULTIPORT);
     let mut queues: Vec<Queue> = (0..6).map(|number| driver.queue(number)).collect();
     driver.start();
@@ -246,11 +250,10 @@ fn further_ports_are_announced_named_opened_and_used() {
 }
 
 /// 5.3.2, "The port 0 receive and transmit queues always exist: other queues only exist if VIRTIO_CONSOLE_F_MULTIPORT is set".
-#[test]
-fn without_multiport_there_is_port_0_and_nothing_else() {
+fn without_multiport_there_is_port_0_and_nothing_else(place: Place) {
     let (mut wires, console) = wires();
     let agent = wires.wire("agent");
-    let world = World::new(NAME, &[("port", Some("agent,agent"))], wires);
+    let world = World::new(place, NAME, &[("port", Some("agent,agent"))], wires);
     let mut driver = Driver::new(&world, 0);
     let mut queues: Vec<Queue> = (0..6).map(|number| driver.queue(number)).collect();
     driver.start();

@@ -1,21 +1,26 @@
 //! What those drivers need of a machine: memory that a device reaches too, and a transport.
 //!
-//! Answers for: a device on a rig, its registers as a transport, and memory of the drivers' that is the device's whenever that is
-//! told of something. Does not answer for: concurrency; a device works while its driver notifies it, and at no other time.
+//! Answers for: a device in memory or on a PCI bus, and memory of the drivers' that is the device's whenever that is told of something.
+//! Does not answer for: its registers ([`registers`]), nor for concurrency; a device works while its driver notifies it, and at no
+//! other time.
 //!
 //! A driver has its memory by pointers, and a device by copies. So there are two memories, of which one is copied to the other
 //! before a device works, and back afterwards.
 
+mod mmio;
+mod pci;
+mod registers;
+
+use ::pci::testkit::Slots;
+pub(crate) use registers::Registers;
 use std::alloc::{Layout, alloc_zeroed};
 use std::cell::RefCell;
 use std::ptr::NonNull;
 use std::rc::Rc;
-use types::{AccessSize, Ipa};
+use types::{AccessSize, Ipa, Ticks};
 use vdev::testkit::{Crew, Ram, Rig, Wires};
-use vdev::{Factory, GuestMemory};
-use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
-use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr, Result};
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use vdev::{Control, DeviceId, Factory, GuestMemory, Wake};
+use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
 const START: u64 = 0x8000_0000;
 const SIZE: usize = 256 << 10;
@@ -126,160 +131,200 @@ unsafe impl Hal for Machine {
     }
 }
 
-/// A device on its rig, and its workers. Clones are handles of the same.
+/// Words of options.
+pub(crate) type Words<'a> = &'a [(&'a str, Option<&'a str>)];
+
+/// Where a device is, and by which interface it is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Memory,
+    /// In memory, by the interface before the standard.
+    Legacy,
+    Bus,
+}
+
+impl Place {
+    pub(crate) fn is_legacy(self) -> bool {
+        self == Self::Legacy
+    }
+
+    /// What a device of this kind is called there.
+    pub(crate) fn name(self, kind: &str) -> &str {
+        if self == Self::Bus { kind } else { "device" }
+    }
+}
+
+/// Makes a test of each function that takes a [`Place`]: by the standard's interface in memory and on the bus, and with `and legacy` by
+/// the one before it as well. Each runs in a thread of its own, with memory of its own.
+macro_rules! tests {
+    (@one $name:ident $($legacy:ident)?) => {
+        mod $name {
+            use crate::driver::Place;
+
+            #[test]
+            fn in_memory() {
+                super::$name(Place::Memory);
+            }
+
+            #[test]
+            fn on_a_bus() {
+                super::$name(Place::Bus);
+            }
+
+            $(
+                #[test]
+                fn $legacy() {
+                    super::$name(Place::Legacy);
+                }
+            )?
+        }
+    };
+    ($($name:ident $(and $legacy:ident)?),* $(,)?) => {
+        $(tests!(@one $name $($legacy)?);)*
+    };
+}
+pub(crate) use tests;
+
+enum Machinery {
+    Memory(Rig),
+    Bus(Slots),
+}
+
+/// A device with what is around it, and its workers. Clones are handles of the same.
 #[derive(Clone)]
 pub(crate) struct World {
-    inner: Rc<RefCell<(Rig, Crew)>>,
-    legacy: bool,
+    inner: Rc<RefCell<(Machinery, Crew)>>,
+    place: Place,
+    /// Where the device's own configuration is.
+    configuration: u64,
 }
+
+/// The device, on a bus.
+const ON_BUS: DeviceId = DeviceId(1);
 
 impl World {
     /// A device of the catalogue.
-    pub(crate) fn new(name: &str, options: &[(&str, Option<&str>)], mut wires: Wires) -> Self {
+    pub(crate) fn new(place: Place, name: &str, options: Words<'_>, mut wires: Wires) -> Self {
         let factory: &'static Factory = vdevs::CATALOGUE.iter().find(|factory| factory.name == name).unwrap();
-        let mut rig = Rig::new(factory, options, &mut wires).unwrap();
-        rig.ram = Ram::new(Ipa(START), SIZE);
-        let legacy = options.iter().any(|(name, _)| *name == "legacy");
-        Self { inner: Rc::new(RefCell::new((rig, wires.crew))), legacy }
+        let ram = Ram::new(Ipa(START), SIZE);
+        let machinery = match place {
+            Place::Bus => {
+                let mut slots = Slots::new(&[(factory, options)], true, &mut wires).unwrap();
+                slots.ram = ram;
+                Machinery::Bus(slots)
+            }
+            Place::Memory | Place::Legacy => {
+                let legacy = place.is_legacy().then_some(("legacy", None));
+                let options: Vec<_> = options.iter().copied().chain(legacy).collect();
+                let mut rig = Rig::new(factory, &options, &mut wires).unwrap();
+                rig.ram = ram;
+                Machinery::Memory(rig)
+            }
+        };
+        let inner = Rc::new(RefCell::new((machinery, wires.crew)));
+        let world = Self { inner, place, configuration: 0 };
+        let configuration = world.transport().0.configuration();
+        Self { configuration, ..world }
     }
 
     /// Its registers, for a driver.
     pub(crate) fn transport(&self) -> Registers {
-        Registers(self.clone())
+        match self.place {
+            Place::Bus => Registers(Box::new(pci::Pci::new(self.clone()))),
+            place => Registers(Box::new(mmio::Mmio { world: self.clone(), legacy: place.is_legacy() })),
+        }
     }
 
-    /// Does something with the rig.
-    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut Rig) -> R) -> R {
+    fn with<R>(&self, work: impl FnOnce(&mut Machinery) -> R) -> R {
         work(&mut self.inner.borrow_mut().0)
+    }
+
+    /// Loads from the bus, or from offsets in memory.
+    fn load(&self, at: u64, size: AccessSize) -> u64 {
+        self.with(|machinery| match machinery {
+            Machinery::Memory(rig) => rig.try_read(at, size),
+            Machinery::Bus(slots) => slots.try_read(Ipa(at), size),
+        })
+        .unwrap()
+    }
+
+    /// Stores there.
+    fn store(&self, at: u64, size: AccessSize, value: u64) {
+        self.with(|machinery| match machinery {
+            Machinery::Memory(rig) => rig.try_write(at, size, value),
+            Machinery::Bus(slots) => slots.try_write(Ipa(at), size, value),
+        })
+        .unwrap();
+    }
+
+    /// Loads from the device's own configuration.
+    pub(crate) fn configuration(&self, offset: u64, size: AccessSize) -> u64 {
+        self.load(self.configuration + offset, size)
+    }
+
+    /// Stores there.
+    pub(crate) fn set_configuration(&self, offset: u64, size: AccessSize, value: u64) {
+        self.store(self.configuration + offset, size, value);
+    }
+
+    /// Wakes the device: its back end has space or input.
+    pub(crate) fn wake(&self) {
+        self.with(|machinery| match machinery {
+            Machinery::Memory(rig) => rig.wake(),
+            Machinery::Bus(slots) => slots.wake(ON_BUS, Wake::Backend),
+        });
+    }
+
+    /// Whether the device asserts its interrupt.
+    pub(crate) fn line(&self) -> bool {
+        self.with(|machinery| match machinery {
+            Machinery::Memory(rig) => rig.line(),
+            Machinery::Bus(slots) => slots.lines.level(Slots::line_of(Slots::slot(1))),
+        })
+    }
+
+    /// The device's status report.
+    pub(crate) fn status(&self) -> String {
+        let mut report = String::new();
+        self.with(|machinery| match machinery {
+            Machinery::Memory(rig) => rig.control(Control::Status(&mut report)),
+            Machinery::Bus(slots) => slots.control(ON_BUS, Control::Status(&mut report)),
+        })
+        .unwrap();
+        report
+    }
+
+    /// So much time passes.
+    pub(crate) fn pass(&self, ticks: Ticks) {
+        self.with(|machinery| {
+            let now = match machinery {
+                Machinery::Memory(rig) => &mut rig.now,
+                Machinery::Bus(slots) => &mut slots.now,
+            };
+            *now = now.saturating_add(ticks);
+        });
     }
 
     /// The device's workers do what there is to do.
     pub(crate) fn work(&self) {
-        let (rig, crew) = &mut *self.inner.borrow_mut();
+        let (machinery, crew) = &mut *self.inner.borrow_mut();
         let mut bytes = vec![0; SIZE];
         MEMORY.with_borrow(|memory| memory.copy_out(0, &mut bytes));
-        rig.ram.write(Ipa(START), &bytes).unwrap();
-        rig.work(crew);
-        rig.ram.read(Ipa(START), &mut bytes).unwrap();
+        machinery.ram().write(Ipa(START), &bytes).unwrap();
+        match machinery {
+            Machinery::Memory(rig) => rig.work(crew),
+            Machinery::Bus(slots) => slots.work(ON_BUS, crew),
+        };
+        machinery.ram().read(Ipa(START), &mut bytes).unwrap();
         MEMORY.with_borrow_mut(|memory| memory.copy_in(0, &bytes));
-    }
-
-    fn read(&self, offset: u64) -> u32 {
-        self.with(|rig| rig.try_read(offset, AccessSize::Word)).unwrap() as u32
-    }
-
-    fn write(&self, offset: u64, value: u32) {
-        self.with(|rig| rig.try_write(offset, AccessSize::Word, value.into())).unwrap();
-    }
-
-    fn write_wide(&self, offset: u64, value: u64) {
-        self.write(offset, value as u32);
-        self.write(offset + 4, (value >> 32) as u32);
     }
 }
 
-/// Virtio over MMIO, in both versions (4.2.2, 4.2.4).
-pub(crate) struct Registers(World);
-
-impl Transport for Registers {
-    fn device_type(&self) -> DeviceType {
-        assert_eq!(self.0.read(0x000), u32::from_le_bytes(*b"virt"));
-        assert_eq!(self.0.read(0x004), if self.0.legacy { 1 } else { 2 });
-        DeviceType::try_from(self.0.read(0x008)).unwrap()
-    }
-
-    fn read_device_features(&mut self) -> u64 {
-        [1, 0].into_iter().fold(0, |high, word| {
-            self.0.write(0x014, word);
-            high << 32 | u64::from(self.0.read(0x010))
-        })
-    }
-
-    fn write_driver_features(&mut self, features: u64) {
-        for word in 0..2 {
-            self.0.write(0x024, word);
-            self.0.write(0x020, (features >> (32 * word)) as u32);
+impl Machinery {
+    fn ram(&self) -> &Ram {
+        match self {
+            Self::Memory(rig) => &rig.ram,
+            Self::Bus(slots) => &slots.ram,
         }
-    }
-
-    fn max_queue_size(&mut self, queue: u16) -> u32 {
-        self.0.write(0x030, queue.into());
-        self.0.read(0x034)
-    }
-
-    fn notify(&mut self, queue: u16) {
-        self.0.write(0x050, queue.into());
-        self.0.work();
-    }
-
-    fn get_status(&self) -> DeviceStatus {
-        DeviceStatus::from_bits_truncate(self.0.read(0x070))
-    }
-
-    fn set_status(&mut self, status: DeviceStatus) {
-        self.0.write(0x070, status.bits());
-        let refused = status & !self.get_status();
-        assert!(self.0.legacy || refused.is_empty(), "{refused:?} does not stay");
-    }
-
-    fn set_guest_page_size(&mut self, size: u32) {
-        if self.0.legacy {
-            self.0.write(0x028, size);
-        }
-    }
-
-    fn requires_legacy_layout(&self) -> bool {
-        self.0.legacy
-    }
-
-    fn queue_set(&mut self, queue: u16, size: u32, descriptors: PhysAddr, driver: PhysAddr, device: PhysAddr) {
-        self.0.write(0x030, queue.into());
-        self.0.write(0x038, size);
-        if self.0.legacy {
-            self.0.write(0x03c, PAGE_SIZE as u32);
-            self.0.write(0x040, u32::try_from(descriptors / PAGE_SIZE as u64).unwrap());
-        } else {
-            self.0.write_wide(0x080, descriptors);
-            self.0.write_wide(0x090, driver);
-            self.0.write_wide(0x0a0, device);
-            self.0.write(0x044, 1);
-        }
-        // What was allocated is zero for the device, too.
-        self.0.work();
-    }
-
-    fn queue_unset(&mut self, queue: u16) {
-        self.0.write(0x030, queue.into());
-        self.0.write(if self.0.legacy { 0x040 } else { 0x044 }, 0);
-    }
-
-    fn queue_used(&mut self, queue: u16) -> bool {
-        self.0.write(0x030, queue.into());
-        self.0.read(if self.0.legacy { 0x040 } else { 0x044 }) != 0
-    }
-
-    fn ack_interrupt(&mut self) -> InterruptStatus {
-        let status = self.0.read(0x060);
-        self.0.write(0x064, status);
-        InterruptStatus::from_bits_retain(status)
-    }
-
-    fn read_config_generation(&self) -> u32 {
-        if self.0.legacy { 0 } else { self.0.read(0x0fc) }
-    }
-
-    fn read_config_space<T: FromBytes + IntoBytes>(&self, offset: usize) -> Result<T> {
-        let mut value = T::new_zeroed();
-        for (byte, at) in value.as_mut_bytes().iter_mut().zip(0x100 + offset as u64..) {
-            *byte = self.0.with(|rig| rig.try_read(at, AccessSize::Byte)).unwrap() as u8;
-        }
-        Ok(value)
-    }
-
-    fn write_config_space<T: IntoBytes + Immutable>(&mut self, offset: usize, value: T) -> Result<()> {
-        for (byte, at) in value.as_bytes().iter().zip(0x100 + offset as u64..) {
-            self.0.with(|rig| rig.try_write(at, AccessSize::Byte, (*byte).into())).unwrap();
-        }
-        Ok(())
     }
 }

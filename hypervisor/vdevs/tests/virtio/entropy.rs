@@ -1,11 +1,18 @@
 //! `vdev virtio-entropy`.
 
-use crate::driver::{Machine, World};
+use crate::driver::{Machine, Place, World, tests};
 use std::sync::atomic::{AtomicU64, Ordering};
 use types::Ticks;
 use vdev::testkit::{Rig, Wires};
 use virtio_drivers::device::rng::VirtIORng;
 use virtio_drivers::transport::InterruptStatus;
+
+tests! {
+    a_driver_gets_random_bytes and legacy,
+    it_interrupts_when_it_has_answered,
+    when_the_driver_goes_the_device_can_be_had_by_the_next,
+    a_request_waits_for_a_source_that_has_nothing_to_give,
+}
 
 /// Counts up by steps of which all bytes differ.
 fn counter() -> Option<u64> {
@@ -19,38 +26,33 @@ fn wires(entropy: Option<vdev::Entropy>) -> Wires {
     wires
 }
 
-#[test]
-fn a_driver_gets_random_bytes_in_both_versions() {
-    for options in [&[][..], &[("legacy", None)]] {
-        let world = World::new("virtio-entropy", options, wires(Some(counter)));
-        let mut rng = VirtIORng::<Machine, _>::new(world.transport()).unwrap();
-        let mut seen = std::collections::HashSet::new();
-        for length in [1, 7, 8, 64, 65, 255, 256].into_iter().chain([32; 300]) {
-            let mut bytes = vec![0; length];
-            assert_eq!(rng.request_entropy(&mut bytes), Ok(length));
-            assert!(length < 32 || seen.insert(bytes.clone()), "the same again: {bytes:x?}");
-        }
-        // More than it gives at once: the rest stays as it is.
-        let mut bytes = [0; 1000];
-        assert_eq!(rng.request_entropy(&mut bytes), Ok(256));
-        assert!(bytes[256..].iter().all(|byte| *byte == 0) && bytes[..256].chunks(8).all(|word| word != [0; 8]));
+fn a_driver_gets_random_bytes(place: Place) {
+    let world = World::new(place, "virtio-entropy", &[], wires(Some(counter)));
+    let mut rng = VirtIORng::<Machine, _>::new(world.transport()).unwrap();
+    let mut seen = std::collections::HashSet::new();
+    for length in [1, 7, 8, 64, 65, 255, 256].into_iter().chain([32; 300]) {
+        let mut bytes = vec![0; length];
+        assert_eq!(rng.request_entropy(&mut bytes), Ok(length));
+        assert!(length < 32 || seen.insert(bytes.clone()), "the same again: {bytes:x?}");
     }
+    // More than it gives at once: the rest stays as it is.
+    let mut bytes = [0; 1000];
+    assert_eq!(rng.request_entropy(&mut bytes), Ok(256));
+    assert!(bytes[256..].iter().all(|byte| *byte == 0) && bytes[..256].chunks(8).all(|word| word != [0; 8]));
 }
 
-#[test]
-fn it_interrupts_when_it_has_answered() {
-    let world = World::new("virtio-entropy", &[], wires(Some(counter)));
+fn it_interrupts_when_it_has_answered(place: Place) {
+    let world = World::new(place, "virtio-entropy", &[], wires(Some(counter)));
     let mut rng = VirtIORng::<Machine, _>::new(world.transport()).unwrap();
     rng.enable_interrupts();
     rng.request_entropy(&mut [0; 16]).unwrap();
-    assert!(world.with(|rig| rig.line()));
+    assert!(world.line());
     assert!(rng.ack_interrupt() == InterruptStatus::QUEUE_INTERRUPT);
-    assert!(!world.with(|rig| rig.line()));
+    assert!(!world.line());
 }
 
-#[test]
-fn when_the_driver_goes_the_device_can_be_had_by_the_next() {
-    let world = World::new("virtio-entropy", &[], wires(Some(counter)));
+fn when_the_driver_goes_the_device_can_be_had_by_the_next(place: Place) {
+    let world = World::new(place, "virtio-entropy", &[], wires(Some(counter)));
     for _ in 0..3 {
         let mut rng = VirtIORng::<Machine, _>::new(world.transport()).unwrap();
         assert_eq!(rng.request_entropy(&mut [0; 16]), Ok(16));
@@ -71,11 +73,10 @@ fn hesitant() -> Option<u64> {
     asked.is_multiple_of(9).then_some(!asked)
 }
 
-#[test]
-fn a_request_waits_for_a_source_that_has_nothing_to_give() {
+fn a_request_waits_for_a_source_that_has_nothing_to_give(place: Place) {
     use virtio_drivers::queue::VirtQueue;
     use virtio_drivers::transport::{DeviceStatus, Transport};
-    let world = World::new("virtio-entropy", &[], wires(Some(hesitant)));
+    let world = World::new(place, "virtio-entropy", &[], wires(Some(hesitant)));
     let mut transport = world.transport();
     transport.set_status(DeviceStatus::empty());
     transport.set_status(DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER);
@@ -90,8 +91,7 @@ fn a_request_waits_for_a_source_that_has_nothing_to_give() {
         let token = unsafe { queue.add(&[], &mut [&mut bytes]) }.unwrap();
         transport.notify(0);
         while !queue.can_pop() {
-            let now = world.with(|rig| rig.now);
-            world.with(|rig| rig.now = now.saturating_add(Ticks(10_000)));
+            world.pass(Ticks(10_000));
             world.work();
             rounds += 1;
             assert!(rounds < 1000);

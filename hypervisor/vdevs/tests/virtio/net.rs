@@ -1,6 +1,6 @@
 //! `vdev virtio-net`.
 
-use crate::driver::{Machine, World};
+use crate::driver::{Machine, Place, World, tests};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use types::{AccessSize, Ticks};
@@ -12,6 +12,19 @@ use vdev::{
 use virtio_drivers::device::net::VirtIONetRaw;
 use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::{DeviceStatus, InterruptStatus, Transport};
+
+tests! {
+    a_driver_sends_and_receives and legacy,
+    frames_wait_for_buffers_and_those_that_fit_into_none_are_lost,
+    what_is_left_undone_is_handed_on_as_it_is,
+    frames_without_enough_buffers_wait_for_more,
+    packets_that_cannot_be_are_not_sent_and_given_back,
+    a_sender_with_a_limit_waits,
+    orders_choose_frames,
+    without_having_been_negotiated_there_are_no_orders,
+    the_link_is_what_the_network_says,
+    options_are_checked_and_handed_on,
+}
 
 const MAC: Mac = Mac([2, 0, 0, 0, 0, 7]);
 const VERSION_1: u64 = 1 << 32;
@@ -100,41 +113,37 @@ fn bytes(length: usize) -> Vec<u8> {
 
 /// The device wakes up because its network has something, and works.
 fn wake(world: &World) {
-    world.with(Rig::wake);
+    world.wake();
     world.work();
 }
 
-#[test]
-fn a_driver_sends_and_receives_in_both_versions() {
-    for options in [&[][..], &[("legacy", None)]] {
-        let cable = Cable::default();
-        let world = World::new("virtio-net", options, cable.wires());
-        let mut net = VirtIONetRaw::<Machine, _, 16>::new(world.transport()).unwrap();
-        assert_eq!(net.mac_address(), MAC.0);
-        for length in [14, 60, 1514] {
-            net.send(&bytes(length)).unwrap();
-            assert_eq!(cable.take_sent(), [(bytes(length), Unfinished::default())], "{length}");
-            let mut buffer = vec![0; 1526];
-            // SAFETY: the buffer lives, and is not touched, until it is completed below.
-            let token = unsafe { net.receive_begin(&mut buffer) }.unwrap();
-            assert_eq!(net.poll_receive(), None);
-            cable.add(&bytes(length), Unfinished::default());
-            wake(&world);
-            assert_eq!(net.poll_receive(), Some(token));
-            // SAFETY: the same buffer.
-            let (header, packet) = unsafe { net.receive_complete(token, &mut buffer) }.unwrap();
-            assert_eq!((header, packet), (if options.is_empty() { 12 } else { 10 }, length));
-            assert_eq!(buffer[header..header + packet], bytes(length));
-            assert!(buffer[..10].iter().all(|byte| *byte == 0));
-            assert!(options.is_empty() == (buffer[10..12] == [1, 0]) || length < 60, "`num_buffers` (5.1.6.4)");
-        }
+fn a_driver_sends_and_receives(place: Place) {
+    let cable = Cable::default();
+    let world = World::new(place, "virtio-net", &[], cable.wires());
+    let mut net = VirtIONetRaw::<Machine, _, 16>::new(world.transport()).unwrap();
+    assert_eq!(net.mac_address(), MAC.0);
+    for length in [14, 60, 1514] {
+        net.send(&bytes(length)).unwrap();
+        assert_eq!(cable.take_sent(), [(bytes(length), Unfinished::default())], "{length}");
+        let mut buffer = vec![0; 1526];
+        // SAFETY: the buffer lives, and is not touched, until it is completed below.
+        let token = unsafe { net.receive_begin(&mut buffer) }.unwrap();
+        assert_eq!(net.poll_receive(), None);
+        cable.add(&bytes(length), Unfinished::default());
+        wake(&world);
+        assert_eq!(net.poll_receive(), Some(token));
+        // SAFETY: the same buffer.
+        let (header, packet) = unsafe { net.receive_complete(token, &mut buffer) }.unwrap();
+        assert_eq!((header, packet), (if place.is_legacy() { 10 } else { 12 }, length));
+        assert_eq!(buffer[header..header + packet], bytes(length));
+        assert!(buffer[..10].iter().all(|byte| *byte == 0));
+        assert!(place.is_legacy() != (buffer[10..12] == [1, 0]) || length < 60, "`num_buffers` (5.1.6.4)");
     }
 }
 
-#[test]
-fn frames_wait_for_buffers_and_those_that_fit_into_none_are_lost() {
+fn frames_wait_for_buffers_and_those_that_fit_into_none_are_lost(place: Place) {
     let cable = Cable::default();
-    let world = World::new("virtio-net", &[], cable.wires());
+    let world = World::new(place, "virtio-net", &[], cable.wires());
     let mut net = VirtIONetRaw::<Machine, _, 16>::new(world.transport()).unwrap();
     for length in [1600, 500] {
         cable.add(&bytes(length), Unfinished::default());
@@ -207,10 +216,9 @@ const TSO: Unfinished = Unfinished {
     segments: Some(Segments { ipv6: false, size: 1448, headers: 54 }),
 };
 
-#[test]
-fn what_is_left_undone_is_handed_on_as_it_is() {
+fn what_is_left_undone_is_handed_on_as_it_is(place: Place) {
     let cable = Cable::default();
-    let world = World::new("virtio-net", &[], cable.wires());
+    let world = World::new(place, "virtio-net", &[], cable.wires());
     let mut driver = driver(&world, OFFLOADS | MRG_RXBUF);
     assert_eq!(cable.with(|state| state.takes), Some(Offloads { checksum: true, tcp4: true, tcp6: false }));
     let mut header = [0; 12];
@@ -230,10 +238,9 @@ fn what_is_left_undone_is_handed_on_as_it_is() {
     assert!(!before && driver.receive.can_pop());
 }
 
-#[test]
-fn frames_without_enough_buffers_wait_for_more() {
+fn frames_without_enough_buffers_wait_for_more(place: Place) {
     let cable = Cable::default();
-    let world = World::new("virtio-net", &[], cable.wires());
+    let world = World::new(place, "virtio-net", &[], cable.wires());
     let mut driver = driver(&world, MRG_RXBUF);
     cable.add(&bytes(1000), Unfinished::default());
     assert_eq!(driver.receive(&[300, 300]).len(), 0);
@@ -243,10 +250,9 @@ fn frames_without_enough_buffers_wait_for_more() {
     assert_eq!((cable.with(|state| state.waiting.len()), driver.receive.can_pop()), (0, true));
 }
 
-#[test]
-fn packets_that_cannot_be_are_not_sent_and_given_back() {
+fn packets_that_cannot_be_are_not_sent_and_given_back(place: Place) {
     let cable = Cable::default();
-    let world = World::new("virtio-net", &[], cable.wires());
+    let world = World::new(place, "virtio-net", &[], cable.wires());
     let mut driver = driver(&world, 0);
     let mut header = [0; 12];
     header[..10].copy_from_slice(&TSO_HEADER);
@@ -261,10 +267,9 @@ fn packets_that_cannot_be_are_not_sent_and_given_back() {
     assert_eq!(driver.transport.get_status() & DeviceStatus::DEVICE_NEEDS_RESET, DeviceStatus::empty());
 }
 
-#[test]
-fn a_sender_with_a_limit_waits() {
+fn a_sender_with_a_limit_waits(place: Place) {
     let cable = Cable::default();
-    let world = World::new("virtio-net", &[("rate", Some("1M"))], cable.wires());
+    let world = World::new(place, "virtio-net", &[("rate", Some("1M"))], cable.wires());
     assert_eq!(cable.with(|state| state.wish.rate), Some(1 << 20));
     let mut driver = driver(&world, 0);
     cable.with(|state| state.not_before = Ticks(500));
@@ -273,16 +278,15 @@ fn a_sender_with_a_limit_waits() {
     let token = unsafe { driver.transmit.add(&[&header, &packet], &mut []) }.unwrap();
     driver.transport.notify(1);
     assert!(!driver.transmit.can_pop() && cable.take_sent().is_empty());
-    world.with(|rig| rig.now = Ticks(500));
+    world.pass(Ticks(500));
     world.work();
     assert_eq!((driver.transmit.peek_used(), cable.take_sent()), (Some(token), vec![(packet, Unfinished::default())]));
 }
 
-#[test]
-fn orders_choose_frames() {
+fn orders_choose_frames(place: Place) {
     const GROUP: [u8; 6] = [1, 0, 0x5e, 0, 0, 1];
     let cable = Cable::default();
-    let world = World::new("virtio-net", &[], cable.wires());
+    let world = World::new(place, "virtio-net", &[], cable.wires());
     let mut driver = driver(&world, CTRL);
     let filter = || cable.with(|state| state.filter);
     assert!(filter().promiscuous);
@@ -309,20 +313,18 @@ fn orders_choose_frames() {
     }
 }
 
-#[test]
-fn without_having_been_negotiated_there_are_no_orders() {
+fn without_having_been_negotiated_there_are_no_orders(place: Place) {
     let cable = Cable::default();
-    let world = World::new("virtio-net", &[], cable.wires());
+    let world = World::new(place, "virtio-net", &[], cable.wires());
     assert_eq!(driver(&world, 0).order(&[0, 0, 0]), 1);
     assert!(cable.with(|state| state.filter.promiscuous));
 }
 
-#[test]
-fn the_link_is_what_the_network_says() {
+fn the_link_is_what_the_network_says(place: Place) {
     let cable = Cable::default();
-    let world = World::new("virtio-net", &[], cable.wires());
+    let world = World::new(place, "virtio-net", &[], cable.wires());
     let mut net = VirtIONetRaw::<Machine, _, 16>::new(world.transport()).unwrap();
-    let status = || world.with(|rig| rig.try_read(0x106, AccessSize::Halfword)).unwrap();
+    let status = || world.configuration(6, AccessSize::Halfword);
     assert_eq!(status(), 0);
     for up in [true, false] {
         cable.with(|state| state.up = up);
@@ -334,8 +336,7 @@ fn the_link_is_what_the_network_says() {
     }
 }
 
-#[test]
-fn options_are_checked_and_handed_on() {
+fn options_are_checked_and_handed_on(place: Place) {
     let cable = Cable::default();
     let options = [
         ("mac", Some("02:11:22:33:44:55")),
@@ -344,9 +345,9 @@ fn options_are_checked_and_handed_on() {
         ("group", Some("3")),
         ("peerfeats", Some("0x100")),
     ];
-    let world = World::new("virtio-net", &options, cable.wires());
+    let world = World::new(place, "virtio-net", &options, cable.wires());
     let wish = NetWish {
-        name: "device".to_string(),
+        name: place.name("virtio-net").to_string(),
         mac: Some(Mac([2, 0x11, 0x22, 0x33, 0x44, 0x55])),
         peer: Some("/dev/vswitch0".to_string()),
         peer_mac: Some(Mac([2, 0, 0, 0, 0, 1])),
