@@ -1,7 +1,8 @@
 //! What reading from a virtual disk costs.
 //!
-//! Answers for: the hypervisor's share of a read by a Linux guest, one at a time and past the guest's caches, from a disk in memory.
-//! Each is the difference of two runs, one of which reads more. Does not answer for: what the guest itself needs.
+//! Answers for: the hypervisor's share of a read by a Linux guest, one at a time and past the guest's caches, from a disk in memory,
+//! which is by MMIO or on the PCI bus, where it sends messages. Each is the difference of two runs, one of which reads more. Does not
+//! answer for: what the guest itself needs.
 
 use anyhow::Result;
 
@@ -9,41 +10,63 @@ use super::{Bench, Budget, INSTRUCTIONS, Profile, Row, counting, scratch};
 use crate::configuration::Configuration;
 use crate::setup;
 
-/// By the size of a read: its row, and how often it is read more.
-const READS: [(&str, &str, u32, Budget); 2] =
-    [("blk-read-4k", "4k", 1000, Budget::AtMost(6_000.0)), ("blk-read-64k", "64k", 200, Budget::AtMost(16_000.0))];
-/// The exits for one of the former.
-const EXITS: (&str, Budget) = ("blk-read-exits", Budget::AtMost(2.0));
-/// All of them.
-pub(super) const NAMES: [&str; 3] = [READS[0].0, READS[1].0, EXITS.0];
+/// Reads of one kind.
+struct Reads {
+    /// The row, and that of the exits for one of them.
+    name: &'static str,
+    exits: Option<&'static str>,
+    size: &'static str,
+    /// How often is read more.
+    count: u32,
+    /// Where the disk is.
+    place: &'static str,
+    most: f64,
+}
+
+const MEMORY: &str = "loc 0x1c0d0000 intr gic:41";
+const BUS: &str = "loc pci:1";
+const EXITS: [&str; 2] = ["blk-read-exits", "blk-read-exits-pci"];
+/// Most exits of a read that is no longer than a page.
+const MOST_EXITS: f64 = 2.0;
+
+const READS: [Reads; 4] = [
+    Reads { name: "blk-read-4k", exits: Some(EXITS[0]), size: "4k", count: 1000, place: MEMORY, most: 6_000.0 },
+    Reads { name: "blk-read-64k", exits: None, size: "64k", count: 200, place: MEMORY, most: 16_000.0 },
+    Reads { name: "blk-read-4k-pci", exits: Some(EXITS[1]), size: "4k", count: 1000, place: BUS, most: 6_000.0 },
+    Reads { name: "blk-read-64k-pci", exits: None, size: "64k", count: 200, place: BUS, most: 16_000.0 },
+];
+/// All of the rows.
+pub(super) const NAMES: [&str; 6] = [READS[0].name, READS[1].name, READS[2].name, READS[3].name, EXITS[0], EXITS[1]];
 
 impl Bench<'_> {
     /// The rows of disks.
     pub(super) fn disk(&self) -> Result<Vec<Row>> {
         let mut rows = Vec::new();
-        for (name, size, count, budget) in READS {
-            let is_smallest = size == READS[0].1;
-            let is_wanted = self.wants(name) || is_smallest && self.wants(EXITS.0);
-            if !is_wanted {
+        for reads in READS {
+            let Reads { name, exits, size, count, place, most } = reads;
+            let wanted_exits = exits.filter(|exits| self.wants(exits) || self.wants(name));
+            if !self.wants(name) && wanted_exits.is_none() {
                 continue;
             }
-            eprintln!("bench: Linux reads {size} of a virtual disk at a time ...");
-            let counts = reads(self, size, count + 10)?.without(&reads(self, size, 10)?);
+            eprintln!("bench: Linux reads {size} of a virtual disk at a time, {place} ...");
+            let counts = profile(self, size, count + 10, place)?.without(&profile(self, size, 10, place)?);
             self.explain(name, &counts)?;
             let each = |number: u64| number as f64 / f64::from(count);
-            let row =
-                |name: &str, unit, ours, budget| Row { name: name.into(), unit, bare: None, ours: Some(ours), budget };
-            rows.push(row(name, INSTRUCTIONS, each(counts.hypervisor()), budget));
-            if is_smallest {
+            let row = |name: &str, unit, ours, most| {
+                let budget = Budget::AtMost(most);
+                Row { name: name.into(), unit, bare: None, ours: Some(ours), budget }
+            };
+            rows.push(row(name, INSTRUCTIONS, each(counts.hypervisor()), most));
+            if let Some(exits) = wanted_exits {
                 let returns = counts.kinds(&std::fs::read(&self.board.elf)?)?.returns;
-                rows.push(row(EXITS.0, "returns", each(returns), EXITS.1));
+                rows.push(row(exits, "returns", each(returns), MOST_EXITS));
             }
         }
         Ok(rows)
     }
 }
 
-fn reads(bench: &Bench<'_>, size: &str, count: u32) -> Result<Profile> {
+fn profile(bench: &Bench<'_>, size: &str, count: u32, place: &str) -> Result<Profile> {
     setup::linux_guest_with_drivers()?;
     let load = "load ../../guests/linux/Image\ninitrd load ../../guests/linux/drivers.cpio";
     let commands = format!(
@@ -51,7 +74,7 @@ fn reads(bench: &Bench<'_>, size: &str, count: u32) -> Result<Profile> {
     );
     let command_line = format!("console=ttyAMA0 quiet bulkhead.run=\\\"{commands}\\\"");
     let path = scratch("disk", load, 1, 256, &command_line)?;
-    let vdev = "vdev virtio-blk loc 0x1c0d0000 intr gic:41 hostdev /dev/ram,16M";
-    let vm = Configuration::read(&path, vdev, None)?;
+    let vdev = format!("vdev virtio-blk {place} hostdev /dev/ram,16M");
+    let vm = Configuration::read(&path, &vdev, None)?;
     Profile::take(&bench.board, &counting(1), &[vm], None)
 }

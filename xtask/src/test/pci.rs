@@ -16,14 +16,18 @@ const LOOK: &str = "cd /sys/bus/pci/devices; \
     echo 1c05 0001 > /sys/bus/pci/drivers/pcieport/new_id; echo line $(cat /sys/kernel/irq/$(cat irq)/hwirq); \
     dmesg | grep -i pci";
 /// Slots, who is there, and what it is.
-const FOUND: [&str; 4] = [
+const FOUND: [&str; 7] = [
     "found 0000:00:00.0 0x1c05 0x0002 0x060000",
     "found 0000:00:01.0 0x1c05 0x00ff 0xff0000",
     "found 0000:00:02.0 0x1c05 0x0001 0x058000",
     "found 0000:00:02.1 0x1af4 0x1041 0x020000",
+    "found 0000:00:03.0 0x1af4 0x1042 0x018000",
+    "found 0000:00:04.0 0x1af4 0x1041 0x020000",
+    "found 0000:00:05.0 0x1af4 0x1043 0x078000",
 ];
 const DEVICES: &str = "vdev pci-dummy\nvdev shmem loc pci:2\n\
-    vdev pci-dummy loc pci:2.1 vendor 0x1af4 device 0x1041 class 0x020000\n";
+    vdev pci-dummy loc pci:2.1 vendor 0x1af4 device 0x1041 class 0x020000\n\
+    vdev virtio-blk hostdev /dev/ram,1M\nvdev virtio-net loc pci:4 peer /dev/vswitch0\nvdev virtio-console hostdev >-\n";
 
 /// The tests of this file.
 pub(super) fn tests() -> Vec<Test> {

@@ -19,41 +19,67 @@ const BOOT: Duration = Duration::from_secs(120);
 /// What follows from something that was typed comes within this.
 const SOON: Duration = Duration::from_secs(30);
 
-/// The tests of this file.
-pub(super) fn tests() -> Vec<Test> {
-    vec![
-        Test::hypervisor("virtio/blk", "ext4 on a disk in memory, and a file as a disk, by MMIO", |case| {
-            disks(case, "loc 0x1c0d0000 intr gic:41", "loc 0x1c0d1000 intr gic:42")
-        }),
-        Test::hypervisor(
-            "virtio/fio",
-            "fio writes to a disk and reads it back, from two vCPUs, deep queues and all",
-            fio,
-        ),
-        Test::hypervisor("virtio/console", "a shell on hvc0, by MMIO", |case| {
-            console(case, "loc 0x1c0d2000 intr gic:43")
-        }),
-        Test::hypervisor("virtio/ports", "a second port of a console, both ways, by MMIO", |case| {
-            ports(case, "loc 0x1c0d2000 intr gic:43")
-        }),
-        Test::hypervisor("virtio/net", "two VMs ping each other and move data over a link, and over a switch", network),
-    ]
+/// Where devices are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// At places in memory, with interrupts of their own.
+    Memory,
+    /// On the PCI bus.
+    Bus,
 }
 
-fn fio(case: &Case) -> Result<()> {
+impl At {
+    /// What the configuration says of the place of one of a few devices.
+    fn place(self, number: u32) -> String {
+        match self {
+            At::Memory => format!("loc {:#x} intr gic:{}", 0x1c0d_0000 + 0x1000 * number, 41 + number),
+            At::Bus => String::new(),
+        }
+    }
+}
+
+/// What is tested wherever devices are: a name, what it is, and how.
+type Everywhere = (&'static str, &'static str, fn(&Case, At) -> Result<()>);
+const EVERYWHERE: [Everywhere; 7] = [
+    ("blk", "ext4 on a disk in memory, and a file as a disk", disks),
+    ("fio", "fio writes to a disk and reads it back, from two vCPUs, deep queues and all", fio),
+    ("console", "a shell on hvc0", console),
+    ("ports", "a second port of a console, both ways", ports),
+    ("net", "two VMs ping each other and move data over a link, and over a switch", network),
+    ("entropy", "random numbers, /dev/hwrng", entropy),
+    ("reset", "a VM that is started again while requests are under way finds all as it was", reset),
+];
+
+/// The tests of this file.
+pub(super) fn tests() -> Vec<Test> {
+    let mut tests = Vec::new();
+    for (at, suffix) in [(At::Memory, ""), (At::Bus, "-pci")] {
+        tests.extend(EVERYWHERE.map(|(name, about, run)| {
+            Test::hypervisor(format!("virtio/{name}{suffix}"), about, move |case| run(case, at))
+        }));
+    }
+    tests.push(Test::hypervisor(
+        "virtio/messages",
+        "devices on the PCI bus send messages where there are any",
+        messages,
+    ));
+    tests
+}
+
+fn fio(case: &Case, at: At) -> Result<()> {
     setup::linux_guest_with_fio()?;
     let commands = "fio --name=check --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=32 --rw=randwrite \
                     --bsrange=512-131072 --size=6M --verify=crc32c --verify_fatal=1 --randseed=7 \
                     --output-format=terse > /tmp/out && echo verified; fio --name=two --filename=/dev/vda --direct=1 --rw=randrw \
                     --bs=4k --size=2M --numjobs=2 --offset_increment=12M --verify=md5 --verify_fatal=1 > /tmp/out && echo both";
     let text = with_initramfs(2, commands, "fio.cpio").replace("256M", "640M")
-        + "vdev virtio-blk loc 0x1c0d0000 intr gic:41 hostdev /dev/ram,32M\n";
+        + &format!("vdev virtio-blk {} hostdev /dev/ram,32M\n", at.place(0));
     let ran = case.batch(&Machine::default(), &[case.file("linux.qvmconf", text)?])?;
     ran.expect_status(0)?.in_order(&["linux| verified", "linux| both"])
 }
 
 /// Two disks: an empty one in memory, and a file to read only.
-fn disks(case: &Case, memory: &str, file: &str) -> Result<()> {
+fn disks(case: &Case, at: At) -> Result<()> {
     setup::linux_guest_with_drivers()?;
     let content: Vec<u8> = (0..1_000_000_u32).map(|at| (at / 512) as u8).collect();
     case.file("disk.img", &content)?;
@@ -65,8 +91,10 @@ fn disks(case: &Case, memory: &str, file: &str) -> Result<()> {
          dd if=/dev/zero of=/dev/vdb bs=512 count=1 2> /dev/null || echo refused";
     let text = with_initramfs(2, commands, INITRAMFS)
         + &format!(
-            "vdev virtio-blk {memory} hostdev /dev/ram,32M serial first name memory\n\
-             vdev virtio-blk {file} hostdev <disk.img name file\n"
+            "vdev virtio-blk {} hostdev /dev/ram,32M serial first name memory\n\
+             vdev virtio-blk {} hostdev <disk.img name file\n",
+            at.place(0),
+            at.place(1)
         );
     let ran = case.batch(&Machine::default(), &[case.file("linux.qvmconf", text)?])?;
     ran.expect_status(0)?;
@@ -89,10 +117,11 @@ fn on_console(case: &Case, commands: &str, vdev: &str) -> Result<Session> {
 }
 
 /// Somebody works in a shell on the console, prints much and all of it arrives.
-fn console(case: &Case, place: &str) -> Result<()> {
+fn console(case: &Case, at: At) -> Result<()> {
     // The kernel shows its command line, which is not to be taken for what is waited for.
     let commands = "echo shell$((6*7)); sh -i < /dev/hvc0 > /dev/hvc0 2>&1";
-    let mut session = on_console(case, commands, &format!("vdev virtio-console {place} tx-backpressure\n"))?;
+    let vdev = format!("vdev virtio-console {} tx-backpressure\n", at.place(0));
+    let mut session = on_console(case, commands, &vdev)?;
     session.expect("shell42", BOOT)?;
     session.expect("linux:/root# ", SOON)?;
     session.send("echo $((6*7)) on $(readlink /proc/self/fd/0)\r")?;
@@ -108,11 +137,11 @@ fn console(case: &Case, place: &str) -> Result<()> {
 }
 
 /// The console's port prints only; the other one is found by its name, read and written.
-fn ports(case: &Case, place: &str) -> Result<()> {
+fn ports(case: &Case, at: At) -> Result<()> {
     let commands = "cd /sys/class/virtio-ports; grep -l '^agent$' */name; port=/dev/$(dirname $(grep -l '^agent$' */name)); \
          echo first$((6*7)) > /dev/hvc0; stty -F /dev/hvc0 -echo; echo listening$((6*7)); head -n 1 < $port > /tmp/line; echo got$((6*7)) $(cat /tmp/line); \
          echo back$((6*7)) > $port; echo last$((6*7)) > /dev/hvc0";
-    let vdev = format!("vdev virtio-console {place} hostdev >- port agent,-\n");
+    let vdev = format!("vdev virtio-console {} hostdev >- port agent,-\n", at.place(0));
     let mut session = on_console(case, commands, &vdev)?;
     session.expect("vport0p1/name", BOOT)?;
     session.expect("first42", SOON)?;
@@ -126,7 +155,7 @@ fn ports(case: &Case, place: &str) -> Result<()> {
 }
 
 /// Two VMs, each with a device of a link and a port of a switch. The first one serves until the other has gone.
-fn network(case: &Case) -> Result<()> {
+fn network(case: &Case, at: At) -> Result<()> {
     setup::linux_guest_with_drivers()?;
     let vm = |name: &str, host: u32, other: &str, commands: &str| {
         let addresses = format!(
@@ -136,8 +165,10 @@ fn network(case: &Case) -> Result<()> {
         let text = with_initramfs(1, &format!("{addresses}; {commands}"), INITRAMFS)
             .replace("system linux", &format!("system {name}"))
             + &format!(
-                "vdev virtio-net loc 0x1c0e0000 intr gic:43 name link peer /dev/qvm/{other}/link\n\
-                 vdev virtio-net loc 0x1c0e1000 intr gic:44 name port peer /dev/vswitch0\n"
+                "vdev virtio-net {} name link peer /dev/qvm/{other}/link\n\
+                 vdev virtio-net {} name port peer /dev/vswitch0\n",
+                at.place(0),
+                at.place(1)
             );
         case.file(&format!("{name}.qvmconf"), text)
     };
@@ -172,4 +203,64 @@ fn network(case: &Case) -> Result<()> {
         "client| done",
     ])?;
     ran.in_order(&["server| up", "server| down"])
+}
+
+/// On a machine whose cores have random numbers.
+fn entropy(case: &Case, at: At) -> Result<()> {
+    setup::linux_guest_with_drivers()?;
+    let commands = "cat /sys/class/misc/hw_random/rng_current; head -c 4096 /dev/hwrng > /tmp/one; \
+                    head -c 4096 /dev/hwrng > /tmp/two; wc -c < /tmp/two; cmp /tmp/one /tmp/two";
+    let text = with_initramfs(2, commands, INITRAMFS) + &format!("vdev virtio-entropy {}\n", at.place(0));
+    let machine = Machine { cpu: "max".into(), ..Machine::default() };
+    let ran = case.batch(&machine, &[case.file("linux.qvmconf", text)?])?;
+    ran.expect_status(0)?.in_order(&["linux| virtio_rng.0", "linux| 4096", "linux| /tmp/one /tmp/two differ"])
+}
+
+/// Three lives, each with a file as a disk that is written until the machine is reset under it.
+fn reset(case: &Case, at: At) -> Result<()> {
+    setup::linux_guest_with_drivers()?;
+    case.file("disk.img", vec![b'B'; 8 << 20])?;
+    // The kernel shows its command line, which is not to be taken for what is waited for.
+    let commands = "echo first$((6*7)) $(dd if=/dev/vda bs=4 count=1 2> /tmp/out); \
+                    while :; do dd if=/dev/zero of=/dev/vda bs=256k oflag=direct 2> /tmp/one; done & \
+                    while :; do dd if=/dev/vda of=/dev/null bs=4k iflag=direct 2> /tmp/two; done & \
+                    sleep 1; echo now $(dd if=/dev/vda bs=4 count=1 iflag=direct 2> /tmp/out | od -An -tx4); reboot -f";
+    let text = with_initramfs(2, commands, INITRAMFS)
+        + &format!("vdev virtio-blk {} hostdev disk.img\non-exit always,2/600\n", at.place(0));
+    let ran = case.batch(&Machine::default(), &[case.file("linux.qvmconf", text)?])?;
+    let life = ["linux| first42 BBBB", "linux| now 00000000"];
+    let ends = ["starting it again (1)", "starting it again (2)", "started again too often, not once more"];
+    let lives: Vec<&str> = ends.iter().flat_map(|end| life.iter().chain([end]).copied()).collect();
+    ran.in_order(&lives)
+}
+
+/// Machines and words of the interrupt controller, and what Linux calls the interrupts of a disk's requests then.
+const MESSAGES: [(u8, &str, &str); 4] = [
+    (3, "", "MSI"),
+    (3, "vdev gic its 0x08080000 num-lpis 256\n", "ITS-MSI"),
+    (2, "", "Level"),
+    (2, "vdev gic version 2 msi 0x08020000,64,32\n", "MSI"),
+];
+
+fn messages(case: &Case) -> Result<()> {
+    setup::linux_guest_with_drivers()?;
+    let commands = "dd if=/dev/vda of=/dev/null bs=64k iflag=direct 2> /tmp/out; grep virtio /proc/interrupts; dmesg | grep GICv2m";
+    for (gic, controller, kind) in MESSAGES {
+        // The controller stands before the devices that name it.
+        let text = with_initramfs(1, commands, INITRAMFS).replace("vdev pl011", &format!("{controller}vdev pl011"))
+            + "vdev virtio-blk hostdev /dev/ram,4M\n";
+        let machine = Machine { gic, ..Machine::default() };
+        let ran = case.batch(&machine, &[case.file("linux.qvmconf", text)?])?;
+        ran.expect_status(0)?;
+        // A number, how often, whose, its number there, and whose else it is.
+        let is_of = |line: &&str| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let count = words.get(1).and_then(|count| count.parse::<u32>().ok()).unwrap_or(0);
+            let name = words.last().copied().unwrap_or_default();
+            let name_fits = if kind == "Level" { name == "virtio0" } else { name == "virtio0-req.0" };
+            name_fits && count >= 64 && words.contains(&kind)
+        };
+        ensure!(ran.of("linux").filter(is_of).count() == 1, "GICv{gic}, `{controller}`: no interrupts of kind {kind}");
+    }
+    Ok(())
 }
