@@ -40,6 +40,7 @@ mod scheduling;
 mod shared;
 mod trace;
 mod virtio;
+mod virtio_abuse;
 
 use machine::Case;
 
@@ -138,6 +139,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(pci::tests());
     tests.extend(devices::tests());
     tests.extend(virtio::tests());
+    tests.extend(virtio_abuse::tests());
     tests.extend(firmware::tests());
     tests.extend(rpi4::tests());
     tests.extend(card::tests());

@@ -4,7 +4,7 @@
 //! Does not answer for: checking those answers (`selftest`); to survive, and not to disturb others, is the point.
 //!
 //! Arguments that are plain words select cases by their exact names; `seed=NUMBER` changes what is random. The cases that
-//! are meant to end the VM run only if named.
+//! are meant to end the VM run only if named, and the drivers that break rules only behind `virtio` ([`virtio`]).
 
 #![no_std]
 #![no_main]
@@ -18,6 +18,7 @@ mod interrupts;
 mod processors;
 mod random;
 mod system_registers;
+mod virtio;
 
 use guest_rt::gic::Gic;
 use guest_rt::machine::Machine;
@@ -88,6 +89,9 @@ fn main(machine: &'static Machine) {
     let seed = machine.numeric_argument("seed").unwrap_or(0x1bad_b002);
     println!("abuser: seed {seed:#x}, {} CPUs", machine.cpus.len());
     restore(machine);
+    if machine.has_argument("virtio") {
+        return virtio::run(machine);
+    }
     let is_named = |case: &Case| machine.selection().any(|word| word == case.name);
     let all = machine.selection().next().is_none();
     let mut count = 0;

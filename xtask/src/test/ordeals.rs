@@ -138,7 +138,7 @@ fn lost(ran: &Ran, name: &str) -> Result<(i64, i64)> {
 }
 
 /// What the witness has counted.
-fn witnessed(ran: &Ran) -> Result<Neighbour> {
+pub(super) fn witnessed(ran: &Ran) -> Result<Neighbour> {
     let last = ran.of("witness").filter(|line| line.ends_with(" wrong")).last().context("the witness is silent")?;
     if !last.ends_with(" 0 wrong") {
         bail!("somebody has written to the witness's memory: {last}");
@@ -153,7 +153,7 @@ fn witnessed(ran: &Ran) -> Result<Neighbour> {
 
 /// One CPU, on which the neighbour and the trouble take turns. Of several, QEMU runs one at a time while it counts
 /// instructions, for as long as no timer is due: a CPU that waits for another for an instant waits for half a millisecond.
-fn shared_cpu() -> Machine {
+pub(super) fn shared_cpu() -> Machine {
     Machine { cpus: 1, ..counting() }
 }
 

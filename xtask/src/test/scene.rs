@@ -91,6 +91,11 @@ impl Scene {
         case.boot_on(board, machine, &self.archive(case)?, &[], limit)
     }
 
+    /// Boots it with the board's own image; it takes no longer than that.
+    pub(super) fn run_within(&self, case: &Case, machine: &Machine, limit: Duration) -> Result<Ran> {
+        case.boot_on(None, machine, &self.archive(case)?, &[], limit)
+    }
+
     /// Boots it with a keyboard.
     pub(super) fn session(&self, case: &Case, machine: &Machine) -> Result<Session> {
         case.session_with(machine, &self.archive(case)?)

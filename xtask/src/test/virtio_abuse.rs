@@ -1,0 +1,160 @@
+//! Drivers that break the rules of virtio, one test for each case of `guests/abuser`.
+//!
+//! Answers for: which cases there are (`hypervisor/docs/virtio-abuse.md` names them), running all of a transport's in one boot, since
+//! each leaves its device in order, and finding in what the guest has said what became of each. Does not answer for: the cases.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+
+use super::Test;
+use super::machine::{Case, Ran};
+use super::ordeals::{Figures, Ordeal, shared_cpu, witnessed};
+use super::scene::Scene;
+use crate::qemu::machine::Machine;
+
+/// What a driver must not do, and the case that does it.
+const RULES: &str = include_str!("../../../hypervisor/docs/virtio-abuse.md");
+
+/// All cases take less.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The devices, on MMIO.
+const ON_MMIO: &str = "\
+vdev virtio-blk loc 0x1c0d0000 intr gic:41 hostdev /dev/ram,1M
+vdev virtio-blk loc 0x1c0d1000 intr gic:42 hostdev <disk.img name file
+vdev virtio-console loc 0x1c0d2000 intr gic:43 hostdev >- port second,>-
+vdev virtio-net loc 0x1c0e0000 intr gic:44 name one peer /dev/vswitch0
+vdev virtio-net loc 0x1c0e1000 intr gic:45 name two peer /dev/vswitch0
+vdev virtio-entropy loc 0x1c0e2000 intr gic:46
+";
+
+/// A row of the table: the section, what it says in short, and the cases.
+struct Rule {
+    section: &'static str,
+    says: &'static str,
+    cases: Vec<&'static str>,
+}
+
+/// The rows that have cases.
+fn rules() -> Vec<Rule> {
+    let rule = |line: &'static str| {
+        let mut cells = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ");
+        let (section, says, cases) = (cells.next()?, cells.next()?, cells.next()?);
+        let cases: Vec<_> = cases.split(", ").filter_map(|case| case.strip_prefix('`')?.strip_suffix('`')).collect();
+        (!cases.is_empty() && cells.next().is_none()).then_some(Rule { section, says, cases })
+    };
+    RULES.lines().filter_map(rule).collect()
+}
+
+/// The cases, each with the first rule that it is about.
+fn cases() -> BTreeMap<&'static str, &'static str> {
+    let named = |rule: Rule| rule.cases.into_iter().map(move |case| (case, rule.says));
+    // Of several rows that name a case the first one counts.
+    rules().into_iter().rev().flat_map(named).collect()
+}
+
+/// The tests of this file.
+pub(super) fn tests() -> Vec<Test> {
+    let mut tests = vec![Test::hypervisor(
+        "virtio-abuse/mmio/neighbour",
+        "a VM beside one whose drivers break rules notices nothing",
+        |case| {
+            let outcome = on_mmio(case)?;
+            Ordeal::judge(&outcome.figures)?;
+            let named: Vec<&str> = cases().into_keys().collect();
+            let run: Vec<&str> = outcome.verdicts.keys().map(String::as_str).collect();
+            ensure!(named == run, "the cases of the table are {named:?}; those that have been run are {run:?}");
+            Ok(())
+        },
+    )];
+    tests.extend(cases().into_iter().map(|(name, says)| {
+        Test::hypervisor(format!("virtio-abuse/mmio/{name}"), says, move |case| {
+            match on_mmio(case)?.verdicts.get(name).map(String::as_str) {
+                Some("ok") => Ok(()),
+                Some(verdict) => bail!("{verdict}"),
+                None => bail!("nothing has come of it: the VM has ended before"),
+            }
+        })
+    }));
+    tests
+}
+
+/// What has come of all cases.
+struct Outcome {
+    /// By case.
+    verdicts: BTreeMap<String, String>,
+    figures: Figures,
+}
+
+/// The first test that asks has a machine booted; the others wait for it.
+fn on_mmio(case: &Case) -> Result<&'static Outcome> {
+    static OUTCOME: OnceLock<Result<Outcome, String>> = OnceLock::new();
+    let outcome = OUTCOME.get_or_init(|| boot(case, ON_MMIO).map_err(|error| format!("{error:#}")));
+    outcome.as_ref().map_err(|error| anyhow!("{error}"))
+}
+
+/// Runs all cases of the devices, beside a witness.
+fn boot(case: &Case, devices: &str) -> Result<Outcome> {
+    let disk: Vec<u8> = b"Bulkhead".iter().copied().cycle().take(8192).collect();
+    let mut scene = Scene::new();
+    scene.witness()?.file("disk.img", disk);
+    scene.vm("abuser", "abuser", "8M", &format!("cmdline \"virtio\"\n{devices}"))?;
+    scene.line("qvm @abuser.qvmconf").line("sleep 0.2").line("slay -s QUIT witness");
+    let machine = Machine { cpu: "max".into(), ..shared_cpu() };
+    let ran = scene.run_within(case, &machine, PATIENCE)?;
+    ran.expect("qvm: abuser ended: code 0 (").context("the VM has not ended as it should")?;
+    let neighbour = Some(witnessed(&ran)?);
+    Ok(Outcome { verdicts: verdicts(&ran), figures: Figures { neighbour, ..Figures::default() } })
+}
+
+fn verdicts(ran: &Ran) -> BTreeMap<String, String> {
+    let verdict = |line: &str| {
+        let (case, verdict) = line.strip_prefix("virtio: ")?.split_once(": ")?;
+        Some((case.to_string(), verdict.trim_end().to_string()))
+    };
+    ran.of("abuser").filter_map(verdict).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workspace::root;
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    /// The names of the guest's cases, as they stand in its source.
+    fn of_the_guest() -> BTreeSet<String> {
+        let files = fs::read_dir(root().join("guests/abuser/src/virtio")).unwrap();
+        let sources = files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap());
+        let names = |source: String| -> Vec<String> {
+            source.split("Case::new(\"").skip(1).filter_map(|rest| Some(rest.split_once('"')?.0.to_string())).collect()
+        };
+        sources.flat_map(names).collect()
+    }
+
+    #[test]
+    fn the_table_names_every_case_and_no_other() {
+        let named: BTreeSet<String> = cases().into_keys().map(str::to_string).collect();
+        assert_eq!(named, of_the_guest());
+    }
+
+    #[test]
+    fn every_row_has_a_section_and_a_rule() {
+        for Rule { section, says, .. } in rules() {
+            assert!(section.split('.').all(|part| part.parse::<u32>().is_ok()), "{section}");
+            assert!(!says.is_empty());
+        }
+    }
+
+    #[test]
+    fn verdicts_are_found_by_case() {
+        let text = "abuser| virtio: a: ok\nabuser| virtio: b: FAILED: it is 0x1\nwitness| virtio: c: ok\n".to_string();
+        let found = verdicts(&Ran { status: 0, text });
+        assert_eq!(found.get("a").map(String::as_str), Some("ok"));
+        assert_eq!(found.get("b").map(String::as_str), Some("FAILED: it is 0x1"));
+        assert!(!found.contains_key("c"), "that is what another VM says");
+    }
+}
