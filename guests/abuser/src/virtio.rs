@@ -12,9 +12,11 @@ mod blk;
 mod console;
 mod driver;
 mod entropy;
+mod function;
 mod mmio;
 mod net;
 mod packed;
+mod pci;
 mod ring;
 mod split;
 mod transport;
@@ -26,6 +28,7 @@ use guest_rt::println;
 use guest_rt::tree::Tree;
 
 use driver::{Bench, Kind};
+use function::{Bus, OnPci};
 use transport::{OnMmio, Transport};
 
 /// What is not as it should be, and what it is instead.
@@ -55,38 +58,63 @@ impl Case {
 }
 
 /// All of them, by chapters.
-const CASES: [&[Case]; 8] =
-    [basics::CASES, split::CASES, packed::CASES, mmio::CASES, blk::CASES, net::CASES, console::CASES, entropy::CASES];
+const CASES: [&[Case]; 9] = [
+    basics::CASES,
+    split::CASES,
+    packed::CASES,
+    mmio::CASES,
+    pci::CASES,
+    blk::CASES,
+    net::CASES,
+    console::CASES,
+    entropy::CASES,
+];
 
 /// The devices that there are.
-struct Devices(ArrayVec<(Kind, OnMmio), 8>);
+struct Devices {
+    on_mmio: ArrayVec<OnMmio, 8>,
+    on_pci: ArrayVec<OnPci, 8>,
+}
+
+/// What a device is.
+fn kind(device: &dyn Transport) -> Option<Kind> {
+    Some(match device.device_id() {
+        1 => Kind::Net,
+        2 if device.offered(0) & blk::RO != 0 => Kind::ReadOnlyDisk,
+        2 => Kind::Disk,
+        3 => Kind::Console,
+        4 => Kind::Entropy,
+        _ => return None,
+    })
+}
 
 impl Devices {
-    fn find(machine: &Machine) -> Self {
+    fn find(machine: &Machine) -> Option<Self> {
         // SAFETY: where the boot protocol has put the tree, which nobody writes.
-        let tree = unsafe { Tree::at(machine.tree.start as usize) };
-        let nodes = tree.into_iter().flat_map(Tree::nodes).filter(|node| node.is_compatible("virtio,mmio"));
-        let mut devices = ArrayVec::new();
-        for node in nodes {
-            let Some(registers) = node.reg(0) else { continue };
+        let tree = unsafe { Tree::at(machine.tree.start as usize) }.ok()?;
+        let on_mmio = tree.nodes().filter(|node| node.is_compatible("virtio,mmio")).filter_map(|node| {
+            let at = mmu::reach(node.reg(0)?.start, Mapping::Device);
             // SAFETY: the tree says that a device is there, and it is mapped just now.
-            let device = unsafe { OnMmio::new(mmu::reach(registers.start, Mapping::Device), node.interrupt(0)) };
-            let kind = match device.device_id() {
-                1 => Kind::Net,
-                2 if device.offered(0) & blk::RO != 0 => Kind::ReadOnlyDisk,
-                2 => Kind::Disk,
-                3 => Kind::Console,
-                4 => Kind::Entropy,
-                _ => continue,
-            };
-            let _ = devices.try_push((kind, device));
-        }
-        Self(devices)
+            Some(unsafe { OnMmio::new(at, node.interrupt(0)) })
+        });
+        let on_mmio = on_mmio.take(8).collect();
+        Some(Self { on_mmio, on_pci: Bus::find(tree).map(|mut bus| bus.functions()).unwrap_or_default() })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &dyn Transport> {
+        let on_pci = self.on_pci.iter().map(|device| device as &dyn Transport);
+        self.on_mmio.iter().map(|device| device as &dyn Transport).chain(on_pci)
+    }
+
+    /// Whether a case is for where the devices are.
+    fn have(&self, case: &Case) -> bool {
+        let (of_mmio, of_pci) = (case.name.starts_with("mmio-"), case.name.starts_with("pci-"));
+        if self.on_pci.is_empty() { !of_pci } else { !of_mmio }
     }
 
     /// A new bench for abusing the first device of this kind.
     fn bench(&self, machine: &'static Machine, kind: Kind) -> Option<Bench<'_>> {
-        let mut of_kind = self.0.iter().filter(|(other, _)| *other == kind).map(|(_, device)| device as &dyn Transport);
+        let mut of_kind = self.all().filter(|device| self::kind(*device) == Some(kind));
         let device = of_kind.next()?;
         Some(Bench::new(machine, (kind, device), of_kind.next()))
     }
@@ -97,7 +125,8 @@ impl Devices {
         let mut bench = self.bench(machine, case.device).ok_or(no_device)?;
         let verdict = (case.run)(&mut bench);
         let untouched = arena::check();
-        // Whatever came of it: the next case wants a device in order.
+        // Whatever came of it: the next case wants devices in order.
+        self.on_pci.iter().for_each(OnPci::restore);
         bench.stop()?;
         let mut bench = self.bench(machine, case.device).ok_or(no_device)?;
         bench.start(0)?;
@@ -110,14 +139,14 @@ impl Devices {
 
 /// Runs the cases that are chosen, and says of each what came of it.
 pub(crate) fn run(machine: &'static Machine) {
-    let devices = Devices::find(machine);
-    println!("abuser: {} virtio devices", devices.0.len());
+    let Some(devices) = Devices::find(machine) else { return };
+    println!("abuser: {} virtio devices", devices.all().count());
     let is_chosen = |case: &&Case| {
         let mut names = machine.selection().filter(|word| *word != "virtio").peekable();
         names.peek().is_none() || names.any(|name| name == case.name)
     };
     let mut count = 0;
-    for case in CASES.into_iter().flatten().filter(is_chosen) {
+    for case in CASES.into_iter().flatten().filter(is_chosen).filter(|case| devices.have(case)) {
         count += 1;
         match devices.judge(machine, case) {
             Ok(()) => println!("virtio: {}: ok", case.name),

@@ -21,15 +21,48 @@ const RULES: &str = include_str!("../../../hypervisor/docs/virtio-abuse.md");
 /// All cases take less.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// The devices, on MMIO.
-const ON_MMIO: &str = "\
-vdev virtio-blk loc 0x1c0d0000 intr gic:41 hostdev /dev/ram,1M
-vdev virtio-blk loc 0x1c0d1000 intr gic:42 hostdev <disk.img name file
-vdev virtio-console loc 0x1c0d2000 intr gic:43 hostdev >- port second,>-
-vdev virtio-net loc 0x1c0e0000 intr gic:44 name one peer /dev/vswitch0
-vdev virtio-net loc 0x1c0e1000 intr gic:45 name two peer /dev/vswitch0
-vdev virtio-entropy loc 0x1c0e2000 intr gic:46
+/// The devices.
+const DEVICES: &str = "\
+vdev virtio-blk hostdev /dev/ram,1M
+vdev virtio-blk hostdev <disk.img name file
+vdev virtio-console hostdev >- port second,>-
+vdev virtio-net name one peer /dev/vswitch0
+vdev virtio-net name two peer /dev/vswitch0
+vdev virtio-entropy
 ";
+
+/// What carries devices to a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transport {
+    Mmio,
+    Pci,
+}
+
+impl Transport {
+    const ALL: [Self; 2] = [Self::Mmio, Self::Pci];
+
+    /// As it is in the names of tests, and before those of cases that are for it alone.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Mmio => "mmio",
+            Self::Pci => "pci",
+        }
+    }
+
+    fn has(self, case: &str) -> bool {
+        let of = |other: Self| case.starts_with(&format!("{}-", other.word()));
+        of(self) || !Self::ALL.into_iter().any(of)
+    }
+
+    /// The devices there: they are on the bus unless they have a place in memory.
+    fn devices(self) -> String {
+        let place = |(number, line): (usize, &str)| match self {
+            Self::Mmio => format!("{line} loc {:#x} intr gic:{}\n", 0x1c0d_0000 + 0x1000 * number, 41 + number),
+            Self::Pci => format!("{line}\n"),
+        };
+        DEVICES.lines().enumerate().map(place).collect()
+    }
+}
 
 /// A row of the table: the section, what it says in short, and the cases.
 struct Rule {
@@ -49,32 +82,37 @@ fn rules() -> Vec<Rule> {
     RULES.lines().filter_map(rule).collect()
 }
 
-/// The cases, each with the first rule that it is about.
-fn cases() -> BTreeMap<&'static str, &'static str> {
-    let named = |rule: Rule| rule.cases.into_iter().map(move |case| (case, rule.says));
+/// The cases, each with the first rule that it is about, by section and in short.
+fn cases() -> BTreeMap<&'static str, (&'static str, &'static str)> {
+    let named = |rule: Rule| rule.cases.into_iter().map(move |case| (case, (rule.section, rule.says)));
     // Of several rows that name a case the first one counts.
     rules().into_iter().rev().flat_map(named).collect()
 }
 
 /// The tests of this file.
 pub(super) fn tests() -> Vec<Test> {
+    Transport::ALL.into_iter().flat_map(tests_on).collect()
+}
+
+fn tests_on(transport: Transport) -> Vec<Test> {
+    let group = format!("virtio-abuse/{}", transport.word());
     let mut tests = vec![Test::hypervisor(
-        "virtio-abuse/mmio/neighbour",
+        format!("{group}/neighbour"),
         "a VM beside one whose drivers break rules notices nothing",
-        |case| {
-            let outcome = on_mmio(case)?;
+        move |case| {
+            let outcome = outcome(case, transport)?;
             Ordeal::judge(&outcome.figures)?;
-            let named: Vec<&str> = cases().into_keys().collect();
+            let named: Vec<&str> = cases().into_keys().filter(|case| transport.has(case)).collect();
             let run: Vec<&str> = outcome.verdicts.keys().map(String::as_str).collect();
             ensure!(named == run, "the cases of the table are {named:?}; those that have been run are {run:?}");
             Ok(())
         },
     )];
-    tests.extend(cases().into_iter().map(|(name, says)| {
-        Test::hypervisor(format!("virtio-abuse/mmio/{name}"), says, move |case| {
-            match on_mmio(case)?.verdicts.get(name).map(String::as_str) {
+    tests.extend(cases().into_iter().filter(|(name, _)| transport.has(name)).map(|(name, (section, says))| {
+        Test::hypervisor(format!("{group}/{name}"), says, move |case| {
+            match outcome(case, transport)?.verdicts.get(name).map(String::as_str) {
                 Some("ok") => Ok(()),
-                Some(verdict) => bail!("{verdict}"),
+                Some(verdict) => bail!("virtio 1.3, {section}: {verdict}"),
                 None => bail!("nothing has come of it: the VM has ended before"),
             }
         })
@@ -90,9 +128,14 @@ struct Outcome {
 }
 
 /// The first test that asks has a machine booted; the others wait for it.
-fn on_mmio(case: &Case) -> Result<&'static Outcome> {
-    static OUTCOME: OnceLock<Result<Outcome, String>> = OnceLock::new();
-    let outcome = OUTCOME.get_or_init(|| boot(case, ON_MMIO).map_err(|error| format!("{error:#}")));
+fn outcome(case: &Case, transport: Transport) -> Result<&'static Outcome> {
+    static ON_MMIO: OnceLock<Result<Outcome, String>> = OnceLock::new();
+    static ON_PCI: OnceLock<Result<Outcome, String>> = OnceLock::new();
+    let outcome = match transport {
+        Transport::Mmio => &ON_MMIO,
+        Transport::Pci => &ON_PCI,
+    };
+    let outcome = outcome.get_or_init(|| boot(case, &transport.devices()).map_err(|error| format!("{error:#}")));
     outcome.as_ref().map_err(|error| anyhow!("{error}"))
 }
 

@@ -5,6 +5,8 @@
 
 use guest_rt::mmio::Mmio;
 
+use super::function::OnPci;
+
 /// Parts of a queue (2.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Area {
@@ -50,8 +52,12 @@ pub(crate) trait Transport {
     /// The registers themselves, and those of the device's kind.
     fn registers(&self) -> Mmio;
     fn configuration(&self) -> Mmio;
-    /// Its interrupt.
+    /// Its line, where it has one of its own.
     fn interrupt(&self) -> Option<u32>;
+    /// What it is on a PCI bus, if it is there.
+    fn function(&self) -> Option<&OnPci> {
+        None
+    }
 }
 
 /// Control registers, by their names in 4.2.2.
