@@ -5,7 +5,7 @@
 //! regions, and its share of capabilities.
 
 use crate::config::{ConfigSpace, Flaw};
-use crate::function::{Configuration, Description, Function, Region};
+use crate::function::{Configuration, Description, Function, Region, Width};
 use crate::interrupts::Interrupts;
 use crate::{BAR_SHIFT, CONFIG_SIZE};
 use alloc::boxed::Box;
@@ -56,6 +56,19 @@ impl Endpoint {
         let flaw = |flaw: Flaw| OptionError::general(format!("as a function of the PCI bus {flaw}"));
         let pin = if setup.interrupt.is_some() { connector.slot.pin() } else { 0 };
         let (space, interrupts, messages) = lay_out(description, &connector, pin).map_err(flaw)?;
+        let bytes = |width: Width| {
+            let of_width = space.bars().filter(|bar| bar.width == width);
+            of_width.fold(0_u64, |bytes, bar| bytes.saturating_add(bar.size))
+        };
+        let (below_4g, anywhere) = (bytes(Width::Bits32), bytes(Width::Bits64));
+        if !connector.decoder.has_room(below_4g, anywhere) {
+            let message = format!(
+                "the windows of the PCI bus have no room for its {} bytes beside those of the others: name larger ones, as in \
+                 `vdev pci-host window 0x10000000,256M`",
+                below_4g.saturating_add(anywhere)
+            );
+            return Err(OptionError::general(message));
+        }
         let function = Box::new(make(setup, interrupts.clone())?);
         Ok(Box::new(Self { connector, space, interrupts, messages, function }))
     }

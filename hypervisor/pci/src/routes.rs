@@ -1,7 +1,7 @@
 //! Who is where on the bus.
 //!
-//! Answers for: the window of all configuration spaces (ECAM: PCI Express, 7.2.2), the windows of memory, and in them the regions as
-//! the guest has placed them. Does not answer for: which of its regions a function wants decoded ([`crate::Endpoint`]).
+//! Answers for: the window of all configuration spaces (ECAM: PCI Express, 7.2.2), the windows of memory, whether they have room for
+//! all functions, and in them the regions as the guest has placed them. Does not answer for: which of its regions a function wants decoded ([`crate::Endpoint`]).
 //!
 //! A region is a power of two and at a multiple of it, so two of one size are at the same place or apart. An address is looked for
 //! among the regions of each size in use, by a binary search for the only place where such a region could be. If it is in several,
@@ -30,7 +30,12 @@ pub struct Routes {
     /// By slot.
     functions: Box<[Option<DeviceId>]>,
     placed: Lock<Placed>,
+    /// Bytes that functions want: below 4 GiB, and anywhere.
+    wanted: Lock<(u64, u64)>,
 }
+
+/// The first address that does not fit 32 bits.
+const END_OF_32_BITS: u64 = 1 << 32;
 
 /// A region that has a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,7 +77,13 @@ impl Routes {
         // Nothing is allocated while the guest runs.
         let entries = Vec::with_capacity(count.saturating_mul(REGIONS));
         let placed = Lock::new(Placed { entries, orders: 0 });
-        Self { ecam, windows: windows.into(), functions: by_slot, placed }
+        Self { ecam, windows: windows.into(), functions: by_slot, placed, wanted: Lock::new((0, 0)) }
+    }
+
+    /// Bytes of the windows of which this holds.
+    fn bytes(&self, which: impl Fn(&Range<Ipa>) -> bool) -> u64 {
+        let windows = self.windows.iter().filter(|window| which(window));
+        windows.fold(0, |bytes, window| bytes.saturating_add(window.length()))
     }
 
     fn device(&self, slot: u8) -> Option<DeviceId> {
@@ -112,6 +123,16 @@ impl Decoder for Routes {
             region,
         });
         self.placed.lock().replace(slot.number(), region, entry);
+    }
+
+    /// Windows begin at multiples of more than most regions have, and powers of two leave no gaps, the largest first: what fits by its
+    /// bytes has places.
+    fn has_room(&self, below_4g: u64, anywhere: u64) -> bool {
+        let mut wanted = self.wanted.lock();
+        wanted.0 = wanted.0.saturating_add(below_4g);
+        wanted.1 = wanted.1.saturating_add(anywhere);
+        let low = self.bytes(|window| window.end().0 <= END_OF_32_BITS);
+        wanted.0 <= low && wanted.0.saturating_add(wanted.1) <= self.bytes(|_| true)
     }
 }
 
@@ -216,6 +237,18 @@ mod tests {
         assert_eq!(routes.decode(Ipa(WINDOW + 8)), Some((DeviceId(1), (1 << 56) + 8)), "the first region");
         routes.place(slot(3, 2), 0, None);
         assert_eq!(routes.decode(Ipa(WINDOW + 8)), Some((DeviceId(1), (2 << 56) + 8)));
+    }
+
+    #[test]
+    fn all_functions_together_have_no_more_than_the_windows() {
+        let routes = routes();
+        assert!(routes.has_room(1 << 19, 1 << 33) && routes.has_room(1 << 19, (1 << 33) - 1));
+        assert!(routes.has_room(0, 1), "all of both");
+        assert!(!routes.has_room(0, 1));
+        let low = super::Routes::new(Ipa(ECAM), &[range(WINDOW, 1 << 20).unwrap()], []);
+        assert!(low.has_room(1 << 18, 1 << 19), "what can be anywhere can be below");
+        assert!(!low.has_room(1 << 19, 0));
+        assert!(!super::Routes::new(Ipa(ECAM), &[range(1 << 34, 1 << 34).unwrap()], []).has_room(4096, 0));
     }
 
     #[test]

@@ -105,6 +105,10 @@ pub trait Decoder: Send + Sync {
     /// The region `region` of the function in `slot` is at `range` from now on, or nowhere. The length is a power of two, and the
     /// start a multiple of it.
     fn place(&self, slot: PciSlot, region: u8, range: Option<Range<Ipa>>);
+
+    /// One more function has regions of so many bytes, each a power of two: those that have to be below 4 GiB, and those that can be
+    /// anywhere. Says whether there is room for them, beside those of the functions before.
+    fn has_room(&self, below_4g: u64, anywhere: u64) -> bool;
 }
 
 #[cfg(test)]

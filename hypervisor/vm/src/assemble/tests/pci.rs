@@ -129,6 +129,23 @@ fn the_tree_has_the_bus_and_who_takes_its_messages() {
 }
 
 #[test]
+fn windows_that_are_too_small_for_all_functions_are_refused() {
+    let mut small = with_bus();
+    // A page below 4 GiB, which the shared memory's region has.
+    small.pci.as_mut().unwrap().windows = vec![Range::new(Ipa(WINDOW), 4096).unwrap()];
+    let build = |description: &Description| {
+        let built = assemble(description, &archive(), &host(), &mut Wires::default());
+        built.map(|_| ()).map_err(|errors| errors.into_iter().next().unwrap())
+    };
+    assert!(build(&small).is_ok());
+    small.vdevs[3] = function("shmem", (2, 1), None, Some(67));
+    let error = build(&small).unwrap_err();
+    assert_eq!(error.subject, Subject::Vdev(3));
+    assert!(error.message.contains("the windows of the PCI bus have no room for its"), "{error}");
+    assert!(error.message.contains("`vdev pci-host window"), "{error}");
+}
+
+#[test]
 fn a_window_beyond_the_hosts_addresses_is_refused_and_none_is_found_there() {
     let mut high = with_bus();
     high.pci.as_mut().unwrap().windows.push(Range::new(Ipa(1 << 44), 1 << 30).unwrap());
