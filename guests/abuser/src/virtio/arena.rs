@@ -100,9 +100,9 @@ pub(crate) fn check() -> Result<(), Complaint> {
         if memory().read64(word) == copy().read64(word) {
             continue;
         }
-        for at in word..word + 8 {
+        for (at, offered) in (word..).zip(&OFFERED[word..word + 8]) {
             let differs = read(at, Width::Byte) != copy().read_width(at, Width::Byte);
-            if differs && OFFERED[at].load(Ordering::Relaxed) == 0 {
+            if differs && offered.load(Ordering::Relaxed) == 0 {
                 return Err(Complaint { what: "somebody has written where nothing was offered", found: at as u64 });
             }
         }

@@ -35,7 +35,7 @@ const DEVICE_CFG: u64 = 4;
 const PCI_CFG: u64 = 5;
 
 /// Fields of the common configuration, by their names in 4.1.4.3.
-pub(crate) mod common {
+pub(crate) mod field {
     pub(crate) const DEVICE_FEATURE_SELECT: usize = 0x00;
     pub(crate) const DEVICE_FEATURE: usize = 0x04;
     pub(crate) const DRIVER_FEATURE_SELECT: usize = 0x08;
@@ -79,7 +79,7 @@ pub(crate) struct OnPci {
     /// Its configuration space.
     pub(crate) space: Mmio,
     pub(crate) bars: ArrayVec<Bar, 6>,
-    common: Mmio,
+    fields: Mmio,
     pub(crate) notifications: Mmio,
     multiplier: usize,
     isr: Mmio,
@@ -164,12 +164,12 @@ impl Bus {
         // SAFETY: in the bus's window, where the device puts its structures; mapped just now.
         let structure =
             |kind: u64| found[kind as usize].map(|at| unsafe { Mmio::new(mmu::reach(at, Mapping::Device)) });
-        let (common, notifications, isr) = (structure(COMMON_CFG)?, structure(NOTIFY_CFG)?, structure(ISR_CFG)?);
+        let (fields, notifications, isr) = (structure(COMMON_CFG)?, structure(NOTIFY_CFG)?, structure(ISR_CFG)?);
         let device = structure(DEVICE_CFG);
         let function = OnPci {
             space,
             bars,
-            common,
+            fields,
             notifications,
             multiplier,
             isr,
@@ -222,11 +222,11 @@ impl OnPci {
     }
 
     fn read(&self, field: usize, width: Width) -> u32 {
-        self.common.read_width(field, width) as u32
+        self.fields.read_width(field, width) as u32
     }
 
     fn write(&self, field: usize, width: Width, value: u32) {
-        self.common.write_width(field, width, value.into());
+        self.fields.write_width(field, width, value.into());
     }
 
     /// A field of 16 bits, of which nothing larger is written than it can be.
@@ -241,59 +241,59 @@ impl Transport for OnPci {
     }
 
     fn offered(&self, word: u32) -> u32 {
-        self.common.write(common::DEVICE_FEATURE_SELECT, word);
-        self.common.read(common::DEVICE_FEATURE)
+        self.fields.write(field::DEVICE_FEATURE_SELECT, word);
+        self.fields.read(field::DEVICE_FEATURE)
     }
 
     fn accept(&self, word: u32, features: u32) {
-        self.common.write(common::DRIVER_FEATURE_SELECT, word);
-        self.common.write(common::DRIVER_FEATURE, features);
+        self.fields.write(field::DRIVER_FEATURE_SELECT, word);
+        self.fields.write(field::DRIVER_FEATURE, features);
     }
 
     fn status(&self) -> u32 {
-        self.read(common::DEVICE_STATUS, Width::Byte)
+        self.read(field::DEVICE_STATUS, Width::Byte)
     }
 
     fn set_status(&self, status: u32) {
-        self.write(common::DEVICE_STATUS, Width::Byte, status);
+        self.write(field::DEVICE_STATUS, Width::Byte, status);
     }
 
     fn select(&self, queue: u32) {
-        self.write_half(common::QUEUE_SELECT, queue);
+        self.write_half(field::QUEUE_SELECT, queue);
     }
 
     fn limit(&self) -> u32 {
-        self.read(common::QUEUE_SIZE, Width::Halfword)
+        self.read(field::QUEUE_SIZE, Width::Halfword)
     }
 
     fn set_size(&self, size: u32) {
-        self.write_half(common::QUEUE_SIZE, size);
+        self.write_half(field::QUEUE_SIZE, size);
     }
 
     fn set_area(&self, area: Area, address: u64) {
         let at = match area {
-            Area::Descriptor => common::QUEUE_DESC,
-            Area::Driver => common::QUEUE_DRIVER,
-            Area::Device => common::QUEUE_DEVICE,
+            Area::Descriptor => field::QUEUE_DESC,
+            Area::Driver => field::QUEUE_DRIVER,
+            Area::Device => field::QUEUE_DEVICE,
         };
-        self.common.write(at, address as u32);
-        self.common.write(at + 4, (address >> 32) as u32);
+        self.fields.write(at, address as u32);
+        self.fields.write(at + 4, (address >> 32) as u32);
     }
 
     fn ready(&self) -> u32 {
-        self.read(common::QUEUE_ENABLE, Width::Halfword)
+        self.read(field::QUEUE_ENABLE, Width::Halfword)
     }
 
     fn set_ready(&self, value: u32) {
-        self.write_half(common::QUEUE_ENABLE, value);
+        self.write_half(field::QUEUE_ENABLE, value);
     }
 
     fn reset_queue(&self) {
-        self.write_half(common::QUEUE_RESET, 1);
+        self.write_half(field::QUEUE_RESET, 1);
     }
 
     fn is_resetting(&self) -> bool {
-        self.read(common::QUEUE_RESET, Width::Halfword) != 0
+        self.read(field::QUEUE_RESET, Width::Halfword) != 0
     }
 
     /// Where a queue's notifications go is not asked for each: it is by its number. One that is not there is notified of at the first's.
@@ -307,11 +307,11 @@ impl Transport for OnPci {
     }
 
     fn registers(&self) -> Mmio {
-        self.common
+        self.fields
     }
 
     fn configuration(&self) -> Mmio {
-        self.device.unwrap_or(self.common)
+        self.device.unwrap_or(self.fields)
     }
 
     fn interrupt(&self) -> Option<u32> {

@@ -268,7 +268,7 @@ fn reserved_flags(bench: &mut Bench<'_>) -> Verdict {
 
 fn same_identifier(bench: &mut Bench<'_>) -> Verdict {
     bench.start(RING_PACKED)?;
-    // The ring's own helper gives every list of this length the same one.
+    // A list's identifier is here how long it is.
     for _ in 0..5 {
         bench.device.submit(IN, 0, &[Part::writable(DATA, 512)]);
     }

@@ -6,7 +6,7 @@ use guest_rt::mmu::{self, Kind as Mapping};
 
 use super::arena::{self, buffer};
 use super::driver::{ALL_OK, Bench, DATA, ENTRIES, IN, Kind, RING_RESET};
-use super::function::{BARS, BUS_MASTER, COMMAND, MEMORY, OnPci, common};
+use super::function::{BARS, BUS_MASTER, COMMAND, MEMORY, OnPci, field};
 use super::ring::Part;
 use super::transport::Area;
 use super::{Case, Complaint, Verdict, ensure};
@@ -67,11 +67,11 @@ fn read_only_written(bench: &mut Bench<'_>) -> Verdict {
     let registers = bench.device.transport.registers();
     let (byte, half, word) = (Width::Byte, Width::Halfword, Width::Word);
     for (field, width) in [
-        (common::DEVICE_FEATURE, word),
-        (common::NUM_QUEUES, half),
-        (common::CONFIG_GENERATION, byte),
-        (common::QUEUE_NOTIFY_OFF, half),
-        (common::QUEUE_NOTIF_CONFIG_DATA, half),
+        (field::DEVICE_FEATURE, word),
+        (field::NUM_QUEUES, half),
+        (field::CONFIG_GENERATION, byte),
+        (field::QUEUE_NOTIFY_OFF, half),
+        (field::QUEUE_NOTIF_CONFIG_DATA, half),
     ] {
         let before = registers.read_width(field, width);
         for value in [0, 1, u64::MAX] {
@@ -168,11 +168,11 @@ fn odd_widths(bench: &mut Bench<'_>) -> Verdict {
     // No field of two bytes or fewer is at an odd place, so that none of these is one that a driver might make; behind the fields too.
     for (offset, width) in (0..0x100).flat_map(|offset| Width::ALL.map(|width| (offset, width))) {
         catch(|| registers.read_width(offset, width));
-        if offset % 2 == 1 && offset != common::CONFIG_GENERATION || offset >= common::END {
+        if offset % 2 == 1 && offset != field::CONFIG_GENERATION || offset >= field::END {
             catch(|| registers.write_width(offset, width, u64::MAX));
         }
     }
-    for offset in (0..common::DEVICE_STATUS).step_by(4) {
+    for offset in (0..field::DEVICE_STATUS).step_by(4) {
         catch(|| registers.write_width(offset, Width::Byte, 0xff));
     }
     bench.is_unharmed()
@@ -207,9 +207,9 @@ fn vectors(function: &OnPci) -> u64 {
 /// Gives both kinds of events the first vector, of a device that is running.
 fn map_vectors(bench: &Bench<'_>) {
     let registers = bench.device.transport.registers();
-    registers.write_width(common::CONFIG_MSIX_VECTOR, Width::Halfword, 0);
+    registers.write_width(field::CONFIG_MSIX_VECTOR, Width::Halfword, 0);
     bench.device.transport.select(0);
-    registers.write_width(common::QUEUE_MSIX_VECTOR, Width::Halfword, 0);
+    registers.write_width(field::QUEUE_MSIX_VECTOR, Width::Halfword, 0);
 }
 
 fn status_read_with_messages(bench: &mut Bench<'_>) -> Verdict {
@@ -232,7 +232,7 @@ fn vector_beyond_table(bench: &mut Bench<'_>) -> Verdict {
     let registers = bench.device.transport.registers();
     let count = vectors(function);
     for vector in [count, count + 1, 0x7ff, 0x800, 0xfffe] {
-        for field in [common::CONFIG_MSIX_VECTOR, common::QUEUE_MSIX_VECTOR] {
+        for field in [field::CONFIG_MSIX_VECTOR, field::QUEUE_MSIX_VECTOR] {
             bench.device.transport.select(0);
             registers.write_width(field, Width::Halfword, vector);
             let mapped = registers.read_width(field, Width::Halfword);
@@ -242,7 +242,7 @@ fn vector_beyond_table(bench: &mut Bench<'_>) -> Verdict {
     }
     // Of a queue that is not there, too.
     bench.device.transport.select(77);
-    registers.write_width(common::QUEUE_MSIX_VECTOR, Width::Halfword, 0);
+    registers.write_width(field::QUEUE_MSIX_VECTOR, Width::Halfword, 0);
     bench.is_unharmed()
 }
 
@@ -259,8 +259,7 @@ fn message_into_memory(bench: &mut Bench<'_>) -> Verdict {
     let table = table(function).ok_or(Complaint { what: "there is no table of messages", found: 0 })?;
     let memory = bench.machine.memory[0].clone();
     // Where canaries are, registers of the interrupt controller that take no messages, and nothing.
-    let targets =
-        [arena::address(buffer(12)), memory.start, bench.machine.distributor.start, memory.end, 1 << 45, u64::MAX & !3];
+    let targets = [arena::address(buffer(12)), memory.start, bench.machine.distributor.start, memory.end, 1 << 45, !3];
     for target in targets {
         for vector in 0..vectors(function) as usize {
             table.write64(16 * vector, target);
@@ -314,7 +313,7 @@ fn access_misaligned(bench: &mut Bench<'_>) -> Verdict {
     let function = function(bench)?;
     bench.start(0)?;
     // As it should be, once: the status.
-    let status = access(function, 0, common::DEVICE_STATUS as u32, 1, None) & 0xff;
+    let status = access(function, 0, field::DEVICE_STATUS as u32, 1, None) & 0xff;
     ensure(status == ALL_OK, "by the capability the status reads", status)?;
     for (offset, length) in [(1, 2), (1, 4), (2, 4), (3, 4), (3, 2), (0x13, 2), (0x15, 4), (0x3a, 4)] {
         access(function, 0, offset, length, None);
@@ -343,9 +342,9 @@ fn memory_off(bench: &mut Bench<'_>) -> Verdict {
     bench.device.submit(IN, 0, &[Part::writable(DATA, 0xe00)]);
     function.command(BUS_MASTER);
     let registers = bench.device.transport.registers();
-    let (value, _) = catch(|| registers.read(common::DEVICE_FEATURE));
+    let (value, _) = catch(|| registers.read(field::DEVICE_FEATURE));
     ensure(value == u32::MAX, "a region that is switched off reads", value)?;
-    catch(|| registers.write_width(common::DEVICE_STATUS, Width::Byte, 0));
+    catch(|| registers.write_width(field::DEVICE_STATUS, Width::Byte, 0));
     function.command(MEMORY | BUS_MASTER);
     let _ = bench.device.wait(0);
     bench.is_unharmed()
@@ -372,7 +371,7 @@ fn region_moved(bench: &mut Bench<'_>) -> Verdict {
         bench.device.submit(IN, 0, &[Part::writable(DATA, 0xe00)]);
         function.move_bar(bar, bar.at + 0x10_0000 * step);
         let registers = bench.device.transport.registers();
-        let (value, _) = catch(|| registers.read(common::DEVICE_FEATURE));
+        let (value, _) = catch(|| registers.read(field::DEVICE_FEATURE));
         ensure(value == u32::MAX, "where nobody is any more reads", value)?;
         // As regions are measured.
         function.move_bar(bar, u32::MAX.into());
