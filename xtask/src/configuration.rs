@@ -159,10 +159,17 @@ impl Configuration {
                 self.named.push((file.path.clone(), statement.value_span()));
                 self.wanted.push(file);
             }
-            for argument in files(statement) {
+            for argument in named_by(vdev::OptionKind::File, statement) {
                 if let Some(file) = self.resolve(&argument.text, argument.span) {
                     self.named.push((file.path.clone(), argument.span));
                     self.wanted.push(file);
+                }
+            }
+            for argument in named_by(vdev::OptionKind::Directory, statement) {
+                // One that cannot be read is found out of by `check`.
+                if let Some(Wanted { path, absolute }) = self.resolve(&argument.text, argument.span) {
+                    let files = files_below(&path).unwrap_or_default();
+                    self.wanted.extend(files.into_iter().map(|file| Wanted { path: path.join(file), absolute }));
                 }
             }
             for setting in &statement.settings {
@@ -184,18 +191,36 @@ impl Configuration {
     }
 }
 
-/// The options of a vdev that name files.
-fn files(statement: &Statement) -> impl Iterator<Item = &Argument> {
+/// What the options of a vdev name that are of this kind.
+fn named_by(wanted: vdev::OptionKind, statement: &Statement) -> impl Iterator<Item = &Argument> {
     let kind = statement.arguments.first().map(|argument| argument.text.as_str());
     let factory = CATALOGUE.iter().find(|factory| Some(factory.name) == kind);
-    let is_file = move |name: &str| {
+    let is_wanted = move |name: &str| {
         let mut options = factory.iter().flat_map(|factory| factory.options);
-        options.any(|option| option.name == name && option.kind == vdev::OptionKind::File)
+        options.any(|option| option.name == name && option.kind == wanted)
     };
     statement.settings.iter().filter_map(move |setting| match setting.name {
-        SettingName::Vdev(name) if is_file(name) => setting.argument.as_ref(),
+        SettingName::Vdev(name) if is_wanted(name) => setting.argument.as_ref(),
         _ => None,
     })
+}
+
+/// All files below a folder, by their paths from there. Links to folders are not followed: they may lead in circles, and out of it.
+fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let (mut files, mut folders) = (Vec::new(), vec![PathBuf::new()]);
+    while let Some(below) = folders.pop() {
+        for entry in fs::read_dir(folder.join(&below))? {
+            let entry = entry?;
+            let path = below.join(entry.file_name());
+            if entry.file_type()?.is_dir() {
+                folders.push(path);
+            } else if entry.path().is_file() {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 /// A file of this machine as the language names files: from the root, without a slash in front.
@@ -304,6 +329,21 @@ impl vdev::Backends for HostDevices {
         base.check(disk)?;
         let overlay = Overlay::new(String::new(), base, true, Silence);
         overlay.map(|disk| Box::new(disk) as _).ok_or_else(|| vdev::BackendError("it is too large".into()))
+    }
+
+    fn directory(&mut self, path: &str) -> Result<vdev::HostFiles, vdev::BackendError> {
+        let folder = host_path(path);
+        let error = |why: &str| vdev::BackendError(format!("{}: {why}", folder.display()));
+        let files = files_below(&folder).map_err(|reason| error(&reason.to_string()))?;
+        if files.is_empty() {
+            return Err(error("there is no file in it"));
+        }
+        // Names only, for as long as this tool runs.
+        let name = |file: PathBuf| {
+            let name = file.to_str().ok_or_else(|| error(&format!("{} is not text", file.display())))?;
+            Ok((&*name.to_string().leak(), &[][..]))
+        };
+        files.into_iter().map(name).collect()
     }
 
     fn net(
@@ -472,21 +512,39 @@ mod tests {
     fn disks_and_networks_are_checked_like_on_a_machine() {
         let check = |devices: &str| {
             let text = format!("system a\nram 0x80000000,16M\nload 0x80000000,a\n{devices}\n");
-            let folder = folder(&[("a.qvmconf", &text), ("a", "1234"), ("disk", &" ".repeat(512))]);
+            let folder = folder(&[("a.qvmconf", &text), ("a", "1234"), ("disk", &" ".repeat(512)), ("share/f", "")]);
+            fs::create_dir(folder.path().join("empty")).unwrap();
             let configuration = Configuration::read(&folder.path().join("a.qvmconf"), "", Some(2)).unwrap();
             configuration.check().map_err(|error| error.to_string())
         };
         check("vdev virtio-blk hostdev disk\nvdev virtio-blk hostdev </dev/ram,1M\nvdev virtio-net peer /dev/vswitch0")
             .unwrap();
+        check("vdev virtio-9p tag x hostdev share\nvdev virtio-9p tag y hostdev share").unwrap();
         for (device, message) in [
             ("vdev virtio-blk hostdev nothing", "there is no file `"),
             ("vdev virtio-blk hostdev a", "too small for a disk: 4 bytes"),
             ("vdev virtio-blk hostdev /dev/hd0t178", "there is no disk `/dev/hd0t178`"),
             ("vdev virtio-net peer /dev/nonsense", "is no /dev/vswitchNAME"),
+            ("vdev virtio-9p tag x hostdev nothing", "/nothing: No such file or directory"),
+            ("vdev virtio-9p tag x hostdev a", "/a: Not a directory"),
+            ("vdev virtio-9p tag x hostdev empty", "/empty: there is no file in it"),
+            ("vdev virtio-9p tag x hostdev /", "names nothing in the archive"),
+            ("vdev virtio-9p tag x hostdev share\nvdev virtio-9p tag x hostdev share", "have the same `tag`, `x`"),
         ] {
             let error = check(device).unwrap_err();
             assert!(error.contains(message), "{error}");
         }
+    }
+
+    #[test]
+    fn a_directory_is_packed_with_all_below() {
+        let text = "system a\nram 16M\nvdev virtio-9p tag x hostdev ../share/\n";
+        let folder = folder(&[("vms/a.qvmconf", text), ("share/b", ""), ("share/a/z/deep", ""), ("shared", "")]);
+        std::os::unix::fs::symlink(folder.path(), folder.path().join("share/a/circle")).unwrap();
+        std::os::unix::fs::symlink(folder.path().join("shared"), folder.path().join("share/link")).unwrap();
+        let configuration = Configuration::read(&folder.path().join("vms/a.qvmconf"), "", None).unwrap();
+        let names = ["vms/a.qvmconf", "share/a/z/deep", "share/b", "share/link"].map(|name| folder.path().join(name));
+        assert_eq!(wanted(&configuration), names);
     }
 
     #[test]

@@ -40,7 +40,8 @@ const LAYERS: &[Layer] = &[
     portable("vgic", &["vdev"]),
     portable("pci", &["vdev"]),
     portable("virtio", &["vdev", "pci"]),
-    portable("vdevs", &["vdev", "vgic", "pci", "virtio"]),
+    portable("plan9", &[]),
+    portable("vdevs", &["vdev", "vgic", "pci", "virtio", "plan9"]),
     // A board's own vdev, as an integrator would write it: it stands on the framework alone.
     portable("example", &["vdev"]),
     // Not `vdevs`: factories are passed in, so that the core cannot make a special case of a device.
@@ -61,6 +62,7 @@ const LAYERS: &[Layer] = &[
             "vgic",
             "pci",
             "virtio",
+            "plan9",
             "vdevs",
             "vm",
             "host",

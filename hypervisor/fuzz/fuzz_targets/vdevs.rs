@@ -26,6 +26,9 @@ fn options(factory: &Factory, choice: u8) -> Vec<(&'static str, Option<&'static 
         "virtio-console" if choice & 1 != 0 => return vec![("tx-backpressure", None), ("port", Some("agent,-"))],
         "virtio-entropy" if choice & 0x80 != 0 => return vec![("legacy", None)],
         "virtio-blk" if choice & 0x80 != 0 => return vec![("hostdev", Some("disk")), ("legacy", None)],
+        "virtio-9p" if choice & 0x80 != 0 => return vec![("hostdev", Some("share")), ("tag", Some("t")), ("legacy", None)],
+        "virtio-9p" => return vec![("hostdev", Some("share")), ("tag", Some("t"))],
+        "virtio-input" if choice & 0x80 != 0 => return vec![("legacy", None)],
         "virtio-blk" => return vec![("hostdev", Some(if choice & 1 != 0 { "<disk" } else { "disk" }))],
         "watch" => return vec![("vm", Some("neighbour"))],
         "pl011" => of("batch", &["1", "60000000"]),
@@ -51,6 +54,7 @@ fuzz_target!(|data: &[u8]| {
     let wire = wires.wire("-");
     wires.entropy = Some(|| Some(0x0123_4567_89ab_cdef));
     wires.disk.fill(&[0x5a; 64 * 512]);
+    wires.files = vec![("f", b"content")];
     let mut rig = Rig::new(factory, &options(factory, *choice), &mut wires).expect("nothing else is needed");
     for call in calls.chunks_exact(4) {
         drive(&mut rig, &wire, factory, call);
@@ -99,6 +103,10 @@ fn drive(rig: &mut Rig, wire: &Wire, factory: &Factory, call: &[u8]) {
             0 => rig.control(Control::Reset).expect("a reset cannot fail"),
             1 => assert!(!rig.status().is_empty()),
             2 => rig.wake_for(Wake::VmLives),
+            3 if factory.name == "virtio-input" => {
+                let mut handled = false;
+                rig.control(Control::Button { handled: &mut handled }).expect("it is pressed or not");
+            }
             3 => rig.wake_for(Wake::VmEnded { code: call[2] }),
             // A wake that comes late, or for no reason.
             4 => rig.now = rig.now.saturating_add(Ticks(1 << (call[2] % 40))),

@@ -6,6 +6,7 @@
 //! binary search, and contents are never copied.
 
 use alloc::{
+    format,
     string::{String, ToString},
     vec::Vec,
 };
@@ -14,6 +15,8 @@ use tar_no_std::{CorruptDataError, PosixHeader, TarArchiveRef, TypeFlag};
 
 /// Size of a block, of which everything in an archive is made.
 const BLOCK: usize = 512;
+/// Most directories that a message names.
+const MOST_SHOWN: usize = 6;
 /// Where in a header block the type of the entry is.
 const TYPE_FLAG: usize = 156;
 
@@ -126,6 +129,49 @@ impl<'a> Archive<'a> {
     /// All files by name, in order, with their contents.
     pub fn files(&self) -> impl Iterator<Item = (&str, &'a [u8])> {
         self.files.iter().map(|(name, data)| (name.as_str(), *data))
+    }
+
+    /// All files below a directory, by their paths from there, in order.
+    ///
+    /// # Errors
+    /// If there is no file below it: says so, and which directories there are where it was looked for.
+    pub fn directory(&self, path: &str) -> Result<Vec<(&str, &'a [u8])>, String> {
+        let found: Vec<_> = self.below(path).collect();
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let what = if self.get(path).is_some() { "is a file, not a directory" } else { "is no directory" };
+        // Of the deepest directory on the way to it that there is.
+        let parents = path.match_indices('/').rev().filter_map(|(at, _)| path.get(..at));
+        let place = parents.into_iter().find(|parent| self.below(parent).next().is_some()).unwrap_or_default();
+        let mut others: Vec<&str> =
+            self.below(place).filter_map(|(rest, _)| rest.split_once('/')).map(|(name, _)| name).collect();
+        others.dedup();
+        let mut message = format!("`{path}` {what} of the boot archive");
+        let slash = if place.is_empty() { "" } else { "/" };
+        for (number, name) in others.iter().take(MOST_SHOWN).enumerate() {
+            message.push_str(if number == 0 { "; there are " } else { ", " });
+            message.push_str(&format!("`{place}{slash}{name}`"));
+        }
+        match others.len() {
+            0 if place.is_empty() => message.push_str("; there are none"),
+            0 => message.push_str(&format!("; `{place}` has none")),
+            count if count > MOST_SHOWN => message.push_str(&format!(" and {} more", count.saturating_sub(MOST_SHOWN))),
+            _ => {}
+        }
+        Err(message)
+    }
+
+    /// Files below a directory, the root if it is empty, by their paths from there, in order.
+    fn below(&self, path: &str) -> impl Iterator<Item = (&str, &'a [u8])> {
+        // In the order of names all that begin alike are together, and `/` is behind them.
+        let first = self.files.partition_point(|(name, _)| name.as_str() < path);
+        let candidates = self.files.get(first..).unwrap_or_default().iter();
+        let candidates = candidates.map_while(move |(name, data)| Some((name.strip_prefix(path)?, *data)));
+        candidates.filter_map(move |(rest, data)| {
+            let rest = if path.is_empty() { rest } else { rest.strip_prefix('/')? };
+            Some((rest, data))
+        })
     }
 
     /// What is there but is no file: links, devices, pipes. Not an error as long as nobody asks for it.

@@ -26,8 +26,8 @@ use sched::{Parameters, Policy, Priority, ShareId, Sporadic};
 use spin::Once;
 use types::{CpuSet, Frequency, Ipa, MAX_CPUS, Range, Ticks};
 use vdev::{
-    BackendError, Backends, BlockDevice, CharDevice, DeviceId, Entropy, HostDevice, HostDisk, Mac, NetPort, NetWish,
-    NewWorker, RegionWishes, SharedMemory, TraceSink,
+    BackendError, Backends, BlockDevice, CharDevice, DeviceId, Entropy, HostDevice, HostDisk, HostFiles, Mac, NetPort,
+    NetWish, NewWorker, RegionWishes, SharedMemory, TraceSink,
 };
 use vm::assemble::Host;
 use vm::config::{self, Configuration, CpuConfig, CpuPolicy, Includes, Limits};
@@ -179,6 +179,11 @@ impl Backends for HostDevices {
 
     fn disk(&mut self, disk: &HostDisk) -> Result<Box<dyn BlockDevice>, BackendError> {
         disk::open(self.compartment, disk)
+    }
+
+    fn directory(&mut self, path: &str) -> Result<HostFiles, BackendError> {
+        let found = archive().ok_or_else(|| String::from("there is no boot archive")).and_then(|it| it.directory(path));
+        found.map_err(BackendError)
     }
 
     fn net(&mut self, id: DeviceId, wish: &NetWish) -> Result<(Mac, Arc<dyn NetPort>), BackendError> {

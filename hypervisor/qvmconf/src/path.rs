@@ -25,7 +25,7 @@ pub enum PathError {
 impl fmt::Display for PathError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => f.write_str("the path names no file"),
+            Self::Empty => f.write_str("the path names nothing in the archive"),
             Self::AboveRoot => f.write_str("the path leads out of the archive"),
             Self::TooLong => write!(f, "the path is longer than {MAX_PATH} bytes"),
         }

@@ -266,6 +266,15 @@ impl Setup<'_> {
         shared.map_err(|BackendError(message)| OptionError::general(message))
     }
 
+    /// All files of the directory that the option `option` names, an [`crate::OptionKind::Directory`].
+    ///
+    /// # Errors
+    /// If there is no such directory.
+    pub fn directory(&mut self, options: &Options, option: &'static str) -> Result<HostFiles, OptionError> {
+        let path = options.text(option).unwrap_or_default();
+        self.backends.directory(path).map_err(|BackendError(message)| options.error(option, message))
+    }
+
     /// Has the device watch another VM; the error is about the option that `options` holds the name in.
     ///
     /// # Errors
@@ -301,6 +310,14 @@ pub trait Backends {
     /// If there is no such disk, it is of no use, or somebody has it.
     fn disk(&mut self, disk: &HostDisk) -> Result<Box<dyn BlockDevice>, BackendError> {
         Err(BackendError(format!("there is no disk `{disk}`")))
+    }
+
+    /// All files of a directory of the boot archive, which has at least one. Nobody writes to them.
+    ///
+    /// # Errors
+    /// If there is no such directory; which there are instead.
+    fn directory(&mut self, path: &str) -> Result<HostFiles, BackendError> {
+        Err(BackendError(format!("there is no directory `{path}`")))
     }
 
     /// Connects the device `id` to a network, for as long as the VM lives.
@@ -356,6 +373,9 @@ pub struct RegionWishes {
     /// Most pages of all regions together that are made because the guest asks for them.
     pub limit: u64,
 }
+
+/// Files by their paths below a directory of the host's: `etc/passwd`. They are there as long as the hypervisor is.
+pub type HostFiles = Vec<(&'static str, &'static [u8])>;
 
 /// Why a `hostdev` could not be opened: one sentence that names it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -51,8 +51,8 @@ pub use context::{Context, Identity, Services};
 pub use device::{AccessFault, Control, ControlError, Vdev, Wake};
 pub use effects::{Cause, Effects};
 pub use factory::{
-    ABI, AccessSizes, BackendError, Backends, Create, DeviceId, Factory, FactoryFlags, Files, RegionWishes, Safety,
-    Setup,
+    ABI, AccessSizes, BackendError, Backends, Create, DeviceId, Factory, FactoryFlags, Files, HostFiles, RegionWishes,
+    Safety, Setup,
 };
 pub use interrupt::{InterruptController, Line};
 pub use memory::{GuestMemory, MemoryFault};

@@ -109,6 +109,7 @@ fn write_option(option: &OptionSpec, out: &mut dyn Write) -> Result {
         OptionKind::Address => out.write_str(" ADDRESS")?,
         OptionKind::Text => out.write_str(" TEXT")?,
         OptionKind::File => out.write_str(" FILE")?,
+        OptionKind::Directory => out.write_str(" DIRECTORY")?,
         OptionKind::NamedSize => out.write_str(" NAME,SIZE")?,
         OptionKind::Region => out.write_str(" START,SIZE")?,
         OptionKind::HostDevice => out.write_str(" [<|>]NAME")?,

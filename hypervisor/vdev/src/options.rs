@@ -26,6 +26,8 @@ pub struct OptionSpec {
     pub required: bool,
     /// What it is worth when it is not there, written as in a configuration.
     pub default: Option<&'static str>,
+    /// Whether no two devices of the kind may have the same in one VM: its user knows them by it.
+    pub unique: bool,
     /// Whether it works yet.
     pub status: OptionStatus,
     /// What it does, one line.
@@ -36,7 +38,8 @@ impl OptionSpec {
     /// An option that may come once and has no default.
     #[must_use]
     pub const fn new(name: &'static str, kind: OptionKind, help: &'static str) -> Self {
-        Self { name, kind, repeatable: false, required: false, default: None, status: OptionStatus::Supported, help }
+        let (repeatable, required, unique, default) = (false, false, false, None);
+        Self { name, kind, repeatable, required, default, unique, status: OptionStatus::Supported, help }
     }
 
     /// The same, each occurrence counting.
@@ -49,6 +52,12 @@ impl OptionSpec {
     #[must_use]
     pub const fn required(self) -> Self {
         Self { required: true, ..self }
+    }
+
+    /// The same, and no two devices of the kind have the same in one VM.
+    #[must_use]
+    pub const fn unique(self) -> Self {
+        Self { unique: true, ..self }
     }
 
     /// The same, with a default, written as in a configuration.
@@ -100,6 +109,9 @@ pub enum OptionKind {
     Disk,
     /// A file of the boot archive. A device gets its path from the archive's root, for [`crate::Setup::file`].
     File,
+    /// A directory of the boot archive, with all that is in it. A device gets its path from the archive's root, for
+    /// [`crate::Setup::directory`]. It is never the whole archive, in which other VMs have their files too.
+    Directory,
 }
 
 /// Whether an option works.
@@ -363,7 +375,7 @@ impl Options {
         }
     }
 
-    /// The value of a [`OptionKind::Text`], a [`OptionKind::Choice`] or a [`OptionKind::File`].
+    /// The value of a [`OptionKind::Text`], [`OptionKind::Choice`], [`OptionKind::File`] or [`OptionKind::Directory`].
     #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
         match &self.first(name)?.value {
@@ -481,7 +493,7 @@ fn value(
         },
         OptionKind::Size | OptionKind::Address => numbers.size(text).map(Value::Number).map_err(prefixed),
         OptionKind::Text => Ok(Value::Text(text.to_string())),
-        OptionKind::File => numbers.path(text, place).map(Value::Text).map_err(prefixed),
+        OptionKind::File | OptionKind::Directory => numbers.path(text, place).map(Value::Text).map_err(prefixed),
         OptionKind::Choice(words) => match words.iter().find(|word| **word == text) {
             Some(word) => Ok(Value::Choice(word)),
             None => Err(prefixed(format!("must be one of: {}", words.join(", ")))),

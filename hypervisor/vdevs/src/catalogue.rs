@@ -18,9 +18,11 @@ pub static CATALOGUE: &[&Factory] = &[
     &crate::cfi_flash::FACTORY,
     &crate::pci_host::FACTORY,
     &crate::pci_dummy::FACTORY,
+    &crate::virtio_9p::FACTORY,
     &crate::virtio_blk::FACTORY,
     &crate::virtio_console::FACTORY,
     &crate::virtio_entropy::FACTORY,
+    &crate::virtio_input::FACTORY,
     &crate::virtio_net::FACTORY,
 ];
 

@@ -39,9 +39,11 @@ mod sp804;
 mod sp805;
 mod time;
 mod trace;
+mod virtio_9p;
 mod virtio_blk;
 mod virtio_console;
 mod virtio_entropy;
+mod virtio_input;
 mod virtio_net;
 mod watch;
 

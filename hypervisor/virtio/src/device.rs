@@ -239,7 +239,7 @@ impl Core {
     }
 
     /// Hands an event on.
-    fn tell(&mut self, event: Event, context: &mut Context<'_>) {
+    fn tell(&mut self, event: Event<'_>, context: &mut Context<'_>) {
         if self.model.event(event, context) {
             self.state.change(context);
         }
@@ -250,6 +250,16 @@ impl Core {
         self.tell(Event::Woken(wake), context);
         if wake == Wake::Backend {
             self.notify_all(context);
+        }
+    }
+
+    /// Somebody has pressed the power button. Without a driver nobody can be told.
+    pub fn press_button(&mut self, handled: &mut bool, context: &mut Context<'_>) {
+        if self.state.is_running() && !self.state.needs_reset() {
+            self.tell(Event::Button { handled: &mut *handled }, context);
+            if *handled {
+                self.notify_all(context);
+            }
         }
     }
 

@@ -87,6 +87,10 @@ impl Front {
                 let written = write!(report, "{}: ", self.name).and_then(|()| self.core.report(report, context));
                 written.map(|()| false).map_err(|_| ControlError("the report is full".to_string()))
             }
+            Control::Button { handled } => {
+                self.core.press_button(handled, context);
+                Ok(false)
+            }
             _ => Ok(false),
         }
     }

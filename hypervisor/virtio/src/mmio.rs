@@ -37,7 +37,8 @@ struct Mmio {
     front: Front,
     interface: Interface,
     interrupt: Interrupt,
-    /// Legacy: bytes of a page, by which the driver counts; and to how many each queue's used ring is aligned.
+    /// Legacy: bytes of a page, by which the driver counts, once for all its lives, as Linux says it before its first reset; and to how
+    /// many each queue's used ring is aligned.
     page_size: u32,
     alignments: Vec<u32>,
 }
@@ -135,7 +136,6 @@ impl Mmio {
     }
 
     fn reset_registers(&mut self, context: &mut Context<'_>) {
-        self.page_size = 0;
         self.alignments.fill(0);
         self.interrupt.reset(context);
     }
@@ -187,6 +187,7 @@ impl Vdev for Mmio {
     fn control(&mut self, event: Control<'_>, context: &mut Context<'_>) -> Result<(), ControlError> {
         if self.front.control(event, context)? {
             self.reset_registers(context);
+            self.page_size = 0;
         }
         Ok(())
     }

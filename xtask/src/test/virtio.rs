@@ -1,5 +1,7 @@
 //! Virtio devices under Debian's drivers.
 
+use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -10,6 +12,7 @@ use super::machine::{Case, Session};
 use crate::configuration::Configuration;
 use crate::qemu::machine::Machine;
 use crate::setup;
+use crate::workspace::output;
 
 /// The initial file system with the drivers.
 const INITRAMFS: &str = "drivers.cpio";
@@ -40,13 +43,15 @@ impl At {
 
 /// What is tested wherever devices are: a name, what it is, and how.
 type Everywhere = (&'static str, &'static str, fn(&Case, At) -> Result<()>);
-const EVERYWHERE: [Everywhere; 7] = [
+const EVERYWHERE: [Everywhere; 9] = [
     ("blk", "ext4 on a disk in memory, and a file as a disk", disks),
     ("fio", "fio writes to a disk and reads it back, from two vCPUs, deep queues and all", fio),
     ("console", "a shell on hvc0", console),
     ("ports", "a second port of a console, both ways", ports),
     ("net", "two VMs ping each other and move data over a link, and over a switch", network),
     ("entropy", "random numbers, /dev/hwrng", entropy),
+    ("9p", "a directory of the boot archive, read and not written to", files),
+    ("input", "the power button, with a driver that listens and without", button),
     ("reset", "a VM that is started again while requests are under way finds all as it was", reset),
 ];
 
@@ -151,6 +156,94 @@ fn ports(case: &Case, at: At) -> Result<()> {
         session.expect(text, SOON)?;
     }
     session.send("\x1dqq")?;
+    session.expect_end(SOON)
+}
+
+/// What is in a directory is what was packed, byte for byte; nothing of it changes.
+fn files(case: &Case, at: At) -> Result<()> {
+    let place = at.place(0);
+    setup::linux_guest_with_drivers()?;
+    let folder = case.path("share");
+    fs::create_dir_all(folder.join("deep/er"))?;
+    let big: Vec<u8> = (0..5_000_011_u32).map(|at| (at / 7 + at / 4096) as u8).collect();
+    for (name, content) in [("share/big", &big[..]), ("share/deep/er/small", b"small"), ("share/empty", b"")] {
+        case.file(name, content)?;
+    }
+    let names = ["big", "deep/er/small", "empty"];
+    let sums = output(Command::new("sha256sum").args(names).current_dir(&folder))?;
+    let sums: Vec<String> = sums.lines().map(|line| format!("linux| {line}")).collect();
+    ensure!(sums.len() == names.len(), "{} sums of {} files", sums.len(), names.len());
+    let check = format!("sha256sum {}", names.join(" "));
+    let mount = "mount -t 9p -o trans=virtio,version=9p2000.L";
+    let commands = format!(
+        "mkdir /mnt; {mount} share /mnt; cd /mnt; find . | sort | xargs; {check}; ls -l deep/er; stat -f -c %T .; \
+         echo x > big; echo x > new; mkdir one; rm empty; mv big two; chmod 644 big; ln -s big three; cat big > /dev/null; \
+         cd /; umount /mnt; {mount},ro,cache=loose,msize=500000 share /mnt; cd /mnt; {check}; cd /; umount /mnt; \
+         {mount} deep /mnt; cd /mnt/er/../..; ls -d mnt/*; {mount} none /mnt || echo neither"
+    );
+    let text = with_initramfs(2, &commands, INITRAMFS)
+        + &format!(
+            "vdev virtio-9p {place} hostdev share tag share\n\
+             vdev virtio-9p loc 0x1c0d1000 intr gic:42 hostdev share/deep tag deep legacy\n"
+        );
+    let ran = case.batch(&Machine::default(), &[case.file("linux.qvmconf", text)?])?;
+    ran.expect_status(0)?;
+    let sums: Vec<&str> = sums.iter().map(String::as_str).collect();
+    let found = ["linux| . ./big ./deep ./deep/er ./deep/er/small ./empty"];
+    let said = ["linux| -r-xr-xr-x    1 0        0                5 Jan  1  1970 small", "linux| v9fs"];
+    let refused = [
+        "can't create big: Read-only file system",
+        "can't create new: Read-only file system",
+        "'one': Read-only file system",
+        "'empty': Read-only file system",
+        "'big': Read-only file system",
+        "big: Read-only file system",
+        "three: Read-only file system",
+    ];
+    let last = ["linux| mnt/er", "linux| neither"];
+    ran.in_order(&[&found[..], &sums, &said, &refused, &sums, &last].concat())
+}
+
+/// One guest shuts down when the button is pressed; one has a driver and does nothing, so the second signal ends it; one has no
+/// driver, so the first does.
+fn button(case: &Case, at: At) -> Result<()> {
+    let place = at.place(0);
+    setup::linux_guest_with_drivers()?;
+    let listen = "insmod /lib/modules/evdev.ko; cat /sys/class/input/event0/device/name; echo listening$((6*7)); \
+         head -c 96 /dev/input/event0 | od -An -v -tx2 -w24; echo in order$((6*7))";
+    let with_vdev = |vm: String| vm + &format!("vdev virtio-input {place}\n");
+    let orderly = with_vdev(with_initramfs(1, listen, INITRAMFS));
+    // `EV_KEY`, `KEY_POWER`, pressed; `SYN_REPORT`; released; `SYN_REPORT`.
+    let events =
+        [" 0001 0074 0001 0000\r", " 0000 0000 0000 0000\r", " 0001 0074 0000 0000\r", " 0000 0000 0000 0000\r"];
+    let ends = [&events[..], &["in order42", "qvm: linux ended: code 0 (shut down"]].concat();
+    at_the_shell(case, &orderly, &["bulkhead power button", "listening42"], &[("slay -s SIGTERM linux\r", &ends)])?;
+
+    let deaf = with_vdev(with_initramfs(1, "echo deaf$((6*7)); sleep 1000", INITRAMFS));
+    let on_request = ["qvm: linux ended: code 0 (ended on request"];
+    let twice = [
+        ("slay -s INT linux\r", &["bulkhead# "][..]),
+        ("status linux\r", &["virtio-input: ", "; pressed 1 times"]),
+        ("slay linux\r", &on_request),
+    ];
+    at_the_shell(case, &deaf, &["deaf42"], &twice)?;
+
+    let without = with_vdev(with_initramfs(1, "echo without$((6*7)); sleep 1000", "initramfs.cpio.gz"));
+    at_the_shell(case, &without, &["without42"], &[("slay linux\r", &on_request)])
+}
+
+/// Boots a VM, waits until it is ready, and types commands into the shell, each with what comes of it.
+fn at_the_shell(case: &Case, vm: &str, ready: &[&str], commands: &[(&str, &[&str])]) -> Result<()> {
+    let vm = Configuration::read(&case.file("linux.qvmconf", vm)?, "", None)?;
+    let mut session = case.session(&Machine::default(), &[vm])?;
+    ready.iter().try_for_each(|text| session.expect(text, BOOT))?;
+    session.send("\x1ds")?;
+    session.expect("bulkhead# ", SOON)?;
+    for (typed, answers) in commands {
+        session.send(typed)?;
+        answers.iter().try_for_each(|answer| session.expect(answer, SOON))?;
+    }
+    session.send("shutdown\r")?;
     session.expect_end(SOON)
 }
 

@@ -133,3 +133,34 @@ fn names_that_cannot_be_are_refused() {
     let gnu = refused(&[entry("././@LongLink", "", b'L', b"long")]);
     assert!(gnu.starts_with("block 0: a long name in GNU tar's own format"), "{gnu}");
 }
+
+#[test]
+fn a_directory_is_what_files_are_below() {
+    let names = ["share/a", "share/b/c", "share-d/e", "shared", "sh", "vms/one/x", "vms/two/y", "z"];
+    let data = archive(&names.map(|name| entry(name, "", b'0', name.as_bytes())));
+    let archive = Archive::new(&data).unwrap();
+    assert_eq!(archive.directory("share"), Ok(vec![("a", &b"share/a"[..]), ("b/c", b"share/b/c")]));
+    assert_eq!(archive.directory("share/b"), Ok(vec![("c", &b"share/b/c"[..])]));
+    let error = |path: &str| archive.directory(path).unwrap_err();
+    assert_eq!(error("nothing"), "`nothing` is no directory of the boot archive; there are `share-d`, `share`, `vms`");
+    assert_eq!(error("shar"), error("nothing").replace("nothing", "shar"), "half a name is none");
+    assert_eq!(
+        error("vms/three/deep"),
+        "`vms/three/deep` is no directory of the boot archive; there are `vms/one`, `vms/two`"
+    );
+    assert_eq!(error("share/b/d"), "`share/b/d` is no directory of the boot archive; `share/b` has none");
+    assert!(
+        error("share/a").starts_with("`share/a` is a file, not a directory of the boot archive; there are `share/b`")
+    );
+}
+
+#[test]
+fn of_many_directories_some_are_named() {
+    let entries: Vec<Vec<u8>> = (0..9).map(|at| entry(&format!("d{at}/f"), "", b'0', b"")).collect();
+    let data = archive(&entries);
+    let error = Archive::new(&data).unwrap().directory("e").unwrap_err();
+    assert!(error.ends_with("there are `d0`, `d1`, `d2`, `d3`, `d4`, `d5` and 3 more"), "{error}");
+    let data = archive(&[entry("f", "", b'0', b"")]);
+    let error = Archive::new(&data).unwrap().directory("e").unwrap_err();
+    assert_eq!(error, "`e` is no directory of the boot archive; there are none");
+}

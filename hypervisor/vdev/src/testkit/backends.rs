@@ -3,7 +3,7 @@
 use super::disk::Disk;
 use crate::{
     Attached, BackendError, Backends, BlockDevice, Bus, CharDevice, Context, DeviceId, Effects, Entropy, HostDevice,
-    HostDisk, Mac, NetPort, NetWish, NewWorker, PulseSink, RegionError, RegionName, RegionWishes, Services,
+    HostDisk, HostFiles, Mac, NetPort, NetWish, NewWorker, PulseSink, RegionError, RegionName, RegionWishes, Services,
     SharedMemory, Step, Taken, TraceSink, Untraced, WORKERS, Wake, Work,
 };
 use alloc::{
@@ -116,6 +116,8 @@ pub struct Wires {
     pub entropy: Option<Entropy>,
     /// The disk, under whatever name, if it has any bytes.
     pub disk: Disk,
+    /// The files of the directory that the device has, under whatever name, if there are any.
+    pub files: HostFiles,
     /// Who connects the device to a network: nobody, unless a test says so.
     pub net: Option<Box<Connect>>,
 }
@@ -132,6 +134,7 @@ impl Default for Wires {
             trace: &Untraced,
             entropy: None,
             disk: Disk::default(),
+            files: HostFiles::new(),
             net: None,
         }
     }
@@ -164,6 +167,13 @@ impl Backends for Wires {
             return Err(BackendError(format!("there is no disk `{disk}`")));
         }
         Ok(Box::new(self.disk.open(disk)))
+    }
+
+    fn directory(&mut self, path: &str) -> Result<HostFiles, BackendError> {
+        if self.files.is_empty() {
+            return Err(BackendError(format!("there is no directory `{path}`")));
+        }
+        Ok(self.files.clone())
     }
 
     fn net(&mut self, _id: DeviceId, wish: &NetWish) -> Result<(Mac, Arc<dyn NetPort>), BackendError> {

@@ -9,4 +9,8 @@ mod driver;
 #[cfg(test)]
 mod entropy;
 #[cfg(test)]
+mod files;
+#[cfg(test)]
+mod input;
+#[cfg(test)]
 mod net;

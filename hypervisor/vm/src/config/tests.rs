@@ -508,6 +508,17 @@ fn devices_are_told_apart() {
 }
 
 #[test]
+fn what_a_guest_knows_devices_by_is_theirs_alone() {
+    let files = |name: &str, tag: &str| format!("vdev virtio-9p name {name} hostdev /share tag {tag}\n");
+    good(&[RAM, &files("a", "one"), &files("b", "two")].concat());
+    bad(
+        &[RAM, &files("a", "one"), &files("b", "two"), &files("c", "one")].concat(),
+        &["`vdev virtio-9p name c` and `vdev virtio-9p name a` have the same `tag`, `one`", "the other one"],
+    );
+    bad(&[RAM, "vdev virtio-9p hostdev / tag x\n"].concat(), &["`hostdev /`: the path names nothing in the archive"]);
+}
+
+#[test]
 fn clusters_and_partitions_are_the_hosts() {
     let mut groups = Groups::new(&[Mpidr(0), Mpidr(1), Mpidr(0x100)]);
     groups.define_partition("drivers").unwrap();
@@ -597,7 +608,7 @@ fn files_are_found_from_the_folder_of_the_text_that_names_them() {
     let paths: Vec<_> = configuration.unwrap().description.loads.into_iter().map(|load| load.path).collect();
     assert_eq!(paths, ["lib/Image", "boot/initrd", "x/y"]);
     bad(&format!("{RAM}load ../../x"), &["2:6: error: `../../x`: the path leads out of the archive"]);
-    bad(&format!("{RAM}load ../vms/.."), &["names no file"]);
+    bad(&format!("{RAM}load ../vms/.."), &["names nothing in the archive"]);
 }
 
 #[test]

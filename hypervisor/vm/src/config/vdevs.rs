@@ -92,6 +92,7 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
         .collect();
     let names = Names::read(reader, &known);
     let named = the_controller(reader, &known, &names);
+    refuse_twins(reader, &known, &names);
     let mut interrupts: Vec<(IntId, Span)> = Vec::new();
     for &(index, statement, factory) in &known {
         refuse_unqualified(reader, factory, statement);
@@ -169,6 +170,26 @@ fn refuse_unqualified(reader: &mut Reader<'_>, factory: &Factory, statement: &St
             format!("`vdev {}` is not `{}`", factory.name, safety.arguments.first().map_or("", |it| &it.text));
         let span = safety.span.to(safety.value_span());
         reader.conflict(statement.span.to(statement.value_span()), message, span, "which this asks for");
+    }
+}
+
+/// No two devices of a kind have the same where that is what they are known by ([`vdev::OptionSpec::unique`]).
+fn refuse_twins(reader: &mut Reader<'_>, known: &[(usize, &Statement, &'static Factory)], names: &Names) {
+    let mut seen: Vec<(&str, &str, &str, Span, String)> = Vec::new();
+    for (index, statement, factory) in known {
+        for spec in factory.options.iter().filter(|spec| spec.unique) {
+            let given = statement.settings.iter().rev().find(|setting| setting.name == SettingName::Vdev(spec.name));
+            let Some(argument) = given.and_then(|setting| setting.argument.as_ref()) else { continue };
+            let (text, own) = (argument.text.as_str(), names.shown(*index, factory.name));
+            let is_same = |(kind, option, other, ..): &&(&str, &str, &str, _, _)| {
+                (*kind, *option, *other) == (factory.name, spec.name, text)
+            };
+            if let Some((.., span, other)) = seen.iter().find(is_same) {
+                let message = format!("{own} and {other} have the same `{}`, `{text}`", spec.name);
+                reader.conflict(argument.span, message, *span, "the other one");
+            }
+            seen.push((factory.name, spec.name, text, argument.span, own));
+        }
     }
 }
 
