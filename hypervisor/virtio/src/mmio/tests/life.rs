@@ -392,6 +392,25 @@ fn a_legacy_driver_finds_its_queue_by_a_page() {
     assert_eq!((guest.read(0x70), guest.read(0x40)), (0, 0));
 }
 
+/// Linux's driver says it when it finds the device (`virtio_mmio_probe`), and resets it after that.
+#[test]
+fn a_legacy_page_size_outlives_resets() {
+    let mut guest = Guest::new(true);
+    guest.write(0x28, 4096);
+    for status in [0, 3, 0, 3] {
+        guest.write(0x70, status);
+    }
+    guest.write(0x38, 16);
+    guest.write(0x3c, 4096);
+    guest.write(0x40, RAM / 4096);
+    assert_eq!((guest.read(0x70), guest.read(0x40)), (3, RAM / 4096));
+    guest.rig.control(Control::Reset).unwrap();
+    guest.write(0x38, 16);
+    guest.write(0x3c, 4096);
+    guest.write(0x40, RAM / 4096);
+    assert_eq!(guest.read(0x40), 0, "not that of the machine");
+}
+
 #[test]
 fn a_legacy_queue_that_cannot_be_needs_a_reset() {
     let mut guest = Guest::new(true);
