@@ -9,7 +9,8 @@ use std::sync::LazyLock;
 
 const PATHS: [&str; 6] = ["a/b/c", "a/b/d", "a/e", "a-b", "big", "f"];
 /// Where each byte says where it is.
-static BIG: LazyLock<&'static [u8]> = LazyLock::new(|| (0..300_000_u32).map(|at| (at % 251) as u8).collect::<Vec<_>>().leak());
+static BIG: LazyLock<&'static [u8]> =
+    LazyLock::new(|| (0..300_000_u32).map(|at| (at % 251) as u8).collect::<Vec<_>>().leak());
 
 /// Types of messages, the likely ones first.
 const KINDS: [u8; 16] = [
@@ -96,9 +97,10 @@ fuzz_target!(|data: &[u8]| {
                 let number = bytes.first().map_or(0, |byte| u64::from(*byte) << (byte & 63));
                 let fields = match kind {
                     kind::TWALK => {
-                        let names: Vec<u8> = bytes.iter().map(|byte| NAMES[usize::from(byte & 7)]).fold(Vec::new(), |all, name| {
-                            [&all[..], &(name.len() as u16).to_le_bytes(), name.as_bytes()].concat()
-                        });
+                        let names: Vec<u8> =
+                            bytes.iter().map(|byte| NAMES[usize::from(byte & 7)]).fold(Vec::new(), |all, name| {
+                                [&all[..], &(name.len() as u16).to_le_bytes(), name.as_bytes()].concat()
+                            });
                         let new = u32::from(which >> 2 & 7).to_le_bytes();
                         [&fid[..], &new, &(bytes.len() as u16).to_le_bytes(), &names].concat()
                     }

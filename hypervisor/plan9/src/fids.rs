@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn there_are_only_so_many() {
         let (mut fids, fid) = (Fids::default(), Fid { node: NodeId::ROOT, is_open: false });
-        for number in (0..MOST_FIDS as u32).rev() {
+        for number in 0..MOST_FIDS as u32 {
             assert_eq!(fids.set(number * 2, fid), Ok(()));
         }
         assert_eq!(fids.set(1, fid), Err(Errno::ENFILE));

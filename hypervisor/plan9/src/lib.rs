@@ -26,6 +26,8 @@
 )]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 mod fids;
 mod message;

@@ -142,9 +142,14 @@ fn watch(case: &Case) -> Result<()> {
 fn dryrun(case: &Case) -> Result<()> {
     let mut scene = Scene::new();
     scene.vm("a", "hello", "2M", "")?.vm("b", "hello", "2M", "load 0x90000000,hello.elf")?;
-    scene.line("dryrun @a.qvmconf").line("qvm @a.qvmconf dryrun").line("dryrun @b.qvmconf");
+    scene.vm("c", "hello", "2M", "vdev virtio-9p hostdev share/none tag c")?.file("share/some/file", vec![1]);
+    scene.line("dryrun @a.qvmconf").line("qvm @a.qvmconf dryrun").line("dryrun @b.qvmconf").line("dryrun @c.qvmconf");
     let ran = scene.run(case, &counting(), None, 2)?;
     ran.in_order(&["dryrun completed", "dryrun completed", "b.qvmconf:", "qvm: b ended: code 65"])?;
+    ran.in_order(&[
+        "`vdev virtio-9p`: `share/none` is no directory of the boot archive; there are `share/some`",
+        "qvm: c ended: code 65",
+    ])?;
     if ran.text.contains("Hello from") {
         bail!("something has run");
     }
