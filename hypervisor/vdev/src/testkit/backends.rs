@@ -4,7 +4,7 @@ use super::disk::Disk;
 use crate::{
     Attached, BackendError, Backends, BlockDevice, CharDevice, DeviceId, Entropy, HostDevice, HostDisk, Mac, NetPort,
     NetWish, NewWorker, PulseSink, RegionError, RegionName, RegionWishes, SharedMemory, Step, Taken, TraceSink,
-    Untraced, WORKERS,
+    Untraced, VsockPort, VsockWish, WORKERS,
 };
 use alloc::{
     boxed::Box,
@@ -117,10 +117,15 @@ pub struct Wires {
     pub disk: Disk,
     /// Who connects the device to a network: nobody, unless a test says so.
     pub net: Option<Box<Connect>>,
+    /// Who gives the device a place among those that have sockets: nobody, unless a test says so.
+    pub vsock: Option<Box<Admit>>,
 }
 
 /// Connects a device to a network, as [`Backends::net`] does.
 pub type Connect = dyn FnMut(&NetWish) -> Result<(Mac, Arc<dyn NetPort>), BackendError>;
+
+/// Gives a device a place among those that have sockets, as [`Backends::vsock`] does.
+pub type Admit = dyn FnMut(&VsockWish) -> Result<(u32, Arc<dyn VsockPort>), BackendError>;
 
 impl Default for Wires {
     fn default() -> Self {
@@ -132,6 +137,7 @@ impl Default for Wires {
             entropy: None,
             disk: Disk::default(),
             net: None,
+            vsock: None,
         }
     }
 }
@@ -169,6 +175,10 @@ impl Backends for Wires {
         self.net
             .as_mut()
             .map_or_else(|| Err(BackendError("there are no networks".to_string())), |connect| connect(wish))
+    }
+
+    fn vsock(&mut self, _id: DeviceId, wish: &VsockWish) -> Result<(u32, Arc<dyn VsockPort>), BackendError> {
+        self.vsock.as_mut().map_or_else(|| Err(BackendError("there are no sockets".to_string())), |place| place(wish))
     }
 
     fn watch(&mut self, _id: DeviceId, _vm: &str) -> Result<(), BackendError> {
