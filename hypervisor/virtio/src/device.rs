@@ -224,8 +224,10 @@ impl Core {
         self.notify_all(context);
     }
 
-    /// Everything as in the beginning (2.4). When this returns nothing is done any more for the driver that there was.
+    /// Everything as in the beginning (2.4). When this returns nothing is done any more for the driver that there was. Services that wait
+    /// to be rung look, and find that it has gone.
     pub fn reset(&mut self, context: &mut Context<'_>) {
+        let was_running = self.state.is_running();
         self.state.stop();
         for number in self.numbers() {
             self.close(number, context);
@@ -236,6 +238,9 @@ impl Core {
         self.state.forget();
         (self.status, self.accepted, self.beyond) = (Status::empty(), Features::empty(), false);
         self.tell(Event::Reset, context);
+        if was_running {
+            self.ring_all(context);
+        }
     }
 
     /// Hands an event on.
@@ -251,6 +256,20 @@ impl Core {
         if wake == Wake::Backend {
             self.notify_all(context);
         }
+    }
+
+    /// The power button is pressed. Says whether the guest is asked to shut down.
+    pub fn press_button(&mut self, context: &mut Context<'_>) -> bool {
+        let is_asked = self.model.press_button(context);
+        if is_asked {
+            self.ring_all(context);
+        }
+        is_asked
+    }
+
+    /// All services look at what they have been rung for.
+    fn ring_all(&self, context: &mut Context<'_>) {
+        self.bells.iter().for_each(|(_, bell)| context.ring(bell));
     }
 
     /// The device's line of the status report, from its state on to the end.

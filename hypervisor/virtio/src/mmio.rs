@@ -226,6 +226,7 @@ impl Vdev for Mmio {
                 self.core.reset(context);
                 self.reset_registers(context);
             }
+            Control::Button { handled } => *handled |= self.core.press_button(context),
             Control::Status(report) => {
                 let written = write!(report, "{}: ", self.name).and_then(|()| self.core.report(report, context));
                 return written.map_err(|_| ControlError("the report is full".to_string()));

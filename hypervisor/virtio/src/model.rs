@@ -66,6 +66,12 @@ pub trait Model: Send {
         Ok(())
     }
 
+    /// Somebody presses the power button. Says whether the guest will be asked to shut down because of it: then the services look, too.
+    fn press_button(&mut self, context: &mut Context<'_>) -> bool {
+        let _ = context;
+        false
+    }
+
     /// Something has happened. Says whether the configuration space has changed because of it, other than by the driver.
     fn event(&mut self, event: Event, context: &mut Context<'_>) -> bool {
         let _ = (event, context);
