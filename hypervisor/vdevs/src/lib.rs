@@ -43,6 +43,7 @@ mod virtio_blk;
 mod virtio_console;
 mod virtio_entropy;
 mod virtio_net;
+mod virtio_vsock;
 mod watch;
 
 pub use catalogue::CATALOGUE;

@@ -10,3 +10,5 @@ mod driver;
 mod entropy;
 #[cfg(test)]
 mod net;
+#[cfg(test)]
+mod vsock;
