@@ -180,7 +180,7 @@ impl Half {
     pub(super) fn put(&mut self, bytes: &[u8]) -> bool {
         let was_empty = self.waiting.is_empty();
         let room = usize::try_from(WINDOW).unwrap_or(0).saturating_sub(self.waiting.len());
-        self.waiting.extend(bytes.iter().take(room));
+        self.waiting.extend(bytes.get(..bytes.len().min(room)).unwrap_or_default());
         was_empty
     }
 

@@ -190,6 +190,7 @@ const B: (u32, u32) = (4, 20);
 const FULL: [u8; WINDOW as usize] = [7; WINDOW as usize];
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn a_request_is_offered_and_answered() {
     let world = World::new();
     let (a, b) = (world.guest("a", 3, &["x", "both"]), world.guest("b", 4, &["both", "y"]));
@@ -209,6 +210,7 @@ fn a_request_is_offered_and_answered() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn who_does_not_listen_refuses() {
     let world = World::new();
     let (a, b) = (world.guest("a", 3, &["both"]), world.guest("b", 4, &["both"]));
@@ -224,6 +226,7 @@ fn who_does_not_listen_refuses() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn nobody_is_reached_but_members_of_a_group() {
     let world = World::new();
     let a = world.guest("a", 3, &["one"]);
@@ -244,6 +247,7 @@ fn nobody_is_reached_but_members_of_a_group() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn a_cid_is_one_stations_only() {
     let world = World::new();
     world.attach("a", Some(7), &[]).unwrap();
@@ -264,6 +268,7 @@ fn a_cid_is_one_stations_only() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn packets_of_unknown_kinds_are_refused_and_forged_ones_are_not_there() {
     let world = World::new();
     let (a, b) = connected(&world);
@@ -285,6 +290,7 @@ fn packets_of_unknown_kinds_are_refused_and_forged_ones_are_not_there() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn what_is_no_packet_of_a_connection_ends_it() {
     use VsockOp::{CreditRequest, CreditUpdate, Invalid, Request, Response, Rst, Rw, Shutdown};
     for op in [Invalid, Request, Response] {
@@ -317,6 +323,7 @@ fn what_is_no_packet_of_a_connection_ends_it() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn a_guest_sends_no_more_than_there_is_room_for() {
     let world = World::new();
     let (a, b) = connected(&world);
@@ -341,6 +348,7 @@ fn a_guest_sends_no_more_than_there_is_room_for() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn data_that_is_not_there_ends_the_connection() {
     let world = World::new();
     let (a, b) = connected(&world);
@@ -350,6 +358,7 @@ fn data_that_is_not_there_ends_the_connection() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn a_guest_is_sent_no_more_than_it_has_room_for() {
     let world = World::new();
     let (a, b) = connected(&world);
@@ -373,6 +382,7 @@ fn a_guest_is_sent_no_more_than_it_has_room_for() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn who_is_done_with_what_it_has_not_got_lies() {
     let world = World::new();
     let (a, b) = connected(&world);
@@ -386,6 +396,7 @@ fn who_is_done_with_what_it_has_not_got_lies() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn a_sender_hears_of_new_room_when_it_asks_and_by_itself() {
     let world = World::new();
     let (a, b) = connected(&world);
@@ -416,6 +427,7 @@ fn a_sender_hears_of_new_room_when_it_asks_and_by_itself() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn a_clean_disconnect_loses_nothing() {
     let world = World::new();
     let (a, b) = connected(&world);
@@ -435,6 +447,7 @@ fn a_clean_disconnect_loses_nothing() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn who_has_shut_down_sending_sends_no_more() {
     let world = World::new();
     let (a, b) = connected(&world);
@@ -448,6 +461,7 @@ fn who_has_shut_down_sending_sends_no_more() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn a_reset_comes_behind_the_data_and_at_once_if_something_is_lost() {
     let world = World::new();
     let (a, b) = connected(&world);
@@ -470,6 +484,7 @@ fn a_reset_comes_behind_the_data_and_at_once_if_something_is_lost() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn the_end_of_a_vm_or_of_its_driver_is_a_reset_for_its_peers() {
     type Ending = fn(&World, StationId);
     let endings: [Ending; 3] = [
@@ -509,6 +524,7 @@ fn the_end_of_a_vm_or_of_its_driver_is_a_reset_for_its_peers() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn who_does_not_take_what_it_gets_holds_up_nobody_else() {
     let world = World::new();
     let (a, b) = connected(&world);
@@ -528,6 +544,7 @@ fn who_does_not_take_what_it_gets_holds_up_nobody_else() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn who_does_not_look_at_refusals_is_not_heard_until_it_does() {
     let world = World::new();
     let (a, b) = connected(&world);
@@ -543,6 +560,7 @@ fn who_does_not_look_at_refusals_is_not_heard_until_it_does() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn connections_are_so_many_and_some_are_for_the_guests_own_wishes() {
     let world = World::new();
     let (a, b) = (world.guest("a", 3, &["both"]), world.guest("b", 4, &["both"]));
@@ -563,6 +581,7 @@ fn connections_are_so_many_and_some_are_for_the_guests_own_wishes() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn what_is_not_answered_makes_way_for_what_is_asked_later() {
     let world = World::new();
     let a = world.guest("a", 3, &["both"]);

@@ -76,7 +76,7 @@ enum Act {
 
 fn act() -> impl Strategy<Value = Act> {
     let small = || prop_oneof![4 => 0..4_u32, 1 => any::<u32>()];
-    let cid = || prop_oneof![8 => (2..7_u64), 1 => any::<u64>()];
+    let cid = || prop_oneof![8 => 2..7_u64, 1 => any::<u64>()];
     let port = || prop_oneof![6 => (0..8_u32).boxed(), 1 => Just(20).boxed(), 1 => any::<u32>().boxed()];
     let length = || prop_oneof![4 => 0..3000_u32, 1 => Just(WINDOW), 1 => any::<u32>()];
     let kind = prop_oneof![9 => Just(VSOCK_STREAM), 1 => any::<u16>()];

@@ -15,6 +15,7 @@ fn with<'w>(world: &'w World, service: (u32, u32)) -> Guest<'w> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn at_other_ports_there_is_nothing() {
     let world = World::new();
     let a = world.guest("a", 3, &[]);
@@ -25,6 +26,7 @@ fn at_other_ports_there_is_nothing() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn an_echo_sends_back_what_it_gets() {
     let world = World::new();
     let a = with(&world, ECHO);
@@ -40,6 +42,7 @@ fn an_echo_sends_back_what_it_gets() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn an_echo_waits_for_who_does_not_read() {
     let world = World::new();
     let a = with(&world, ECHO);
@@ -52,6 +55,7 @@ fn an_echo_waits_for_who_does_not_read() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn an_echo_ends_when_its_guest_does() {
     let world = World::new();
     let a = with(&world, ECHO);
@@ -67,6 +71,7 @@ fn an_echo_ends_when_its_guest_does() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn what_an_agent_says_is_shown_by_lines() {
     let world = World::new();
     let a = with(&world, AGENT);
@@ -87,6 +92,7 @@ fn what_an_agent_says_is_shown_by_lines() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn an_agent_is_asked_to_shut_down_and_nobody_in_its_place() {
     let world = World::new();
     let button = |guest: &Guest<'_>| world.signals.send(guest.id, VsockSignal::Button);
