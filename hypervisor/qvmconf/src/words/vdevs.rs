@@ -109,7 +109,7 @@ pub static VDEVS: &[KnownVdev] = &[
     ),
     vdev("virtio-input", "virtio keyboard, pointer, touch screen.", &[]),
     vdev("virtio-snd", "virtio sound.", &[]),
-    vdev("virtio-vsock", "virtio sockets.", &[]),
+    vdev("virtio-vsock", "virtio sockets.", &[option("cid", "NUMBER"), option("group", "NAME"), option("legacy", "")]),
     vdev("virtio-9p", "virtio file system.", &[]),
     vdev("virtio-video", "virtio video codec.", &[]),
     vdev("trace", "The example of the vdev guide.", &[]),
