@@ -358,6 +358,19 @@ impl vdev::Backends for HostDevices {
         attached.map(|(_, mac)| (mac, Arc::new(Silence) as _)).map_err(vdev::BackendError)
     }
 
+    fn vsock(
+        &mut self,
+        _: vdev::DeviceId,
+        wish: &vdev::VsockWish,
+    ) -> Result<(u32, Arc<dyn vdev::VsockPort>), vdev::BackendError> {
+        static SIGNALS: host::vsock::Signals = host::vsock::Signals::new();
+        let no_memory = || vdev::BackendError("there is no memory for its connections".into());
+        let storage = host::vsock::Storage::new().ok_or_else(no_memory)?;
+        // Alone: that others have the same CID is seen when they are there.
+        let attached = host::vsock::Hub::new(&SIGNALS).attach("", wish, (Silence, storage));
+        attached.map(|(_, cid)| (cid, Arc::new(Silence) as _)).map_err(vdev::BackendError)
+    }
+
     fn watch(&mut self, _: vdev::DeviceId, _: &str) -> Result<(), vdev::BackendError> {
         Ok(())
     }
@@ -438,6 +451,30 @@ impl vdev::NetPort for Silence {
 
     fn receive(&self, _: &mut vdev::TakeFrame<'_>) -> vdev::Received {
         vdev::Received::None
+    }
+}
+
+impl host::vsock::Door for Silence {
+    fn ring(&self) {}
+
+    fn said(&self, _: &str) {}
+}
+
+impl vdev::VsockPort for Silence {
+    fn open(&self) {}
+
+    fn signal(&self, _: vdev::VsockSignal) -> bool {
+        false
+    }
+
+    fn attend(&self) {}
+
+    fn send(&self, _: &vdev::VsockPacket, _: &mut vdev::FillFrame<'_>) -> bool {
+        true
+    }
+
+    fn receive(&self, _: &mut [u8]) -> Option<vdev::VsockPacket> {
+        None
     }
 }
 

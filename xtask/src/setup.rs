@@ -19,7 +19,8 @@ mod packages;
 pub(crate) use firmware::{U_BOOT, U_BOOT_RPI4, ensure as firmware};
 pub(crate) use linux_guest::{
     IMAGE as LINUX_IMAGE, INITRAMFS as LINUX_INITRAMFS, RPI4_TREE, ensure_drivers as linux_guest_with_drivers,
-    ensure_fio as linux_guest_with_fio, ensure_tools as linux_guest_with_tools, shell as linux_shell,
+    ensure_fio as linux_guest_with_fio, ensure_sockets as linux_guest_with_sockets,
+    ensure_tools as linux_guest_with_tools, shell as linux_shell,
 };
 
 /// The oldest QEMU that has all that is used (`raspi4b`, nested SMMU).

@@ -1,8 +1,8 @@
 //! Host services: what the original leaves to the operating system around it.
 //!
 //! Answers for: the boot archive ([`archive`]), the shell and its start-up script ([`shell`]), the console that VMs and host share
-//! ([`console`]), files in RAM ([`file`]), disks ([`disk`]), networks ([`switch`]), the log ([`log`]), whether VMs are started again ([`restart`]), and the line that reports a VM's end ([`end_line`]). Does not answer for: running
-//! anything. The kernel's host threads call in here, and do what is returned.
+//! ([`console`]), files in RAM ([`file`]), disks ([`disk`]), networks ([`switch`]), sockets ([`vsock`]), the log ([`log`]), whether VMs are started again
+//! ([`restart`]), and the line that reports a VM's end ([`end_line`]). Does not answer for: running anything. The kernel's host threads call in here, and do what is returned.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -32,5 +32,6 @@ pub mod restart;
 pub mod shared;
 pub mod shell;
 pub mod switch;
+pub mod vsock;
 
 pub use end::{ALL_ENDED, end_line};

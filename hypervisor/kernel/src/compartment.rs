@@ -19,7 +19,7 @@ use crate::shared;
 use crate::stage2::GuestSpace;
 use crate::sync::{Lock, Rank};
 use crate::thread::{self, Thread};
-use crate::{files, net, startup, trace};
+use crate::{files, net, startup, trace, vsock};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;
@@ -423,6 +423,7 @@ impl Compartment {
         drop(space);
         shared::end(self);
         net::end(self);
+        vsock::end(self);
         if let Some(ram) = ram {
             ram.scrub(|| true);
         }

@@ -38,6 +38,7 @@ mod sync;
 mod thread;
 mod trace;
 mod vcpu;
+mod vsock;
 
 pub mod provoke;
 

@@ -310,7 +310,7 @@ impl Qvm {
         }
     }
 
-    fn origin(&self) -> String {
+    pub(crate) fn origin(&self) -> String {
         format!("vm:{}", self.name)
     }
 

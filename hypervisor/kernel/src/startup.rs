@@ -8,7 +8,7 @@ use crate::address_space::Image;
 use crate::compartment::Compartment;
 use crate::services::Services;
 use crate::shared::{self, Share, Shares};
-use crate::{board, console, controller, disk, groups, net, silicon, start, thread, trace};
+use crate::{board, console, controller, disk, groups, net, silicon, start, thread, trace, vsock};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -27,7 +27,7 @@ use spin::Once;
 use types::{CpuSet, Frequency, Ipa, MAX_CPUS, Range, Ticks};
 use vdev::{
     BackendError, Backends, BlockDevice, CharDevice, DeviceId, Entropy, HostDevice, HostDisk, HostFiles, Mac, NetPort,
-    NetWish, NewWorker, RegionWishes, SharedMemory, TraceSink,
+    NetWish, NewWorker, RegionWishes, SharedMemory, TraceSink, VsockPort, VsockWish,
 };
 use vm::assemble::Host;
 use vm::config::{self, Configuration, CpuConfig, CpuPolicy, Includes, Limits};
@@ -188,6 +188,10 @@ impl Backends for HostDevices {
 
     fn net(&mut self, id: DeviceId, wish: &NetWish) -> Result<(Mac, Arc<dyn NetPort>), BackendError> {
         net::attach(self.compartment, id, wish)
+    }
+
+    fn vsock(&mut self, id: DeviceId, wish: &VsockWish) -> Result<(u32, Arc<dyn VsockPort>), BackendError> {
+        vsock::attach(self.compartment, id, wish)
     }
 
     fn worker(&mut self, id: DeviceId, new: NewWorker) -> Result<(), BackendError> {

@@ -54,6 +54,8 @@ pub(crate) enum Rank {
     Regions,
     /// The networks of VMs.
     Net,
+    /// The sockets of VMs.
+    Vsock,
     /// What is being traced.
     Trace,
     /// Threads, ready queues, timeouts.

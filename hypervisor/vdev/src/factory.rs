@@ -6,7 +6,7 @@
 
 use crate::{
     Bell, BlockDevice, CharDevice, Connector, Entropy, HostDevice, HostDisk, Mac, NetPort, NetWish, NewWorker,
-    OptionError, OptionSpec, Options, RegionName, SharedMemory, TraceSink, Vdev, Worker,
+    OptionError, OptionSpec, Options, RegionName, SharedMemory, TraceSink, Vdev, VsockPort, VsockWish, Worker,
 };
 use alloc::{
     boxed::Box,
@@ -245,6 +245,20 @@ impl Setup<'_> {
         self.backends.net(self.id, wish).map_err(|BackendError(message)| options.error(option, message))
     }
 
+    /// The device's place among those that have sockets, and its CID there. The error is about the option that `options` holds the CID
+    /// in.
+    ///
+    /// # Errors
+    /// If it cannot have that place.
+    pub fn vsock(
+        &mut self,
+        options: &Options,
+        option: &'static str,
+        wish: &VsockWish,
+    ) -> Result<(u32, Arc<dyn VsockPort>), OptionError> {
+        self.backends.vsock(self.id, wish).map_err(|BackendError(message)| options.error(option, message))
+    }
+
     /// Gives the device a worker, which has its thread from the guest's start on. It is at rest until the device rings.
     ///
     /// # Errors
@@ -326,6 +340,14 @@ pub trait Backends {
     /// If there is no such network, there is no room, or somebody on it has the same address.
     fn net(&mut self, _id: DeviceId, _wish: &NetWish) -> Result<(Mac, Arc<dyn NetPort>), BackendError> {
         Err(BackendError("there are no networks".to_string()))
+    }
+
+    /// Gives the device `id` a place among those that have sockets, for as long as the VM lives.
+    ///
+    /// # Errors
+    /// If there is no room, or somebody has its CID.
+    fn vsock(&mut self, _id: DeviceId, _wish: &VsockWish) -> Result<(u32, Arc<dyn VsockPort>), BackendError> {
+        Err(BackendError("there are no sockets".to_string()))
     }
 
     /// From the guest's start on the device `id` is woken when the VM `vm` lives ([`crate::Wake::VmLives`]) and when it has

@@ -40,6 +40,7 @@ mod table;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 mod timer;
+mod vsock;
 mod worker;
 
 pub use backend::{CharDevice, Entropy, Taken, TraceSink, Untraced};
@@ -68,4 +69,7 @@ pub use options::{
 pub use shared::{Attached, DEVICE_REGIONS, REGION_CLIENTS, RegionError, RegionName, SharedMemory};
 pub use table::{append_factories, check_factories};
 pub use timer::{Deadlines, TIMERS, Timer};
+pub use vsock::{
+    GUEST_CIDS, VSOCK_RECEIVE, VSOCK_SEND, VSOCK_STREAM, VsockOp, VsockPacket, VsockPort, VsockSignal, VsockWish,
+};
 pub use worker::{Bell, NewWorker, PULSES, PulseSink, Shared, Step, WORKERS, Work, Worker};

@@ -9,7 +9,7 @@ mod backends;
 mod disk;
 
 pub use around::{Lines, Ram};
-pub use backends::{Connect, Crew, Shared, Wire, Wires};
+pub use backends::{Admit, Connect, Crew, Shared, Wire, Wires};
 pub use disk::Disk;
 
 use crate::{

@@ -24,6 +24,7 @@ pub static CATALOGUE: &[&Factory] = &[
     &crate::virtio_entropy::FACTORY,
     &crate::virtio_input::FACTORY,
     &crate::virtio_net::FACTORY,
+    &crate::virtio_vsock::FACTORY,
 ];
 
 const _: () = vdev::check_factories(CATALOGUE);

@@ -45,6 +45,7 @@ mod virtio_console;
 mod virtio_entropy;
 mod virtio_input;
 mod virtio_net;
+mod virtio_vsock;
 mod watch;
 
 pub use catalogue::CATALOGUE;

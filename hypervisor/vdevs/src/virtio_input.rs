@@ -78,9 +78,12 @@ impl Model for Registers {
         write!(into, "; pressed {pressed} times{}", if can_be_pressed { "" } else { ", nobody listens" })
     }
 
-    fn event(&mut self, event: Event<'_>, context: &mut Context<'_>) -> bool {
+    fn press_button(&mut self, context: &mut Context<'_>) -> bool {
+        self.button.with(context, |button, _| button.press())
+    }
+
+    fn event(&mut self, event: Event, context: &mut Context<'_>) -> bool {
         match event {
-            Event::Button { handled } => *handled |= self.button.with(context, |button, _| button.press()),
             Event::Started | Event::Reset => {
                 self.button.with(context, |button, _| button.forget());
                 self.configuration = Configuration::of(select::UNSET, 0);

@@ -123,7 +123,7 @@ impl Model for Registers {
         into.iter_mut().zip(all.skip(usize::from(offset))).for_each(|(to, from)| *to = from);
     }
 
-    fn event(&mut self, event: Event<'_>, _: &mut Context<'_>) -> bool {
+    fn event(&mut self, event: Event, _: &mut Context<'_>) -> bool {
         match event {
             Event::Started | Event::Woken(Wake::Backend) => {
                 let is_up = self.port.is_up();

@@ -224,8 +224,10 @@ impl Core {
         self.notify_all(context);
     }
 
-    /// Everything as in the beginning (2.4). When this returns nothing is done any more for the driver that there was.
+    /// Everything as in the beginning (2.4). When this returns nothing is done any more for the driver that there was. Services that wait
+    /// to be rung look, and find that it has gone.
     pub fn reset(&mut self, context: &mut Context<'_>) {
+        let was_running = self.state.is_running();
         self.state.stop();
         for number in self.numbers() {
             self.close(number, context);
@@ -236,10 +238,13 @@ impl Core {
         self.state.forget();
         (self.status, self.accepted, self.beyond) = (Status::empty(), Features::empty(), false);
         self.tell(Event::Reset, context);
+        if was_running {
+            self.ring_all(context);
+        }
     }
 
     /// Hands an event on.
-    fn tell(&mut self, event: Event<'_>, context: &mut Context<'_>) {
+    fn tell(&mut self, event: Event, context: &mut Context<'_>) {
         if self.model.event(event, context) {
             self.state.change(context);
         }
@@ -253,14 +258,19 @@ impl Core {
         }
     }
 
-    /// Somebody has pressed the power button. Without a driver nobody can be told.
-    pub fn press_button(&mut self, handled: &mut bool, context: &mut Context<'_>) {
-        if self.state.is_running() && !self.state.needs_reset() {
-            self.tell(Event::Button { handled: &mut *handled }, context);
-            if *handled {
-                self.notify_all(context);
-            }
+    /// The power button is pressed. Says whether the guest is asked to shut down: without a driver nobody is.
+    pub fn press_button(&mut self, context: &mut Context<'_>) -> bool {
+        let has_driver = self.state.is_running() && !self.state.needs_reset();
+        let is_asked = has_driver && self.model.press_button(context);
+        if is_asked {
+            self.notify_all(context);
         }
+        is_asked
+    }
+
+    /// All services look at what they have been rung for.
+    fn ring_all(&self, context: &mut Context<'_>) {
+        self.bells.iter().for_each(|(_, bell)| context.ring(bell));
     }
 
     /// The device's line of the status report, from its state on to the end.

@@ -88,7 +88,7 @@ impl Front {
                 written.map(|()| false).map_err(|_| ControlError("the report is full".to_string()))
             }
             Control::Button { handled } => {
-                self.core.press_button(handled, context);
+                *handled |= self.core.press_button(context);
                 Ok(false)
             }
             _ => Ok(false),

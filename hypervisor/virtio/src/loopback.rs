@@ -41,7 +41,7 @@ impl Model for LoopBack {
         }
     }
 
-    fn event(&mut self, event: Event<'_>, context: &mut Context<'_>) -> bool {
+    fn event(&mut self, event: Event, context: &mut Context<'_>) -> bool {
         context.log(log::Level::Info, format_args!("{event:?}"));
         event == Event::Woken(Wake::VmLives)
     }

@@ -29,8 +29,8 @@ pub struct Description {
 }
 
 /// What happens to a device.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
     /// The driver has chosen these features, and will not change its mind before a reset.
     Negotiated(Features),
     /// The driver is there (`DRIVER_OK`): requests may come.
@@ -39,12 +39,6 @@ pub enum Event<'a> {
     Reset,
     /// What the device waited for has come.
     Woken(Wake),
-    /// Somebody has pressed the power button ([`vdev::Control::Button`]), and there is a driver that could be told: it is ready, and
-    /// has made no mistake. If the device passes it on, its services look afterwards.
-    Button {
-        /// Set by a device that passes it on to its driver.
-        handled: &'a mut bool,
-    },
 }
 
 /// The half of a device that its driver finds at the registers. Whoever calls holds the device's lock, with interrupts masked.
@@ -72,8 +66,14 @@ pub trait Model: Send {
         Ok(())
     }
 
+    /// Somebody presses the power button. Says whether the guest will be asked to shut down because of it: then the services look, too.
+    fn press_button(&mut self, context: &mut Context<'_>) -> bool {
+        let _ = context;
+        false
+    }
+
     /// Something has happened. Says whether the configuration space has changed because of it, other than by the driver.
-    fn event(&mut self, event: Event<'_>, context: &mut Context<'_>) -> bool {
+    fn event(&mut self, event: Event, context: &mut Context<'_>) -> bool {
         let _ = (event, context);
         false
     }

@@ -31,6 +31,9 @@ pub(crate) const INITRAMFS_WITH_DRIVERS: &str = "target/guests/linux/drivers.cpi
 /// The same with fio.
 pub(crate) const INITRAMFS_WITH_FIO: &str = "target/guests/linux/fio.cpio";
 
+/// The same with socat.
+pub(crate) const INITRAMFS_WITH_SOCKETS: &str = "target/guests/linux/sockets.cpio";
+
 /// The package that always depends on the newest kernel.
 const KERNEL_META_PACKAGE: &str = "linux-image-arm64";
 /// What the names of its packages begin with.
@@ -45,6 +48,9 @@ const DRIVER_PROGRAMS: [&str; 2] = ["sbin/mke2fs", "usr/bin/iperf3"];
 /// The same for what exercises disks, which needs far more libraries.
 const DISK_TOOLS: [&str; 1] = ["fio"];
 const DISK_PROGRAMS: [&str; 1] = ["usr/bin/fio"];
+/// The same for what speaks by sockets of all kinds.
+const SOCKET_TOOLS: [&str; 1] = ["socat"];
+const SOCKET_PROGRAMS: [&str; 1] = ["usr/bin/socat"];
 /// Where the libraries of packages are, and where they go.
 const LIBRARIES: [&str; 2] = ["lib/aarch64-linux-gnu/", "usr/lib/aarch64-linux-gnu/"];
 /// What loads them, as every program names it.
@@ -190,14 +196,24 @@ pub(crate) fn ensure_tools() -> Result<()> {
 
 /// Makes sure that the initial file system with fio is there.
 pub(crate) fn ensure_fio() -> Result<()> {
+    ensure_more(INITRAMFS_WITH_FIO, "apt-fio", &DISK_TOOLS, &DISK_PROGRAMS)
+}
+
+/// Makes sure that the initial file system with socat is there.
+pub(crate) fn ensure_sockets() -> Result<()> {
+    ensure_more(INITRAMFS_WITH_SOCKETS, "apt-sockets", &SOCKET_TOOLS, &SOCKET_PROGRAMS)
+}
+
+/// Makes sure that an initial file system with drivers and these programs is there.
+fn ensure_more(made: &str, client: &str, packages: &[&str], names: &[&str]) -> Result<()> {
     ensure_drivers()?;
     let lock = fs::File::create(state().join("lock"))?;
     lock.lock().context("cannot lock the folder of the Linux guest")?;
-    let (made, drivers) = (root().join(INITRAMFS_WITH_FIO), root().join(INITRAMFS_WITH_DRIVERS));
+    let (made, drivers) = (root().join(made), root().join(INITRAMFS_WITH_DRIVERS));
     if !is_older(&made, &[&drivers]) {
         return Ok(());
     }
-    let mut archive = programs("apt-fio", &DISK_TOOLS, &DISK_PROGRAMS)?;
+    let mut archive = programs(client, packages, names)?;
     archive.extend(fs::read(&drivers)?);
     write_whole(&made, &archive)
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::Test;
 use super::linux::with_initramfs;
@@ -67,6 +67,16 @@ pub(super) fn tests() -> Vec<Test> {
         "virtio/messages",
         "devices on the PCI bus send messages where there are any",
         messages,
+    ));
+    tests.push(Test::hypervisor(
+        "virtio/vsock",
+        "two VMs send each other some MiB by sockets, and what the host has",
+        sockets,
+    ));
+    tests.push(Test::hypervisor(
+        "virtio/vsock-ends",
+        "a VM is killed in mid-transfer, and another shuts down when asked",
+        ends,
     ));
     tests
 }
@@ -357,4 +367,93 @@ fn messages(case: &Case) -> Result<()> {
         ensure!(ran.of("linux").filter(is_of).count() == 1, "GICv{gic}, `{controller}`: no interrupts of kind {kind}");
     }
     Ok(())
+}
+
+/// A VM with sockets: its CID, its groups, and what it runs.
+fn with_sockets(system: &str, cid: &str, groups: &str, commands: &str) -> String {
+    // One in memory, one on the PCI bus.
+    let place = if cid == "5" { At::Memory.place(0) } else { At::Bus.place(0) };
+    with_initramfs(1, commands, "sockets.cpio").replace("system linux", &format!("system {system}"))
+        + &format!("vdev virtio-vsock {place} cid {cid} {groups}\n")
+}
+
+/// Bytes that nobody makes by accident, so many MiB.
+fn noise(file: &str, mebibytes: u32) -> String {
+    format!("dd if=/dev/urandom of={file} bs=1M count={mebibytes} 2> /tmp/err")
+}
+
+/// Until there is a connection: the other VM may be slower.
+const PATIENTLY: &str = "retry=60,interval=1";
+
+/// A server takes a file and sends another, at once; checksums are the same at both ends. The host echoes; others are not reached.
+fn sockets(case: &Case) -> Result<()> {
+    setup::linux_guest_with_sockets()?;
+    let server = format!(
+        "{}; echo out $(md5sum < /tmp/back); socat -t 30 -b 65536 VSOCK-LISTEN:5000 OPEN:/tmp/back,rdonly!!CREATE:/tmp/got; \
+         echo in $(md5sum < /tmp/got)",
+        noise("/tmp/back", 3)
+    );
+    let client = format!(
+        "{}; echo out $(md5sum < /tmp/there); \
+         socat -t 30 VSOCK-CONNECT:5:5000,{PATIENTLY} OPEN:/tmp/there,rdonly!!CREATE:/tmp/got; \
+         echo in $(md5sum < /tmp/got); dd if=/tmp/there bs=1M count=1 2> /tmp/err > /tmp/part; \
+         socat -t 30 OPEN:/tmp/part,rdonly!!CREATE:/tmp/echo VSOCK-CONNECT:2:7; cmp /tmp/part /tmp/echo && echo echoed; \
+         socat - VSOCK-CONNECT:2:99 < /dev/null 2>&1 | grep -o reset; \
+         socat - VSOCK-CONNECT:7:5000 < /dev/null 2>&1 | grep -o reset; echo done$((6*7))",
+        noise("/tmp/there", 5)
+    );
+    let vms = [
+        case.file("server.qvmconf", with_sockets("server", "5", "group other group pair", &server))?,
+        case.file("client.qvmconf", with_sockets("client", "6", "group pair", &client))?,
+    ];
+    let ran = case.batch(&Machine::default(), &vms)?;
+    ran.expect_status(0)?;
+    let sum = |vm: &'static str, word: &str| -> Result<String> {
+        let line = ran.of(vm).find_map(|line| line.trim().strip_prefix(word).map(str::to_string));
+        line.with_context(|| format!("{vm} has no line `{word}...`"))
+    };
+    for (from, to) in [("server", "client"), ("client", "server")] {
+        ensure!(sum(from, "out ")? == sum(to, "in ")?, "{to} has not got what {from} has sent");
+    }
+    ran.in_order(&["client| echoed", "client| reset", "client| reset", "client| done42"])
+}
+
+/// One VM ends in mid-transfer without a word, and comes again: its peer hears of it, and reaches it again. Then that peer's agent is
+/// asked to shut down, and does so.
+fn ends(case: &Case) -> Result<()> {
+    setup::linux_guest_with_sockets()?;
+    let source = "socat -u OPEN:/dev/zero VSOCK-LISTEN:5000";
+    let sink = format!(
+        "for round in 1 2; do socat -u -b 4096 VSOCK-CONNECT:5:5000,{PATIENTLY} - | (head -c 100000; echo begun$round > /dev/console; cat) | wc -c > /tmp/count; \
+         echo ended$round; done; (echo ready; sleep 2; echo listening$((6*7)) > /dev/console; sleep 1000) | socat - VSOCK-CONNECT:2:1 | (read order; echo order $order; poweroff -f)"
+    );
+    let vms = [
+        ("sink", with_sockets("sink", "6", "group pair", &sink)),
+        ("source", with_sockets("source", "5", "group pair", source) + "on-exit on-failure\n"),
+    ];
+    let mut read = Vec::new();
+    for (name, text) in vms {
+        read.push(Configuration::read(&case.file(&format!("{name}.qvmconf"), text)?, "", None)?);
+    }
+    let mut session = case.session(&Machine::default(), &read)?;
+    for round in [1, 2] {
+        session.expect(&format!("begun{round}"), BOOT)?;
+        if round == 1 {
+            session.send("\x1d0")?;
+        }
+        session.send("slay -s SIGQUIT source\r")?;
+        // Before or after the host says so.
+        session.expect(&format!("ended{round}"), SOON)?;
+    }
+    // What an agent says is in the log.
+    session.expect("listening42", SOON)?;
+    session.send("slog2info\r")?;
+    session.expect("agent: ready", SOON)?;
+    session.send("slay -s SIGTERM sink\r")?;
+    session.expect("order shutdown", SOON)?;
+    session.expect("qvm: sink ended: code 0 (", SOON)?;
+    let kills = session.text().matches("qvm: source ended: code 3 (").count();
+    ensure!(kills == 2, "source was killed {kills} times, not twice");
+    session.send("\x1dqq")?;
+    session.expect_end(SOON)
 }

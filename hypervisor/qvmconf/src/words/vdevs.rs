@@ -109,7 +109,7 @@ pub static VDEVS: &[KnownVdev] = &[
     ),
     vdev("virtio-input", "virtio keyboard, pointer, touch screen; here the power button.", &[option("legacy", "")]),
     vdev("virtio-snd", "virtio sound.", &[]),
-    vdev("virtio-vsock", "virtio sockets.", &[]),
+    vdev("virtio-vsock", "virtio sockets.", &[option("cid", "NUMBER"), option("group", "NAME"), option("legacy", "")]),
     vdev(
         "virtio-9p",
         "virtio file system, for reading.",

@@ -4,7 +4,7 @@ use super::disk::Disk;
 use crate::{
     Attached, BackendError, Backends, BlockDevice, Bus, CharDevice, Context, DeviceId, Effects, Entropy, HostDevice,
     HostDisk, HostFiles, Mac, NetPort, NetWish, NewWorker, PulseSink, RegionError, RegionName, RegionWishes, Services,
-    SharedMemory, Step, Taken, TraceSink, Untraced, WORKERS, Wake, Work,
+    SharedMemory, Step, Taken, TraceSink, Untraced, VsockPort, VsockWish, WORKERS, Wake, Work,
 };
 use alloc::{
     boxed::Box,
@@ -120,10 +120,15 @@ pub struct Wires {
     pub files: HostFiles,
     /// Who connects the device to a network: nobody, unless a test says so.
     pub net: Option<Box<Connect>>,
+    /// Who gives the device a place among those that have sockets: nobody, unless a test says so.
+    pub vsock: Option<Box<Admit>>,
 }
 
 /// Connects a device to a network, as [`Backends::net`] does.
 pub type Connect = dyn FnMut(&NetWish) -> Result<(Mac, Arc<dyn NetPort>), BackendError>;
+
+/// Gives a device a place among those that have sockets, as [`Backends::vsock`] does.
+pub type Admit = dyn FnMut(&VsockWish) -> Result<(u32, Arc<dyn VsockPort>), BackendError>;
 
 impl Default for Wires {
     fn default() -> Self {
@@ -136,6 +141,7 @@ impl Default for Wires {
             disk: Disk::default(),
             files: HostFiles::new(),
             net: None,
+            vsock: None,
         }
     }
 }
@@ -180,6 +186,10 @@ impl Backends for Wires {
         self.net
             .as_mut()
             .map_or_else(|| Err(BackendError("there are no networks".to_string())), |connect| connect(wish))
+    }
+
+    fn vsock(&mut self, _id: DeviceId, wish: &VsockWish) -> Result<(u32, Arc<dyn VsockPort>), BackendError> {
+        self.vsock.as_mut().map_or_else(|| Err(BackendError("there are no sockets".to_string())), |place| place(wish))
     }
 
     fn watch(&mut self, _id: DeviceId, _vm: &str) -> Result<(), BackendError> {

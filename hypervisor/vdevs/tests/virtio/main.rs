@@ -14,3 +14,5 @@ mod files;
 mod input;
 #[cfg(test)]
 mod net;
+#[cfg(test)]
+mod vsock;
