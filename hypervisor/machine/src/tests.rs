@@ -520,8 +520,7 @@ fn a_virtio_window_is_coherent_if_it_or_a_bus_above_it_says_so() {
         node(name, &properties, vec![])
     };
     let bus = |name: &str, coherent: bool, child| {
-        let mut properties =
-            vec![("#address-cells", cells(&[1])), ("#size-cells", cells(&[1])), ("ranges", vec![])];
+        let mut properties = vec![("#address-cells", cells(&[1])), ("#size-cells", cells(&[1])), ("ranges", vec![])];
         properties.extend(coherent.then(|| ("dma-coherent", vec![])));
         node(name, &properties, vec![child])
     };
