@@ -10,7 +10,7 @@ mod confine;
 
 pub(crate) use confine::{confine, here, kernel_work, wait};
 
-use crate::disk::DiskMemory;
+use crate::disk::{self, DiskMemory};
 use crate::guest_memory::GuestRam;
 use crate::heap::VmHeap;
 use crate::partition::{self, Partition};
@@ -423,6 +423,7 @@ impl Compartment {
         drop(space);
         shared::end(self);
         net::end(self);
+        disk::end(self.id);
         if let Some(ram) = ram {
             ram.scrub(|| true);
         }

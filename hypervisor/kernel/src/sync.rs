@@ -54,6 +54,8 @@ pub(crate) enum Rank {
     Regions,
     /// The networks of VMs.
     Net,
+    /// A real disk's requests, or who has which.
+    Disks,
     /// What is being traced.
     Trace,
     /// Threads, ready queues, timeouts.

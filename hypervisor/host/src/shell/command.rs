@@ -135,6 +135,8 @@ pub enum Pidin<'a> {
     Threads,
     /// Where the memory is.
     Memory,
+    /// The machine's disks, and who has them.
+    Disks,
 }
 
 /// Where a command may stand.
@@ -193,11 +195,12 @@ pub(super) const COMMANDS: &[Row] = &[
     row("dryrun", "@FILE [OPTION ...] [&]", "check a VM's configuration, start nothing", |call| {
         qvm(call, Some("dryrun"))
     }),
-    row("pidin", "[NAME|threads|memory]", "report on VMs, threads or memory", |call| {
+    row("pidin", "[NAME|threads|memory|disks]", "on VMs, threads, memory, disks", |call| {
         Ok(Command::Pidin(match call.optional()? {
             None => Pidin::All,
             Some(Word { text: "threads", .. }) => Pidin::Threads,
             Some(Word { text: "memory", .. }) => Pidin::Memory,
+            Some(Word { text: "disks", .. }) => Pidin::Disks,
             Some(name) => Pidin::Vm(plain(name)?),
         }))
     }),

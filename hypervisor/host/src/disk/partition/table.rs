@@ -70,8 +70,29 @@ pub struct Table {
     pub(super) first: u64,
     /// The first that cannot any more, whatever the disk has.
     pub(super) end: u64,
-    /// Whether it is the copy at the end of the disk, because the one in front is no good.
-    pub is_copy: bool,
+    /// Which kind it is.
+    pub form: Form,
+}
+
+/// The kinds of tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// An MBR.
+    Master,
+    /// A GUID partition table.
+    Guids,
+    /// Its copy at the end of the disk, because the one in front is no good.
+    Copy,
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Master => "MBR",
+            Self::Guids => "GPT",
+            Self::Copy => "GPT, its copy: the table itself is no good",
+        })
+    }
 }
 
 /// Reads the table of a disk.
@@ -98,7 +119,7 @@ pub fn read(disk: &mut dyn BlockDevice) -> Result<Table, PartitionError> {
     if let Some(outer) = outer.map(|entry| entry.extent) {
         logical(disk, outer, &mut entries)?;
     }
-    Ok(Table { entries, first: 1, end: u64::MAX, is_copy: false })
+    Ok(Table { entries, first: 1, end: u64::MAX, form: Form::Master })
 }
 
 /// The partitions inside of an extended one.
@@ -143,7 +164,7 @@ fn guids(disk: &mut dyn BlockDevice) -> Result<Table, PartitionError> {
     match guids_at(disk, 1, block) {
         Ok(table) => Ok(table),
         Err(first) => match guids_at(disk, last, block) {
-            Ok(table) => Ok(Table { is_copy: true, ..table }),
+            Ok(table) => Ok(Table { form: Form::Copy, ..table }),
             Err(_) => Err(first),
         },
     }
@@ -193,7 +214,7 @@ fn guids_at(disk: &mut dyn BlockDevice, at: u64, block: u64) -> Result<Table, Pa
     // Neither table is in there (5.3.2).
     let (first, last) = (number_64(&header, 40).max(2), number_64(&header, 48));
     let end = last.saturating_add(1).saturating_mul(to_sectors);
-    Ok(Table { entries, first: first.saturating_mul(to_sectors), end, is_copy: false })
+    Ok(Table { entries, first: first.saturating_mul(to_sectors), end, form: Form::Guids })
 }
 
 /// So many bytes from `offset` on; what is read are whole sectors.

@@ -1,5 +1,6 @@
 //! Tables as tools write them, and as they never should.
 
+use super::table::Form;
 use super::*;
 use crate::disk::tests::Ram;
 use alloc::{vec, vec::Vec};
@@ -192,11 +193,11 @@ fn the_copy_is_taken_if_the_first_table_is_no_good() {
         let mut disk = good.clone();
         disk[at] ^= 1;
         assert_eq!(find(&disk, "hd0p1"), Ok((34, 100)), "{at}");
-        assert!(table::read(&mut Ram::new(disk.clone())).unwrap().is_copy);
+        assert_eq!(table::read(&mut Ram::new(disk.clone())).unwrap().form, Form::Copy);
         disk[999 * 512 + 16] ^= 1;
         assert!(find(&disk, "hd0p1").unwrap_err().contains("is no good"), "{at}");
     }
-    assert!(!table::read(&mut Ram::new(good)).unwrap().is_copy);
+    assert_eq!(table::read(&mut Ram::new(good)).unwrap().form, Form::Guids);
 }
 
 #[test]
