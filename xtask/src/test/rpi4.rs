@@ -27,6 +27,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("linux/profiler", "its performance monitors have no private interrupt"),
     ("firmware/uefi", "it does not know what time it is"),
     ("linux/clocks", "it does not know what time it is"),
+    ("disks/", "it has no disks that there is a driver for"),
     ("refused/", "it changes the device tree of the machine virt"),
     ("shared/refused", "it has the memory that is to be refused"),
 ];
