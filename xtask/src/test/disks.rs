@@ -33,6 +33,7 @@ pub(super) fn tests() -> Vec<Test> {
     vec![
         Test::hypervisor("disks/ext4", "two VMs write to two partitions of a real disk, and nowhere else", ext4),
         Test::hypervisor("disks/restart", "what a VM wrote is there when it has been killed and restarted", restart),
+        Test::hypervisor("disks/silent", "a disk that does not answer keeps nobody, and nothing from ending", silent),
         Test::hypervisor("disks/claims", "a writer is alone; what cannot be had is said, and why", claims),
     ]
 }
@@ -173,6 +174,33 @@ fn restart(case: &Case) -> Result<()> {
     session.expect("qvm: linux ended: code 3 (power cut)", SOON)?;
     session.expect("still there", BOOT)?;
     session.expect("second42", SOON)?;
+    session.send("shutdown -f\r")?;
+    session.expect_end(SOON)
+}
+
+/// A disk that takes twenty seconds for each request: a VM is killed while it waits, and whoever asks then is told after ten, and after as
+/// many more in which QEMU, told to reset the disk, keeps the CPU until that has answered.
+fn silent(case: &Case) -> Result<()> {
+    setup::linux_guest_with_drivers()?;
+    let vm = Configuration::read(&case.file("linux.qvmconf", linux("linux", "echo never", "/dev/hd0"))?, "", None)?;
+    let more = [
+        "-blockdev",
+        "driver=null-co,node-name=slow,size=67108864,latency-ns=20000000000",
+        "-device",
+        "virtio-blk-device,drive=slow",
+    ];
+    let machine = Machine { more: more.map(String::from).to_vec(), ..Machine::default() };
+    let mut session = case.session(&machine, &[vm])?;
+    // Linux says so, and looks for partitions.
+    session.expect("[vda] 131072 512-byte", BOOT)?;
+    session.send("\x1ds")?;
+    session.expect("bulkhead# ", SOON)?;
+    session.send("slay -s QUIT linux\r")?;
+    session.expect("qvm: linux ended: code 3 (power cut)", SOON)?;
+    session.send("pidin disks\r")?;
+    session.expect("its partition table cannot be read: the disk could not", BOOT)?;
+    session.send("pidin disks\r")?;
+    session.expect("not used any more: it has not answered in time", SOON)?;
     session.send("shutdown -f\r")?;
     session.expect_end(SOON)
 }
