@@ -501,10 +501,17 @@ mod tests {
         };
         check("vdev virtio-blk hostdev disk\nvdev virtio-blk hostdev </dev/ram,1M\nvdev virtio-net peer /dev/vswitch0")
             .unwrap();
+        check("vdev virtio-blk hostdev /dev/hd0t178\nvdev virtio-blk hostdev /dev/hd0t178.1").unwrap();
+        check("vdev virtio-blk hostdev </dev/hd0\nvdev virtio-blk hostdev </dev/hd0p1").unwrap();
         for (device, message) in [
             ("vdev virtio-blk hostdev nothing", "there is no file `"),
             ("vdev virtio-blk hostdev a", "too small for a disk: 4 bytes"),
-            ("vdev virtio-blk hostdev /dev/hd0t178", "there is no disk `/dev/hd0t178`"),
+            ("vdev virtio-blk hostdev /dev/sda1", "there can be no disk `/dev/sda1`"),
+            (
+                "vdev virtio-blk hostdev /dev/hd0 name a\nvdev virtio-blk hostdev </dev/hd0p1 name b",
+                "`a` of VM `a` writes to",
+            ),
+            ("vdev virtio-blk hostdev /dev/hd0t7\nvdev virtio-blk hostdev /dev/hd0t7", "writes to it"),
             ("vdev virtio-net peer /dev/nonsense", "is no /dev/vswitchNAME"),
         ] {
             let error = check(device).unwrap_err();

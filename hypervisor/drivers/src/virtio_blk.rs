@@ -4,7 +4,8 @@
 //! device that lies. Does not answer for: who waits, and how long (the kernel), which part of the disk is whose (`host::disk`).
 //!
 //! A slot is taken, filled, sent, found done, read and released. Who has sent something and is no more has the slot given up: it is
-//! free once the device has answered. What a slot held for one is gone before it holds something for another.
+//! free once the device has answered. A slot that is taken holds what it held for somebody else: who reads clears it before, so that a
+//! device that claims to have written it shows nobody what was another's. That is not done here, where a lock is held.
 //!
 //! A device that answers what nobody has asked, or does not answer, is given up for good: it is reset, and all there is of requests
 //! fails. Its memory is never used for anything else.
@@ -189,7 +190,7 @@ impl<M: Memory, T: Transport> Disk<M, T> {
         NonNull::new(slot.memory.as_ptr().wrapping_add(DATA))
     }
 
-    /// Asks the device for something: `length` bytes from `sector` on. For reading they are zeroes until they are read.
+    /// Asks the device for something: `length` bytes from `sector` on.
     ///
     /// # Errors
     /// If the slot is not held, the disk has no such sectors or cannot do it, or is broken. The slot is held as before.
@@ -214,7 +215,7 @@ impl<M: Memory, T: Transport> Disk<M, T> {
             slot.state = State::Done(Ok(()));
             return Ok(());
         }
-        slot.prepare(operation, sector, length);
+        slot.prepare(operation, sector);
         let queue = &mut self.queue;
         let token = slot.with_buffers(operation, length, |inputs, outputs| {
             // SAFETY: they are the slot's for good, and nobody reaches them until `take_answers` has found it answered.
@@ -283,8 +284,8 @@ impl<M: Memory, T: Transport> Disk<M, T> {
 }
 
 impl Slot {
-    /// Writes what the device is to read, and clears what it is to write.
-    fn prepare(&mut self, operation: Operation, sector: u64, length: usize) {
+    /// Writes what the device is to read of the request, and clears its answer.
+    fn prepare(&mut self, operation: Operation, sector: u64) {
         let mut header = [0; HEADER_LENGTH];
         let fields = operation.kind().to_le_bytes().into_iter().chain([0; 4]).chain(sector.to_le_bytes());
         header.iter_mut().zip(fields).for_each(|(into, byte)| *into = byte);
@@ -293,10 +294,6 @@ impl Slot {
         unsafe { at(HEADER).copy_from_nonoverlapping(header.as_ptr(), HEADER_LENGTH) };
         // SAFETY: as above.
         unsafe { at(STATUS).write_volatile(UNANSWERED) };
-        if operation == Operation::Read {
-            // SAFETY: as above, `length` is no more than `MOST`.
-            unsafe { at(DATA).write_bytes(0, length) };
-        }
     }
 
     /// Calls `work` with what the device reads of a request, and what it writes.

@@ -10,6 +10,7 @@ use super::Test;
 use super::linux::with_initramfs;
 use super::machine::Case;
 use super::scene::Scene;
+use super::virtio::fio;
 use crate::configuration::Configuration;
 use crate::qemu::machine::Machine;
 use crate::setup;
@@ -32,6 +33,9 @@ const NOBODYS: u8 = 0x5a;
 pub(super) fn tests() -> Vec<Test> {
     vec![
         Test::hypervisor("disks/ext4", "two VMs write to two partitions of a real disk, and nowhere else", ext4),
+        Test::hypervisor("disks/fio", "fio writes to a partition of a real disk and reads it back", |case| {
+            fio(case, &machine(vec![case.file("disk.img", guid_disk())?]), "/dev/hd0p1")
+        }),
         Test::hypervisor("disks/restart", "what a VM wrote is there when it has been killed and restarted", restart),
         Test::hypervisor("disks/silent", "a disk that does not answer keeps nobody, and nothing from ending", silent),
         Test::hypervisor("disks/claims", "a writer is alone; what cannot be had is said, and why", claims),

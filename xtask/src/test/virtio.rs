@@ -28,7 +28,7 @@ pub(super) fn tests() -> Vec<Test> {
         Test::hypervisor(
             "virtio/fio",
             "fio writes to a disk and reads it back, from two vCPUs, deep queues and all",
-            fio,
+            |case| fio(case, &Machine::default(), "/dev/ram,32M"),
         ),
         Test::hypervisor("virtio/console", "a shell on hvc0, by MMIO", |case| {
             console(case, "loc 0x1c0d2000 intr gic:43")
@@ -40,15 +40,16 @@ pub(super) fn tests() -> Vec<Test> {
     ]
 }
 
-fn fio(case: &Case) -> Result<()> {
+/// Two vCPUs and deep queues on a disk, and what is read is what was written.
+pub(super) fn fio(case: &Case, machine: &Machine, disk: &str) -> Result<()> {
     setup::linux_guest_with_fio()?;
     let commands = "fio --name=check --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=32 --rw=randwrite \
                     --bsrange=512-131072 --size=6M --verify=crc32c --verify_fatal=1 --randseed=7 \
                     --output-format=terse > /tmp/out && echo verified; fio --name=two --filename=/dev/vda --direct=1 --rw=randrw \
                     --bs=4k --size=2M --numjobs=2 --offset_increment=12M --verify=md5 --verify_fatal=1 > /tmp/out && echo both";
     let text = with_initramfs(2, commands, "fio.cpio").replace("256M", "640M")
-        + "vdev virtio-blk loc 0x1c0d0000 intr gic:41 hostdev /dev/ram,32M\n";
-    let ran = case.batch(&Machine::default(), &[case.file("linux.qvmconf", text)?])?;
+        + &format!("vdev virtio-blk loc 0x1c0d0000 intr gic:41 hostdev {disk}\n");
+    let ran = case.batch(machine, &[case.file("linux.qvmconf", text)?])?;
     ran.expect_status(0)?.in_order(&["linux| verified", "linux| both"])
 }
 

@@ -44,6 +44,8 @@ enum Answer {
     WithId(u32),
     /// Does nothing, and says that it has written so many bytes, with this status.
     Claims(u32, u8),
+    /// Does nothing, not even a status, and says that it has written so many bytes.
+    Says(u32),
     /// Does it, and says so twice.
     Twice,
 }
@@ -112,6 +114,7 @@ impl Device {
                     self.answer_with(head.into(), &chain);
                     self.say(head.into(), 1);
                 }
+                Answer::Says(length) => self.say(head.into(), length),
                 Answer::Claims(length, status) => {
                     put(chain.last().unwrap().0, status);
                     self.say(head.into(), length);
@@ -380,7 +383,7 @@ fn a_device_that_says_it_failed_has_failed_once() {
 }
 
 #[test]
-fn what_a_device_has_not_written_is_nobodys() {
+fn an_old_status_is_no_answer_and_what_a_device_has_not_written_is_as_it_was() {
     let fake = device(MODERN);
     let mut disk = begin(&fake);
     let ticket = disk.take(Some(VmId(1))).unwrap();
@@ -388,6 +391,11 @@ fn what_a_device_has_not_written_is_nobodys() {
     assert_eq!(ask(&mut disk, ticket, Operation::Write, 4096), Some(Ok(())));
     disk.release(ticket);
     let ticket = disk.take(Some(VmId(2))).unwrap();
+    fill(&disk, ticket, &[0; 4096]);
+    fake.next(Answer::Says(4097));
+    assert_eq!(ask(&mut disk, ticket, Operation::Read, 4096), Some(Err(Failed)));
+    disk.release(ticket);
+    assert_eq!(disk.take(Some(VmId(2))), Some(ticket));
     fake.next(Answer::Claims(4097, OK));
     assert_eq!(ask(&mut disk, ticket, Operation::Read, 4096), Some(Ok(())));
     assert_eq!(content(&disk, ticket, 4096), [0; 4096]);

@@ -195,7 +195,8 @@ impl RealDisk {
         }
     }
 
-    /// Has the disk do something, with `fill` before and `take` after, which get the `length` bytes.
+    /// Has the disk do something, with `fill` before and `take` after, which get the `length` bytes. What is read is zeroes until it has
+    /// been read, whatever was there of others'.
     fn request(
         &self,
         owner: Option<VmId>,
@@ -208,7 +209,11 @@ impl RealDisk {
             None => state.driver.take(owner).map(Some),
         });
         let Some(Some(mut ticket)) = ticket else { return Err(BlockError::Failed) };
-        let done = fill(self.data(&mut ticket, length)).and_then(|()| self.send(ticket, operation, offset, length));
+        let data = self.data(&mut ticket, length);
+        if operation == Operation::Read {
+            data.fill(0);
+        }
+        let done = fill(data).and_then(|()| self.send(ticket, operation, offset, length));
         let done = done.and_then(|()| take(self.data(&mut ticket, length)));
         self.with(|state| {
             state.driver.release(ticket);
