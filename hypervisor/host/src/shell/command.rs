@@ -195,7 +195,7 @@ pub(super) const COMMANDS: &[Row] = &[
     row("dryrun", "@FILE [OPTION ...] [&]", "check a VM's configuration, start nothing", |call| {
         qvm(call, Some("dryrun"))
     }),
-    row("pidin", "[NAME|threads|memory|disks]", "on VMs, threads, memory, disks", |call| {
+    row("pidin", "[NAME|threads|memory|disks]", "report on VMs, threads, memory or disks", |call| {
         Ok(Command::Pidin(match call.optional()? {
             None => Pidin::All,
             Some(Word { text: "threads", .. }) => Pidin::Threads,
@@ -550,7 +550,7 @@ mod tests {
     fn a_typed_line_is_told_what_is_wrong_without_its_place() {
         let expected = [
             ("pdin", "shell: unknown command `pdin`; did you mean `pidin`?"),
-            ("pidin a b", "shell: usage: `pidin [NAME|threads|memory]`"),
+            ("pidin a b", "shell: usage: `pidin [NAME|threads|memory|disks]`"),
             ("slay", "shell: usage: `slay [-s SIGNAL] NAME ...`"),
             ("slay -s TERM", "shell: usage: `slay [-s SIGNAL] NAME ...`"),
             ("slay -s KILL a", "shell: `KILL` is none of SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2"),
@@ -585,10 +585,10 @@ mod tests {
     fn help_has_a_line_of_80_characters_for_every_command_that_works() {
         let mut text = String::new();
         help(None, &mut text).unwrap();
-        assert_eq!(text.lines().count(), COMMANDS.len() - 1 + 1);
+        assert_eq!(text.lines().count(), COMMANDS.len() - 1 + 2);
         for line in text.lines() {
             assert!(line.len() <= 80, "{line}");
-            if line.starts_with("shm ") {
+            if line.starts_with("shm ") || line.starts_with("pidin ") {
                 assert!(line.len() > HELP_COLUMN, "it needs no line of its own");
                 continue;
             }

@@ -90,7 +90,7 @@ pub struct DiskInfo {
 pub fn disks(disks: &[DiskInfo], out: &mut dyn Write) -> fmt::Result {
     out.write_str("NAME         SIZE\n")?;
     disks.iter().try_for_each(|DiskInfo { name, sectors, about, holders }| {
-        writeln!(out, "{name:11} {:>5} {about:.61}", memory(sectors / 2))?;
+        writeln!(out, "{name:11} {:>5} {about:.59}", memory(sectors / 2))?;
         holders.iter().try_for_each(|holder| writeln!(out, "{:18} {holder:.61}", ""))
     })
 }
