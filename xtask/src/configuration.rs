@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use anyhow::{Context, Result};
-use host::disk::{Base, Overlay, PAGE, PageStore};
+use host::disk::{Base, Claim, Claims, Extent, Holder, Overlay, PAGE, PageStore, RealName, Which};
 use host::switch::{Door, Net, Storage};
 use qvmconf::words::Keyword;
 use qvmconf::{Argument, Diagnostic, Diagnostics, Document, Loader, SettingName, Sources, Span, Statement, Value};
@@ -100,7 +100,8 @@ impl Configuration {
         let Some(meaning) = &self.meaning else { return Ok(()) };
         let files = HostFiles::read(&self.wanted)?;
         let version = meaning.description.controller.version.unwrap_or(Version::V3);
-        let assembled = vm::assemble(&meaning.description, &files, &host(version), &mut HostDevices);
+        let mut devices = HostDevices { vm: self.name.clone(), claims: Claims::new() };
+        let assembled = vm::assemble(&meaning.description, &files, &host(version), &mut devices);
         // What is packed is seen to be whole only when it is unpacked.
         let loaded = assembled.and_then(|vm::Assembled { load, tree, .. }| {
             load.execute(&files, &tree, &Nowhere, &mut |_| {}).map_err(|error| vec![error.into()])
@@ -313,18 +314,40 @@ impl vdev::GuestMemory for Nowhere {
     }
 }
 
-/// The console is always there; nothing else is on a PC.
-struct HostDevices;
+/// The console is always there, and of real disks whatever is named; nothing else is on a PC.
+struct HostDevices {
+    vm: String,
+    /// What its devices have of them.
+    claims: Claims<()>,
+}
+
+impl HostDevices {
+    /// Whether a device can have a real disk beside what others of the same VM have.
+    fn claim(&mut self, device: &str, name: &str, disk: &vdev::HostDisk) -> Result<Base<'static>, vdev::BackendError> {
+        let unknown =
+            || vdev::BackendError(format!("there can be no disk `{disk}`: expected /dev/hd0, hd0t178 or hd0p1"));
+        let name = RealName::parse(name).ok_or_else(unknown)?;
+        // Where partitions are is seen when they are there: here each name is a place of its own.
+        let extent = match name.which {
+            Which::Whole => Extent { first: 0, count: u64::MAX },
+            Which::Number(number) => Extent { first: number.into(), count: 1 },
+            Which::Type(kind, further) => Extent { first: (u64::from(kind) + 1) << 32 | u64::from(further), count: 1 },
+        };
+        let holder = Holder { vm: self.vm.clone(), device: device.into() };
+        let claim = Claim { name, extent, writes: !disk.read_only, holder };
+        self.claims.add((), claim).map(|()| Base::Zeroes(1 << 20)).map_err(vdev::BackendError)
+    }
+}
 
 impl vdev::Backends for HostDevices {
-    fn disk(&mut self, disk: &vdev::HostDisk) -> Result<Box<dyn vdev::BlockDevice>, vdev::BackendError> {
+    fn disk(&mut self, device: &str, disk: &vdev::HostDisk) -> Result<Box<dyn vdev::BlockDevice>, vdev::BackendError> {
         let base = match &disk.name {
             vdev::DiskName::File(path) => match fs::metadata(host_path(path)) {
                 Ok(file) if file.is_file() => Base::Zeroes(file.len()),
                 _ => return Err(vdev::BackendError(format!("there is no file `{}`", host_path(path).display()))),
             },
             vdev::DiskName::Memory(bytes) => Base::Zeroes(*bytes),
-            vdev::DiskName::Real(_) => return Err(vdev::BackendError(format!("there is no disk `{disk}`"))),
+            vdev::DiskName::Real(name) => self.claim(device, name, disk)?,
         };
         base.check(disk)?;
         let overlay = Overlay::new(String::new(), base, true, Silence);
@@ -557,10 +580,17 @@ mod tests {
         check("vdev virtio-blk hostdev disk\nvdev virtio-blk hostdev </dev/ram,1M\nvdev virtio-net peer /dev/vswitch0")
             .unwrap();
         check("vdev virtio-9p tag x hostdev share\nvdev virtio-9p tag y hostdev share").unwrap();
+        check("vdev virtio-blk hostdev /dev/hd0t178\nvdev virtio-blk hostdev /dev/hd0t178.1").unwrap();
+        check("vdev virtio-blk hostdev </dev/hd0\nvdev virtio-blk hostdev </dev/hd0p1").unwrap();
         for (device, message) in [
             ("vdev virtio-blk hostdev nothing", "there is no file `"),
             ("vdev virtio-blk hostdev a", "too small for a disk: 4 bytes"),
-            ("vdev virtio-blk hostdev /dev/hd0t178", "there is no disk `/dev/hd0t178`"),
+            ("vdev virtio-blk hostdev /dev/sda1", "there can be no disk `/dev/sda1`"),
+            (
+                "vdev virtio-blk hostdev /dev/hd0 name a\nvdev virtio-blk hostdev </dev/hd0p1 name b",
+                "`a` of VM `a` writes to",
+            ),
+            ("vdev virtio-blk hostdev /dev/hd0t7\nvdev virtio-blk hostdev /dev/hd0t7", "writes to it"),
             ("vdev virtio-net peer /dev/nonsense", "is no /dev/vswitchNAME"),
             ("vdev virtio-9p tag x hostdev nothing", "/nothing: No such file or directory"),
             ("vdev virtio-9p tag x hostdev a", "/a: Not a directory"),

@@ -57,6 +57,9 @@ pub(crate) struct Arguments {
     /// Give the machine an SMMUv3
     #[arg(long)]
     smmu: bool,
+    /// A disk of the machine, the image in FILE, which is written to: /dev/hd0 for the first one, /dev/hd1 for the next
+    #[arg(long, value_name = "FILE")]
+    disk: Vec<PathBuf>,
     /// Build with the debug profile
     #[arg(long)]
     debug: bool,
@@ -89,6 +92,9 @@ pub(crate) struct Arguments {
 /// The task.
 pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     arguments.refuse_unsupported()?;
+    if let Some(missing) = arguments.disk.iter().find(|disk| !disk.is_file()) {
+        return Err(failure::usage(format!("--disk: there is no file {}", missing.display())));
+    }
     setup::qemu()?;
     let machine = arguments.machine();
     let replacements = arguments.replacements()?;
@@ -201,6 +207,7 @@ impl Arguments {
             (self.memory.is_some(), "--memory", "QEMU's has 2 GiB"),
             (self.cpu.is_some(), "--cpu", "its cores are of the kind Cortex-A72"),
             (self.smmu, "--smmu", "it has none"),
+            (!self.disk.is_empty(), "--disk", "it has no disk that there is a driver for"),
         ];
         match given.into_iter().find(|(given, ..)| *given) {
             Some((_, option, why)) => Err(failure::usage(format!("{option}: not with --board rpi4: {why}"))),
@@ -224,6 +231,7 @@ impl Arguments {
             wait_for_debugger: self.gdb,
             count_instructions: self.icount,
             input: !self.batch,
+            disks: self.disk.clone(),
             alter: default.alter,
             more: self.qemu_arguments.clone(),
         }

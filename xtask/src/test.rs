@@ -21,6 +21,7 @@ use crate::workspace::target;
 
 mod card;
 mod devices;
+mod disks;
 mod dump;
 mod firmware;
 mod guests;
@@ -140,6 +141,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(devices::tests());
     tests.extend(virtio::tests());
     tests.extend(virtio_abuse::tests());
+    tests.extend(disks::tests());
     tests.extend(firmware::tests());
     tests.extend(rpi4::tests());
     tests.extend(card::tests());

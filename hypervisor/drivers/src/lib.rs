@@ -2,22 +2,44 @@
 //!
 //! Answers for: registers of devices, accessed as the device wants it. Does not answer for: where devices are (`machine`),
 //! who handles their interrupts (`kernel`), what guests see (`vdevs`, `vgic`).
+//!
+//! Registers and instructions of the machine exist on the machine only; on a PC there are tests of what devices answer.
 
 #![no_std]
 
-pub mod bcm2835_pm;
-mod device;
-mod gic_error;
-pub mod gicv2;
-pub mod gicv3;
-pub mod iproc_rng200;
-mod mmio;
-pub mod ns16550;
-pub mod pl011;
-pub mod pl031;
-mod serial;
+#[cfg(test)]
+extern crate std;
 
+#[cfg(target_os = "none")]
+pub mod bcm2835_pm;
+#[cfg(target_os = "none")]
+mod device;
+#[cfg(target_os = "none")]
+mod gic_error;
+#[cfg(target_os = "none")]
+pub mod gicv2;
+#[cfg(target_os = "none")]
+pub mod gicv3;
+#[cfg(target_os = "none")]
+pub mod iproc_rng200;
+#[cfg(target_os = "none")]
+mod mmio;
+#[cfg(target_os = "none")]
+pub mod ns16550;
+#[cfg(target_os = "none")]
+pub mod pl011;
+#[cfg(target_os = "none")]
+pub mod pl031;
+#[cfg(target_os = "none")]
+mod serial;
+pub mod virtio;
+pub mod virtio_blk;
+
+#[cfg(target_os = "none")]
 pub use device::Device;
+#[cfg(target_os = "none")]
 pub use gic_error::GicError;
+#[cfg(target_os = "none")]
 pub use mmio::{Mmio, Window};
+#[cfg(target_os = "none")]
 pub use serial::Serial;

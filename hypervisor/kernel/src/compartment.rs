@@ -10,7 +10,7 @@ mod confine;
 
 pub(crate) use confine::{confine, here, kernel_work, wait};
 
-use crate::disk::DiskMemory;
+use crate::disk::{self, DiskMemory};
 use crate::guest_memory::GuestRam;
 use crate::heap::VmHeap;
 use crate::partition::{self, Partition};
@@ -424,6 +424,7 @@ impl Compartment {
         shared::end(self);
         net::end(self);
         vsock::end(self);
+        disk::end(self.id);
         if let Some(ram) = ram {
             ram.scrub(|| true);
         }

@@ -1,7 +1,12 @@
 //! Disks for VMs.
 //!
 //! Answers for: opening what `hostdev` names, and the memory that disks keep in page frames: it is the VM's, counted as such, and taken
-//! back with the rest of what the VM had. Does not answer for: what is kept where (`host::disk`), what guests see (`vdevs`).
+//! back with the rest of what the VM had. Does not answer for: the machine's disks ([`real`]), what is kept where (`host::disk`), what
+//! guests see (`vdevs`).
+
+mod real;
+
+pub(crate) use real::{end, find, interrupt, report};
 
 use crate::compartment::{Compartment, kernel_work};
 use crate::frames::{self, Frames, Owner};
@@ -90,14 +95,18 @@ impl PageStore for Store {
 }
 
 /// Opens a disk for a VM.
-pub(crate) fn open(compartment: &Compartment, disk: &HostDisk) -> Result<Box<dyn BlockDevice>, BackendError> {
+pub(crate) fn open(
+    compartment: &Compartment,
+    device: &str,
+    disk: &HostDisk,
+) -> Result<Box<dyn BlockDevice>, BackendError> {
     let base = match &disk.name {
         DiskName::File(path) => {
             let contents = startup::archive().and_then(|archive| archive.get(path));
             Base::Bytes(contents.ok_or_else(|| BackendError(format!("there is no file `{path}` in the boot archive")))?)
         }
         DiskName::Memory(bytes) => Base::Zeroes(*bytes),
-        DiskName::Real(_) => return Err(BackendError(format!("there is no disk `{disk}`"))),
+        DiskName::Real(name) => return real::open(compartment, device, name, disk),
     };
     base.check(disk)?;
     let memory = compartment.disk_memory();

@@ -177,8 +177,8 @@ impl Backends for HostDevices {
         Ok(())
     }
 
-    fn disk(&mut self, disk: &HostDisk) -> Result<Box<dyn BlockDevice>, BackendError> {
-        disk::open(self.compartment, disk)
+    fn disk(&mut self, device: &str, disk: &HostDisk) -> Result<Box<dyn BlockDevice>, BackendError> {
+        disk::open(self.compartment, device, disk)
     }
 
     fn directory(&mut self, path: &str) -> Result<HostFiles, BackendError> {

@@ -56,6 +56,8 @@ pub(crate) enum Rank {
     Net,
     /// The sockets of VMs.
     Vsock,
+    /// A real disk's requests, or who has which.
+    Disks,
     /// What is being traced.
     Trace,
     /// Threads, ready queues, timeouts.

@@ -7,7 +7,7 @@
 //! Follows the Devicetree Specification, Release v0.4 ("DTSpec"), and for the nodes of an Arm machine the bindings that
 //! come with Linux (`Documentation/devicetree/bindings`): `arm/cpus.yaml`, `arm/psci.yaml`,
 //! `interrupt-controller/arm,gic.yaml`, `interrupt-controller/arm,gic-v3.yaml`, `timer/arm,arch_timer.yaml`,
-//! `serial/pl011.yaml`, `serial/8250.yaml`, `rtc/arm,pl031.yaml`.
+//! `serial/pl011.yaml`, `serial/8250.yaml`, `rtc/arm,pl031.yaml`, `virtio/mmio.yaml`.
 //!
 //! A blob is checked whole (see [`mod@blob`]) before any of it is read; after that the `fdt` package reads it. What a tree
 //! says about itself can still be nonsense, and then the error names node and property.
@@ -40,6 +40,7 @@ mod index;
 mod interrupts;
 mod memory;
 mod node;
+mod virtio;
 
 pub use blob::{MAX_DEPTH, total_size, validate};
 pub use console::{Console, ConsoleKind};
@@ -47,6 +48,7 @@ pub use cpus::{Conduit, Cpu, EnableMethod};
 pub use early::Early;
 pub use error::{Flaw, MachineError};
 pub use interrupts::{Gic, Timer};
+pub use virtio::VirtioWindow;
 
 use alloc::{string::String, vec::Vec};
 use types::{IntId, Pa, Range};
@@ -73,6 +75,8 @@ pub struct Machine {
     pub consoles: Vec<Console>,
     /// The registers of a PL031 that knows the time of day, if there is one.
     pub calendar: Option<Range<Pa>>,
+    /// Where virtio devices may be found, lowest address first.
+    pub virtio: Vec<VirtioWindow>,
     /// How to call PSCI, if firmware has it.
     pub psci: Option<Conduit>,
     /// `/chosen/bootargs`.
@@ -105,6 +109,7 @@ impl Machine {
             monitors: interrupts::monitors(&index, &gic),
             consoles: console::consoles(&index, &gic),
             calendar: calendar::calendar(&index),
+            virtio: virtio::windows(&index, &gic),
             gic: gic.gic,
             psci: cpus::psci(&index)?,
             bootargs: chosen::bootargs(&index),

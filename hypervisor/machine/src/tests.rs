@@ -501,3 +501,35 @@ fn the_clock_is_the_first_that_is_enabled() {
     assert_eq!(Machine::from_device_tree(GICV3_2).unwrap().calendar, Some(range(0x0901_0000, 0x1000)));
     assert_eq!(Machine::from_device_tree(&blob(pi())).unwrap().calendar, None);
 }
+
+#[test]
+fn virtio_windows_are_found_lowest_first_with_their_interrupts() {
+    let windows = Machine::from_device_tree(GICV3_2).unwrap().virtio;
+    assert_eq!(windows.len(), 32);
+    let first = VirtioWindow { registers: range(0x0a00_0000, 0x200), intid: Some(IntId(48)), is_coherent: true };
+    assert_eq!(windows[0], first);
+    assert_eq!((windows[31].registers, windows[31].intid), (range(0x0a00_3e00, 0x200), Some(IntId(79))));
+    assert!(Machine::from_device_tree(&blob(pi())).unwrap().virtio.is_empty());
+}
+
+#[test]
+fn a_virtio_window_is_coherent_if_it_or_a_bus_above_it_says_so() {
+    let window = |name: &str, address: u32, coherent: bool| {
+        let mut properties = vec![("compatible", text("virtio,mmio")), ("reg", cells(&[address, 0x200]))];
+        properties.extend(coherent.then(|| ("dma-coherent", vec![])));
+        node(name, &properties, vec![])
+    };
+    let bus = |name: &str, coherent: bool, child| {
+        let mut properties = vec![("#address-cells", cells(&[1])), ("#size-cells", cells(&[1])), ("ranges", vec![])];
+        properties.extend(coherent.then(|| ("dma-coherent", vec![])));
+        node(name, &properties, vec![child])
+    };
+    let mut root = pi();
+    root.add_child(bus("bus@1", false, window("virtio@30000000", 0x3000_0000, false)));
+    root.add_child(bus("bus@2", false, window("virtio@20000000", 0x2000_0000, true)));
+    root.add_child(bus("bus@3", true, window("virtio@10000000", 0x1000_0000, false)));
+    let windows = Machine::from_device_tree(&blob(root)).unwrap().virtio;
+    let coherent: Vec<(u64, bool)> =
+        windows.iter().map(|window| (window.registers.start().0, window.is_coherent)).collect();
+    assert_eq!(coherent, [(0x1000_0000, true), (0x2000_0000, true), (0x3000_0000, false)]);
+}

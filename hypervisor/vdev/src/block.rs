@@ -17,9 +17,7 @@ pub trait BlockDevice: Send {
     fn geometry(&self) -> &Geometry;
 
     /// Whether its calls may sleep: as [`crate::Worker::waits`].
-    fn waits(&self) -> bool {
-        false
-    }
+    fn waits(&self) -> bool;
 
     /// Passes `length` bytes from `offset` on to `to`, first to last, in parts of at most a page of 4 KiB.
     ///

@@ -225,7 +225,7 @@ impl Setup<'_> {
     /// # Errors
     /// If there is no such disk, or somebody has it; the error is about the option that `options` holds it in.
     pub fn disk(&mut self, option: &'static str, disk: &HostDisk) -> Result<Box<dyn BlockDevice>, OptionError> {
-        self.backends.disk(disk).map_err(|BackendError(message)| OptionError {
+        self.backends.disk(self.name, disk).map_err(|BackendError(message)| OptionError {
             option: Some(option),
             place: disk.place,
             message,
@@ -318,12 +318,13 @@ pub trait Backends {
     /// If there is no such thing, or it cannot be used that way.
     fn character(&mut self, id: DeviceId, device: &HostDevice) -> Result<Box<dyn CharDevice>, BackendError>;
 
-    /// Opens a disk. As long as the VM lives nobody else writes to it, and nobody else reads it if this VM may write.
+    /// Opens a disk for the device that is called `device`. As long as the VM lives nobody else writes to it, and nobody else reads it
+    /// if this device may write.
     ///
     /// # Errors
     /// If there is no such disk, it is of no use, or somebody has it.
-    fn disk(&mut self, disk: &HostDisk) -> Result<Box<dyn BlockDevice>, BackendError> {
-        Err(BackendError(format!("there is no disk `{disk}`")))
+    fn disk(&mut self, device: &str, disk: &HostDisk) -> Result<Box<dyn BlockDevice>, BackendError> {
+        Err(BackendError(format!("there is no disk `{disk}` for `{device}`")))
     }
 
     /// All files of a directory of the boot archive, which has at least one. Nobody writes to them.

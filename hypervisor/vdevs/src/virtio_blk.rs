@@ -15,7 +15,8 @@ use virtio::{Description, Features, Model, Parts};
 use zerocopy::IntoBytes;
 
 const HOSTDEV: OptionSpec =
-    OptionSpec::new("hostdev", OptionKind::Disk, "a file or memory (/dev/ram,SIZE); `<` for reading only").required();
+    OptionSpec::new("hostdev", OptionKind::Disk, "a file, /dev/ram,SIZE or a real disk; `<` for reading only")
+        .required();
 const THREADS: OptionSpec = OptionSpec::new(
     "threads",
     OptionKind::Number { min: 1, max: 32 },
@@ -41,7 +42,9 @@ pub(crate) static FACTORY: Factory = Factory {
     safety: Safety::Qualified,
     help: "a disk (virtio)",
     about: "A file of the boot archive as a disk, which keeps in memory what is written\n\
-        to it and loses that when the VM ends; or memory.\n\n    \
+        to it and loses that when the VM ends; or memory; or a disk of the machine or\n\
+        a partition of it (/dev/hd0, /dev/hd0t178, /dev/hd0p1), of which a writer is\n\
+        the only user. `pidin disks` lists them.\n\n    \
         vdev virtio-blk hostdev rootfs.img name root\n    \
         vdev virtio-blk loc 0x1c0d0000 intr gic:41 hostdev /dev/ram,64M",
     ..Factory::new(create)

@@ -3,7 +3,7 @@
 //! Answers for: QEMU's options. Follows QEMU's manual, "System Emulation", "Arm System emulator", "virt" and "Raspberry Pi
 //! boards". Does not answer for: the Raspberry Pi's device tree (`qemu::raspberry`).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
@@ -56,6 +56,8 @@ pub(crate) struct Machine {
     pub(crate) count_instructions: bool,
     /// Whether standard input is the serial port's input.
     pub(crate) input: bool,
+    /// Images of disks, raw, in the order of their numbers; not of a Raspberry Pi. The hypervisor may write to them.
+    pub(crate) disks: Vec<PathBuf>,
     /// What else is changed in the device tree of a Raspberry Pi.
     pub(crate) alter: fn(&mut Tree),
     /// Options that the user adds.
@@ -100,6 +102,7 @@ impl Default for Machine {
             wait_for_debugger: false,
             count_instructions: false,
             input: false,
+            disks: Vec::new(),
             alter: |_| {},
             more: Vec::new(),
         }
@@ -159,6 +162,13 @@ impl Machine {
         }
         self.common(&mut command);
         command.args(["-serial", "chardev:console"]);
+        for (number, disk) in self.disks.iter().enumerate() {
+            // A comma in a file's name is written twice.
+            let file = disk.display().to_string().replace(',', ",,");
+            command.args(["-drive", &format!("if=none,id=hd{number},format=raw,file={file}")]);
+            // The bus says at which address: in that order the hypervisor counts.
+            command.args(["-device", &format!("virtio-blk-device,drive=hd{number},bus=virtio-mmio-bus.{number}")]);
+        }
         command
     }
 
@@ -224,11 +234,19 @@ mod tests {
             smmu: true,
             wait_for_debugger: true,
             count_instructions: true,
+            disks: vec!["a,b.img".into(), "c.img".into()],
             more: vec!["-d".into(), "int".into()],
             ..Machine::default()
         };
         let shown = describe(&machine.boot(Path::new("a.img"), Path::new("a.tar")).unwrap());
-        for part in ["iommu=smmuv3", "arm-smmuv3.stage=nested", "-s -S", "-icount shift=0,sleep=off"] {
+        for part in [
+            "iommu=smmuv3",
+            "arm-smmuv3.stage=nested",
+            "-s -S",
+            "-icount shift=0,sleep=off",
+            "file=a,,b.img",
+            "drive=hd1,bus=virtio-mmio-bus.1",
+        ] {
             assert!(shown.contains(part), "{shown}");
         }
         assert!(shown.ends_with("-d int"), "{shown}");

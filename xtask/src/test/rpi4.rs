@@ -27,6 +27,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("linux/profiler", "its performance monitors have no private interrupt"),
     ("firmware/uefi", "it does not know what time it is"),
     ("linux/clocks", "it does not know what time it is"),
+    ("disks/", "it has no disks that there is a driver for"),
     ("refused/", "it changes the device tree of the machine virt"),
     ("shared/refused", "it has the memory that is to be refused"),
 ];
@@ -54,6 +55,7 @@ pub(super) fn tests() -> Vec<Test> {
             mini_uart,
         ),
         Test::hypervisor("rpi4/pl011", "somebody at the PL011", pl011),
+        Test::hypervisor("rpi4/disks", "a disk that it has not got is named in vain", disks),
         Test::hypervisor("rpi4/absent", "CPUs that cannot be started are told of, and the others go on", absent),
     ]
 }
@@ -69,6 +71,16 @@ fn count(case: &Case, cpus: u32, says: &str, memory: &str) -> Result<()> {
     // 960 MiB from 0 on, 1 GiB above: 1 GiB for a VM is some of both.
     ran.expect(&format!("on Raspberry Pi 4 Model B (rpi4): {says}1984 MiB RAM"))?;
     ran.expect("hello| hello: good-bye")?.expect("qvm: hello ended: code 0 (")?;
+    Ok(())
+}
+
+fn disks(case: &Case) -> Result<()> {
+    let mut scene = Scene::new();
+    let disk = "vdev virtio-blk loc 0x1c0d0000 intr gic:41 hostdev /dev/hd0";
+    scene.line("pidin disks").vm("none", "hello", "2M", disk)?.line("qvm @none.qvmconf");
+    let ran = scene.run(case, &machine(), None, 1)?;
+    ran.expect("there is no disk `/dev/hd0`: this machine has none that there is a driver for")?;
+    ran.expect("qvm: none ended: code 65")?;
     Ok(())
 }
 

@@ -82,14 +82,19 @@ pub(super) fn tests() -> Vec<Test> {
 }
 
 fn fio(case: &Case, at: At) -> Result<()> {
+    fio_on(case, &Machine::default(), &at.place(0), "/dev/ram,32M")
+}
+
+/// Two vCPUs and deep queues on a disk, and what is read is what was written.
+pub(super) fn fio_on(case: &Case, machine: &Machine, place: &str, disk: &str) -> Result<()> {
     setup::linux_guest_with_fio()?;
     let commands = "fio --name=check --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth=32 --rw=randwrite \
                     --bsrange=512-131072 --size=6M --verify=crc32c --verify_fatal=1 --randseed=7 \
                     --output-format=terse > /tmp/out && echo verified; fio --name=two --filename=/dev/vda --direct=1 --rw=randrw \
                     --bs=4k --size=2M --numjobs=2 --offset_increment=12M --verify=md5 --verify_fatal=1 > /tmp/out && echo both";
     let text = with_initramfs(2, commands, "fio.cpio").replace("256M", "640M")
-        + &format!("vdev virtio-blk {} hostdev /dev/ram,32M\n", at.place(0));
-    let ran = case.batch(&Machine::default(), &[case.file("linux.qvmconf", text)?])?;
+        + &format!("vdev virtio-blk {place} hostdev {disk}\n");
+    let ran = case.batch(machine, &[case.file("linux.qvmconf", text)?])?;
     ran.expect_status(0)?.in_order(&["linux| verified", "linux| both"])
 }
 

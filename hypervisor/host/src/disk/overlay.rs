@@ -132,6 +132,10 @@ impl<S: PageStore> BlockDevice for Overlay<'_, S> {
         &self.geometry
     }
 
+    fn waits(&self) -> bool {
+        false
+    }
+
     fn read(&mut self, offset: u64, length: u64, to: &mut Sink<'_>) -> Result<(), BlockError> {
         const ZEROES: [u8; PAGE] = [0; PAGE];
         self.geometry.check(offset, length)?;

@@ -1,15 +1,18 @@
 //! Real disks and their partitions, as they are called and as their tables say.
 //!
 //! Answers for: names as the original has them (`hd0`, `hd0t178`, `hd0t178.1` for the next of the same type), and of our own
-//! (`hd0p2`) for partitions by number, which a GUID partition table has no types for in a byte; reading both kinds of table. Does
-//! not answer for: who may have which.
-//!
-//! Follows UEFI 2.10, 5.2 (MBR) and 5.3 (GPT). What the tables say is checked against the disk: a partition that is not on it is
-//! none. Extended partitions are not looked into.
+//! (`hd0p2`) for partitions by number, which a GUID partition table has no types for in a byte; finding a partition in a table
+//! ([`table`]). Does not answer for: who may have which ([`super::Claims`]).
+
+pub mod table;
+
+#[cfg(test)]
+mod tests;
 
 use alloc::{format, string::String};
 use core::fmt;
-use vdev::{BlockDevice, BlockError, SECTOR};
+use table::{Entry, Kind, Table};
+use vdev::{BlockDevice, BlockError};
 
 /// The name of a real disk, or of a part of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +28,7 @@ pub struct RealName {
 pub enum Which {
     /// All of it.
     Whole,
-    /// The partition with this number, from 1 on, in the order of its table.
+    /// The partition with this number, from 1 on: its place in the table, and from 5 on the logical ones of an MBR.
     Number(u32),
     /// That of this type, as an MBR has it: the first, or as many further on as the second number says.
     Type(u8, u32),
@@ -41,14 +44,20 @@ impl RealName {
         let which = if rest.is_empty() {
             Which::Whole
         } else if let Some(number) = rest.strip_prefix('p') {
-            Which::Number(number.parse().ok().filter(|number| *number > 0)?)
+            Which::Number(plain(number).filter(|number| *number != 0)?)
         } else {
             let kind = rest.strip_prefix('t')?;
             let (kind, further) = kind.split_once('.').unwrap_or((kind, "0"));
-            Which::Type(kind.parse().ok().filter(|kind| *kind != 0)?, further.parse().ok()?)
+            Which::Type(u8::try_from(plain(kind)?).ok().filter(|kind| *kind != 0)?, plain(further)?)
         };
-        Some(Self { disk: disk.parse().ok()?, which })
+        Some(Self { disk: plain(disk)?, which })
     }
+}
+
+/// A number of digits only: there is one name for each thing.
+fn plain(digits: &str) -> Option<u32> {
+    let is_plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
+    digits.parse().ok().filter(|_| is_plain)
 }
 
 impl fmt::Display for RealName {
@@ -90,105 +99,68 @@ impl From<BlockError> for PartitionError {
     }
 }
 
-/// Entries of a table that are looked at.
-const MOST_ENTRIES: u32 = 128;
-/// The type of the one partition of an MBR that stands before a GUID partition table.
-const PROTECTIVE: u8 = 0xee;
-
 /// Where the part of `disk` is that is meant.
 ///
 /// # Errors
-/// If it has no partition table, or no such partition that is on the disk.
+/// If it has no partition table, or no such partition that is on the disk and has sectors.
 pub fn partition(disk: &mut dyn BlockDevice, which: Which) -> Result<Extent, PartitionError> {
     let sectors = disk.geometry().sectors;
     if which == Which::Whole {
         return Ok(Extent { first: 0, count: sectors });
     }
-    let master = sector(disk, 0)?;
-    if master.get(510..) != Some(&[0x55, 0xaa]) {
-        return Err(PartitionError("it has no partition table".into()));
+    let table = table::read(disk)?;
+    let entry = table.find(which).ok_or_else(|| missing(&table))?;
+    table.check(entry, sectors).map(|()| entry.extent)
+}
+
+/// There is none: but there are others.
+fn missing(table: &Table) -> PartitionError {
+    let mut text = String::from("it has no such partition");
+    for (place, entry) in table.entries.iter().enumerate() {
+        text.push_str(if place == 0 { "; there is " } else { ", " });
+        text.push_str(&format!("{}", entry.short()));
     }
-    let entries = (0..4_usize).map(|number| primary(&master, number));
-    let has_guids = entries.clone().any(|(kind, _)| kind == PROTECTIVE);
-    let found = match which {
-        Which::Whole => None,
-        Which::Type(kind, further) => {
-            let further = usize::try_from(further).unwrap_or(usize::MAX);
-            entries.filter(|(own, _)| *own == kind).nth(further).map(|(_, extent)| extent)
+    PartitionError(text)
+}
+
+impl Table {
+    /// The entry that is meant.
+    #[must_use]
+    pub fn find(&self, which: Which) -> Option<&Entry> {
+        match which {
+            Which::Whole => None,
+            Which::Number(number) => self.entries.iter().find(|entry| entry.number == number),
+            Which::Type(kind, further) => {
+                let further = usize::try_from(further).unwrap_or(usize::MAX);
+                self.entries.iter().filter(|entry| entry.kind == Kind::Type(kind)).nth(further)
+            }
         }
-        Which::Number(number) if has_guids => entry(disk, number)?,
-        Which::Number(number) => {
-            let index = usize::try_from(number).unwrap_or(usize::MAX).wrapping_sub(1);
-            entries.into_iter().nth(index).filter(|(kind, _)| *kind != 0).map(|(_, extent)| extent)
+    }
+
+    /// What a partition of it is called first of all: by its type if it has one, or else by its number.
+    #[must_use]
+    pub fn which(&self, entry: &Entry) -> Which {
+        let Kind::Type(kind) = entry.kind else { return Which::Number(entry.number) };
+        let before = self.entries.iter().take_while(|other| other.number != entry.number);
+        let further = before.filter(|other| other.kind == entry.kind).count();
+        Which::Type(kind, u32::try_from(further).unwrap_or(u32::MAX))
+    }
+
+    /// Whether a partition is there on a disk with so many sectors.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self, entry: &Entry, sectors: u64) -> Result<(), PartitionError> {
+        let Extent { first, count } = entry.extent;
+        if count == 0 {
+            return Err(PartitionError("that partition is empty".into()));
         }
-    };
-    let extent = found.ok_or_else(|| PartitionError("it has no such partition".into()))?;
-    let end = extent.first.checked_add(extent.count);
-    if extent.count == 0 || extent.first == 0 || end.is_none_or(|end| end > sectors) {
-        let message = format!("that partition, {} sectors from {} on, is not on it", extent.count, extent.first);
-        return Err(PartitionError(message));
-    }
-    Ok(extent)
-}
-
-/// Type and place of a primary partition (UEFI 2.10, 5.2.1).
-fn primary(master: &[u8], number: usize) -> (u8, Extent) {
-    let at = number.wrapping_mul(16).wrapping_add(446);
-    let byte = |offset| master.get(at.wrapping_add(offset)).copied().unwrap_or(0);
-    let word = |offset: usize| u64::from(number_32(master, at.wrapping_add(offset)));
-    (byte(4), Extent { first: word(8), count: word(12) })
-}
-
-/// Where the partition with this number is by the GUID partition table (UEFI 2.10, 5.3.2 and 5.3.3).
-fn entry(disk: &mut dyn BlockDevice, number: u32) -> Result<Option<Extent>, PartitionError> {
-    // Its blocks are those of the disk.
-    let block = u64::from(disk.geometry().block_size) / SECTOR;
-    let header = sector(disk, block)?;
-    if header.get(..8) != Some(b"EFI PART") {
-        return Err(PartitionError("it has no GUID partition table where its MBR says that there is one".into()));
-    }
-    let (table, count, size) = (number_64(&header, 72), number_32(&header, 80), number_32(&header, 84));
-    // 128 times a power of two.
-    if !(128..=4096).contains(&size) || !size.is_power_of_two() {
-        return Err(PartitionError(format!("its partition table has entries of {size} bytes")));
-    }
-    let index = number.wrapping_sub(1);
-    if index >= count.min(MOST_ENTRIES) {
-        return Ok(None);
-    }
-    let offset = u64::from(index).wrapping_mul(u64::from(size));
-    let at = table.checked_mul(block).and_then(|start| start.checked_add(offset / SECTOR));
-    let content = sector(disk, at.ok_or(BlockError::Beyond)?)?;
-    let within = usize::try_from(offset % SECTOR).unwrap_or(0);
-    let entry = content.get(within..).unwrap_or_default();
-    let is_used = entry.iter().take(16).any(|byte| *byte != 0);
-    let (first, last) = (number_64(entry, 32), number_64(entry, 40));
-    let count = last.checked_sub(first).and_then(|count| count.checked_add(1)).unwrap_or(0);
-    let extent = Extent { first: first.saturating_mul(block), count: count.saturating_mul(block) };
-    Ok(is_used.then_some(extent))
-}
-
-fn sector(disk: &mut dyn BlockDevice, number: u64) -> Result<[u8; 512], BlockError> {
-    let mut bytes = [0; 512];
-    let offset = number.checked_mul(SECTOR).ok_or(BlockError::Beyond)?;
-    disk.read(offset, SECTOR, &mut |part| {
-        if part.len() == bytes.len() {
-            bytes.copy_from_slice(part);
+        let end = first.checked_add(count).filter(|end| first >= self.first && *end <= sectors.min(self.end));
+        match end {
+            Some(_) => Ok(()),
+            None => {
+                Err(PartitionError(format!("that partition, {count} sectors from {first} on, is not where one can be")))
+            }
         }
-        Ok(())
-    })?;
-    Ok(bytes)
+    }
 }
-
-fn number_32(bytes: &[u8], at: usize) -> u32 {
-    let found = bytes.get(at..).and_then(|bytes| bytes.first_chunk());
-    found.map_or(0, |bytes| u32::from_le_bytes(*bytes))
-}
-
-fn number_64(bytes: &[u8], at: usize) -> u64 {
-    let found = bytes.get(at..).and_then(|bytes| bytes.first_chunk());
-    found.map_or(0, |bytes| u64::from_le_bytes(*bytes))
-}
-
-#[cfg(test)]
-mod tests;

@@ -135,6 +135,8 @@ pub enum Pidin<'a> {
     Threads,
     /// Where the memory is.
     Memory,
+    /// The machine's disks, and who has them.
+    Disks,
 }
 
 /// Where a command may stand.
@@ -193,11 +195,12 @@ pub(super) const COMMANDS: &[Row] = &[
     row("dryrun", "@FILE [OPTION ...] [&]", "check a VM's configuration, start nothing", |call| {
         qvm(call, Some("dryrun"))
     }),
-    row("pidin", "[NAME|threads|memory]", "report on VMs, threads or memory", |call| {
+    row("pidin", "[NAME|threads|memory|disks]", "report on VMs, threads, memory or disks", |call| {
         Ok(Command::Pidin(match call.optional()? {
             None => Pidin::All,
             Some(Word { text: "threads", .. }) => Pidin::Threads,
             Some(Word { text: "memory", .. }) => Pidin::Memory,
+            Some(Word { text: "disks", .. }) => Pidin::Disks,
             Some(name) => Pidin::Vm(plain(name)?),
         }))
     }),
@@ -547,7 +550,7 @@ mod tests {
     fn a_typed_line_is_told_what_is_wrong_without_its_place() {
         let expected = [
             ("pdin", "shell: unknown command `pdin`; did you mean `pidin`?"),
-            ("pidin a b", "shell: usage: `pidin [NAME|threads|memory]`"),
+            ("pidin a b", "shell: usage: `pidin [NAME|threads|memory|disks]`"),
             ("slay", "shell: usage: `slay [-s SIGNAL] NAME ...`"),
             ("slay -s TERM", "shell: usage: `slay [-s SIGNAL] NAME ...`"),
             ("slay -s KILL a", "shell: `KILL` is none of SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2"),
@@ -582,10 +585,10 @@ mod tests {
     fn help_has_a_line_of_80_characters_for_every_command_that_works() {
         let mut text = String::new();
         help(None, &mut text).unwrap();
-        assert_eq!(text.lines().count(), COMMANDS.len() - 1 + 1);
+        assert_eq!(text.lines().count(), COMMANDS.len() - 1 + 2);
         for line in text.lines() {
             assert!(line.len() <= 80, "{line}");
-            if line.starts_with("shm ") {
+            if line.starts_with("shm ") || line.starts_with("pidin ") {
                 assert!(line.len() > HELP_COLUMN, "it needs no line of its own");
                 continue;
             }

@@ -2,7 +2,7 @@
 //!
 //! Answers for: making lines of at most 80 characters out of what the kernel has counted. Does not answer for: counting.
 
-use alloc::{format, string::String};
+use alloc::{format, string::String, vec::Vec};
 use core::fmt::{self, Write};
 use vm::lifecycle::State;
 
@@ -68,6 +68,31 @@ pub struct MemoryInfo {
     pub files: u64,
     /// What VMs share with each other and with the host.
     pub shared: u64,
+}
+
+/// A disk of the machine, or a part of one.
+#[derive(Clone, Debug)]
+pub struct DiskInfo {
+    /// Its name, without `/dev/`.
+    pub name: String,
+    /// Its size in sectors of 512 bytes.
+    pub sectors: u64,
+    /// What else there is to say of it.
+    pub about: String,
+    /// Who has it.
+    pub holders: Vec<String>,
+}
+
+/// `pidin disks`: a line for each disk and partition and behind it who has it, and one above all.
+///
+/// # Errors
+/// If `out` fails.
+pub fn disks(disks: &[DiskInfo], out: &mut dyn Write) -> fmt::Result {
+    out.write_str("NAME         SIZE\n")?;
+    disks.iter().try_for_each(|DiskInfo { name, sectors, about, holders }| {
+        writeln!(out, "{name:11} {:>5} {about:.59}", memory(sectors / 2))?;
+        holders.iter().try_for_each(|holder| writeln!(out, "{:18} {holder:.61}", ""))
+    })
 }
 
 /// `pidin`: a line for each VM, and one above.
@@ -270,6 +295,29 @@ VM PRIO STATE      CPU CPU TIME NAME
     131072 linux
 ";
         assert_eq!(text(|out| memory_map(&memory, &[LINUX], out)), expected[1..]);
+    }
+
+    #[test]
+    fn pidin_disks_says_what_there_is_and_who_has_it() {
+        let disk = |name: &str, sectors, about: &str, holders: &[&str]| DiskInfo {
+            name: name.into(),
+            sectors,
+            about: about.into(),
+            holders: holders.iter().map(|holder| (*holder).into()).collect(),
+        };
+        let all = [
+            disk("hd0", 131_072, "GPT", &[]),
+            disk("hd0p1", 32_768, "from sector 2048 on", &["vdev `root` of VM `linux` writes"]),
+            disk("hd1t178.1", 1 << 40, &"x".repeat(99), &["y".repeat(99).as_str()]),
+        ];
+        let expected = "
+NAME         SIZE
+hd0           64M GPT
+hd0p1         16M from sector 2048 on
+                   vdev `root` of VM `linux` writes
+";
+        assert_eq!(text(|out| disks(&all[..2], out)), expected[1..]);
+        assert_eq!(text(|out| disks(&all, out)).lines().count(), 6);
     }
 
     #[test]

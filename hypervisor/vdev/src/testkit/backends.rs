@@ -168,7 +168,7 @@ impl Backends for Wires {
         }
     }
 
-    fn disk(&mut self, disk: &HostDisk) -> Result<Box<dyn BlockDevice>, BackendError> {
+    fn disk(&mut self, _: &str, disk: &HostDisk) -> Result<Box<dyn BlockDevice>, BackendError> {
         if self.disk.bytes().is_empty() {
             return Err(BackendError(format!("there is no disk `{disk}`")));
         }

@@ -70,6 +70,10 @@ impl BlockDevice for Opened {
         &self.geometry
     }
 
+    fn waits(&self) -> bool {
+        false
+    }
+
     fn read(&mut self, offset: u64, length: u64, to: &mut Sink<'_>) -> Result<(), BlockError> {
         self.geometry.check(offset, length)?;
         let mut copy = vec![];
