@@ -23,7 +23,7 @@ pub(super) struct Hand {
     /// Where its pulses go.
     inbox: Arc<Inbox>,
     /// Whoever does a step takes it out for as long.
-    worker: types::Lock<Option<Idle>>,
+    worker: types::Lock<Option<Box<Idle>>>,
     thread: Once<Arc<Thread>>,
 }
 
@@ -37,7 +37,7 @@ impl Hand {
     pub(super) fn new(inbox: Arc<Inbox>, new: NewWorker) -> Self {
         let NewWorker { worker, bell } = new;
         let waits = worker.waits();
-        let worker = types::Lock::new(Some(Idle { worker, next: Step::Wait }));
+        let worker = types::Lock::new(Some(Box::new(Idle { worker, next: Step::Wait })));
         Self { bell, waits, inbox, worker, thread: Once::new() }
     }
 

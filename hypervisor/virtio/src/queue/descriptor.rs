@@ -7,7 +7,7 @@ use vdev::GuestMemory;
 /// Bytes of a descriptor.
 const SIZE: usize = 16;
 /// Descriptors of a table that are read at once.
-const WINDOW: u16 = 16;
+const WINDOW: u16 = 8;
 
 const NEXT: u16 = 1 << 0;
 const WRITE: u16 = 1 << 1;

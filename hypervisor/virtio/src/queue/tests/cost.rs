@@ -61,8 +61,8 @@ fn a_request_takes_few_accesses() {
     assert_eq!(accesses(KINDS[0], 3, None), [2 + 3, 2, 1]);
     // The two halves of each descriptor; one of them.
     assert_eq!(accesses(KINDS[1], 3, None), [2 * 3, 1, 1]);
-    // A table by 16 descriptors.
+    // A table by 8 descriptors.
     assert_eq!(accesses(KINDS[0], 3, Some(TABLES)), [2 + 1 + 1, 2, 1]);
-    assert_eq!(accesses(KINDS[0], 40, Some(TABLES)), [2 + 1 + 3, 2, 1]);
-    assert_eq!(accesses(KINDS[1], 40, Some(TABLES)), [2 + 3, 1, 1]);
+    assert_eq!(accesses(KINDS[0], 40, Some(TABLES)), [2 + 1 + 5, 2, 1]);
+    assert_eq!(accesses(KINDS[1], 40, Some(TABLES)), [2 + 5, 1, 1]);
 }
