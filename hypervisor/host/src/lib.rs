@@ -1,7 +1,7 @@
 //! Host services: what the original leaves to the operating system around it.
 //!
 //! Answers for: the boot archive ([`archive`]), the shell and its start-up script ([`shell`]), the console that VMs and host share
-//! ([`console`]), files in RAM ([`file`]), disks ([`disk`]), networks ([`switch`]), the log ([`log`]), whether VMs are started again ([`restart`]), and the line that reports a VM's end ([`end_line`]). Does not answer for: running
+//! ([`console`]), files in RAM ([`file`]), disks ([`disk`]), networks ([`switch`]), who may have how much RAM ([`ledger`]), the log ([`log`]), whether VMs are started again ([`restart`]), and the line that reports a VM's end ([`end_line`]). Does not answer for: running
 //! anything. The kernel's host threads call in here, and do what is returned.
 
 #![no_std]
@@ -27,6 +27,7 @@ pub mod console;
 pub mod disk;
 mod end;
 pub mod file;
+pub mod ledger;
 pub mod log;
 pub mod restart;
 pub mod shared;
