@@ -5,7 +5,7 @@
 //! nor for checking locations and interrupts against the rest of a configuration (`vm::config`).
 
 use crate::{
-    Bell, BlockDevice, CharDevice, Connector, Entropy, HostDevice, HostDisk, Mac, NetPort, NetWish, NewWorker,
+    Balloon, Bell, BlockDevice, CharDevice, Connector, Entropy, HostDevice, HostDisk, Mac, NetPort, NetWish, NewWorker,
     OptionError, OptionSpec, Options, RegionName, SharedMemory, TraceSink, Vdev, Worker,
 };
 use alloc::{
@@ -245,6 +245,15 @@ impl Setup<'_> {
         self.backends.net(self.id, wish).map_err(|BackendError(message)| options.error(option, message))
     }
 
+    /// The VM's RAM, for its guest to give pages of back. One that `lends` lets others have what it gives back until it takes it
+    /// again, and ends if it cannot have it then; else nobody gets what the guest may want again.
+    ///
+    /// # Errors
+    /// If another device has it already, or the host can take nothing back.
+    pub fn balloon(&mut self, lends: bool) -> Result<Arc<dyn Balloon>, OptionError> {
+        self.backends.balloon(self.id, lends).map_err(|BackendError(message)| OptionError::general(message))
+    }
+
     /// Gives the device a worker, which has its thread from the guest's start on. It is at rest until the device rings.
     ///
     /// # Errors
@@ -309,6 +318,14 @@ pub trait Backends {
     /// If there is no such network, there is no room, or somebody on it has the same address.
     fn net(&mut self, _id: DeviceId, _wish: &NetWish) -> Result<(Mac, Arc<dyn NetPort>), BackendError> {
         Err(BackendError("there are no networks".to_string()))
+    }
+
+    /// The VM's RAM for the device `id`: see [`Setup::balloon`].
+    ///
+    /// # Errors
+    /// If another device has it already, or nothing can be taken back.
+    fn balloon(&mut self, _id: DeviceId, _lends: bool) -> Result<Arc<dyn Balloon>, BackendError> {
+        Err(BackendError("the host can take no memory back".to_string()))
     }
 
     /// From the guest's start on the device `id` is woken when the VM `vm` lives ([`crate::Wake::VmLives`]) and when it has

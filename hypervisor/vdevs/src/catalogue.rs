@@ -18,6 +18,7 @@ pub static CATALOGUE: &[&Factory] = &[
     &crate::cfi_flash::FACTORY,
     &crate::pci_host::FACTORY,
     &crate::pci_dummy::FACTORY,
+    &crate::virtio_balloon::FACTORY,
     &crate::virtio_blk::FACTORY,
     &crate::virtio_console::FACTORY,
     &crate::virtio_entropy::FACTORY,

@@ -39,6 +39,7 @@ mod sp804;
 mod sp805;
 mod time;
 mod trace;
+mod virtio_balloon;
 mod virtio_blk;
 mod virtio_console;
 mod virtio_entropy;

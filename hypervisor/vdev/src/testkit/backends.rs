@@ -1,8 +1,9 @@
 //! Back ends that remember what happened to them: characters, workers, shared memory.
 
+use super::balloon::Pages;
 use super::disk::Disk;
 use crate::{
-    Attached, BackendError, Backends, BlockDevice, CharDevice, DeviceId, Entropy, HostDevice, HostDisk, Mac, NetPort,
+    Attached, BackendError, Backends, Balloon, BlockDevice, CharDevice, DeviceId, Entropy, HostDevice, HostDisk, Mac, NetPort,
     NetWish, NewWorker, PulseSink, RegionError, RegionName, RegionWishes, SharedMemory, Step, Taken, TraceSink,
     Untraced, WORKERS,
 };
@@ -115,6 +116,8 @@ pub struct Wires {
     pub entropy: Option<Entropy>,
     /// The disk, under whatever name, if it has any bytes.
     pub disk: Disk,
+    /// The RAM that the guest can give back, if it has any pages.
+    pub pages: Pages,
     /// Who connects the device to a network: nobody, unless a test says so.
     pub net: Option<Box<Connect>>,
 }
@@ -131,6 +134,7 @@ impl Default for Wires {
             trace: &Untraced,
             entropy: None,
             disk: Disk::default(),
+            pages: Pages::default(),
             net: None,
         }
     }
@@ -169,6 +173,13 @@ impl Backends for Wires {
         self.net
             .as_mut()
             .map_or_else(|| Err(BackendError("there are no networks".to_string())), |connect| connect(wish))
+    }
+
+    fn balloon(&mut self, _id: DeviceId, _lends: bool) -> Result<Arc<dyn Balloon>, BackendError> {
+        if !self.pages.is_there() {
+            return Err(BackendError("there is no RAM to give back".to_string()));
+        }
+        Ok(Arc::new(self.pages.clone()))
     }
 
     fn watch(&mut self, _id: DeviceId, _vm: &str) -> Result<(), BackendError> {

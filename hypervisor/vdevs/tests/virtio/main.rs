@@ -1,6 +1,7 @@
 //! Virtio devices as the drivers of the package `virtio-drivers` know them.
 
 #[cfg(test)]
+mod balloon;
 mod blk;
 #[cfg(test)]
 mod console;
