@@ -210,11 +210,23 @@ mod tests {
     /// What happens: a VM gives pages, touches pages, is told how many it may have, begins anew.
     #[derive(Clone, Debug)]
     enum Event {
-        Give { vm: usize, pages: u64 },
-        Touch { vm: usize, pages: u64 },
-        Entitle { vm: usize, pages: u64 },
+        Give {
+            vm: usize,
+            pages: u64,
+        },
+        Touch {
+            vm: usize,
+            pages: u64,
+        },
+        Entitle {
+            vm: usize,
+            pages: u64,
+        },
         /// Somebody takes what there is, or gives all of it back.
-        Others { take: bool, pages: usize },
+        Others {
+            take: bool,
+            pages: usize,
+        },
     }
 
     fn event() -> impl Strategy<Value = Event> {

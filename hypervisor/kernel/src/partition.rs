@@ -6,6 +6,7 @@
 //!
 //! All of it runs in threads of the VM: what they allocate is the VM's and is never dropped, but taken back with the VM's heap.
 
+mod balloon;
 mod build;
 mod hold;
 
@@ -45,6 +46,8 @@ pub(crate) struct Partition {
     residents: [AtomicU16; MAX_CPUS],
     pub(crate) exit_on_halt: bool,
     ram: &'static GuestRam,
+    /// The device by which the guest gives memory back.
+    balloon: Option<DeviceId>,
     terminal: ManuallyDrop<Arc<Terminal>>,
     watches: ManuallyDrop<Vec<(DeviceId, String)>>,
     shares: ManuallyDrop<Shares>,
@@ -265,6 +268,7 @@ impl Partition {
         let mut effects = Effects::default();
         let result = work(&self.vm, el2::cpu::counter(), &mut effects);
         self.apply(&effects, own);
+        self.end_if_dry();
         if effects.takes_long()
             && let Some(compartment) = thread::current().compartment()
         {
@@ -293,6 +297,7 @@ impl Partition {
 
     /// A vCPU's thread, which is not in its guest, answers a call, if there is one.
     pub(crate) fn answer_call(&self, own: VcpuId) {
+        self.end_if_dry();
         if self.hold.has(ENDED) && self.hold.remove(ENDED) {
             self.report_ended_interrupts();
         }
@@ -464,6 +469,11 @@ fn serve(compartment: &'static Compartment) {
         if requests.contains(Requests::STATUS) {
             let origin = partition.vm.origin();
             status(compartment, partition, |line| log::info!(target: origin, "{line}"));
+        }
+        if requests.contains(Requests::BALLOON)
+            && let Some(device) = partition.balloon
+        {
+            partition.wake_for_backend(device);
         }
         if requests.contains(Requests::LATER) {
             partition.do_later(None, &mut || !partition.is_stopping());
