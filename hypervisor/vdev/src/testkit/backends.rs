@@ -3,9 +3,9 @@
 use super::balloon::Pages;
 use super::disk::Disk;
 use crate::{
-    Attached, BackendError, Backends, Balloon, BlockDevice, CharDevice, DeviceId, Entropy, HostDevice, HostDisk, Mac, NetPort,
-    NetWish, NewWorker, PulseSink, RegionError, RegionName, RegionWishes, SharedMemory, Step, Taken, TraceSink,
-    Untraced, WORKERS,
+    Attached, BackendError, Backends, Balloon, BlockDevice, CharDevice, DeviceId, Entropy, HostDevice, HostDisk, Mac,
+    NetPort, NetWish, NewWorker, PulseSink, RegionError, RegionName, RegionWishes, SharedMemory, Step, Taken,
+    TraceSink, Untraced, WORKERS,
 };
 use alloc::{
     boxed::Box,
