@@ -69,8 +69,12 @@ fn memory(session: &mut Session, what: &str) -> Result<u64> {
     number.with_context(|| format!("`pidin memory` does not say `{what}`: {said}"))
 }
 
+/// A report is six messages, of which the log takes eight in a second from one VM.
+const BETWEEN_REPORTS: Duration = Duration::from_secs(2);
+
 /// What a VM has of its memory by `status`, in KiB.
 fn present(session: &mut Session, vm: &str) -> Result<u64> {
+    std::thread::sleep(BETWEEN_REPORTS);
     session.send(&format!("status {vm}\r"))?;
     session.expect("; has ", SOON)?;
     session.expect(" KiB, ", SOON)?;
@@ -142,7 +146,6 @@ fn lend(case: &Case) -> Result<()> {
     session.expect("empty42", SOON)?;
     let mut empty = full;
     for _ in 0..20 {
-        std::thread::sleep(Duration::from_millis(500));
         empty = present(&mut session, "linux")?;
         if empty + (150 << 10) < full {
             break;
@@ -175,7 +178,6 @@ fn restart(case: &Case) -> Result<()> {
             if present(&mut session, "linux")? == HALF << 10 {
                 break;
             }
-            std::thread::sleep(Duration::from_millis(500));
         }
         session.send("qvm @second.qvmconf &\r")?;
         session.expect("second| hello: tick", SOON)?;

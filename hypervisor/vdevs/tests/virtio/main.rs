@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod balloon;
+#[cfg(test)]
 mod blk;
 #[cfg(test)]
 mod console;
