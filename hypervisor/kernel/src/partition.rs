@@ -385,7 +385,8 @@ impl Partition {
     /// From now on its devices' threads and workers run.
     pub(crate) fn set_helpers(&self, threads: Vec<Arc<Thread>>) {
         let threads = self.helpers.call_once(|| threads);
-        self.services.set_threads(threads, self.worker.as_ref());
+        // SAFETY: the partition keeps them, and they are not used without it.
+        unsafe { self.services.set_threads(threads, self.worker.as_ref()) };
     }
 
     /// The threads of its devices and workers.
