@@ -160,7 +160,7 @@ fn mark(page: u64, cycle: u64) -> u64 {
 fn nowhere(abuse: &mut Abuse, index: u64) -> Option<u32> {
     let number = abuse.random.value() as u32;
     let own = abuse.machine.memory.iter().any(|range| range.contains(&(u64::from(number) * PAGE)));
-    (index % 5 == 0 && !own).then_some(number)
+    (index.is_multiple_of(5) && !own).then_some(number)
 }
 
 /// Gives pages back, with rubbish between them, and looks: what went is zero, what stayed is as it was. Takes all of it again, by
@@ -191,7 +191,7 @@ pub(crate) fn give_and_take(abuse: &mut Abuse) -> u64 {
             // Falling on every other occasion, twice each, and rubbish.
             let numbers = pages().filter(|page| goes(*page, cycle)).map(|page| (page / PAGE) as u32);
             let numbers = numbers.enumerate().flat_map(|(index, number)| {
-                [Some(number), nowhere(abuse, index as u64), (index % 3 == 0).then_some(number)].into_iter().flatten()
+                [Some(number), nowhere(abuse, index as u64), index.is_multiple_of(3).then_some(number)].into_iter().flatten()
             });
             named += balloon.name(INFLATE, numbers);
         }
