@@ -86,7 +86,7 @@ const HYPERCALL: &str = "hypercall";
 /// No benchmark has this name.
 const NOTHING: &str = "nothing";
 /// How many functions a profile names.
-const FUNCTIONS: usize = 25;
+const FUNCTIONS: usize = 60;
 const INSTRUCTIONS: &str = "instructions";
 const LIMIT: Duration = Duration::from_secs(300);
 const CONFIGURATION: &str = "guests/bench/bench.qvmconf";

@@ -191,7 +191,9 @@ pub(crate) fn give_and_take(abuse: &mut Abuse) -> u64 {
             // Falling on every other occasion, twice each, and rubbish.
             let numbers = pages().filter(|page| goes(*page, cycle)).map(|page| (page / PAGE) as u32);
             let numbers = numbers.enumerate().flat_map(|(index, number)| {
-                [Some(number), nowhere(abuse, index as u64), index.is_multiple_of(3).then_some(number)].into_iter().flatten()
+                [Some(number), nowhere(abuse, index as u64), index.is_multiple_of(3).then_some(number)]
+                    .into_iter()
+                    .flatten()
             });
             named += balloon.name(INFLATE, numbers);
         }

@@ -17,6 +17,7 @@ pub mod debug;
 pub mod firmware;
 pub mod guest;
 pub mod interface;
+pub mod memory;
 pub mod mmu;
 pub mod monitors;
 pub mod state;
@@ -29,5 +30,6 @@ core::arch::global_asm!(
     include_str!("vectors.S"),
     include_str!("switch.S"),
     include_str!("fp.S"),
+    include_str!("memory.S"),
     include_str!("boot.S"),
 );

@@ -13,7 +13,7 @@ use crate::stage2::GuestSpace;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ptr;
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use types::{AccessSize, Ipa, PAGE_SIZE, Pa, Range};
 use vdev::{GuestMemory, MemoryFault};
 
@@ -31,6 +31,8 @@ struct Piece {
 pub(crate) struct GuestRam {
     /// Sorted by guest address, disjoint.
     pieces: Vec<Piece>,
+    /// The piece that was found last: a guess.
+    last: AtomicUsize,
     /// What the guest can give back, which is in no piece.
     loan: Option<Loan>,
 }
@@ -48,7 +50,7 @@ impl GuestRam {
             }
         }
         types::sort_by(&mut pieces, |a: &Piece, b: &Piece| a.guest.start().cmp(&b.guest.start()));
-        Some(Self { pieces, loan: None })
+        Some(Self { pieces, last: AtomicUsize::new(0), loan: None })
     }
 
     /// The same for one region and at most so many pieces; between any two `go_on` says whether there is still a point in it.
@@ -65,7 +67,7 @@ impl GuestRam {
             at = guest.end();
             pieces.push(Piece { guest, frames });
         }
-        Some(Self { pieces, loan: None })
+        Some(Self { pieces, last: AtomicUsize::new(0), loan: None })
     }
 
     /// From now on the guest can give back what is in `regions`, all of which `space` maps. One that `lends` is promised nothing of it.
@@ -128,11 +130,23 @@ impl GuestRam {
     }
 
     /// Host address of `at`, and how many bytes follow in the same piece.
+    #[inline(always)]
     fn find(&self, at: Ipa) -> Result<(usize, usize), MemoryFault> {
-        let index = self.pieces.partition_point(|piece| piece.guest.end() <= at);
-        let piece = self.pieces.get(index).filter(|piece| piece.guest.contains(at)).ok_or(MemoryFault { at })?;
+        // Mostly it is the piece that was asked for last.
+        let last = self.last.load(Ordering::Relaxed);
+        let piece = match self.pieces.get(last) {
+            Some(piece) if piece.guest.contains(at) => piece,
+            _ => self.search(at)?,
+        };
         let offset = at.0 - piece.guest.start().0;
         Ok(((piece.frames.start().0 + offset) as usize, (piece.guest.length() - offset) as usize))
+    }
+
+    #[inline(never)]
+    fn search(&self, at: Ipa) -> Result<&Piece, MemoryFault> {
+        let index = self.pieces.partition_point(|piece| piece.guest.end() <= at);
+        self.last.store(index, Ordering::Relaxed);
+        self.pieces.get(index).filter(|piece| piece.guest.contains(at)).ok_or(MemoryFault { at })
     }
 
     /// Calls `copy` with host address, offset and length of each contiguous part of the range, after all of it has been
@@ -206,6 +220,7 @@ impl GuestRam {
     }
 
     /// Does something with an aligned word, at its host address; without one if it is to be read only and is not there.
+    #[inline(always)]
     fn aligned<R>(
         &self,
         at: Ipa,
@@ -243,7 +258,7 @@ impl GuestMemory for GuestRam {
             // SAFETY: `length` bytes of the VM's frames, and of `into` from `offset` on. The guest may write them meanwhile:
             // they are bytes, copied once.
             Some(host) => unsafe {
-                ptr::copy_nonoverlapping(host as *const u8, target.wrapping_add(offset), length);
+                el2::memory::copy(host as *const u8, target.wrapping_add(offset), length);
             },
             // SAFETY: `length` bytes of `into` from `offset` on.
             None => unsafe { ptr::write_bytes(target.wrapping_add(offset), 0, length) },
@@ -255,7 +270,7 @@ impl GuestMemory for GuestRam {
         self.each(to, from.len(), true, |host, offset, length| {
             let Some(host) = host else { return };
             // SAFETY: as for the read, the other way round.
-            unsafe { ptr::copy_nonoverlapping(source.wrapping_add(offset), host as *mut u8, length) };
+            unsafe { el2::memory::copy(source.wrapping_add(offset), host as *mut u8, length) };
         })
     }
 

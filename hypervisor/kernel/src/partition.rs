@@ -267,8 +267,11 @@ impl Partition {
         let _masked = Masked::new();
         let mut effects = Effects::default();
         let result = work(&self.vm, el2::cpu::counter(), &mut effects);
-        self.apply(&effects, own);
         self.end_if_dry();
+        if effects.none() {
+            return (result, VcpuSet::EMPTY);
+        }
+        self.apply(&effects, own);
         if effects.takes_long()
             && let Some(compartment) = thread::current().compartment()
         {

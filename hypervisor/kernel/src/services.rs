@@ -5,19 +5,20 @@
 //! answer for: what a device or a worker does (`vdevs`), starting and joining threads (`compartment`), timers and back ends of
 //! devices that have no thread of their own (`partition`).
 
+mod hand;
+
 use crate::compartment::Compartment;
 use crate::partition::Partition;
-use crate::sync::masked;
 use crate::thread::{self, Thread};
-use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
+use hand::Hand;
 use spin::Once;
 use types::Ticks;
-use vdev::{BackendError, Bell, Context, DeviceId, NewWorker, PULSES, PulseSink, Step, WORKERS, Wake, Work, Worker};
+use vdev::{BackendError, DeviceId, NewWorker, PULSES, PulseSink, WORKERS, Wake};
 
 /// Most workers of one VM.
 const MOST_WORKERS: usize = 32;
@@ -81,15 +82,6 @@ impl PulseSink for Inbox {
     }
 }
 
-/// A worker, and the way to its thread.
-struct Hand {
-    device: DeviceId,
-    bell: Bell,
-    /// Taken by its thread.
-    worker: types::Lock<Option<Box<dyn Worker>>>,
-    thread: Once<&'static Thread>,
-}
-
 /// All of one VM. In its heap, and never dropped.
 #[derive(Default)]
 pub(crate) struct Services {
@@ -106,14 +98,13 @@ pub(crate) type Post = (String, DeviceId, thread::Contained, usize);
 impl Services {
     /// Gives a device a worker.
     pub(crate) fn add_worker(&mut self, device: DeviceId, new: NewWorker) -> Result<(), BackendError> {
-        let own = self.hands.iter().filter(|hand| hand.device == device).count();
+        let own = self.hands.iter().filter(|hand| hand.device() == device).count();
         if own >= WORKERS || self.hands.len() >= MOST_WORKERS {
             let message = format!("more than {WORKERS} workers of a device, or {MOST_WORKERS} of a VM");
             return Err(BackendError(message));
         }
-        let NewWorker { worker, bell } = new;
-        self.inbox(device);
-        self.hands.push(Hand { device, bell, worker: types::Lock::new(Some(worker)), thread: Once::new() });
+        let inbox = self.inbox(device);
+        self.hands.push(Hand::new(inbox, new));
         Ok(())
     }
 
@@ -142,7 +133,7 @@ impl Services {
             served.map(|(number, inbox)| (name(inbox.device), inbox.device, serve as thread::Contained, number));
         let hands = self.hands.iter().enumerate();
         let hands = hands.map(|(number, hand)| {
-            (format!("{}+{number}", name(hand.device)), hand.device, labour as thread::Contained, number)
+            (format!("{}+{number}", name(hand.device())), hand.device(), hand::labour as thread::Contained, number)
         });
         served.chain(hands).collect()
     }
@@ -156,7 +147,7 @@ impl Services {
         let kept = |thread: &Arc<Thread>| unsafe { &*Arc::as_ptr(thread) };
         let (served, hands) = threads.split_at(self.served.len().min(threads.len()));
         served.iter().zip(&self.served).for_each(|(thread, inbox)| _ = inbox.thread.call_once(|| kept(thread)));
-        hands.iter().zip(&self.hands).for_each(|(thread, hand)| _ = hand.thread.call_once(|| kept(thread)));
+        hands.iter().zip(&self.hands).for_each(|(thread, hand)| hand.set_thread(kept(thread)));
         if let Some(own) = own {
             self.inboxes.iter().for_each(|inbox| _ = inbox.thread.call_once(|| kept(own)));
         }
@@ -189,11 +180,9 @@ impl Services {
 
     /// Somebody else has something for a device's first worker.
     pub(crate) fn ring_first(&self, device: DeviceId) {
-        if let Some(hand) = self.hands.iter().find(|hand| hand.device == device) {
+        if let Some(hand) = self.hands.iter().find(|hand| hand.device() == device) {
             hand.bell.ring();
-            if let Some(thread) = hand.thread.get() {
-                thread::notify(thread);
-            }
+            hand.notify();
         }
     }
 
@@ -206,9 +195,18 @@ impl Services {
 
     /// Devices may have rung: their workers look.
     pub(crate) fn answer_bells(&self) {
+        self.hands.iter().filter(|hand| hand.bell.has_rung()).for_each(Hand::notify);
+    }
+
+    /// A guest's access may have made devices ring: the vCPU whose access it was does the first step of what there is to do, rather
+    /// than have a thread woken and wait for it. Not for a device whose configuration says how it is scheduled, nor for a worker
+    /// that waits for others. Interrupts are on.
+    pub(crate) fn lend_a_hand(&self, partition: &Partition) {
         for hand in self.hands.iter().filter(|hand| hand.bell.has_rung()) {
-            if let Some(thread) = hand.thread.get() {
-                thread::notify(thread);
+            if hand.waits || self.served(hand.device()).is_some() {
+                hand.notify();
+            } else {
+                hand.help(partition);
             }
         }
     }
@@ -226,33 +224,4 @@ fn serve(compartment: &'static Compartment, number: usize) {
             thread::sleep_until(deadline);
         }
     }
-}
-
-/// The life of a worker's thread.
-fn labour(compartment: &'static Compartment, number: usize) {
-    let Some(partition) = compartment.partition() else { return };
-    let Some(hand) = partition.services.hands.get(number) else { return };
-    thread::current().device.set(Some(hand.device));
-    let Some(mut worker) = masked(|| hand.worker.lock().take()) else { return };
-    let Some(inbox) = partition.services.inboxes.iter().find(|inbox| inbox.device == hand.device) else { return };
-    let gate = |work: &mut dyn FnMut(&mut Context<'_>)| {
-        partition.with_effects(None, |vm, now, effects| vm.enter(hand.device, now, effects, work));
-    };
-    let mut next = Step::Wait;
-    while !partition.is_stopping() {
-        let now = el2::cpu::counter();
-        let ready = match next {
-            Step::Again => true,
-            Step::Wait => false,
-            Step::Until(when) => when <= now,
-        };
-        if hand.bell.take() || ready {
-            next = worker.step(&mut Work::new(now, partition.vm.memory(), &gate, &**inbox));
-        } else {
-            let deadline = if let Step::Until(when) = next { when } else { Ticks::NEVER };
-            thread::sleep_until(deadline);
-        }
-    }
-    // It is in the VM's heap, which goes as a whole.
-    core::mem::forget(worker);
 }

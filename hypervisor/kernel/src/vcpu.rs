@@ -104,6 +104,9 @@ fn run_until_off<O: Onlooker>(
             loaded.trap_set_way(true);
         }
         if !effects.none() {
+            if effects.tells() {
+                lend_a_hand(partition, vcpu);
+            }
             partition.apply(&effects, Some(vcpu.id));
             if effects.takes_long() {
                 take_long(&effects, partition, vcpu, loaded);
@@ -182,6 +185,18 @@ fn take_long(effects: &Effects, partition: &Partition, vcpu: &mut Vcpu, loaded: 
     if effects.has_later() {
         partition.do_later(Some(vcpu.id), &mut go_on);
     }
+    after_interrupt(partition, vcpu);
+}
+
+/// The guest has asked devices for something: what of it is soon done is done at once, with interrupts on, and other threads run if it
+/// is their turn.
+#[inline(never)]
+#[unsafe(link_section = ".text.exits")]
+fn lend_a_hand(partition: &Partition, vcpu: &mut Vcpu) {
+    // SAFETY: no lock is held, and this thread may give way here as it does between two runs of its guest.
+    unsafe { el2::cpu::unmask_interrupts() };
+    partition.services.lend_a_hand(partition);
+    el2::cpu::mask_interrupts();
     after_interrupt(partition, vcpu);
 }
 

@@ -10,11 +10,16 @@ use core::fmt;
 /// Bytes in a sector: what disks count in, whatever their blocks are (virtio 1.3, 5.2.4).
 pub const SECTOR: u64 = 512;
 
-/// A disk. Calls may take their time and sleep: they are for workers ([`crate::Worker`]), never for a device's own calls.
+/// A disk. Calls may take their time, and sleep if it says so: they are for workers ([`crate::Worker`]), never for a device's own calls.
 /// Offsets and lengths are in bytes, multiples of [`SECTOR`], and checked by the disk.
 pub trait BlockDevice: Send {
     /// What it is. Never changes.
     fn geometry(&self) -> &Geometry;
+
+    /// Whether its calls may sleep: as [`crate::Worker::waits`].
+    fn waits(&self) -> bool {
+        false
+    }
 
     /// Passes `length` bytes from `offset` on to `to`, first to last, in parts of at most a page of 4 KiB.
     ///

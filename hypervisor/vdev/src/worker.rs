@@ -21,11 +21,17 @@ pub const WORKERS: usize = 4;
 /// Codes of pulses are below this.
 pub const PULSES: u8 = 30;
 
-/// Work that is done step by step, in a thread. It begins when the guest does, and ends with its VM between two steps, without
+/// Work that is done step by step, in a thread: its own, or, for one step after the device has rung, that of the vCPU whose access it
+/// was. It begins when the guest does, and ends with its VM between two steps, without
 /// having to be asked.
 pub trait Worker: Send {
     /// A part of the work, as short as it can be well done: the VM's end waits for it, a second at most.
     fn step(&mut self, work: &mut Work<'_>) -> Step;
+
+    /// Whether a step may wait for something but locks: then it is done in its own thread only, so that no vCPU waits. Asked once.
+    fn waits(&self) -> bool {
+        false
+    }
 }
 
 /// What comes after a step.

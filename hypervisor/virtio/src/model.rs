@@ -83,6 +83,11 @@ pub trait Service: Send {
     /// Does a part of the work on a queue, as short as it can be well done: a handful of requests. The driver is told of those that
     /// have been completed when this returns. Called when the driver has notified, and as the last call has said.
     fn serve(&mut self, work: &mut Serving<'_, '_>) -> Next;
+
+    /// Whether it may wait for something: see [`vdev::Worker::waits`].
+    fn waits(&self) -> bool {
+        false
+    }
 }
 
 /// When a queue is to be served next.

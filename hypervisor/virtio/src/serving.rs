@@ -240,25 +240,34 @@ impl Serving<'_, '_> {
         self.work.pulse(code);
     }
 
-    /// Takes the next request. If there is none the driver is to notify of the next one.
+    /// Takes the next request. If there is none the driver is told of what has been completed, and is to notify of the next one.
     pub fn pop(&mut self, request: &mut Request) -> bool {
-        let chain = &mut request.chain;
-        let popped = self.enter(None, |queue, memory| {
+        self.pop_reading(request, &mut []).is_some()
+    }
+
+    /// The same, and copies the first bytes of the request into `into`, as far as they are in one of the steps of [`Serving::read`].
+    /// Says how many those are.
+    pub fn pop_reading(&mut self, request: &mut Request, into: &mut [u8]) -> Option<usize> {
+        let (chain, completed) = (&mut request.chain, &mut self.completed);
+        let (state, number) = (self.state, self.queue);
+        let popped = enter(self.work, self.lane, (state, number, self.life), None, |queue, context| {
+            let memory = context.memory();
             let mut popped = queue.pop(memory, chain)?;
             if popped {
                 queue.expect_notification(memory, false)?;
-            } else if queue.expect_notification(memory, true)? {
-                popped = queue.pop(memory, chain)?;
+            } else {
+                if core::mem::take(completed) {
+                    announce(queue, state, number, context)?;
+                }
+                if queue.expect_notification(memory, true)? {
+                    popped = queue.pop(memory, chain)?;
+                }
             }
-            Ok(popped)
+            if popped { chain.reader().read(memory, into).map(Some) } else { Ok(None) }
         });
-        match popped {
-            Ok((true, origin)) => {
-                request.origin = origin;
-                true
-            }
-            Ok((false, _)) | Err(Stopped) => false,
-        }
+        let (read, origin) = popped.ok()?;
+        request.origin = origin;
+        read
     }
 
     /// Copies the next bytes of a request into `into`, and says how many: as many as there are.
@@ -269,7 +278,7 @@ impl Serving<'_, '_> {
         let mut done = 0_usize;
         while let Some(rest) = into.get_mut(done..).filter(|rest| !rest.is_empty()) {
             let chain = &mut request.chain;
-            let (step, _) = self.enter(Some(request.origin), |_, memory| chain.reader().read(memory, rest))?;
+            let (step, _) = self.enter(request.origin, |_, memory| chain.reader().read(memory, rest))?;
             if step == 0 {
                 break;
             }
@@ -286,7 +295,7 @@ impl Serving<'_, '_> {
         let mut done = 0_usize;
         while let Some(rest) = from.get(done..).filter(|rest| !rest.is_empty()) {
             let chain = &mut request.chain;
-            let (step, _) = self.enter(Some(request.origin), |_, memory| chain.writer().write(memory, rest))?;
+            let (step, _) = self.enter(request.origin, |_, memory| chain.writer().write(memory, rest))?;
             if step == 0 {
                 break;
             }
@@ -301,7 +310,21 @@ impl Serving<'_, '_> {
     /// If it is void.
     pub fn complete(&mut self, request: &Request) -> Result<(), Stopped> {
         let chain = &request.chain;
-        self.enter(Some(request.origin), |queue, memory| queue.push(memory, chain, chain.written()))?;
+        self.enter(request.origin, |queue, memory| queue.push(memory, chain, chain.written()))?;
+        self.completed = true;
+        Ok(())
+    }
+
+    /// The same, having copied some last bytes into its buffers, in one of the steps of [`Serving::write`].
+    ///
+    /// # Errors
+    /// If it is void.
+    pub fn complete_writing(&mut self, request: &mut Request, from: &[u8]) -> Result<(), Stopped> {
+        let chain = &mut request.chain;
+        self.enter(request.origin, |queue, memory| {
+            chain.writer().write(memory, from)?;
+            queue.push(memory, chain, chain.written())
+        })?;
         self.completed = true;
         Ok(())
     }
@@ -316,7 +339,7 @@ impl Serving<'_, '_> {
             return Err(Stopped);
         }
         let chains = || requests.iter().map(|request| &request.chain);
-        self.enter(Some(first.origin), |queue, memory| queue.push_together(memory, &mut chains()))?;
+        self.enter(first.origin, |queue, memory| queue.push_together(memory, &mut chains()))?;
         self.completed = true;
         Ok(())
     }
@@ -333,20 +356,16 @@ impl Serving<'_, '_> {
     /// Whether a request is not void.
     #[must_use]
     pub fn is_alive(&mut self, request: &Request) -> bool {
-        self.enter(Some(request.origin), |_, _| Ok(())).is_ok()
+        self.enter(request.origin, |_, _| Ok(())).is_ok()
     }
 
     /// Tells the driver of what has been completed, if it wants to know: also done when [`Service::serve`] returns.
     pub fn flush(&mut self) {
         if core::mem::take(&mut self.completed) {
             let (state, number) = (self.state, self.queue);
-            self.work.with(self.lane, |lane, context| {
-                let Some(queue) = lane.queue.as_mut().filter(|_| !state.needs_reset()) else { return };
-                match queue.wants_interrupt(context.memory()) {
-                    Ok(true) => state.signals.used(number, context),
-                    Ok(false) => {}
-                    Err(error) => state.fail(number, error, context),
-                }
+            // A queue that has been closed meanwhile has nobody to be told.
+            let _ = enter(self.work, self.lane, (state, number, self.life), None, |queue, context| {
+                announce(queue, state, number, context)
             });
         }
     }
@@ -362,26 +381,45 @@ impl Serving<'_, '_> {
         self.work.with(self.lane, |_, context| state.change(context));
     }
 
-    /// Does something with the queue and the guest's memory if the queue lives, and lives this life, which else is the result.
+    /// Does something with the queue and the guest's memory if the request is not void, which else is the result.
     fn enter<R>(
         &mut self,
-        of: Option<Origin>,
+        of: Origin,
         work: impl FnOnce(&mut Queue, &dyn GuestMemory) -> Result<R, RingError>,
     ) -> Result<(R, Origin), Stopped> {
-        let (state, number, life) = (self.state, self.queue, self.life);
-        self.work.with(self.lane, |lane, context| {
-            let origin = Origin { queue: number, incarnation: lane.incarnation };
-            let lives = lane.life == life && of.is_none_or(|of| of == origin) && !state.needs_reset();
-            let queue = lane.queue.as_mut().filter(|_| lives).ok_or(Stopped)?;
-            match work(queue, context.memory()) {
-                Ok(result) => Ok((result, origin)),
-                Err(error) => {
-                    state.fail(number, error, context);
-                    Err(Stopped)
-                }
-            }
-        })
+        let who = (self.state, self.queue, self.life);
+        enter(self.work, self.lane, who, Some(of), |queue, context| work(queue, context.memory()))
     }
+}
+
+/// Does something with a queue if it lives, and lives this life, or even the one that a request is of.
+fn enter<R>(
+    worker: &Work<'_>,
+    lane: &Shared<Lane>,
+    (state, number, life): (&State, u16, u32),
+    of: Option<Origin>,
+    work: impl FnOnce(&mut Queue, &mut Context<'_>) -> Result<R, RingError>,
+) -> Result<(R, Origin), Stopped> {
+    worker.with(lane, |lane, context| {
+        let origin = Origin { queue: number, incarnation: lane.incarnation };
+        let lives = lane.life == life && of.is_none_or(|of| of == origin) && !state.needs_reset();
+        let queue = lane.queue.as_mut().filter(|_| lives).ok_or(Stopped)?;
+        match work(queue, context) {
+            Ok(result) => Ok((result, origin)),
+            Err(error) => {
+                state.fail(number, error, context);
+                Err(Stopped)
+            }
+        }
+    })
+}
+
+/// Tells the driver that requests of a queue have been completed, if it wants to know.
+fn announce(queue: &mut Queue, state: &State, number: u16, context: &mut Context<'_>) -> Result<(), RingError> {
+    if queue.wants_interrupt(context.memory())? {
+        state.signals.used(number, context);
+    }
+    Ok(())
 }
 
 /// A service in its thread.
@@ -407,6 +445,10 @@ impl Post {
 }
 
 impl Worker for Post {
+    fn waits(&self) -> bool {
+        self.service.waits()
+    }
+
     fn step(&mut self, work: &mut Work<'_>) -> Step {
         let state = &*self.state;
         let mut step = Step::Wait;

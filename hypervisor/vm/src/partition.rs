@@ -302,7 +302,9 @@ impl Vm {
     /// A device's worker does something with what its device may reach.
     pub fn enter(&self, device: DeviceId, now: Ticks, effects: &mut Effects, work: &mut dyn FnMut(&mut Context<'_>)) {
         self.bus.enter(device, &self.services(now), effects, work);
-        self.record_end_by(device, effects);
+        if effects.may_end() {
+            self.record_end_by(device, effects);
+        }
     }
 
     /// If the VM is to end, it is because of `device`, unless there was a cause before.

@@ -23,8 +23,17 @@ impl Partition {
     }
 
     /// If that is so, the VM ends.
+    #[inline(always)]
     pub(super) fn end_if_dry(&self) {
-        if self.hold.has(DRY) && self.hold.remove(DRY) {
+        if self.hold.has(DRY) {
+            self.end_dry();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn end_dry(&self) {
+        if self.hold.remove(DRY) {
             if let Some(compartment) = thread::current().compartment() {
                 let why = format_args!("no memory for a page that the guest had given back");
                 compartment.record(EndRecord::new(Cause::FatalRunning, None, None, why));

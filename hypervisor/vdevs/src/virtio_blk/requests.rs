@@ -52,6 +52,10 @@ impl Requests {
 }
 
 impl Service for Requests {
+    fn waits(&self) -> bool {
+        self.disk.waits()
+    }
+
     fn begin(&mut self, _: virtio::Features) {
         self.slots.iter_mut().for_each(|slot| slot.job = None);
     }
@@ -60,12 +64,13 @@ impl Service for Requests {
         let Some(slot) = self.slots.get_mut(usize::from(work.queue())) else { return Next::Idle };
         let mut budget = PART;
         for _ in 0..BATCH {
-            if slot.job.is_none() && !work.pop(&mut slot.request) {
-                return Next::Idle;
-            }
-            let outcome = match slot.job.take() {
-                Some(job) => copy(job, &mut *self.disk, &mut slot.request, work, &mut budget),
-                None => begin(&mut *self.disk, &self.serial, &mut slot.request, work, &mut budget),
+            let outcome = if let Some(job) = slot.job.take() {
+                copy(job, &mut *self.disk, &mut slot.request, work, &mut budget)
+            } else {
+                let mut header = Header::default();
+                let Some(read) = work.pop_reading(&mut slot.request, header.as_mut_bytes()) else { return Next::Idle };
+                let header = (read == size_of::<Header>()).then_some(header);
+                begin(header, (&mut *self.disk, &self.serial), &mut slot.request, work, &mut budget)
             };
             match outcome {
                 Ok(Outcome::Copying(job)) => {
@@ -84,18 +89,15 @@ impl Service for Requests {
     }
 }
 
-/// Reads a request, and does it, or its first part.
+/// Does a request, or its first part. Without a whole header it is none.
 fn begin(
-    disk: &mut dyn BlockDevice,
-    serial: &[u8],
+    header: Option<Header>,
+    (disk, serial): (&mut dyn BlockDevice, &[u8]),
     request: &mut Request,
     work: &mut Serving<'_, '_>,
     budget: &mut u64,
 ) -> Result<Outcome, Stopped> {
-    let mut header = Header::default();
-    if work.read(request, header.as_mut_bytes())? < size_of::<Header>() {
-        return Ok(Outcome::Done(Status::IoErr));
-    }
+    let Some(header) = header else { return Ok(Outcome::Done(Status::IoErr)) };
     // The last byte is for the status (5.2.6.1).
     let (readable, writable) = (request.readable(), request.writable().saturating_sub(1));
     let (write, length) = match header.kind.get() {
@@ -178,6 +180,5 @@ const fn status(done: Result<(), BlockError>) -> Status {
 fn finish(status: Status, request: &mut Request, work: &mut Serving<'_, '_>) -> Result<(), Stopped> {
     let unused = request.writable().saturating_sub(1);
     request.skip_writable(unused);
-    work.write(request, &[status as u8])?;
-    work.complete(request)
+    work.complete_writing(request, &[status as u8])
 }

@@ -8,8 +8,6 @@ use vdev::GuestMemory;
 const SIZE: usize = 16;
 /// Descriptors of a table that are read at once.
 const WINDOW: u16 = 16;
-const WINDOW_BYTES: usize = 256;
-const _: () = assert!(WINDOW_BYTES == WINDOW as usize * SIZE);
 
 const NEXT: u16 = 1 << 0;
 const WRITE: u16 = 1 << 1;
@@ -65,11 +63,13 @@ impl Descriptor {
 pub(super) struct Table {
     start: Ipa,
     count: u16,
-    bytes: [u8; WINDOW_BYTES],
-    /// What is in `bytes`: the first one, and how many.
+    /// What is in a [`Window`]: the first one, and how many.
     first: u16,
     held: u16,
 }
+
+/// Some of a table's descriptors.
+type Window = [[u8; SIZE]; WINDOW as usize];
 
 impl Table {
     /// The one that `descriptor` refers to, which has been found to be allowed.
@@ -78,20 +78,25 @@ impl Table {
         start.checked_add(length.into()).ok_or(RingError::Wraps(start))?;
         let count = u16::try_from(length >> 4).ok().filter(|count| *count > 0 && length.is_multiple_of(16));
         let count = count.ok_or(RingError::IndirectLength(length))?;
-        Ok(Self { start, count, bytes: [0; WINDOW_BYTES], first: 0, held: 0 })
+        Ok(Self { start, count, first: 0, held: 0 })
     }
 
-    /// The bytes of one of its descriptors.
-    fn get(&mut self, memory: &dyn GuestMemory, index: u16) -> Result<[u8; SIZE], RingError> {
-        let left = self.count.checked_sub(index).filter(|left| *left > 0).ok_or(RingError::Next(index))?;
-        let mut place = index.wrapping_sub(self.first);
-        if place >= self.held {
-            (self.first, self.held, place) = (index, left.min(WINDOW), 0);
-            let bytes = self.bytes.get_mut(..usize::from(self.held) << 4).unwrap_or_default();
-            memory.read(Ipa(self.start.0.wrapping_add(u64::from(index) << 4)), bytes)?;
+    /// The bytes of one of its descriptors, which are in the window then, with those that follow.
+    fn get<'a>(
+        &mut self,
+        window: &'a mut Window,
+        memory: &dyn GuestMemory,
+        index: u16,
+    ) -> Result<&'a [u8; SIZE], RingError> {
+        let mut place = usize::from(index.wrapping_sub(self.first));
+        if place >= self.held.into() {
+            let left = self.count.checked_sub(index).filter(|left| *left > 0).ok_or(RingError::Next(index))?;
+            let held = left.min(WINDOW);
+            let some = window.get_mut(..held.into()).unwrap_or_default();
+            memory.read(Ipa(self.start.0.wrapping_add(u64::from(index) << 4)), some.as_flattened_mut())?;
+            (self.first, self.held, place) = (index, held, 0);
         }
-        let (descriptors, _) = self.bytes.as_chunks::<SIZE>();
-        descriptors.get(usize::from(place)).copied().ok_or(RingError::Next(index))
+        window.get(place).ok_or(RingError::Next(index))
     }
 
     /// Adds a split queue's table to a chain: one after the other as their links say (2.7.5.3).
@@ -100,10 +105,10 @@ impl Table {
         memory: &dyn GuestMemory,
         chain: &mut Chain,
     ) -> Result<(), RingError> {
-        let mut table = Self::new(descriptor)?;
+        let (mut table, mut window) = (Self::new(descriptor)?, Window::default());
         let mut next = Some(0);
         while let Some(index) = next {
-            let descriptor = Descriptor::split(&table.get(memory, index)?);
+            let descriptor = Descriptor::split(table.get(&mut window, memory, index)?);
             if descriptor.is_indirect() {
                 return Err(RingError::IndirectNested);
             }
@@ -119,9 +124,9 @@ impl Table {
         memory: &dyn GuestMemory,
         chain: &mut Chain,
     ) -> Result<(), RingError> {
-        let mut table = Self::new(descriptor)?;
+        let (mut table, mut window) = (Self::new(descriptor)?, Window::default());
         for index in 0..table.count {
-            let [address, rest] = words(&table.get(memory, index)?);
+            let [address, rest] = words(table.get(&mut window, memory, index)?);
             chain.add(&Descriptor::packed(address.0, rest.0))?;
         }
         Ok(())
