@@ -350,7 +350,7 @@ impl Serving<'_, '_> {
     /// # Errors
     /// If it is void; then nothing has been done.
     pub fn while_alive<R>(&mut self, request: &Request, work: impl FnOnce() -> R) -> Result<R, Stopped> {
-        self.enter(Some(request.origin), |_, _| Ok(work())).map(|(result, _)| result)
+        self.enter(request.origin, |_, _| Ok(work())).map(|(result, _)| result)
     }
 
     /// Whether a request is not void.
