@@ -100,7 +100,7 @@ impl Configuration {
         let Some(meaning) = &self.meaning else { return Ok(()) };
         let files = HostFiles::read(&self.wanted)?;
         let version = meaning.description.controller.version.unwrap_or(Version::V3);
-        let assembled = vm::assemble(&meaning.description, &files, &host(version), &mut HostDevices);
+        let assembled = vm::assemble(&meaning.description, &files, &host(version), &mut HostDevices::default());
         // What is packed is seen to be whole only when it is unpacked.
         let loaded = assembled.and_then(|vm::Assembled { load, tree, .. }| {
             load.execute(&files, &tree, &Nowhere, &mut |_| {}).map_err(|error| vec![error.into()])
@@ -289,7 +289,11 @@ impl vdev::GuestMemory for Nowhere {
 }
 
 /// The console is always there; nothing else is on a PC.
-struct HostDevices;
+#[derive(Default)]
+struct HostDevices {
+    /// A device has the VM's RAM already, to give it back.
+    has_balloon: bool,
+}
 
 impl vdev::Backends for HostDevices {
     fn disk(&mut self, disk: &vdev::HostDisk) -> Result<Box<dyn vdev::BlockDevice>, vdev::BackendError> {
@@ -316,6 +320,13 @@ impl vdev::Backends for HostDevices {
         // A network for it alone: that others have the same address is seen when they are there.
         let attached = Net::new(&UP).attach("", wish, COUNTER, (Silence, storage));
         attached.map(|(_, mac)| (mac, Arc::new(Silence) as _)).map_err(vdev::BackendError)
+    }
+
+    fn balloon(&mut self, _: vdev::DeviceId, _: bool) -> Result<Arc<dyn vdev::Balloon>, vdev::BackendError> {
+        if std::mem::replace(&mut self.has_balloon, true) {
+            return Err(vdev::BackendError("the VM has a balloon already".into()));
+        }
+        Ok(Arc::new(Silence))
     }
 
     fn watch(&mut self, _: vdev::DeviceId, _: &str) -> Result<(), vdev::BackendError> {
@@ -401,6 +412,16 @@ impl vdev::NetPort for Silence {
     }
 }
 
+impl vdev::Balloon for Silence {
+    fn holding(&self) -> vdev::Holding {
+        vdev::Holding::default()
+    }
+
+    fn give_back(&self, _: Range<Ipa>) -> u64 {
+        0
+    }
+}
+
 impl PageStore for Silence {
     fn add(&mut self) -> Option<u32> {
         None
@@ -476,13 +497,14 @@ mod tests {
             let configuration = Configuration::read(&folder.path().join("a.qvmconf"), "", Some(2)).unwrap();
             configuration.check().map_err(|error| error.to_string())
         };
-        check("vdev virtio-blk hostdev disk\nvdev virtio-blk hostdev </dev/ram,1M\nvdev virtio-net peer /dev/vswitch0")
+        check("vdev virtio-blk hostdev disk\nvdev virtio-blk hostdev </dev/ram,1M\nvdev virtio-net peer /dev/vswitch0\nvdev virtio-balloon")
             .unwrap();
         for (device, message) in [
             ("vdev virtio-blk hostdev nothing", "there is no file `"),
             ("vdev virtio-blk hostdev a", "too small for a disk: 4 bytes"),
             ("vdev virtio-blk hostdev /dev/hd0t178", "there is no disk `/dev/hd0t178`"),
             ("vdev virtio-net peer /dev/nonsense", "is no /dev/vswitchNAME"),
+            ("vdev virtio-balloon\nvdev virtio-balloon lend", "the VM has a balloon already"),
         ] {
             let error = check(device).unwrap_err();
             assert!(error.contains(message), "{error}");
