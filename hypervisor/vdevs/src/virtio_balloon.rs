@@ -34,7 +34,7 @@ pub(crate) static FACTORY: Factory = Factory {
     region_size: mmio::REGION_SIZE,
     options: OPTIONS,
     safety: Safety::Unqualified,
-    help: "memory that the guest gives back when it is asked to (virtio)",
+    help: "memory that the guest gives back when asked to (virtio)",
     about: "The shell's `balloon NAME SIZE` asks the guest to make do with less memory;\n\
         what it gives up others can have. Up to SIZE its memory stays promised to it.\n\
         With `lend` the guest also reports what is free, nothing is promised, and a\n\
