@@ -100,7 +100,7 @@ impl Configuration {
         let Some(meaning) = &self.meaning else { return Ok(()) };
         let files = HostFiles::read(&self.wanted)?;
         let version = meaning.description.controller.version.unwrap_or(Version::V3);
-        let mut devices = HostDevices { vm: self.name.clone(), claims: Claims::new() };
+        let mut devices = HostDevices { vm: self.name.clone(), claims: Claims::new(), has_balloon: false };
         let assembled = vm::assemble(&meaning.description, &files, &host(version), &mut devices);
         // What is packed is seen to be whole only when it is unpacked.
         let loaded = assembled.and_then(|vm::Assembled { load, tree, .. }| {
@@ -319,6 +319,8 @@ struct HostDevices {
     vm: String,
     /// What its devices have of them.
     claims: Claims<()>,
+    /// A device has the VM's RAM already, to give it back.
+    has_balloon: bool,
 }
 
 impl HostDevices {
@@ -392,6 +394,13 @@ impl vdev::Backends for HostDevices {
         // Alone: that others have the same CID is seen when they are there.
         let attached = host::vsock::Hub::new(&SIGNALS).attach("", wish, (Silence, storage));
         attached.map(|(_, cid)| (cid, Arc::new(Silence) as _)).map_err(vdev::BackendError)
+    }
+
+    fn balloon(&mut self, _: vdev::DeviceId, _: bool) -> Result<Arc<dyn vdev::Balloon>, vdev::BackendError> {
+        if std::mem::replace(&mut self.has_balloon, true) {
+            return Err(vdev::BackendError("the VM has a balloon already".into()));
+        }
+        Ok(Arc::new(Silence))
     }
 
     fn watch(&mut self, _: vdev::DeviceId, _: &str) -> Result<(), vdev::BackendError> {
@@ -501,6 +510,16 @@ impl vdev::VsockPort for Silence {
     }
 }
 
+impl vdev::Balloon for Silence {
+    fn holding(&self) -> vdev::Holding {
+        vdev::Holding::default()
+    }
+
+    fn give_back(&self, _: Range<Ipa>) -> u64 {
+        0
+    }
+}
+
 impl PageStore for Silence {
     fn add(&mut self) -> Option<u32> {
         None
@@ -577,7 +596,7 @@ mod tests {
             let configuration = Configuration::read(&folder.path().join("a.qvmconf"), "", Some(2)).unwrap();
             configuration.check().map_err(|error| error.to_string())
         };
-        check("vdev virtio-blk hostdev disk\nvdev virtio-blk hostdev </dev/ram,1M\nvdev virtio-net peer /dev/vswitch0")
+        check("vdev virtio-blk hostdev disk\nvdev virtio-blk hostdev </dev/ram,1M\nvdev virtio-net peer /dev/vswitch0\nvdev virtio-balloon")
             .unwrap();
         check("vdev virtio-9p tag x hostdev share\nvdev virtio-9p tag y hostdev share").unwrap();
         check("vdev virtio-blk hostdev /dev/hd0t178\nvdev virtio-blk hostdev /dev/hd0t178.1").unwrap();
@@ -597,6 +616,7 @@ mod tests {
             ("vdev virtio-9p tag x hostdev empty", "/empty: there is no file in it"),
             ("vdev virtio-9p tag x hostdev /", "names nothing in the archive"),
             ("vdev virtio-9p tag x hostdev share\nvdev virtio-9p tag x hostdev share", "have the same `tag`, `x`"),
+            ("vdev virtio-balloon\nvdev virtio-balloon lend", "the VM has a balloon already"),
         ] {
             let error = check(device).unwrap_err();
             assert!(error.contains(message), "{error}");

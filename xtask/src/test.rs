@@ -19,6 +19,7 @@ use crate::qemu::machine::{Board as Kind, Machine, set_default_board, set_defaul
 use crate::setup;
 use crate::workspace::target;
 
+mod balloon;
 mod card;
 mod devices;
 mod disks;
@@ -142,6 +143,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(virtio::tests());
     tests.extend(virtio_abuse::tests());
     tests.extend(disks::tests());
+    tests.extend(balloon::tests());
     tests.extend(firmware::tests());
     tests.extend(rpi4::tests());
     tests.extend(card::tests());

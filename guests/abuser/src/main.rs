@@ -10,6 +10,7 @@
 #![no_main]
 
 mod addresses;
+mod balloon;
 mod devices;
 mod ends;
 mod firmware;
@@ -67,6 +68,7 @@ const CASES: &[Case] = &[
     Case { name: "unaligned", run: addresses::unaligned },
     Case { name: "gic-registers", run: devices::gic },
     Case { name: "uart-registers", run: devices::uart },
+    Case { name: "balloon", run: balloon::give_and_take },
     Case { name: "calls", run: firmware::calls },
     Case { name: "cpu-on", run: processors::cpu_on },
     Case { name: "sgi-flood", run: interrupts::sgi_flood },
@@ -83,6 +85,7 @@ const ENDS: &[Case] = &[
     Case { name: "nowhere-walk", run: ends::nowhere_walk },
     Case { name: "faulty", run: ends::faulty },
     Case { name: "starve", run: ends::starve },
+    Case { name: "balloon-all", run: balloon::give_all },
 ];
 
 fn main(machine: &'static Machine) {

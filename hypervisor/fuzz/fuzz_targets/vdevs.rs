@@ -15,6 +15,9 @@ const IMSC: u64 = 0x38;
 const RIS: u64 = 0x3c;
 const MIS: u64 = 0x40;
 
+/// Pages of RAM that a balloon has.
+const PAGES: u64 = 16;
+
 /// What a device is made with: what it cannot do without, and of what changes it most, what `choice` selects.
 fn options(factory: &Factory, choice: u8) -> Vec<(&'static str, Option<&'static str>)> {
     let of = |name: &'static str, values: &[&'static str]| {
@@ -24,6 +27,8 @@ fn options(factory: &Factory, choice: u8) -> Vec<(&'static str, Option<&'static 
     let chosen = match factory.name {
         "virtio-console" if choice & 0x80 != 0 => return vec![("legacy", None)],
         "virtio-console" if choice & 1 != 0 => return vec![("tx-backpressure", None), ("port", Some("agent,-"))],
+        "virtio-balloon" if choice & 1 != 0 => return vec![("lend", None)],
+        "virtio-balloon" if choice & 0x80 != 0 => return vec![("legacy", None)],
         "virtio-entropy" if choice & 0x80 != 0 => return vec![("legacy", None)],
         "virtio-blk" if choice & 0x80 != 0 => return vec![("hostdev", Some("disk")), ("legacy", None)],
         "virtio-9p" if choice & 0x80 != 0 => return vec![("hostdev", Some("share")), ("tag", Some("t")), ("legacy", None)],
@@ -53,6 +58,7 @@ fuzz_target!(|data: &[u8]| {
     let mut wires = Wires::default();
     let wire = wires.wire("-");
     wires.entropy = Some(|| Some(0x0123_4567_89ab_cdef));
+    wires.pages.set(Ipa(RAM), PAGES);
     wires.disk.fill(&[0x5a; 64 * 512]);
     wires.files = vec![("f", b"content")];
     let mut rig = Rig::new(factory, &options(factory, *choice), &mut wires).expect("nothing else is needed");
@@ -61,6 +67,11 @@ fuzz_target!(|data: &[u8]| {
         rig.work(&wires.crew);
         if factory.name == "pl011" {
             check_pl011(&mut rig);
+        }
+        if factory.name == "virtio-balloon" {
+            // Never a page that is no RAM of the guest's.
+            assert!(wires.pages.gone().iter().all(|page| *page < PAGES));
+            wires.pages.want(u64::from(call[1]) % (PAGES + 1));
         }
         if factory.name == "shmem" {
             share(&mut rig, &wires.shared, call);

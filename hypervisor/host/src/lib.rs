@@ -1,8 +1,9 @@
 //! Host services: what the original leaves to the operating system around it.
 //!
 //! Answers for: the boot archive ([`archive`]), the shell and its start-up script ([`shell`]), the console that VMs and host share
-//! ([`console`]), files in RAM ([`file`]), disks ([`disk`]), networks ([`switch`]), sockets ([`vsock`]), the log ([`log`]), whether VMs are started again
-//! ([`restart`]), and the line that reports a VM's end ([`end_line`]). Does not answer for: running anything. The kernel's host threads call in here, and do what is returned.
+//! ([`console`]), files in RAM ([`file`]), disks ([`disk`]), networks ([`switch`]), sockets ([`vsock`]), who may have how much RAM
+//! ([`ledger`]), the log ([`log`]), whether VMs are started again ([`restart`]), and the line that reports a VM's end ([`end_line`]).
+//! Does not answer for: running anything. The kernel's host threads call in here, and do what is returned.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -27,6 +28,7 @@ pub mod console;
 pub mod disk;
 mod end;
 pub mod file;
+pub mod ledger;
 pub mod log;
 pub mod restart;
 pub mod shared;

@@ -66,20 +66,22 @@ bitflags::bitflags! {
         const DUMP = 1 << 6;
         /// Devices that were woken have asked for something that takes long.
         const LATER = 1 << 7;
+        /// The guest is to have another amount of memory.
+        const BALLOON = 1 << 8;
     }
 }
 
 /// What a VM has of the machine's memory, besides its heap.
 #[derive(Default)]
 pub(crate) struct Memory {
-    pub(crate) space: Option<GuestSpace>,
+    pub(crate) space: Option<Arc<GuestSpace>>,
     pub(crate) ram: Option<Box<GuestRam>>,
     disks: Option<Arc<DiskMemory>>,
 }
 
 impl Memory {
     /// The guest's memory, as it reaches it and as it is.
-    pub(crate) fn keep(&mut self, space: GuestSpace, ram: Box<GuestRam>) {
+    pub(crate) fn keep(&mut self, space: Arc<GuestSpace>, ram: Box<GuestRam>) {
         (self.space, self.ram) = (Some(space), Some(ram));
     }
 }
@@ -145,6 +147,13 @@ impl Compartment {
     pub(crate) fn record(&self, record: EndRecord) {
         self.end.call_once(|| record);
         self.qvm.notify();
+    }
+
+    /// A page that the guest had given back is wanted, and there is none for it: the VM ends soon. From anywhere; takes no lock.
+    pub(crate) fn run_dry(&self) {
+        if let Some(partition) = self.partition.get() {
+            partition.run_dry();
+        }
     }
 
     /// Whether there is a reason for the VM's end: what takes long is given up then.
@@ -420,7 +429,9 @@ impl Compartment {
     pub(crate) unsafe fn take_down(&self) {
         files::abandon(self.id);
         let Memory { space, ram, disks } = core::mem::take(&mut *self.memory.lock());
-        drop(space);
+        if let Some(space) = &space {
+            space.invalidate();
+        }
         shared::end(self);
         net::end(self);
         vsock::end(self);
@@ -428,6 +439,7 @@ impl Compartment {
         if let Some(ram) = ram {
             ram.scrub(|| true);
         }
+        drop(space);
         if let Some(disks) = &disks {
             disks.give_back();
         }

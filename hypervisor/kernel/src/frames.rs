@@ -2,7 +2,7 @@
 //!
 //! Answers for: giving out RAM by pages of 4 KiB in contiguous pieces of any size and alignment, and taking it back; how
 //! much each owner has. Does not answer for: small objects (`heap`), contents (whoever takes memory from a guest has
-//! scrubbed it), translation.
+//! scrubbed it), translation, nor for who may have how much (`host::ledger`).
 //!
 //! One bit a page, in the RAM that it describes. Whole words are skipped, so that a search for 2 MiB looks at 64 pages a
 //! step. Large pieces are searched from the bottom, single pages from the top, to keep large pieces whole.
@@ -11,6 +11,7 @@ use crate::sync::{Lock, Rank};
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicUsize, Ordering};
+use host::ledger::{Claim, Ledger};
 use types::{PAGE_SIZE, Pa, Range, VmId};
 
 /// Banks of RAM that can be managed; firmware describes few.
@@ -29,6 +30,8 @@ pub(crate) enum Owner {
     Kernel,
     /// A VM: its RAM and its tables.
     Vm(VmId),
+    /// The same, out of what has been promised to it ([`Promise`]): what it gives back is promised again.
+    Promised(VmId),
     /// Files in RAM.
     Files,
     /// Memory that VMs share.
@@ -46,7 +49,16 @@ impl Owner {
             Self::Kernel => Some(&OWNED_BY_KERNEL),
             Self::Files => Some(&OWNED_BY_FILES),
             Self::Shared => Some(&OWNED_BY_SHARED),
-            Self::Vm(id) => OWNED_BY_VM.get(id.index()),
+            Self::Vm(id) | Self::Promised(id) => OWNED_BY_VM.get(id.index()),
+        }
+    }
+
+    /// What it may take.
+    fn claim(self) -> Claim {
+        match self {
+            Self::Kernel => Claim::Host,
+            Self::Vm(_) | Self::Files | Self::Shared => Claim::Anyone,
+            Self::Promised(id) => Claim::Promised(id),
         }
     }
 
@@ -180,12 +192,12 @@ impl Words {
 
 struct Allocator {
     banks: ArrayVec<Bank, MAX_BANKS>,
-    free: usize,
+    ledger: Ledger<MAX_VMS>,
     total: usize,
 }
 
 static ALLOCATOR: Lock<Allocator> =
-    Lock::new(Rank::Frames, Allocator { banks: ArrayVec::new_const(), free: 0, total: 0 });
+    Lock::new(Rank::Frames, Allocator { banks: ArrayVec::new_const(), ledger: Ledger::new(RESERVE), total: 0 });
 
 /// Takes over `memory`, except what is in `reserved` or not whole pages.
 ///
@@ -209,7 +221,8 @@ pub(crate) unsafe fn initialise(memory: &[Range<Pa>], reserved: &[Range<Pa>]) {
             let page = ((first.0 - range.start().0) / PAGE_SIZE) as usize;
             new.set(page, ((end.0 - first.0) / PAGE_SIZE) as usize, false);
         }
-        allocator.free += new.free.iter().map(|word| word.count_ones() as usize).sum::<usize>();
+        let free = new.free.iter().map(|word| word.count_ones() as usize).sum();
+        allocator.ledger.give(free, Claim::Anyone);
         allocator.total += new.pages();
         allocator.banks.push(new);
     }
@@ -233,11 +246,10 @@ fn place_bitmap(bank: Range<Pa>, bytes: u64, reserved: &[Range<Pa>]) -> Option<R
 }
 
 /// `pages` contiguous pages at a multiple of `alignment` pages (a power of two). `None` if there are none, or if a VM or a
-/// file wants what the hypervisor needs itself. The contents are arbitrary.
+/// file wants what the hypervisor needs itself, or somebody what others have been promised. The contents are arbitrary.
 pub(crate) fn allocate(pages: usize, alignment: usize, owner: Owner) -> Option<Frames> {
     let mut allocator = ALLOCATOR.lock();
-    let reserve = if owner == Owner::Kernel { 0 } else { RESERVE };
-    if pages == 0 || allocator.free < pages.checked_add(reserve)? {
+    if pages == 0 || !allocator.ledger.may_take(pages, owner.claim()) {
         return None;
     }
     let range = allocator.banks.iter_mut().find_map(|bank| {
@@ -245,7 +257,7 @@ pub(crate) fn allocate(pages: usize, alignment: usize, owner: Owner) -> Option<F
         bank.set(first, pages, false);
         Range::new(Pa(bank.range.start().0 + first as u64 * PAGE_SIZE), pages as u64 * PAGE_SIZE)
     })?;
-    allocator.free -= pages;
+    allocator.ledger.take(pages, owner.claim());
     if let Some(account) = owner.account() {
         account.fetch_add(pages, Ordering::Relaxed);
     }
@@ -286,7 +298,7 @@ pub(crate) fn release(range: Range<Pa>, owner: Owner) {
     if let Some(bank) = allocator.banks.iter_mut().find(|bank| bank.range.contains_range(&range)) {
         let first = ((range.start().0 - bank.range.start().0) / PAGE_SIZE) as usize;
         bank.set(first, pages, true);
-        allocator.free += pages;
+        allocator.ledger.give(pages, owner.claim());
     }
     drop(allocator);
     if let Some(account) = owner.account() {
@@ -294,8 +306,41 @@ pub(crate) fn release(range: Range<Pa>, owner: Owner) {
     }
 }
 
-/// Pages that nobody has, and pages there are.
+/// Pages that nobody has and nobody has been promised, and pages there are.
 pub(crate) fn statistics() -> (usize, usize) {
     let allocator = ALLOCATOR.lock();
-    (allocator.free, allocator.total)
+    (allocator.ledger.free(), allocator.total)
+}
+
+/// Pages that nobody has and some VM has been promised.
+pub(crate) fn promised() -> usize {
+    ALLOCATOR.lock().ledger.promised()
+}
+
+/// Pages that a VM may have at any time, until it is dropped: what [`Owner::Promised`] draws upon.
+#[derive(Debug)]
+pub(crate) struct Promise(VmId);
+
+impl Promise {
+    /// `None` if there are not so many.
+    pub(crate) fn new(id: VmId, pages: usize) -> Option<Self> {
+        let promise = Self(id);
+        promise.raise(pages).then_some(promise)
+    }
+
+    /// So many pages more. Says whether there are so many.
+    pub(crate) fn raise(&self, pages: usize) -> bool {
+        ALLOCATOR.lock().ledger.promise(self.0, pages)
+    }
+
+    /// So many pages less.
+    pub(crate) fn lower(&self, pages: usize) {
+        ALLOCATOR.lock().ledger.release(self.0, pages);
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.lower(usize::MAX);
+    }
 }

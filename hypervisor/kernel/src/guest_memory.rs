@@ -1,12 +1,20 @@
 //! A VM's RAM and ROM as the hypervisor reaches them.
 //!
 //! Answers for: which frames stand behind which guest-physical address, and copying to and fro. Does not answer for: what
-//! the guest itself may do there (`stage2`).
+//! the guest itself may do there (`stage2`), nor for RAM of which pages come and go ([`loan`]).
 
+mod loan;
+
+pub(crate) use loan::{BalloonHandle, Loan, Refused};
+
+use crate::compartment::Compartment;
 use crate::frames::{self, Frames, Owner};
+use crate::stage2::GuestSpace;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ptr;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use types::{AccessSize, Ipa, Pa, Range};
+use types::{AccessSize, Ipa, PAGE_SIZE, Pa, Range};
 use vdev::{GuestMemory, MemoryFault};
 
 /// Zeroing and cleaning, which may be done with interrupts masked, go on in steps of so many bytes, with a chance to be preempted
@@ -20,12 +28,13 @@ struct Piece {
 }
 
 /// The VM's memory. Dropping it gives the frames back: [`GuestRam::scrub`] comes first.
-#[derive(Debug)]
 pub(crate) struct GuestRam {
     /// Sorted by guest address, disjoint.
     pieces: Vec<Piece>,
     /// The piece that was found last: a guess.
     last: AtomicUsize,
+    /// What the guest can give back, which is in no piece.
+    loan: Option<Loan>,
 }
 
 impl GuestRam {
@@ -41,7 +50,7 @@ impl GuestRam {
             }
         }
         types::sort_by(&mut pieces, |a: &Piece, b: &Piece| a.guest.start().cmp(&b.guest.start()));
-        Some(Self { pieces, last: AtomicUsize::new(0) })
+        Some(Self { pieces, last: AtomicUsize::new(0), loan: None })
     }
 
     /// The same for one region and at most so many pieces; between any two `go_on` says whether there is still a point in it.
@@ -58,10 +67,32 @@ impl GuestRam {
             at = guest.end();
             pieces.push(Piece { guest, frames });
         }
-        Some(Self { pieces, last: AtomicUsize::new(0) })
+        Some(Self { pieces, last: AtomicUsize::new(0), loan: None })
     }
 
-    /// Guest range and host address of each contiguous piece.
+    /// From now on the guest can give back what is in `regions`, all of which `space` maps. One that `lends` is promised nothing of it.
+    /// `None` if the tables that may take cannot be promised.
+    pub(crate) fn lend(
+        mut self,
+        compartment: &'static Compartment,
+        regions: &[Range<Ipa>],
+        space: &Arc<GuestSpace>,
+        lends: bool,
+    ) -> Option<Self> {
+        let loan = Loan::new(compartment, regions, space, lends)?;
+        let is_lent = |piece: &Piece| regions.iter().any(|region| region.contains_range(&piece.guest));
+        let (lent, kept): (Vec<_>, Vec<_>) = self.pieces.into_iter().partition(is_lent);
+        lent.into_iter().for_each(|piece| _ = piece.frames.leak());
+        (self.pieces, self.loan) = (kept, Some(loan));
+        Some(self)
+    }
+
+    /// What the guest can give back, if anything.
+    pub(crate) fn loan(&self) -> Option<&Loan> {
+        self.loan.as_ref()
+    }
+
+    /// Guest range and host address of each contiguous piece that stays where it is.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = (Range<Ipa>, Pa)> {
         self.pieces.iter().map(|piece| (piece.guest, piece.frames.start()))
     }
@@ -69,34 +100,32 @@ impl GuestRam {
     /// Overwrites everything with zeroes, down to the point of coherency: before a guest gets it (with its caches off, it
     /// would see what is in memory, not what is in our caches), and after the last guest had it. Between any two steps
     /// `go_on` says whether there is still a point in it.
-    pub(crate) fn scrub(&self, mut go_on: impl FnMut() -> bool) {
-        for piece in &self.pieces {
-            let start = piece.frames.start().0;
-            let length = piece.guest.length();
-            for offset in (0..length).step_by(STEP as usize) {
-                if !go_on() {
-                    return;
-                }
-                // SAFETY: frames of ours, whole pages; the guest does not run.
-                unsafe { el2::cache::zero_and_clean((start + offset) as usize, STEP.min(length - offset) as usize) };
-            }
-        }
+    pub(crate) fn scrub(&self, go_on: impl FnMut() -> bool) {
+        // SAFETY: frames of ours, whole pages; the guest does not run.
+        self.each_step(|start, length| unsafe { el2::cache::zero_and_clean(start, length) }, go_on);
     }
 
     /// Writes back and drops everything of this VM in the data caches: what a guest wants that cleans by set and way. Between
     /// any two steps `go_on` says whether there is still a point in it.
-    pub(crate) fn clean_caches(&self, mut go_on: impl FnMut() -> bool) {
+    pub(crate) fn clean_caches(&self, go_on: impl FnMut() -> bool) {
+        // SAFETY: frames of ours; maintenance changes no contents.
+        self.each_step(|start, length| unsafe { el2::cache::clean_and_invalidate(start, length) }, go_on);
+    }
+
+    /// Host address and length of all there is, in steps; between any two `go_on` says whether there is still a point in it.
+    fn each_step(&self, mut work: impl FnMut(usize, usize), mut go_on: impl FnMut() -> bool) {
         for piece in &self.pieces {
             let start = piece.frames.start().0;
             let length = piece.guest.length();
             for offset in (0..length).step_by(STEP as usize) {
-                let step = STEP.min(length - offset);
-                // SAFETY: frames of ours; maintenance changes no contents.
-                unsafe { el2::cache::clean_and_invalidate((start + offset) as usize, step as usize) };
                 if !go_on() {
                     return;
                 }
+                work((start + offset) as usize, STEP.min(length - offset) as usize);
             }
+        }
+        if let Some(loan) = &self.loan {
+            loan.each_step(&mut work, &mut go_on);
         }
     }
 
@@ -121,13 +150,22 @@ impl GuestRam {
     }
 
     /// Calls `copy` with host address, offset and length of each contiguous part of the range, after all of it has been
-    /// found to be ours.
-    fn each(&self, at: Ipa, length: usize, mut copy: impl FnMut(usize, usize, usize)) -> Result<(), MemoryFault> {
+    /// found to be ours. Of a page that is not there the address is `None`, if it is to be read only; else it comes back.
+    fn each(
+        &self,
+        at: Ipa,
+        length: usize,
+        writes: bool,
+        mut copy: impl FnMut(Option<usize>, usize, usize),
+    ) -> Result<(), MemoryFault> {
+        if let Some(loan) = &self.loan {
+            return self.each_page(loan, (at, length), writes, copy);
+        }
         // Mostly it is all in one piece, and one search is enough.
         if let Ok((host, available)) = self.find(at)
             && available >= length
         {
-            copy(host, 0, length);
+            copy(Some(host), 0, length);
             return Ok(());
         }
         for check in [true, false] {
@@ -137,7 +175,7 @@ impl GuestRam {
                 let (host, available) = self.find(here)?;
                 let part = available.min(length - done);
                 if !check {
-                    copy(host, done, part);
+                    copy(Some(host), done, part);
                 }
                 done += part;
             }
@@ -145,10 +183,61 @@ impl GuestRam {
         Ok(())
     }
 
+    /// The same page by page where pages come and go: none goes while it is copied.
+    fn each_page(
+        &self,
+        loan: &Loan,
+        (at, length): (Ipa, usize),
+        writes: bool,
+        mut copy: impl FnMut(Option<usize>, usize, usize),
+    ) -> Result<(), MemoryFault> {
+        self.check(at, length as u64)?;
+        let mut done = 0;
+        while done < length {
+            let here = at.checked_add(done as u64).ok_or(MemoryFault { at })?;
+            let part = ((PAGE_SIZE - here.0 % PAGE_SIZE) as usize).min(length - done);
+            if loan.region(here).is_some() {
+                loan.with(here, writes, |host| copy(host, done, part))?;
+            } else {
+                copy(Some(self.find(here)?.0), done, part);
+            }
+            done += part;
+        }
+        Ok(())
+    }
+
+    /// Whether all of a range is the VM's, there or not.
+    fn check(&self, at: Ipa, length: u64) -> Result<(), MemoryFault> {
+        let mut done = 0;
+        while done < length {
+            let here = at.checked_add(done).ok_or(MemoryFault { at })?;
+            done += match self.loan.as_ref().and_then(|loan| loan.region(here)) {
+                Some(region) => region.end().0 - here.0,
+                None => self.find(here)?.1 as u64,
+            };
+        }
+        Ok(())
+    }
+
+    /// Does something with an aligned word, at its host address; without one if it is to be read only and is not there.
     #[inline(always)]
-    fn aligned(&self, at: Ipa, size: AccessSize) -> Result<usize, MemoryFault> {
-        let (host, available) = self.find(at)?;
-        if size.is_aligned(at.0) && available as u64 >= size.bytes() { Ok(host) } else { Err(MemoryFault { at }) }
+    fn aligned<R>(
+        &self,
+        at: Ipa,
+        size: AccessSize,
+        writes: bool,
+        work: impl FnOnce(Option<usize>) -> R,
+    ) -> Result<R, MemoryFault> {
+        if !size.is_aligned(at.0) {
+            return Err(MemoryFault { at });
+        }
+        match self.loan.as_ref().filter(|loan| loan.region(at).is_some()) {
+            Some(loan) => loan.with(at, writes, work),
+            None => {
+                let (host, available) = self.find(at)?;
+                if available as u64 >= size.bytes() { Ok(work(Some(host))) } else { Err(MemoryFault { at }) }
+            }
+        }
     }
 }
 
@@ -165,70 +254,89 @@ macro_rules! exchange {
 impl GuestMemory for GuestRam {
     fn read(&self, from: Ipa, into: &mut [u8]) -> Result<(), MemoryFault> {
         let target = into.as_mut_ptr();
-        self.each(from, into.len(), |host, offset, length| {
+        self.each(from, into.len(), false, |host, offset, length| match host {
             // SAFETY: `length` bytes of the VM's frames, and of `into` from `offset` on. The guest may write them meanwhile:
             // they are bytes, copied once.
-            unsafe { el2::memory::copy(host as *const u8, target.wrapping_add(offset), length) };
+            Some(host) => unsafe {
+                el2::memory::copy(host as *const u8, target.wrapping_add(offset), length);
+            },
+            // SAFETY: `length` bytes of `into` from `offset` on.
+            None => unsafe { ptr::write_bytes(target.wrapping_add(offset), 0, length) },
         })
     }
 
     fn write(&self, to: Ipa, from: &[u8]) -> Result<(), MemoryFault> {
         let source = from.as_ptr();
-        self.each(to, from.len(), |host, offset, length| {
+        self.each(to, from.len(), true, |host, offset, length| {
+            let Some(host) = host else { return };
             // SAFETY: as for the read, the other way round.
             unsafe { el2::memory::copy(source.wrapping_add(offset), host as *mut u8, length) };
         })
     }
 
     fn load(&self, from: Ipa, size: AccessSize) -> Result<u64, MemoryFault> {
-        let host = self.aligned(from, size)?;
-        Ok(match size {
-            // SAFETY: aligned, within the VM's frames, only ever accessed atomically or as bytes by us.
-            AccessSize::Byte => u64::from(unsafe { AtomicU8::from_ptr(host as *mut u8) }.load(Ordering::Acquire)),
-            // SAFETY: as above.
-            AccessSize::Halfword => u64::from(unsafe { AtomicU16::from_ptr(host as *mut u16) }.load(Ordering::Acquire)),
-            // SAFETY: as above.
-            AccessSize::Word => u64::from(unsafe { AtomicU32::from_ptr(host as *mut u32) }.load(Ordering::Acquire)),
-            // SAFETY: as above.
-            AccessSize::Doubleword => unsafe { AtomicU64::from_ptr(host as *mut u64) }.load(Ordering::Acquire),
+        self.aligned(from, size, false, |host| {
+            let Some(host) = host else { return 0 };
+            match size {
+                // SAFETY: aligned, within the VM's frames, only ever accessed atomically or as bytes by us.
+                AccessSize::Byte => u64::from(unsafe { AtomicU8::from_ptr(host as *mut u8) }.load(Ordering::Acquire)),
+                AccessSize::Halfword => {
+                    // SAFETY: as above.
+                    u64::from(unsafe { AtomicU16::from_ptr(host as *mut u16) }.load(Ordering::Acquire))
+                }
+                // SAFETY: as above.
+                AccessSize::Word => u64::from(unsafe { AtomicU32::from_ptr(host as *mut u32) }.load(Ordering::Acquire)),
+                // SAFETY: as above.
+                AccessSize::Doubleword => unsafe { AtomicU64::from_ptr(host as *mut u64) }.load(Ordering::Acquire),
+            }
         })
     }
 
     fn store(&self, to: Ipa, size: AccessSize, value: u64) -> Result<(), MemoryFault> {
-        let host = self.aligned(to, size)?;
-        match size {
-            AccessSize::Byte => {
-                // SAFETY: aligned, within the VM's frames, only ever accessed atomically or as bytes by us.
-                unsafe { AtomicU8::from_ptr(host as *mut u8) }.store(value as u8, Ordering::Release);
+        self.aligned(to, size, true, |host| {
+            let Some(host) = host else { return };
+            match size {
+                AccessSize::Byte => {
+                    // SAFETY: aligned, within the VM's frames, only ever accessed atomically or as bytes by us.
+                    unsafe { AtomicU8::from_ptr(host as *mut u8) }.store(value as u8, Ordering::Release);
+                }
+                AccessSize::Halfword => {
+                    // SAFETY: as above.
+                    unsafe { AtomicU16::from_ptr(host as *mut u16) }.store(value as u16, Ordering::Release);
+                }
+                AccessSize::Word => {
+                    // SAFETY: as above.
+                    unsafe { AtomicU32::from_ptr(host as *mut u32) }.store(value as u32, Ordering::Release);
+                }
+                AccessSize::Doubleword => {
+                    // SAFETY: as above.
+                    unsafe { AtomicU64::from_ptr(host as *mut u64) }.store(value, Ordering::Release);
+                }
             }
-            AccessSize::Halfword => {
-                // SAFETY: as above.
-                unsafe { AtomicU16::from_ptr(host as *mut u16) }.store(value as u16, Ordering::Release);
-            }
-            AccessSize::Word => {
-                // SAFETY: as above.
-                unsafe { AtomicU32::from_ptr(host as *mut u32) }.store(value as u32, Ordering::Release);
-            }
-            AccessSize::Doubleword => {
-                // SAFETY: as above.
-                unsafe { AtomicU64::from_ptr(host as *mut u64) }.store(value, Ordering::Release);
-            }
-        }
-        Ok(())
-    }
-
-    fn exchange(&self, at: Ipa, size: AccessSize, expected: u64, new: u64) -> Result<u64, MemoryFault> {
-        let host = self.aligned(at, size)?;
-        Ok(match size {
-            AccessSize::Byte => exchange!(AtomicU8, host, expected, new),
-            AccessSize::Halfword => exchange!(AtomicU16, host, expected, new),
-            AccessSize::Word => exchange!(AtomicU32, host, expected, new),
-            AccessSize::Doubleword => exchange!(AtomicU64, host, expected, new),
         })
     }
 
+    fn exchange(&self, at: Ipa, size: AccessSize, expected: u64, new: u64) -> Result<u64, MemoryFault> {
+        self.aligned(at, size, true, |host| {
+            let Some(host) = host else { return 0 };
+            match size {
+                AccessSize::Byte => exchange!(AtomicU8, host, expected, new),
+                AccessSize::Halfword => exchange!(AtomicU16, host, expected, new),
+                AccessSize::Word => exchange!(AtomicU32, host, expected, new),
+                AccessSize::Doubleword => exchange!(AtomicU64, host, expected, new),
+            }
+        })
+    }
+
+    fn recall(&self, at: Ipa) -> Result<bool, MemoryFault> {
+        match self.loan.as_ref().filter(|loan| loan.region(at).is_some()) {
+            Some(loan) => loan.with(at, true, |_| true),
+            None => Ok(false),
+        }
+    }
+
     fn contains(&self, range: Range<Ipa>) -> bool {
-        self.each(range.start(), range.length() as usize, |_, _, _| {}).is_ok()
+        self.check(range.start(), range.length()).is_ok()
     }
 }
 
@@ -243,7 +351,8 @@ impl GuestMemory for Loading<'_> {
 
     fn write(&self, to: Ipa, from: &[u8]) -> Result<(), MemoryFault> {
         self.0.write(to, from)?;
-        self.0.each(to, from.len(), |host, _, length| {
+        self.0.each(to, from.len(), true, |host, _, length| {
+            let Some(host) = host else { return };
             // SAFETY: within the VM's frames.
             unsafe { el2::cache::clean_and_invalidate(host, length) };
         })
@@ -259,6 +368,10 @@ impl GuestMemory for Loading<'_> {
 
     fn exchange(&self, at: Ipa, size: AccessSize, expected: u64, new: u64) -> Result<u64, MemoryFault> {
         self.0.exchange(at, size, expected, new)
+    }
+
+    fn recall(&self, at: Ipa) -> Result<bool, MemoryFault> {
+        self.0.recall(at)
     }
 
     fn contains(&self, range: Range<Ipa>) -> bool {

@@ -6,6 +6,7 @@
 //!
 //! All of it runs in threads of the VM: what they allocate is the VM's and is never dropped, but taken back with the VM's heap.
 
+mod balloon;
 mod build;
 mod hold;
 
@@ -45,6 +46,8 @@ pub(crate) struct Partition {
     residents: [AtomicU16; MAX_CPUS],
     pub(crate) exit_on_halt: bool,
     ram: &'static GuestRam,
+    /// The device by which the guest gives memory back.
+    balloon: Option<DeviceId>,
     terminal: ManuallyDrop<Arc<Terminal>>,
     watches: ManuallyDrop<Vec<(DeviceId, String)>>,
     shares: ManuallyDrop<Shares>,
@@ -264,6 +267,7 @@ impl Partition {
         let _masked = Masked::new();
         let mut effects = Effects::default();
         let result = work(&self.vm, el2::cpu::counter(), &mut effects);
+        self.end_if_dry();
         if effects.none() {
             return (result, VcpuSet::EMPTY);
         }
@@ -296,6 +300,7 @@ impl Partition {
 
     /// A vCPU's thread, which is not in its guest, answers a call, if there is one.
     pub(crate) fn answer_call(&self, own: VcpuId) {
+        self.end_if_dry();
         if self.hold.has(ENDED) && self.hold.remove(ENDED) {
             self.report_ended_interrupts();
         }
@@ -383,7 +388,8 @@ impl Partition {
     /// From now on its devices' threads and workers run.
     pub(crate) fn set_helpers(&self, threads: Vec<Arc<Thread>>) {
         let threads = self.helpers.call_once(|| threads);
-        self.services.set_threads(threads, self.worker.as_ref());
+        // SAFETY: the partition keeps them, and they are not used without it.
+        unsafe { self.services.set_threads(threads, self.worker.as_ref()) };
     }
 
     /// The threads of its devices and workers.
@@ -467,6 +473,11 @@ fn serve(compartment: &'static Compartment) {
         if requests.contains(Requests::STATUS) {
             let origin = partition.vm.origin();
             status(compartment, partition, |line| log::info!(target: origin, "{line}"));
+        }
+        if requests.contains(Requests::BALLOON)
+            && let Some(device) = partition.balloon
+        {
+            partition.wake_for_backend(device);
         }
         if requests.contains(Requests::LATER) {
             partition.do_later(None, &mut || !partition.is_stopping());

@@ -100,6 +100,7 @@ fn memory() -> MemoryInfo {
     MemoryInfo {
         total: kibibytes(total),
         free: kibibytes(free),
+        promised: kibibytes(frames::promised()),
         hypervisor: kibibytes(Owner::Kernel.pages()),
         heap: (size >> 10) as u64,
         heap_used: (used >> 10) as u64,

@@ -33,8 +33,9 @@ const _: () = assert!(PULSES <= 30);
 pub(crate) struct Inbox {
     pub(crate) device: DeviceId,
     what: AtomicU32,
-    /// There from the guest's start on; what comes before is looked at then.
-    thread: Once<Arc<Thread>>,
+    /// There from the guest's start on; what comes before is looked at then. The partition keeps it: what is in the VM's heap is never
+    /// dropped, and must have nothing of the kernel's.
+    thread: Once<&'static Thread>,
 }
 
 impl Inbox {
@@ -138,12 +139,17 @@ impl Services {
     }
 
     /// These are the threads, in the order of the posts; what is not served is looked after by `own`.
-    pub(crate) fn set_threads(&self, threads: &[Arc<Thread>], own: Option<&Arc<Thread>>) {
+    ///
+    /// # Safety
+    /// They are there for as long as this is used.
+    pub(crate) unsafe fn set_threads(&self, threads: &[Arc<Thread>], own: Option<&Arc<Thread>>) {
+        // SAFETY: the caller's promise.
+        let kept = |thread: &Arc<Thread>| unsafe { &*Arc::as_ptr(thread) };
         let (served, hands) = threads.split_at(self.served.len().min(threads.len()));
-        served.iter().zip(&self.served).for_each(|(thread, inbox)| _ = inbox.thread.call_once(|| Arc::clone(thread)));
-        hands.iter().zip(&self.hands).for_each(|(thread, hand)| hand.set_thread(thread));
+        served.iter().zip(&self.served).for_each(|(thread, inbox)| _ = inbox.thread.call_once(|| kept(thread)));
+        hands.iter().zip(&self.hands).for_each(|(thread, hand)| hand.set_thread(kept(thread)));
         if let Some(own) = own {
-            self.inboxes.iter().for_each(|inbox| _ = inbox.thread.call_once(|| Arc::clone(own)));
+            self.inboxes.iter().for_each(|inbox| _ = inbox.thread.call_once(|| kept(own)));
         }
         threads.iter().chain(own).for_each(|thread| thread::notify(thread));
     }

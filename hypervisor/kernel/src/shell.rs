@@ -6,6 +6,9 @@
 mod keyboard;
 mod shm;
 
+use crate::compartment::Requests;
+use crate::frames;
+use crate::guest_memory::Refused;
 use crate::qvm::{self, Qvm};
 use crate::report::{self, Snapshot};
 use crate::startup::{self, find_archive, print};
@@ -22,7 +25,7 @@ use host::shell::{self, Command, CommandError, Completions, Editor, Named, Pidin
 use keyboard::{Keyboard, Lines};
 use qvmconf::Sources;
 use spin::Once;
-use types::Ticks;
+use types::{PAGE_SIZE, Ticks};
 use vdev::Cause;
 
 /// How long `shutdown` and `reset` wait for VMs that were asked to end, in microseconds.
@@ -138,6 +141,7 @@ impl Shell {
             }
             Command::Pause(name) => pause(name, true, out),
             Command::Resume(name) => pause(name, false, out),
+            Command::Balloon { name, bytes } => balloon(name, bytes, out),
             Command::Console(name) => {
                 console::with(|multiplexer| multiplexer.set_foreground(name));
             }
@@ -382,6 +386,29 @@ fn with_vms(name: &str, out: Output<'_>, mut work: impl FnMut(&Qvm, Output<'_>))
         unknown(name, out);
     }
     vms.iter().for_each(|vm| work(vm, out));
+}
+
+/// Has a VM make do with so much memory. What it may have from now on is promised to it before the guest hears of it.
+fn balloon(name: &str, bytes: u64, out: Output<'_>) {
+    const KIBIBYTES: u64 = PAGE_SIZE >> 10;
+    with_vms(name, out, |qvm, out| {
+        let entitled = qvm.look(|compartment| {
+            let entitled = compartment.partition().map(|partition| partition.entitle(bytes));
+            compartment.request(Requests::BALLOON);
+            entitled
+        });
+        let complaint = match entitled.flatten() {
+            None => format!("`{name}` does not run yet"),
+            Some(None) => format!("`{name}` has no virtio-balloon"),
+            Some(Some(Ok(()))) => return,
+            Some(Some(Err(Refused::Size(pages)))) => format!("`{name}` has {} KiB of RAM", pages * KIBIBYTES),
+            Some(Some(Err(Refused::NoMemory(pages)))) => {
+                let free = frames::statistics().0 as u64 * KIBIBYTES;
+                format!("`{name}`: {} KiB more are wanted, {free} KiB are free", pages * KIBIBYTES)
+            }
+        };
+        let _ = writeln!(out, "shell: {complaint}");
+    });
 }
 
 fn slay(name: &str, signal: Signal, out: Output<'_>) {

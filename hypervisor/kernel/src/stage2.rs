@@ -72,12 +72,16 @@ impl Drop for Vmid {
     }
 }
 
-/// Tables out of frames that count as the VM's.
+/// Tables out of frames that count as the VM's: promised ones first, if they are for that.
 struct Pool(Owner);
 
 impl TablePool for Pool {
     fn allocate(&mut self, pages: usize) -> Option<Pa> {
-        let table = frames::allocate(pages, pages, self.0)?.leak();
+        let otherwise = || match self.0 {
+            Owner::Promised(id) => frames::allocate(pages, pages, Owner::Vm(id)),
+            _ => None,
+        };
+        let table = frames::allocate(pages, pages, self.0).or_else(otherwise)?.leak();
         // SAFETY: fresh frames, mapped at their own address. Walkers are coherent with our write-back memory (VTCR_EL2).
         unsafe { ptr::write_bytes(table.start().0 as *mut u8, 0, table.length() as usize) };
         Some(table.start())
@@ -123,11 +127,10 @@ impl Maintenance<Ipa> for Live {
 }
 
 /// The stage 2 of one VM. Dropping it invalidates what CPUs have cached of it and gives its memory back.
-#[derive(Debug)]
 pub(crate) struct GuestSpace {
-    tables: Option<Stage2>,
+    tables: Lock<Option<Stage2>>,
     vmid: Vmid,
-    owner: Owner,
+    id: VmId,
 }
 
 /// What a VM's stage 2 can be.
@@ -139,15 +142,14 @@ pub(crate) fn layout() -> Stage2Layout {
 impl GuestSpace {
     /// Empty. `None` if there is no memory for a root, or no VMID.
     pub(crate) fn new(id: VmId) -> Option<Self> {
-        let owner = Owner::Vm(id);
         let vmid = Vmid::new()?;
-        let tables = Stage2::new(layout(), &mut Pool(owner))?;
-        Some(Self { tables: Some(tables), vmid, owner })
+        let tables = Stage2::new(layout(), &mut Pool(Owner::Vm(id)))?;
+        Some(Self { tables: Lock::new(Rank::Stage2, Some(tables)), vmid, id })
     }
 
     /// VTTBR_EL2.
     pub(crate) fn vttbr(&self) -> u64 {
-        self.tables.as_ref().map_or(0, |tables| tables.vttbr(self.vmid.0))
+        self.tables.lock().as_ref().map_or(0, |tables| tables.vttbr(self.vmid.0))
     }
 
     fn live(&self) -> Live {
@@ -155,63 +157,90 @@ impl GuestSpace {
     }
 
     /// Maps `range` to RAM from `to` on; the guest may write it unless it is `read_only`.
-    pub(crate) fn map_memory(&mut self, range: Range<Ipa>, to: Pa, read_only: bool) -> Result<(), MapError<Ipa>> {
+    pub(crate) fn map_memory(&self, range: Range<Ipa>, to: Pa, read_only: bool) -> Result<(), MapError<Ipa>> {
         let access = if read_only { Access::READ | Access::EXECUTE } else { Access::all() };
-        self.map(range, to, access, usize::MAX).map(|_| ())
+        self.map(range, to, access, usize::MAX, Owner::Vm(self.id)).map(|_| ())
+    }
+
+    /// Maps a page of RAM that comes back.
+    pub(crate) fn map_returned(&self, page: Range<Ipa>, to: Pa) -> Result<(), MapError<Ipa>> {
+        self.map(page, to, Access::all(), usize::MAX, Owner::Promised(self.id)).map(|_| ())
     }
 
     /// Maps `range` to memory that others have as well, from `to` on: for data, not for code. Goes over `entries` leaves at most,
     /// and returns what is left.
-    pub(crate) fn map_shared(&mut self, range: Range<Ipa>, to: Pa, entries: usize) -> Result<Part, MapError<Ipa>> {
-        let rest = self.map(range, to, Access::READ | Access::WRITE, entries)?;
+    pub(crate) fn map_shared(&self, range: Range<Ipa>, to: Pa, entries: usize) -> Result<Part, MapError<Ipa>> {
+        let rest = self.map(range, to, Access::READ | Access::WRITE, entries, Owner::Vm(self.id))?;
         Ok(rest.and_then(|rest| Some((rest, to.checked_add(rest.start().0 - range.start().0)?))))
     }
 
     /// Maps `range` to registers from `to` on.
-    pub(crate) fn map_registers(&mut self, range: Range<Ipa>, to: Pa) -> Result<(), MapError<Ipa>> {
+    pub(crate) fn map_registers(&self, range: Range<Ipa>, to: Pa) -> Result<(), MapError<Ipa>> {
         let attributes = Stage2Attributes::new(Memory::DeviceNgnrne, Access::READ | Access::WRITE);
-        self.map_as(range, to, attributes, usize::MAX).map(|_| ())
+        self.map_as(range, to, attributes, usize::MAX, Owner::Vm(self.id)).map(|_| ())
     }
 
     fn map(
-        &mut self,
+        &self,
         range: Range<Ipa>,
         to: Pa,
         access: Access,
         entries: usize,
+        tables_of: Owner,
     ) -> Result<Option<Range<Ipa>>, MapError<Ipa>> {
-        self.map_as(range, to, Stage2Attributes::new(Memory::NormalWriteBack, access), entries)
+        self.map_as(range, to, Stage2Attributes::new(Memory::NormalWriteBack, access), entries, tables_of)
     }
 
     fn map_as(
-        &mut self,
+        &self,
         range: Range<Ipa>,
         to: Pa,
         attributes: Stage2Attributes,
         entries: usize,
+        tables_of: Owner,
     ) -> Result<Option<Range<Ipa>>, MapError<Ipa>> {
-        let mut live = self.live();
-        let tables = self.tables.as_mut().ok_or(MapError::OutOfTables)?;
-        let progress = tables.map(range, to, attributes, entries, &mut Pool(self.owner), &mut live)?;
+        let mut tables = self.tables.lock();
+        let tables = tables.as_mut().ok_or(MapError::OutOfTables)?;
+        let progress = tables.map(range, to, attributes, entries, &mut Pool(tables_of), &mut self.live())?;
         Ok(progress.rest)
     }
 
     /// Takes `range` out of the guest's reach. Goes over `entries` leaves and holes at most, and returns what is left.
-    pub(crate) fn unmap(&mut self, range: Range<Ipa>, entries: usize) -> Option<Range<Ipa>> {
-        let mut live = self.live();
+    pub(crate) fn unmap(&self, range: Range<Ipa>, entries: usize) -> Option<Range<Ipa>> {
+        let mut tables = self.tables.lock();
         // An address that it could not have is not mapped.
-        self.tables.as_mut()?.unmap(range, entries, &mut Pool(self.owner), &mut live).ok()?.rest
+        tables.as_mut()?.unmap(range, entries, &mut Pool(Owner::Vm(self.id)), &mut self.live()).ok()?.rest
+    }
+
+    /// Takes a few pages of RAM out of the guest's reach, on all CPUs, before this returns. Says whether that was possible: if it was
+    /// not, for want of a table, nothing has changed.
+    pub(crate) fn unmap_given_back(&self, pages: Range<Ipa>) -> bool {
+        let mut tables = self.tables.lock();
+        let Some(tables) = tables.as_mut() else { return false };
+        tables.unmap(pages, usize::MAX, &mut Pool(Owner::Promised(self.id)), &mut self.live()).is_ok()
+    }
+
+    /// The memory behind `at`, up to the end of the block or page that maps it.
+    pub(crate) fn lookup(&self, at: Ipa) -> Option<Range<Pa>> {
+        let mapping = self.tables.lock().as_ref()?.lookup(at, &Pool(Owner::Vm(self.id)))?;
+        let offset = at.0 - mapping.range.start().0;
+        Range::new(mapping.to.checked_add(offset)?, mapping.range.length() - offset)
+    }
+
+    /// No CPU has anything cached of it any more. None has it loaded.
+    pub(crate) fn invalidate(&self) {
+        let _masked = Masked::new();
+        el2::tlb::invalidate_guest(self.live().0);
     }
 }
 
 impl Drop for GuestSpace {
     fn drop(&mut self) {
-        {
-            let _masked = Masked::new();
-            el2::tlb::invalidate_guest(self.live().0);
-        }
-        if let Some(tables) = self.tables.take() {
-            tables.destroy(&mut Pool(self.owner));
+        self.invalidate();
+        // Takes long, and nobody waits for it.
+        let tables = self.tables.lock().take();
+        if let Some(tables) = tables {
+            tables.destroy(&mut Pool(Owner::Vm(self.id)));
         }
     }
 }

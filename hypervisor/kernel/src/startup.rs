@@ -6,6 +6,7 @@
 
 use crate::address_space::Image;
 use crate::compartment::Compartment;
+use crate::guest_memory::BalloonHandle;
 use crate::services::Services;
 use crate::shared::{self, Share, Shares};
 use crate::{board, console, controller, disk, groups, net, silicon, start, thread, trace, vsock};
@@ -26,8 +27,8 @@ use sched::{Parameters, Policy, Priority, ShareId, Sporadic};
 use spin::Once;
 use types::{CpuSet, Frequency, Ipa, MAX_CPUS, Range, Ticks};
 use vdev::{
-    BackendError, Backends, BlockDevice, CharDevice, DeviceId, Entropy, HostDevice, HostDisk, HostFiles, Mac, NetPort,
-    NetWish, NewWorker, RegionWishes, SharedMemory, TraceSink, VsockPort, VsockWish,
+    BackendError, Backends, Balloon, BlockDevice, CharDevice, DeviceId, Entropy, HostDevice, HostDisk, HostFiles, Mac,
+    NetPort, NetWish, NewWorker, RegionWishes, SharedMemory, TraceSink, VsockPort, VsockWish,
 };
 use vm::assemble::Host;
 use vm::config::{self, Configuration, CpuConfig, CpuPolicy, Includes, Limits};
@@ -169,6 +170,8 @@ pub(crate) struct HostDevices {
     pub(crate) shares: Shares,
     /// Threads for them.
     pub(crate) services: Services,
+    /// What its guest can give back.
+    pub(crate) balloon: Option<Arc<BalloonHandle>>,
 }
 
 impl Backends for HostDevices {
@@ -192,6 +195,15 @@ impl Backends for HostDevices {
 
     fn vsock(&mut self, id: DeviceId, wish: &VsockWish) -> Result<(u32, Arc<dyn VsockPort>), BackendError> {
         vsock::attach(self.compartment, id, wish)
+    }
+
+    fn balloon(&mut self, id: DeviceId, lends: bool) -> Result<Arc<dyn Balloon>, BackendError> {
+        if self.balloon.is_some() {
+            return Err(BackendError("the VM has a balloon already".into()));
+        }
+        let handle = Arc::new(BalloonHandle::new(id, lends));
+        self.balloon = Some(Arc::clone(&handle));
+        Ok(handle)
     }
 
     fn worker(&mut self, id: DeviceId, new: NewWorker) -> Result<(), BackendError> {

@@ -70,6 +70,10 @@ pub(crate) enum Rank {
     Log,
     /// The small heaps.
     Heap,
+    /// Which of its RAM a guest has given back.
+    Loan,
+    /// The stage 2 of a VM.
+    Stage2,
     /// EL2's address space.
     AddressSpace,
     /// Page frames.

@@ -33,7 +33,8 @@ pub use time::{Frequency, Ticks};
 /// The order in which portable locks may nest is: device (`vdev::Bus`) → what it shares
 /// with its workers (`vdev::Shared`), or a function's interrupts (`pci::Interrupts`) → interrupt controller (`vgic`: one vCPU's or the
 /// ITS's, then the shared one) → back end (`host::console`) → log (`host::log`). A kernel lock may be held around portable code (`kernel::sync`
-/// says where); while a portable lock is held, no kernel lock but the allocator's is taken.
+/// says where); while a portable lock is held, no kernel lock but the allocator's is taken, and that
+/// of the guest's memory.
 pub type Lock<T> = spin::mutex::SpinMutex<T, Waiting>;
 
 /// What a CPU does while somebody else holds the [`Lock`] that it wants.

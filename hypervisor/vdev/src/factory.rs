@@ -5,7 +5,7 @@
 //! nor for checking locations and interrupts against the rest of a configuration (`vm::config`).
 
 use crate::{
-    Bell, BlockDevice, CharDevice, Connector, Entropy, HostDevice, HostDisk, Mac, NetPort, NetWish, NewWorker,
+    Balloon, Bell, BlockDevice, CharDevice, Connector, Entropy, HostDevice, HostDisk, Mac, NetPort, NetWish, NewWorker,
     OptionError, OptionSpec, Options, RegionName, SharedMemory, TraceSink, Vdev, VsockPort, VsockWish, Worker,
 };
 use alloc::{
@@ -259,6 +259,15 @@ impl Setup<'_> {
         self.backends.vsock(self.id, wish).map_err(|BackendError(message)| options.error(option, message))
     }
 
+    /// The VM's RAM, for its guest to give pages of back. One that `lends` lets others have what it gives back until it takes it
+    /// again, and ends if it cannot have it then; else nobody gets what the guest may want again.
+    ///
+    /// # Errors
+    /// If another device has it already, or the host can take nothing back.
+    pub fn balloon(&mut self, lends: bool) -> Result<Arc<dyn Balloon>, OptionError> {
+        self.backends.balloon(self.id, lends).map_err(|BackendError(message)| OptionError::general(message))
+    }
+
     /// Gives the device a worker, which has its thread from the guest's start on. It is at rest until the device rings.
     ///
     /// # Errors
@@ -349,6 +358,14 @@ pub trait Backends {
     /// If there is no room, or somebody has its CID.
     fn vsock(&mut self, _id: DeviceId, _wish: &VsockWish) -> Result<(u32, Arc<dyn VsockPort>), BackendError> {
         Err(BackendError("there are no sockets".to_string()))
+    }
+
+    /// The VM's RAM for the device `id`: see [`Setup::balloon`].
+    ///
+    /// # Errors
+    /// If another device has it already, or nothing can be taken back.
+    fn balloon(&mut self, _id: DeviceId, _lends: bool) -> Result<Arc<dyn Balloon>, BackendError> {
+        Err(BackendError("the host can take no memory back".to_string()))
     }
 
     /// From the guest's start on the device `id` is woken when the VM `vm` lives ([`crate::Wake::VmLives`]) and when it has

@@ -21,6 +21,7 @@
 extern crate alloc;
 
 mod backend;
+mod balloon;
 mod block;
 mod bus;
 mod clock;
@@ -44,6 +45,7 @@ mod vsock;
 mod worker;
 
 pub use backend::{CharDevice, Entropy, Taken, TraceSink, Untraced};
+pub use balloon::{Balloon, GIVE_BACK_PAGES, Holding};
 pub use block::{BlockDevice, BlockError, DiskName, Geometry, HostDisk, SECTOR, Sink, Source};
 pub use bus::{Bus, BusError, Device, Target};
 pub use clock::{Alarm, Clock};

@@ -43,6 +43,17 @@ pub trait GuestMemory: Send + Sync {
     /// If it is not aligned, or not the VM's memory.
     fn exchange(&self, at: Ipa, size: AccessSize, expected: u64, new: u64) -> Result<u64, MemoryFault>;
 
-    /// Whether all of `range` is the VM's memory.
+    /// Has something behind an address that the guest has touched and not found: a page that it has given back
+    /// ([`crate::Balloon`]) is there again, zeroed. `false` if it is nothing that can be given back. What is written by the other calls
+    /// comes back by itself.
+    ///
+    /// # Errors
+    /// If the host has no page for it: the VM cannot go on.
+    fn recall(&self, at: Ipa) -> Result<bool, MemoryFault> {
+        let _ = at;
+        Ok(false)
+    }
+
+    /// Whether all of `range` is the VM's memory, whether the guest has given it back or not.
     fn contains(&self, range: Range<Ipa>) -> bool;
 }

@@ -6,10 +6,12 @@
 
 mod around;
 mod backends;
+mod balloon;
 mod disk;
 
 pub use around::{Lines, Ram};
 pub use backends::{Admit, Connect, Crew, Shared, Wire, Wires};
+pub use balloon::Pages;
 pub use disk::Disk;
 
 use crate::{

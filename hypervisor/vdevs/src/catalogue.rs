@@ -19,6 +19,7 @@ pub static CATALOGUE: &[&Factory] = &[
     &crate::pci_host::FACTORY,
     &crate::pci_dummy::FACTORY,
     &crate::virtio_9p::FACTORY,
+    &crate::virtio_balloon::FACTORY,
     &crate::virtio_blk::FACTORY,
     &crate::virtio_console::FACTORY,
     &crate::virtio_entropy::FACTORY,

@@ -40,6 +40,7 @@ mod sp805;
 mod time;
 mod trace;
 mod virtio_9p;
+mod virtio_balloon;
 mod virtio_blk;
 mod virtio_console;
 mod virtio_entropy;

@@ -7,7 +7,7 @@
 use crate::RingError;
 use crate::queue::Descriptor;
 use alloc::vec::Vec;
-use types::Ipa;
+use types::{Ipa, Range};
 use vdev::GuestMemory;
 
 /// Most bytes that are copied at once: who copies does so with interrupts masked.
@@ -251,6 +251,14 @@ impl Writer<'_> {
             *self.written = self.written.saturating_add(u32::try_from(done).unwrap_or(u32::MAX));
         }
         Ok(done)
+    }
+
+    /// Where the next bytes go, up to the end of the buffer that they are in; `None` at the end. For a device that deals with the
+    /// memory itself, not with what is in it.
+    #[must_use]
+    pub fn area(&self) -> Option<Range<Ipa>> {
+        let (address, length) = self.cursor.piece(self.buffers, usize::MAX)?;
+        Range::new(address, length.into())
     }
 
     /// Goes on by so many bytes, to the end at most. What is written behind them is written, but not counted: the driver may be

@@ -10,9 +10,8 @@ use crate::model::{Next, Service};
 use crate::{Chain, Features, Queue, RingError};
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::fmt;
-use core::ops::Range;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
-use types::Ticks;
+use types::{Ipa, Range, Ticks};
 use vdev::{Context, GuestMemory, Shared, Step, Work, Worker};
 
 /// How a transport tells the driver that something has happened. Called in the device's calls and in its workers' threads.
@@ -179,6 +178,12 @@ impl Request {
         self.chain.writer().remaining()
     }
 
+    /// Where there is room next: [`crate::Writer::area`].
+    #[must_use]
+    pub fn writable_area(&mut self) -> Option<Range<Ipa>> {
+        self.chain.writer().area()
+    }
+
     /// Goes on reading so many bytes further on.
     pub fn skip_readable(&mut self, bytes: u64) {
         self.chain.reader().skip(bytes);
@@ -339,6 +344,15 @@ impl Serving<'_, '_> {
         Ok(())
     }
 
+    /// Does something because of a request, while it is not void: its driver does not go on without it before this returns. Short:
+    /// interrupts are masked, and the queue is locked.
+    ///
+    /// # Errors
+    /// If it is void; then nothing has been done.
+    pub fn while_alive<R>(&mut self, request: &Request, work: impl FnOnce() -> R) -> Result<R, Stopped> {
+        self.enter(request.origin, |_, _| Ok(work())).map(|(result, _)| result)
+    }
+
     /// Whether a request is not void.
     #[must_use]
     pub fn is_alive(&mut self, request: &Request) -> bool {
@@ -421,7 +435,7 @@ pub(crate) struct Post {
 impl Post {
     pub(crate) fn new(
         service: Box<dyn Service>,
-        numbers: Range<u16>,
+        numbers: core::ops::Range<u16>,
         lanes: &[Shared<Lane>],
         state: &Arc<State>,
     ) -> Self {

@@ -67,6 +67,13 @@ pub(crate) const ORDEALS: &[Ordeal] = &[
     },
     Ordeal { name: "together", about: "64 VMs at once on 2 CPUs", short: 64, full: 64, run: together },
     Ordeal { name: "hello", about: "one short VM after the other", short: 100, full: 10_000, run: hello },
+    Ordeal {
+        name: "balloon",
+        about: "a guest gives 16 MiB back and takes them again, 25 times in each life; a neighbour does not notice",
+        short: 8,
+        full: 400,
+        run: balloon,
+    },
     Ordeal { name: "kills", about: "power cuts at any moment of a VM's life", short: 24, full: 2000, run: kills },
     Ordeal { name: "linux", about: "one Linux boot after the other", short: 3, full: 1000, run: linux },
 ];
@@ -183,6 +190,28 @@ fn hello(case: &Case, times: usize) -> Result<Figures> {
     scene.line("sleep 0.2").line("slay -s QUIT witness");
     let ran = scene.run(case, &shared_cpu(), None, times)?;
     Ok(Figures { ends: ends(&ran, "hello", 0), lost: lost(&ran, "hello")?, neighbour: Some(witnessed(&ran)?) })
+}
+
+/// Every other VM by reports as well, and with nothing promised to it.
+fn balloon(case: &Case, times: usize) -> Result<Figures> {
+    let mut scene = Scene::new();
+    scene.witness()?;
+    for (name, option) in [("keeper", ""), ("lender", "lend")] {
+        let more = format!("cmdline \"balloon cycles=25\"\nvdev virtio-balloon loc 0x1c0d0000 intr gic:46 {option}");
+        scene.vm(name, "abuser", "32M", &more)?;
+    }
+    for name in ["keeper", "lender"].iter().cycle().take(times) {
+        scene.line(format!("qvm @{name}.qvmconf"));
+    }
+    scene.line("sleep 0.2").line("slay -s QUIT witness");
+    let ran = scene.run(case, &shared_cpu(), None, times)?;
+    let names = ["keeper", "lender"];
+    let good = |name: &&str| ran.of(name).filter(|line| line.contains("balloon: 0 wrong of ")).count();
+    let (ended, good) = (names.iter().map(|name| ends(&ran, name, 0)).sum(), names.iter().map(good).sum::<usize>());
+    if good != ended {
+        bail!("{good} of {ended} guests found their memory as they had left it");
+    }
+    Ok(Figures { ends: ended, lost: lost(&ran, "lender")?, neighbour: Some(witnessed(&ran)?) })
 }
 
 /// All at once, twice: after the second time there must be as much as after the first.

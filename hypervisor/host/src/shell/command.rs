@@ -49,6 +49,13 @@ pub enum Command<'a> {
         /// From one report to the next.
         milliseconds: u64,
     },
+    /// Have a VM make do with so much memory.
+    Balloon {
+        /// Its name.
+        name: &'a str,
+        /// The size.
+        bytes: u64,
+    },
     /// The end of everything.
     End {
         /// And the board begins anew.
@@ -226,6 +233,10 @@ pub(super) const COMMANDS: &[Row] = &[
     row("console", "NAME", "the VM that is in the foreground", |call| call.name().map(Command::Console)),
     row("pause", "NAME", "stop a VM for now", |call| call.name().map(Command::Pause)),
     row("resume", "NAME", "let it run again", |call| call.name().map(Command::Resume)),
+    row("balloon", "NAME SIZE", "the memory that a VM has to do with, as in 96M", |call| {
+        let [name, size] = call.words else { return call.usage(2) };
+        Ok(Command::Balloon { name: plain(name)?, bytes: bytes(size)? })
+    }),
     only(
         Place::Shell,
         row("top", "[SECONDS]", "what VMs do, until a key is pressed", |call| {
@@ -465,6 +476,21 @@ pub(super) fn milliseconds(word: &Word<'_>) -> Result<u64, CommandError> {
     value.ok_or_else(|| word.error(format!("`{}` is no number of seconds, as in 2 or 0.5", word.text)))
 }
 
+/// A number of bytes with a suffix K, M or G or without one.
+fn bytes(word: &Word<'_>) -> Result<u64, CommandError> {
+    let (digits, shift) = match word.text.split_at_checked(word.text.len().saturating_sub(1)) {
+        Some((digits, "K" | "k")) => (digits, 10),
+        Some((digits, "M" | "m")) => (digits, 20),
+        Some((digits, "G" | "g")) => (digits, 30),
+        _ => (word.text, 0),
+    };
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let number = digits.parse::<u64>().ok().filter(|_| is_number);
+    number
+        .and_then(|number| number.checked_mul(1 << shift))
+        .ok_or_else(|| word.error(format!("`{}` is no size, as in 96M or 524288K", word.text)))
+}
+
 fn cpus(word: &Word<'_>) -> Result<CpuSet, CommandError> {
     let mut set = CpuSet::EMPTY;
     for part in word.text.split(',') {
@@ -525,6 +551,8 @@ mod tests {
             ("console a", Command::Console("a")),
             ("pause a", Command::Pause("a")),
             ("resume a", Command::Resume("a")),
+            ("balloon a 96M", Command::Balloon { name: "a", bytes: 96 << 20 }),
+            ("balloon a 4096", Command::Balloon { name: "a", bytes: 4096 }),
             ("top", Command::Top { milliseconds: 1000 }),
             ("top 0.5", Command::Top { milliseconds: 500 }),
             ("top 0", Command::Top { milliseconds: 200 }),
@@ -562,6 +590,11 @@ mod tests {
             ("tracelogger -s soon", "shell: `soon` is no number of seconds, as in 2 or 0.5"),
             ("tracelogger -b 3", "shell: `3` is no number from 4 to 16384"),
             ("tracelogger -n 3", "shell: unknown option `-n`"),
+            ("balloon a", "shell: usage: `balloon NAME SIZE`"),
+            ("balloon a M", "shell: `M` is no size, as in 96M or 524288K"),
+            ("balloon a 1.5G", "shell: `1.5G` is no size, as in 96M or 524288K"),
+            ("balloon a +1K", "shell: `+1K` is no size, as in 96M or 524288K"),
+            ("balloon a 99999999999999G", "shell: `99999999999999G` is no size, as in 96M or 524288K"),
             ("shutdown now", "shell: usage: `shutdown [-f]`"),
             ("sleep", "shell: usage: `sleep SECONDS`"),
             ("sleep -1", "shell: `-1` is no number of seconds, as in 2 or 0.5"),

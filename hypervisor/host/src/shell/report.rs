@@ -56,8 +56,10 @@ pub struct ThreadInfo<'a> {
 pub struct MemoryInfo {
     /// All RAM.
     pub total: u64,
-    /// What nobody has.
+    /// What nobody has, and nobody has been promised.
     pub free: u64,
+    /// What nobody has because it has been promised to VMs that have given it back.
+    pub promised: u64,
     /// What the hypervisor has for itself.
     pub hypervisor: u64,
     /// How much of that is its heap.
@@ -140,8 +142,8 @@ pub fn threads(threads: &[ThreadInfo<'_>], out: &mut dyn Write) -> fmt::Result {
 /// # Errors
 /// If `out` fails.
 pub fn memory_map(memory: &MemoryInfo, vms: &[VmInfo<'_>], out: &mut dyn Write) -> fmt::Result {
-    let MemoryInfo { total, free, hypervisor, heap, heap_used, files, shared } = memory;
-    writeln!(out, "       KiB\n{total:10} RAM\n{free:10} free")?;
+    let MemoryInfo { total, free, promised, hypervisor, heap, heap_used, files, shared } = memory;
+    writeln!(out, "       KiB\n{total:10} RAM\n{free:10} free\n{promised:10} promised to VMs")?;
     writeln!(out, "{hypervisor:10} hypervisor ({heap} heap, {heap_used} of it in use)")?;
     writeln!(out, "{files:10} files\n{shared:10} shared by VMs")?;
     vms.iter().try_for_each(|vm| writeln!(out, "{:10} {}", vm.memory, vm.name))
@@ -279,6 +281,7 @@ VM PRIO STATE      CPU CPU TIME NAME
         let memory = MemoryInfo {
             total: 1 << 20,
             free: 800_000,
+            promised: 4096,
             hypervisor: 2048,
             heap: 512,
             heap_used: 300,
@@ -289,6 +292,7 @@ VM PRIO STATE      CPU CPU TIME NAME
        KiB
    1048576 RAM
     800000 free
+      4096 promised to VMs
       2048 hypervisor (512 heap, 300 of it in use)
         64 files
          8 shared by VMs

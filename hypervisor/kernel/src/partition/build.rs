@@ -16,6 +16,7 @@ use crate::thread;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::mem::ManuallyDrop;
@@ -47,6 +48,7 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
         watches: Vec::new(),
         shares: Vec::new(),
         services: Services::default(),
+        balloon: None,
     };
     let assembled = vm::assemble::assemble(description, archive, &host, &mut backends);
     let Assembled { mut vm, load, tree } = assembled.map_err(|errors| qvm.complain(&errors))?;
@@ -54,7 +56,10 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
     served.for_each(|(device, _)| backends.services.serve(device));
     let go_on = || !compartment.is_ending();
 
-    let (ram, vttbr) = take_memory(compartment)?;
+    let (ram, vttbr) = take_memory(compartment, backends.balloon.as_ref().map(|handle| handle.lends))?;
+    if let Some(handle) = &backends.balloon {
+        handle.attach(ram);
+    }
     ram.scrub(go_on);
     for share in &backends.shares {
         let no_region = |(name, pages)| fatal(format_args!("no memory for the region `{name}` of {pages} pages"));
@@ -86,6 +91,7 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
         watches: ManuallyDrop::new(backends.watches),
         shares: ManuallyDrop::new(backends.shares),
         services: ManuallyDrop::new(backends.services),
+        balloon: backends.balloon.map(|handle| handle.device),
         helpers: Once::new(),
         hold: Hold::new(),
         answers: AtomicU16::new(0),
@@ -96,8 +102,9 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
     })
 }
 
-/// Takes RAM and ROM and maps them for the guest. Returns them, and VTTBR_EL2.
-fn take_memory(compartment: &'static Compartment) -> Result<(&'static GuestRam, u64), Failure> {
+/// Takes RAM and ROM and maps them for the guest, which can give the RAM back if there is a balloon, one that `lends` or not. Returns
+/// them, and VTTBR_EL2.
+fn take_memory(compartment: &'static Compartment, balloon: Option<bool>) -> Result<(&'static GuestRam, u64), Failure> {
     let description = &compartment.qvm.configuration.description;
     let memory = || {
         let writable = description.ram.iter().map(|range| (*range, false));
@@ -115,8 +122,8 @@ fn take_memory(compartment: &'static Compartment) -> Result<(&'static GuestRam, 
     }
     let regions: Vec<Range<Ipa>> = memory().map(|(range, _)| range).collect();
     kernel_work(|| {
-        let ram = Box::new(GuestRam::allocate(Owner::Vm(compartment.id), &regions).ok_or_else(no_memory)?);
-        let mut space = GuestSpace::new(compartment.id).ok_or_else(no_memory)?;
+        let ram = GuestRam::allocate(Owner::Vm(compartment.id), &regions).ok_or_else(no_memory)?;
+        let space = Arc::new(GuestSpace::new(compartment.id).ok_or_else(no_memory)?);
         for (guest, host) in ram.pieces() {
             let read_only = memory().any(|(range, read_only)| read_only && range.contains(guest.start()));
             space.map_memory(guest, host, read_only).map_err(|error| fatal(format_args!("stage 2: {error}")))?;
@@ -126,7 +133,11 @@ fn take_memory(compartment: &'static Compartment) -> Result<(&'static GuestRam, 
             let page = Range::new(at, PAGE_SIZE).ok_or_else(no_memory)?;
             space.map_registers(page, to).map_err(|error| fatal(format_args!("stage 2: {error}")))?;
         }
-        let vttbr = space.vttbr();
+        let ram = match balloon {
+            Some(lends) => ram.lend(compartment, &description.ram, &space, lends).ok_or_else(no_memory)?,
+            None => ram,
+        };
+        let (ram, vttbr) = (Box::new(ram), space.vttbr());
         // SAFETY: boxed, so it stays where it is; the compartment keeps it until the VM's last thread is gone.
         let shared: &'static GuestRam = unsafe { &*core::ptr::from_ref(&*ram) };
         compartment.memory.lock().keep(space, ram);
@@ -152,6 +163,9 @@ impl GuestMemory for Shared {
     }
     fn exchange(&self, at: Ipa, size: AccessSize, expected: u64, new: u64) -> Result<u64, MemoryFault> {
         self.0.exchange(at, size, expected, new)
+    }
+    fn recall(&self, at: Ipa) -> Result<bool, MemoryFault> {
+        self.0.recall(at)
     }
     fn contains(&self, range: Range<Ipa>) -> bool {
         self.0.contains(range)

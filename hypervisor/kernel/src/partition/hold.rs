@@ -15,12 +15,14 @@ pub(super) const DUMPING: u8 = 1 << 2;
 pub(super) const CALLED: u8 = 1 << 3;
 /// Likewise, because interrupts have ended that devices want to hear of.
 pub(super) const ENDED: u8 = 1 << 4;
+/// Memory that the guest had given back is wanted, and there is none: the VM ends.
+pub(super) const DRY: u8 = 1 << 5;
 /// One of the above holds.
 const OUT: u8 = 1 << 6;
 /// What the vCPUs do is recorded: they run in the loop that does so.
 pub(super) const TRACED: u8 = 1 << 7;
 
-/// [`STOPPING`], [`PAUSED`], [`DUMPING`], [`CALLED`], [`ENDED`]: why vCPUs do not enter their guests; [`TRACED`]: why they do not do
+/// [`STOPPING`], [`PAUSED`], [`DUMPING`], [`CALLED`], [`ENDED`], [`DRY`]: why vCPUs do not enter their guests; [`TRACED`]: why they do not do
 /// so as fast as they can.
 pub(super) struct Hold(AtomicU8);
 
@@ -56,7 +58,7 @@ impl Hold {
     pub(super) fn remove(&self, reason: u8) -> bool {
         let rest = |hold| {
             let left = hold & !reason;
-            Some(if left & (STOPPING | PAUSED | DUMPING | CALLED | ENDED) == 0 { left & !OUT } else { left })
+            Some(if left & (STOPPING | PAUSED | DUMPING | CALLED | ENDED | DRY) == 0 { left & !OUT } else { left })
         };
         let before = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, rest);
         before.unwrap_or_else(|hold| hold) & reason != 0

@@ -24,7 +24,8 @@ pub(super) struct Hand {
     inbox: Arc<Inbox>,
     /// Whoever does a step takes it out for as long.
     worker: types::Lock<Option<Box<Idle>>>,
-    thread: Once<Arc<Thread>>,
+    /// The partition keeps it, as an inbox's.
+    thread: Once<&'static Thread>,
 }
 
 /// A worker that nobody has, and what came of its last step.
@@ -45,8 +46,8 @@ impl Hand {
         self.inbox.device
     }
 
-    pub(super) fn set_thread(&self, thread: &Arc<Thread>) {
-        self.thread.call_once(|| Arc::clone(thread));
+    pub(super) fn set_thread(&self, thread: &'static Thread) {
+        self.thread.call_once(|| thread);
     }
 
     /// Has its thread look.

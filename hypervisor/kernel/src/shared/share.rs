@@ -216,7 +216,7 @@ impl Share {
     fn leave(&self, compartment: &Compartment, slot: Slot, go_on: &mut dyn FnMut() -> bool) {
         let mut rest = Some(slot.place);
         while let Some(range) = rest {
-            rest = compartment.memory.lock().space.as_mut().and_then(|space| space.unmap(range, STEP));
+            rest = compartment.memory.lock().space.as_ref().and_then(|space| space.unmap(range, STEP));
             go_on();
         }
         masked(|| self.state.lock().window.give_back(slot.place));
@@ -237,8 +237,8 @@ fn map(
         let start = control.checked_add(PAGE_SIZE + part.start().0).ok_or(RegionError::Failed)?;
         let mut rest = Range::new(start, part.length()).map(|range| (range, host));
         while let Some((range, to)) = rest {
-            let mut memory = compartment.memory.lock();
-            let space = memory.space.as_mut().ok_or(RegionError::Failed)?;
+            let memory = compartment.memory.lock();
+            let space = memory.space.as_ref().ok_or(RegionError::Failed)?;
             rest = space.map_shared(range, to, STEP).map_err(|_| RegionError::NoMemory)?;
             drop(memory);
             if !go_on() {

@@ -131,6 +131,11 @@ pub static VDEVS: &[KnownVdev] = &[
     vdev("pci-host", "The PCI bus; there as soon as it is used. An extension.", &[option("window", "START,SIZE")]),
     vdev("pl031", "ARM PrimeCell real-time clock. An extension.", &[]),
     vdev("sp804", "ARM dual timer. An extension.", &[option("frequency", "HERTZ")]),
+    vdev(
+        "virtio-balloon",
+        "Memory that the guest gives back when it is asked to. An extension.",
+        &[option("lend", ""), option("legacy", "")],
+    ),
     vdev("watch", "Tells the guest of another VM's end. An extension.", &[option("vm", "NAME")]),
     vdev("cfi-flash", "NOR flash for the variables of firmware. An extension.", &[option("file", "FILE")]),
     pc("ioapic", "I/O APIC."),

@@ -1,10 +1,11 @@
 //! Back ends that remember what happened to them: characters, workers, shared memory.
 
+use super::balloon::Pages;
 use super::disk::Disk;
 use crate::{
-    Attached, BackendError, Backends, BlockDevice, Bus, CharDevice, Context, DeviceId, Effects, Entropy, HostDevice,
-    HostDisk, HostFiles, Mac, NetPort, NetWish, NewWorker, PulseSink, RegionError, RegionName, RegionWishes, Services,
-    SharedMemory, Step, Taken, TraceSink, Untraced, VsockPort, VsockWish, WORKERS, Wake, Work,
+    Attached, BackendError, Backends, Balloon, BlockDevice, Bus, CharDevice, Context, DeviceId, Effects, Entropy,
+    HostDevice, HostDisk, HostFiles, Mac, NetPort, NetWish, NewWorker, PulseSink, RegionError, RegionName,
+    RegionWishes, Services, SharedMemory, Step, Taken, TraceSink, Untraced, VsockPort, VsockWish, WORKERS, Wake, Work,
 };
 use alloc::{
     boxed::Box,
@@ -118,6 +119,8 @@ pub struct Wires {
     pub disk: Disk,
     /// The files of the directory that the device has, under whatever name, if there are any.
     pub files: HostFiles,
+    /// The RAM that the guest can give back, if it has any pages.
+    pub pages: Pages,
     /// Who connects the device to a network: nobody, unless a test says so.
     pub net: Option<Box<Connect>>,
     /// Who gives the device a place among those that have sockets: nobody, unless a test says so.
@@ -140,6 +143,7 @@ impl Default for Wires {
             entropy: None,
             disk: Disk::default(),
             files: HostFiles::new(),
+            pages: Pages::default(),
             net: None,
             vsock: None,
         }
@@ -190,6 +194,13 @@ impl Backends for Wires {
 
     fn vsock(&mut self, _id: DeviceId, wish: &VsockWish) -> Result<(u32, Arc<dyn VsockPort>), BackendError> {
         self.vsock.as_mut().map_or_else(|| Err(BackendError("there are no sockets".to_string())), |place| place(wish))
+    }
+
+    fn balloon(&mut self, _id: DeviceId, _lends: bool) -> Result<Arc<dyn Balloon>, BackendError> {
+        if !self.pages.is_there() {
+            return Err(BackendError("there is no RAM to give back".to_string()));
+        }
+        Ok(Arc::new(self.pages.clone()))
     }
 
     fn watch(&mut self, _id: DeviceId, _vm: &str) -> Result<(), BackendError> {

@@ -1,6 +1,8 @@
 //! Virtio devices as the drivers of the package `virtio-drivers` know them.
 
 #[cfg(test)]
+mod balloon;
+#[cfg(test)]
 mod blk;
 #[cfg(test)]
 mod console;

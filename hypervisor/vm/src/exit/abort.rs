@@ -2,10 +2,10 @@
 //!
 //! Answers for: stage 2 data aborts that the syndrome does not describe or that are no translation faults, instruction
 //! aborts, SErrors (DDI 0487, "ISS encoding for an exception from a Data Abort", "… from an Instruction Abort", "… an
-//! SError interrupt"). Does not answer for: described accesses (`mmio`), those that only the instruction describes
+//! SError interrupt"), memory that comes back. Does not answer for: described accesses (`mmio`), those that only the instruction describes
 //! (`emulate`), nor for the policy (`unsupported`).
 
-use super::syndrome::{DataAbort, Syndrome, fault};
+use super::syndrome::{DataAbort, Syndrome, fault, fault_ipa};
 use super::{emulate, inject, unsupported, walk};
 use crate::partition::Vm;
 use crate::vcpu::{Cpu, El1Register, Next, Vcpu};
@@ -21,6 +21,9 @@ pub(super) fn data<C: Cpu>(
     cpu: &mut C,
     effects: &mut Effects,
 ) -> Next {
+    if let Some(next) = recall(vm, vcpu, exit, abort.0, effects) {
+        return next;
+    }
     if abort.0.on_stage_1_walk() {
         // The guest's own tables are where there is no memory (or ROM, and hardware was to set a flag in them).
         let level = walk::level_of_fault(vm, cpu, exit);
@@ -60,6 +63,9 @@ pub(super) fn instruction<C: Cpu>(
     cpu: &mut C,
     effects: &mut Effects,
 ) -> Next {
+    if let Some(next) = recall(vm, vcpu, exit, syndrome, effects) {
+        return next;
+    }
     if let Some(next) = hopeless(vm, vcpu, cpu, effects) {
         return next;
     }
@@ -74,6 +80,24 @@ pub(super) fn instruction<C: Cpu>(
         return inject::instruction_abort(vm, vcpu, cpu, exit, fault::EXTERNAL);
     }
     unsupported::fetch(vm, vcpu, exit, cpu, effects)
+}
+
+/// A page that the guest has given back comes back when it is touched, if the host has one; the guest tries again then. `None` if that
+/// is not why it faults.
+#[cold]
+pub(super) fn recall(vm: &Vm, vcpu: &Vcpu, exit: &RawExit, syndrome: Syndrome, effects: &mut Effects) -> Option<Next> {
+    if !syndrome.is_fault(fault::TRANSLATION) {
+        return None;
+    }
+    let at = fault_ipa(exit);
+    match vm.memory().recall(at) {
+        Ok(false) => None,
+        Ok(true) => Some(Next::Resume),
+        Err(_) => {
+            let what = format_args!("no memory for {at}, which the guest had given back");
+            Some(vm.stop(vcpu, effects, Cause::FatalRunning, what))
+        }
+    }
 }
 
 /// A guest whose exception vector cannot be fetched takes the abort of that fetch at the very same vector, for ever. It

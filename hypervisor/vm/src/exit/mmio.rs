@@ -4,7 +4,7 @@
 //! device, stepping the PC. Does not answer for: what is at an address that nobody answers (`unsupported`).
 
 use super::syndrome::DataAbort;
-use super::{inject, its, unsupported};
+use super::{abort, inject, its, unsupported};
 use crate::partition::Vm;
 use crate::timer::virtual_timer_asserted;
 use crate::vcpu::{Cpu, El1Register, Next, Vcpu};
@@ -294,6 +294,11 @@ fn no_answer<C: Cpu>(
     cpu: &mut C,
     effects: &mut Effects,
 ) -> Next {
+    if fault == AccessFault::Nothing
+        && let Some(next) = abort::recall(vm, vcpu, exit, access.0, effects)
+    {
+        return next;
+    }
     match refused(vm, vcpu, exit, (access.ipa(exit), access.size()), fault, cpu, effects) {
         Ok(_) if access.is_write() => vcpu.context.step(access.0.instruction_length()),
         Ok(ones) => complete_load(vcpu, access, ones),

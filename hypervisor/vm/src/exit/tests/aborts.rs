@@ -1,10 +1,13 @@
 //! Aborts that are no simple device access.
 
 use crate::policy::{Action, Unsupported};
-use crate::testing::{NOWHERE, RAM, ROM, World, data_abort, fetch_abort, load, store};
+use crate::testing::{NOWHERE, RAM, ROM, STARTED, World, data_abort, fetch_abort, load, store};
 use crate::vcpu::{El1Register, Next};
-use types::{AccessSize, Ipa, Pstate, RawExit, RawExitKind};
-use vdev::Cause;
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use types::{AccessSize, Ipa, Pstate, Range, RawExit, RawExitKind};
+use vdev::testkit::Ram;
+use vdev::{Cause, GuestMemory, MemoryFault};
 
 const ISV: u64 = 1 << 24;
 const WNR: u64 = 1 << 6;
@@ -165,5 +168,96 @@ fn an_serror_ends_the_vm_unless_it_was_corrected() {
         let mut world = World::new();
         assert_eq!(world.exit(serror(iss)), Next::Stop);
         assert_eq!(world.vm.lifecycle.end().unwrap().cause, Cause::Unexpected);
+    }
+}
+
+/// Memory of which the guest has given the second page back, and of which so many pages come back.
+struct Lent {
+    ram: Ram,
+    spare: AtomicUsize,
+}
+
+const GIVEN: Ipa = Ipa(RAM.0 + 0x1000);
+
+impl GuestMemory for Lent {
+    fn read(&self, from: Ipa, into: &mut [u8]) -> Result<(), MemoryFault> {
+        self.ram.read(from, into)
+    }
+    fn write(&self, to: Ipa, from: &[u8]) -> Result<(), MemoryFault> {
+        self.ram.write(to, from)
+    }
+    fn load(&self, from: Ipa, size: AccessSize) -> Result<u64, MemoryFault> {
+        self.ram.load(from, size)
+    }
+    fn store(&self, to: Ipa, size: AccessSize, value: u64) -> Result<(), MemoryFault> {
+        self.ram.store(to, size, value)
+    }
+    fn exchange(&self, at: Ipa, size: AccessSize, expected: u64, new: u64) -> Result<u64, MemoryFault> {
+        self.ram.exchange(at, size, expected, new)
+    }
+    fn recall(&self, at: Ipa) -> Result<bool, MemoryFault> {
+        if at.align_down(0x1000) != GIVEN {
+            return Ok(false);
+        }
+        let take = |spare: usize| spare.checked_sub(1);
+        self.spare.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map_err(|_| MemoryFault { at })?;
+        Ok(true)
+    }
+    fn contains(&self, range: Range<Ipa>) -> bool {
+        self.ram.contains(range)
+    }
+}
+
+fn lent(spare: usize) -> World {
+    let mut world = World::with_policy(Unsupported {
+        instruction: Action::Abort,
+        reference: Action::Abort,
+        register: Action::Abort,
+    });
+    let memory = Lent { ram: Ram::new(RAM, 0x4000), spare: spare.into() };
+    world.vm.configure(Box::new(memory), STARTED).unwrap();
+    world
+}
+
+/// By each kind of access: described, not described, a walk of the guest's tables, a fetch.
+fn touches() -> [RawExit; 6] {
+    [
+        load(Ipa(GIVEN.0 + 8), AccessSize::Word, 3),
+        store(GIVEN, AccessSize::Byte, 3),
+        data_abort(GIVEN, TRANSLATION),
+        data_abort(GIVEN, TRANSLATION | WNR),
+        data_abort(GIVEN, S1PTW | TRANSLATION),
+        fetch_abort(GIVEN, TRANSLATION),
+    ]
+}
+
+#[test]
+fn what_was_given_back_is_there_when_it_is_touched_and_the_guest_tries_again() {
+    let mut world = lent(touches().len());
+    for touch in touches() {
+        let before = (world.pc(), world.vcpus[0].context.register(3));
+        assert_eq!(world.exit(touch), Next::Resume, "{touch:?}");
+        assert_eq!((world.pc(), world.vcpus[0].context.register(3)), before, "nothing has been done for it: {touch:?}");
+        assert!(world.effects.none());
+    }
+}
+
+#[test]
+fn a_vm_that_cannot_have_back_what_it_gave_ends_and_says_so() {
+    for touch in touches() {
+        let mut world = lent(0);
+        assert_eq!(world.exit(touch), Next::Stop, "{touch:?}");
+        let end = world.vm.lifecycle.end().unwrap();
+        assert_eq!(end.cause.code(), 96);
+        assert!(end.detail.contains("which the guest had given back"), "{end}");
+    }
+}
+
+#[test]
+fn what_was_never_memory_does_not_come_back() {
+    for touch in [load(NOWHERE, AccessSize::Word, 0), fetch_abort(NOWHERE, TRANSLATION)] {
+        let mut world = lent(5);
+        assert_eq!(world.exit(touch), Next::Stop);
+        assert_eq!(world.vm.lifecycle.end().unwrap().cause, Cause::Unsupported);
     }
 }
