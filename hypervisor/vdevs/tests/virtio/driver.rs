@@ -283,15 +283,27 @@ impl World {
         })
     }
 
+    /// Tells the device what happens to its VM.
+    fn control(&self, event: Control<'_>) {
+        self.with(|machinery| match machinery {
+            Machinery::Memory(rig) => rig.control(event),
+            Machinery::Bus(slots) => slots.control(ON_BUS, event),
+        })
+        .unwrap();
+    }
+
     /// The device's status report.
     pub(crate) fn status(&self) -> String {
         let mut report = String::new();
-        self.with(|machinery| match machinery {
-            Machinery::Memory(rig) => rig.control(Control::Status(&mut report)),
-            Machinery::Bus(slots) => slots.control(ON_BUS, Control::Status(&mut report)),
-        })
-        .unwrap();
+        self.control(Control::Status(&mut report));
         report
+    }
+
+    /// Somebody presses the power button. Says whether the device has handled that; its workers have not yet heard of it.
+    pub(crate) fn press_button(&self) -> bool {
+        let mut handled = false;
+        self.control(Control::Button { handled: &mut handled });
+        handled
     }
 
     /// So much time passes.

@@ -1,9 +1,17 @@
 //! `vdev virtio-9p`.
 
-use crate::driver::{Machine, Registers, World};
+use crate::driver::{Machine, Place, Registers, Words, World, tests};
 use vdev::testkit::{Rig, Wires};
 use virtio_drivers::device::virtio_9p::VirtIO9p;
 use virtio_drivers::transport::Transport;
+
+tests! {
+    a_driver_reads_files and legacy,
+    nobody_writes,
+    messages_that_make_no_sense_are_answered,
+    when_the_driver_goes_its_session_does_too,
+    the_configuration_space_is_the_tag,
+}
 
 const NAME: &str = "virtio-9p";
 type Driver = VirtIO9p<Machine, Registers>;
@@ -26,8 +34,8 @@ fn wires() -> Wires {
     wires
 }
 
-fn world(options: &[(&str, Option<&str>)]) -> World {
-    World::new(NAME, options, wires())
+fn world(place: Place, options: Words<'_>) -> World {
+    World::new(place, NAME, options, wires())
 }
 
 fn message(kind: u8, fields: &[&[u8]]) -> Vec<u8> {
@@ -74,34 +82,30 @@ fn read(driver: &mut Driver, fid: u32, offset: u64, count: u32, room: usize) -> 
     Ok(answer[4..].to_vec())
 }
 
-#[test]
-fn a_driver_reads_files_in_both_versions() {
-    for legacy in [&[][..], &[("legacy", None)]] {
-        let world = world(&[&OPTIONS[..], legacy].concat());
-        assert!(world.with(Rig::status).contains("; not mounted"));
-        let mut driver = mount(&world);
-        assert_eq!(driver.mount_tag(), "share");
-        walk(&mut driver, 1, &["etc", "motd"]).unwrap();
-        ask(&mut driver, TLOPEN, &[&1_u32.to_le_bytes(), &[0; 4]], 100).unwrap();
-        assert_eq!(read(&mut driver, 1, 1, 3, 100), Ok(b"ell".to_vec()));
-        walk(&mut driver, 2, &["big"]).unwrap();
-        ask(&mut driver, TLOPEN, &[&2_u32.to_le_bytes(), &[0; 4]], 100).unwrap();
-        let mut all = Vec::new();
-        while all.len() < 40_000 {
-            // Over more pages than are copied at once, and with room for less than is asked for.
-            let part = read(&mut driver, 2, all.len() as u64, 30_000, 20_011).unwrap();
-            assert!(part.len() == 20_000 || part.len() == 40_000 - all.len());
-            all.extend(part);
-        }
-        assert!(all == big());
-        assert!(world.with(Rig::status).contains("; 3 fids, messages of 65536 bytes"));
-        assert!(world.with(|rig| rig.line()), "it interrupts");
+fn a_driver_reads_files(place: Place) {
+    let world = world(place, &OPTIONS);
+    assert!(world.status().contains("; not mounted"));
+    let mut driver = mount(&world);
+    assert_eq!(driver.mount_tag(), "share");
+    walk(&mut driver, 1, &["etc", "motd"]).unwrap();
+    ask(&mut driver, TLOPEN, &[&1_u32.to_le_bytes(), &[0; 4]], 100).unwrap();
+    assert_eq!(read(&mut driver, 1, 1, 3, 100), Ok(b"ell".to_vec()));
+    walk(&mut driver, 2, &["big"]).unwrap();
+    ask(&mut driver, TLOPEN, &[&2_u32.to_le_bytes(), &[0; 4]], 100).unwrap();
+    let mut all = Vec::new();
+    while all.len() < 40_000 {
+        // Over more pages than are copied at once, and with room for less than is asked for.
+        let part = read(&mut driver, 2, all.len() as u64, 30_000, 20_011).unwrap();
+        assert!(part.len() == 20_000 || part.len() == 40_000 - all.len());
+        all.extend(part);
     }
+    assert!(all == big());
+    assert!(world.status().contains("; 3 fids, messages of 65536 bytes"));
+    assert!(world.line(), "it interrupts");
 }
 
-#[test]
-fn nobody_writes() {
-    let world = world(&OPTIONS);
+fn nobody_writes(place: Place) {
+    let world = world(place, &OPTIONS);
     let mut driver = mount(&world);
     walk(&mut driver, 1, &["etc", "motd"]).unwrap();
     assert_eq!(ask(&mut driver, TLOPEN, &[&1_u32.to_le_bytes(), &1_u32.to_le_bytes()], 100), Err(30));
@@ -110,9 +114,8 @@ fn nobody_writes() {
     assert_eq!(ask(&mut driver, TWRITE, &[&data], 100), Err(30), "EROFS");
 }
 
-#[test]
-fn messages_that_make_no_sense_are_answered() {
-    let world = world(&OPTIONS);
+fn messages_that_make_no_sense_are_answered(place: Place) {
+    let world = world(place, &OPTIONS);
     let mut driver = mount(&world);
     let mut answer = [0; 100];
     for (message, error) in [(&[1, 2, 3][..], 74), (&[200, 0, 0, 0, 120, 1, 0], 90), (&[7, 0, 0, 0, 120, 1, 0], 74)] {
@@ -123,9 +126,8 @@ fn messages_that_make_no_sense_are_answered() {
     assert!(walk(&mut driver, 1, &["etc"]).is_ok(), "and all goes on");
 }
 
-#[test]
-fn when_the_driver_goes_its_session_does_too() {
-    let world = world(&OPTIONS);
+fn when_the_driver_goes_its_session_does_too(place: Place) {
+    let world = world(place, &OPTIONS);
     for _ in 0..3 {
         let mut driver = mount(&world);
         walk(&mut driver, 1, &["big"]).unwrap();
@@ -134,10 +136,9 @@ fn when_the_driver_goes_its_session_does_too() {
     assert_eq!(walk(&mut driver, 2, &["big"]), Err(71), "EPROTO: no version yet");
 }
 
-#[test]
-fn the_configuration_space_is_the_tag() {
+fn the_configuration_space_is_the_tag(place: Place) {
     for tag in ["x", "a-tag/with:signs", "1234567890123456789012345678901"] {
-        let world = world(&[OPTIONS[0], ("tag", Some(tag))]);
+        let world = world(place, &[OPTIONS[0], ("tag", Some(tag))]);
         let transport = world.transport();
         assert_eq!(transport.read_config_space::<u16>(0), Ok(tag.len() as u16));
         let bytes = (0..tag.len() + 2).map(|at| transport.read_config_space::<u8>(2 + at).unwrap());
@@ -148,7 +149,7 @@ fn the_configuration_space_is_the_tag() {
 #[test]
 fn options_are_checked() {
     let factory = vdevs::CATALOGUE.iter().find(|factory| factory.name == NAME).unwrap();
-    let error = |options: &[(&str, Option<&str>)], mut wires: Wires| {
+    let error = |options: Words<'_>, mut wires: Wires| {
         let made = Rig::new(factory, options, &mut wires);
         made.err().map(|errors| errors.into_iter().map(|error| error.message).collect::<Vec<_>>().join("; "))
     };

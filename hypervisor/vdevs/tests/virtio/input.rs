@@ -1,25 +1,36 @@
 //! `vdev virtio-input`.
 
-use crate::driver::{Machine, Registers, World};
-use vdev::Control;
-use vdev::testkit::{Rig, Wires};
+use crate::driver::{Machine, Place, Registers, World, tests};
+use vdev::testkit::Wires;
 use virtio_drivers::device::input::VirtIOInput;
 use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::{DeviceStatus, Transport};
 
+tests! {
+    a_driver_finds_one_key and legacy,
+    a_press_is_four_events and legacy,
+    where_nobody_listens_the_button_is_not_handled,
+    with_too_few_buffers_nothing_is_claimed_and_nothing_comes,
+    a_press_before_the_worker_runs_is_one_press,
+    a_press_is_forgotten_with_the_driver_that_was_to_hear_of_it,
+    a_driver_that_has_made_a_mistake_is_not_told,
+    a_press_outlives_its_queue,
+    what_the_driver_says_is_taken_and_dropped,
+}
+
 const NAME: &str = "virtio-input";
+const RING_RESET: u64 = 1 << 40;
 type Driver = VirtIOInput<Machine, Registers>;
 /// `EV_KEY`, `KEY_POWER` down, `SYN_REPORT`, up, `SYN_REPORT`.
 const PRESS: [(u16, u16, u32); 4] = [(1, 116, 1), (0, 0, 0), (1, 116, 0), (0, 0, 0)];
 
-fn world(options: &[(&str, Option<&str>)]) -> World {
-    World::new(NAME, options, Wires::default())
+fn world(place: Place) -> World {
+    World::new(place, NAME, &[], Wires::default())
 }
 
 /// Somebody presses the button. Says whether the device has handled that.
 fn press(world: &World) -> bool {
-    let mut handled = false;
-    world.with(|rig| rig.control(Control::Button { handled: &mut handled })).unwrap();
+    let handled = world.press_button();
     world.work();
     handled
 }
@@ -29,48 +40,41 @@ fn events(driver: &mut Driver) -> Vec<(u16, u16, u32)> {
     std::iter::from_fn(next).collect()
 }
 
-#[test]
-fn a_driver_finds_one_key() {
-    for options in [&[][..], &[("legacy", None)]] {
-        let world = world(options);
-        let mut driver = Driver::new(world.transport()).unwrap();
-        assert_eq!(driver.name().unwrap(), "bulkhead power button");
-        assert_eq!(driver.serial_number().unwrap(), "");
-        let ids = driver.ids().unwrap();
-        assert_eq!((ids.bustype, ids.vendor, ids.product, ids.version), (6, 0, 1, 1), "BUS_VIRTUAL");
-        let keys = driver.ev_bits(1).unwrap();
-        assert_eq!((keys.len(), keys[14]), (15, 0x10), "KEY_POWER is 116");
-        assert!(keys[..14].iter().all(|byte| *byte == 0));
-        assert!((0..32).filter(|kind| *kind != 1).all(|kind| driver.ev_bits(kind).unwrap().is_empty()));
-        assert!(driver.prop_bits().unwrap().is_empty());
-        assert!(driver.abs_info(0).is_err());
-    }
+fn a_driver_finds_one_key(place: Place) {
+    let world = world(place);
+    let mut driver = Driver::new(world.transport()).unwrap();
+    assert_eq!(driver.name().unwrap(), "bulkhead power button");
+    assert_eq!(driver.serial_number().unwrap(), "");
+    let ids = driver.ids().unwrap();
+    assert_eq!((ids.bustype, ids.vendor, ids.product, ids.version), (6, 0, 1, 1), "BUS_VIRTUAL");
+    let keys = driver.ev_bits(1).unwrap();
+    assert_eq!((keys.len(), keys[14]), (15, 0x10), "KEY_POWER is 116");
+    assert!(keys[..14].iter().all(|byte| *byte == 0));
+    assert!((0..32).filter(|kind| *kind != 1).all(|kind| driver.ev_bits(kind).unwrap().is_empty()));
+    assert!(driver.prop_bits().unwrap().is_empty());
+    assert!(driver.abs_info(0).is_err());
 }
 
-#[test]
-fn a_press_is_four_events_in_both_versions() {
-    for options in [&[][..], &[("legacy", None)]] {
-        let world = world(options);
-        let mut driver = Driver::new(world.transport()).unwrap();
-        world.work();
-        assert!(!world.with(|rig| rig.line()));
-        for times in 1..=20 {
-            assert!(press(&world));
-            assert!(world.with(|rig| rig.line()), "it interrupts");
-            assert!(!driver.ack_interrupt().is_empty());
-            assert_eq!(events(&mut driver), PRESS, "press {times}: buffers go round");
-            assert_eq!(events(&mut driver), []);
-        }
-        let status = world.with(Rig::status);
-        assert!(status.contains("; pressed 20 times") && !status.contains("nobody"), "{status}");
+fn a_press_is_four_events(place: Place) {
+    let world = world(place);
+    let mut driver = Driver::new(world.transport()).unwrap();
+    world.work();
+    assert!(!world.line());
+    for times in 1..=20 {
+        assert!(press(&world));
+        assert!(world.line(), "it interrupts");
+        assert!(!driver.ack_interrupt().is_empty());
+        assert_eq!(events(&mut driver), PRESS, "press {times}: buffers go round");
+        assert_eq!(events(&mut driver), []);
     }
+    let status = world.status();
+    assert!(status.contains("; pressed 20 times") && !status.contains("nobody"), "{status}");
 }
 
-#[test]
-fn where_nobody_listens_the_button_is_not_handled() {
-    let world = world(&[]);
+fn where_nobody_listens_the_button_is_not_handled(place: Place) {
+    let world = world(place);
     assert!(!press(&world), "no driver");
-    assert!(world.with(Rig::status).contains("pressed 0 times, nobody listens"));
+    assert!(world.status().contains("pressed 0 times, nobody listens"));
     let mut transport = world.transport();
     transport.set_status(DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER);
     assert!(!press(&world), "one that is not ready");
@@ -92,12 +96,13 @@ struct Raw {
 }
 
 impl Raw {
-    fn new(world: &World) -> Self {
+    /// Negotiates these features besides `VERSION_1`.
+    fn new(world: &World, features: u64) -> Self {
         let mut transport = world.transport();
         let found = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER;
         transport.set_status(DeviceStatus::empty());
         transport.set_status(found);
-        transport.write_driver_features(1 << 32);
+        transport.write_driver_features(1 << 32 | features);
         transport.set_status(found | DeviceStatus::FEATURES_OK);
         let queues = [0, 1].map(|number| VirtQueue::new(&mut transport, number, false, false).unwrap());
         transport.finish_init();
@@ -130,10 +135,9 @@ fn bytes(event: (u16, u16, u32)) -> Vec<u8> {
     [&event.0.to_le_bytes()[..], &event.1.to_le_bytes(), &event.2.to_le_bytes()].concat()
 }
 
-#[test]
-fn with_too_few_buffers_nothing_is_claimed_and_nothing_comes() {
-    let world = world(&[]);
-    let mut raw = Raw::new(&world);
+fn with_too_few_buffers_nothing_is_claimed_and_nothing_comes(place: Place) {
+    let world = world(place);
+    let mut raw = Raw::new(&world, 0);
     for count in 0..4 {
         assert!(!press(&world), "{count} buffers");
         assert_eq!(raw.take(), Vec::<Vec<u8>>::new());
@@ -151,28 +155,22 @@ fn with_too_few_buffers_nothing_is_claimed_and_nothing_comes() {
     assert_eq!(raw.take(), PRESS.map(bytes));
 }
 
-#[test]
-fn a_press_before_the_worker_runs_is_one_press() {
-    let world = world(&[]);
+fn a_press_before_the_worker_runs_is_one_press(place: Place) {
+    let world = world(place);
     let mut driver = Driver::new(world.transport()).unwrap();
     world.work();
     for _ in 0..3 {
-        let mut handled = false;
-        world.with(|rig| rig.control(Control::Button { handled: &mut handled })).unwrap();
-        assert!(handled);
+        assert!(world.press_button());
     }
     world.work();
     assert_eq!(events(&mut driver), PRESS);
 }
 
-#[test]
-fn a_press_is_forgotten_with_the_driver_that_was_to_hear_of_it() {
-    let world = world(&[]);
+fn a_press_is_forgotten_with_the_driver_that_was_to_hear_of_it(place: Place) {
+    let world = world(place);
     let _first = Driver::new(world.transport()).unwrap();
     world.work();
-    let mut handled = false;
-    world.with(|rig| rig.control(Control::Button { handled: &mut handled })).unwrap();
-    assert!(handled);
+    assert!(world.press_button());
     let mut second = Driver::new(world.transport()).unwrap();
     world.work();
     assert_eq!(events(&mut second), []);
@@ -180,40 +178,52 @@ fn a_press_is_forgotten_with_the_driver_that_was_to_hear_of_it() {
     assert_eq!(events(&mut second), PRESS);
 }
 
-#[test]
-fn a_driver_that_has_made_a_mistake_is_not_told() {
-    let world = world(&[]);
-    let mut raw = Raw::new(&world);
-    (0..4).for_each(|_| raw.offer(8));
-    raw.transport.queue_unset(1);
-    // Where there is no memory.
-    raw.transport.queue_set(1, 8, 1 << 40, 1 << 40, 1 << 40);
-    raw.transport.notify(1);
-    assert!(!press(&world));
-    assert_eq!(raw.take(), Vec::<Vec<u8>>::new());
+/// How a queue goes alone.
+type Goes = fn(&mut Registers, u16);
+
+/// The ways that there are: it is reset (2.6.1), and in memory, without that having been negotiated, it is no longer ready (4.2.2).
+/// Each with the features that it takes.
+fn ways(place: Place) -> Vec<(u64, Goes)> {
+    let reset: (u64, Goes) = (RING_RESET, Registers::reset_queue);
+    let not_ready: (u64, Goes) = (0, Registers::queue_unset);
+    if place == Place::Bus { vec![reset] } else { vec![reset, not_ready] }
 }
 
-/// 2.6.1: a queue can go alone, and come back.
-#[test]
-fn a_press_outlives_its_queue() {
-    let world = world(&[]);
-    let mut raw = Raw::new(&world);
-    (0..4).for_each(|_| raw.offer(8));
-    raw.transport.queue_unset(0);
-    assert!(press(&world), "there were buffers");
-    raw.offered.clear();
-    raw.queues[0] = VirtQueue::new(&mut raw.transport, 0, false, false).unwrap();
-    for _ in 0..4 {
-        assert_eq!(raw.take(), Vec::<Vec<u8>>::new(), "all or nothing");
-        raw.offer(8);
+fn a_driver_that_has_made_a_mistake_is_not_told(place: Place) {
+    for (features, goes) in ways(place) {
+        let world = world(place);
+        let mut raw = Raw::new(&world, features);
+        (0..4).for_each(|_| raw.offer(8));
+        goes(&mut raw.transport, 1);
+        // Where there is no memory.
+        raw.transport.queue_set(1, 8, 1 << 40, 1 << 40, 1 << 40);
+        raw.transport.notify(1);
+        assert!(raw.transport.get_status().contains(DeviceStatus::DEVICE_NEEDS_RESET));
+        assert!(!press(&world));
+        assert_eq!(raw.take(), Vec::<Vec<u8>>::new());
     }
-    assert_eq!(raw.take(), PRESS.map(bytes));
 }
 
-#[test]
-fn what_the_driver_says_is_taken_and_dropped() {
-    let world = world(&[]);
-    let mut raw = Raw::new(&world);
+fn a_press_outlives_its_queue(place: Place) {
+    for (features, goes) in ways(place) {
+        let world = world(place);
+        let mut raw = Raw::new(&world, features);
+        (0..4).for_each(|_| raw.offer(8));
+        goes(&mut raw.transport, 0);
+        assert!(press(&world), "there were buffers");
+        raw.offered.clear();
+        raw.queues[0] = VirtQueue::new(&mut raw.transport, 0, false, false).unwrap();
+        for _ in 0..4 {
+            assert_eq!(raw.take(), Vec::<Vec<u8>>::new(), "all or nothing");
+            raw.offer(8);
+        }
+        assert_eq!(raw.take(), PRESS.map(bytes));
+    }
+}
+
+fn what_the_driver_says_is_taken_and_dropped(place: Place) {
+    let world = world(place);
+    let mut raw = Raw::new(&world, 0);
     for round in 0..50 {
         let led = bytes((0x11, 0, round));
         // SAFETY: the buffer is popped below.
@@ -223,5 +233,5 @@ fn what_the_driver_says_is_taken_and_dropped() {
         // SAFETY: the buffer that was added.
         assert_eq!(unsafe { raw.queues[1].pop_used(token, &[&led], &mut []) }, Ok(0));
     }
-    assert!(raw.world.with(|rig| rig.line()));
+    assert!(raw.world.line());
 }

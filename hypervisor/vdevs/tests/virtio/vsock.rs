@@ -1,15 +1,29 @@
 //! `vdev virtio-vsock`, over the host's own connections.
 
-use crate::driver::{Machine, World};
+use crate::driver::{Machine, Place, Registers, Words, World, tests};
 use host::vsock::{AGENT_PORT, Door, ECHO_PORT, HOST_CID, Hub, Signals, StationId, Storage, Table, WINDOW};
 use std::sync::{Arc, Mutex};
 use types::AccessSize;
 use vdev::testkit::{Rig, Wires};
-use vdev::{Control, FillFrame, VsockPacket, VsockPort, VsockSignal, VsockWish};
+use vdev::{FillFrame, VsockPacket, VsockPort, VsockSignal, VsockWish};
 use virtio_drivers::device::socket::{VirtIOSocket, VsockAddr, VsockConnectionManager, VsockEventType};
 use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::{DeviceStatus, Transport};
 
+tests! {
+    a_driver_speaks_with_the_host and legacy,
+    two_guests_of_a_group_speak_with_each_other,
+    an_agent_is_heard_and_asked_to_shut_down,
+    a_driver_that_comes_again_begins_anew,
+    a_packet_has_the_data_that_it_says,
+    what_is_no_header_is_nothing,
+    data_comes_in_as_many_packets_as_buffers_want,
+    features_are_those_of_5_10_3,
+    a_queue_that_is_reset_alone_takes_nothing_with_it,
+    options_are_checked_and_the_cid_is_shown,
+}
+
+const NAME: &str = "virtio-vsock";
 const VERSION_1: u64 = 1 << 32;
 const RING_RESET: u64 = 1 << 40;
 
@@ -80,18 +94,18 @@ impl Host {
         wires
     }
 
-    fn device(&self, options: &[(&str, Option<&str>)]) -> World {
-        World::new("virtio-vsock", options, self.wires())
+    fn device(&self, place: Place, options: Words<'_>) -> World {
+        World::new(place, NAME, options, self.wires())
     }
 }
 
 /// The device is rung, and works.
 fn wake(world: &World) {
-    world.with(Rig::wake);
+    world.wake();
     world.work();
 }
 
-type Sockets = VsockConnectionManager<Machine, crate::driver::Registers>;
+type Sockets = VsockConnectionManager<Machine, Registers>;
 
 fn sockets(world: &World) -> Sockets {
     VsockConnectionManager::new(VirtIOSocket::<Machine, _>::new(world.transport()).unwrap())
@@ -122,44 +136,40 @@ fn bytes(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at * 7 / 3) as u8).collect()
 }
 
-#[test]
-fn a_driver_speaks_with_the_host_in_both_versions() {
-    for options in [&[("cid", Some("5"))][..], &[("cid", Some("5")), ("legacy", None)]] {
-        let host = Host::new();
-        let world = host.device(options);
-        let mut sockets = sockets(&world);
-        assert_eq!(sockets.guest_cid(), 5);
-        sockets.connect(ECHO, 100).unwrap();
-        assert_eq!(events(&world, &mut sockets), [VsockEventType::Connected]);
-        let mut total = 0;
-        for length in [1, 44, 300, 1000].into_iter().cycle().take(60) {
-            sockets.send(ECHO, 100, &bytes(length)).unwrap();
-            let lengths: Vec<VsockEventType> = events(&world, &mut sockets);
-            assert!(lengths.iter().all(|event| matches!(event, VsockEventType::Received { .. })), "{lengths:?}");
-            let mut got = vec![0; length];
-            let mut done = 0;
-            while done < length {
-                let more = sockets.recv(ECHO, 100, &mut got[done..]).unwrap();
-                assert!(more > 0);
-                done += more;
-            }
-            assert_eq!(got, bytes(length));
-            sockets.update_credit(ECHO, 100).unwrap();
-            total += length;
+fn a_driver_speaks_with_the_host(place: Place) {
+    let host = Host::new();
+    let world = host.device(place, &[("cid", Some("5"))]);
+    let mut sockets = sockets(&world);
+    assert_eq!(sockets.guest_cid(), 5);
+    sockets.connect(ECHO, 100).unwrap();
+    assert_eq!(events(&world, &mut sockets), [VsockEventType::Connected]);
+    let mut total = 0;
+    for length in [1, 44, 300, 1000].into_iter().cycle().take(60) {
+        sockets.send(ECHO, 100, &bytes(length)).unwrap();
+        let lengths: Vec<VsockEventType> = events(&world, &mut sockets);
+        assert!(lengths.iter().all(|event| matches!(event, VsockEventType::Received { .. })), "{lengths:?}");
+        let mut got = vec![0; length];
+        let mut done = 0;
+        while done < length {
+            let more = sockets.recv(ECHO, 100, &mut got[done..]).unwrap();
+            assert!(more > 0);
+            done += more;
         }
-        assert!(total > WINDOW as usize);
-        sockets.shutdown(ECHO, 100).unwrap();
-        assert!(is_reset(&events(&world, &mut sockets)));
-        sockets.connect(VsockAddr { port: 99, ..ECHO }, 101).unwrap();
-        assert!(is_reset(&events(&world, &mut sockets)));
+        assert_eq!(got, bytes(length));
+        sockets.update_credit(ECHO, 100).unwrap();
+        total += length;
     }
+    assert!(total > WINDOW as usize);
+    sockets.shutdown(ECHO, 100).unwrap();
+    assert!(is_reset(&events(&world, &mut sockets)));
+    sockets.connect(VsockAddr { port: 99, ..ECHO }, 101).unwrap();
+    assert!(is_reset(&events(&world, &mut sockets)));
 }
 
-#[test]
-fn two_guests_of_a_group_speak_with_each_other() {
+fn two_guests_of_a_group_speak_with_each_other(place: Place) {
     let host = Host::new();
     let options = |cid| [("cid", Some(cid)), ("group", Some("g"))];
-    let (first, second) = (host.device(&options("5")), host.device(&options("6")));
+    let (first, second) = (host.device(place, &options("5")), host.device(place, &options("6")));
     let (mut a, mut b) = (sockets(&first), sockets(&second));
     b.listen(20);
     let (to_b, to_a) = (VsockAddr { cid: 6, port: 20 }, VsockAddr { cid: 5, port: 10 });
@@ -187,13 +197,11 @@ fn two_guests_of_a_group_speak_with_each_other() {
     assert!(is_reset(&events(&first, &mut a)));
 }
 
-#[test]
-fn an_agent_is_heard_and_asked_to_shut_down() {
+fn an_agent_is_heard_and_asked_to_shut_down(place: Place) {
     let host = Host::new();
-    let world = host.device(&[]);
+    let world = host.device(place, &[]);
     let button = || {
-        let mut handled = false;
-        world.with(|rig| rig.control(Control::Button { handled: &mut handled })).unwrap();
+        let handled = world.press_button();
         world.work();
         handled
     };
@@ -213,10 +221,9 @@ fn an_agent_is_heard_and_asked_to_shut_down() {
     assert!(!button());
 }
 
-#[test]
-fn a_driver_that_comes_again_begins_anew() {
+fn a_driver_that_comes_again_begins_anew(place: Place) {
     let host = Host::new();
-    let world = host.device(&[]);
+    let world = host.device(place, &[]);
     for _ in 0..3 {
         let mut sockets = sockets(&world);
         assert_eq!(sockets.guest_cid(), 1024);
@@ -228,7 +235,7 @@ fn a_driver_that_comes_again_begins_anew() {
 /// A driver that has its queues in its own hands.
 struct Raw {
     world: World,
-    transport: crate::driver::Registers,
+    transport: Registers,
     queues: [VirtQueue<Machine, 8>; 3],
 }
 
@@ -292,10 +299,9 @@ fn read(buffer: &[u8], length: u32) -> (u8, u8, Vec<u8>) {
     (buffer[30], buffer[28], buffer[44..length as usize].to_vec())
 }
 
-#[test]
-fn a_packet_has_the_data_that_it_says() {
+fn a_packet_has_the_data_that_it_says(place: Place) {
     let host = Host::new();
-    let world = host.device(&[]);
+    let world = host.device(place, &[]);
     let mut driver = Raw::new(&world, 0);
     let buffer = || vec![vec![0; 100]];
     let mut got = |packet: &[u8]| {
@@ -311,20 +317,18 @@ fn a_packet_has_the_data_that_it_says() {
     assert_eq!(got(&packet(7, 2, 1, 0, b"")), Some((3, 2, vec![])), "unknown `type` (5.10.6.4.2)");
 }
 
-#[test]
-fn what_is_no_header_is_nothing() {
+fn what_is_no_header_is_nothing(place: Place) {
     let host = Host::new();
-    let world = host.device(&[]);
+    let world = host.device(place, &[]);
     let mut driver = Raw::new(&world, 0);
     let mut buffers = [vec![0; 100], vec![0; 100]];
     assert_eq!(driver.exchange(&packet(7, 1, 1, 0, b"")[..43], &mut buffers[..1]), []);
     assert_eq!(driver.exchange(&packet(7, 1, 1, 0, b""), &mut buffers[1..]), [44]);
 }
 
-#[test]
-fn data_comes_in_as_many_packets_as_buffers_want() {
+fn data_comes_in_as_many_packets_as_buffers_want(place: Place) {
     let host = Host::new();
-    let world = host.device(&[]);
+    let world = host.device(place, &[]);
     let mut driver = Raw::new(&world, 0);
     let mut buffers = vec![vec![0; 43], vec![0; 44]];
     assert_eq!(driver.exchange(&packet(7, 1, 1, 0, b""), &mut buffers), [0, 44], "one has no room for a header");
@@ -335,10 +339,9 @@ fn data_comes_in_as_many_packets_as_buffers_want() {
     driver.take(0, &mut buffers[3..]);
 }
 
-#[test]
-fn features_are_those_of_5_10_3() {
+fn features_are_those_of_5_10_3(place: Place) {
     let host = Host::new();
-    let world = host.device(&[]);
+    let world = host.device(place, &[]);
     assert_eq!(world.transport().read_device_features() & 7, 0b101);
     // Streams are there if nothing is said of them, but not if they are said not to be.
     for (features, op) in [(0, 2), (1, 2), (0b101, 2), (0b100, 3)] {
@@ -349,32 +352,29 @@ fn features_are_those_of_5_10_3() {
     }
 }
 
-#[test]
-fn a_queue_that_is_reset_alone_takes_nothing_with_it() {
+fn a_queue_that_is_reset_alone_takes_nothing_with_it(place: Place) {
     let host = Host::new();
-    let world = host.device(&[]);
+    let world = host.device(place, &[]);
     let mut driver = Raw::new(&world, RING_RESET);
     let mut first = vec![vec![0; 100]];
     assert_eq!(driver.exchange(&packet(7, 1, 1, 0, b""), &mut first), [44]);
     // A queue alone is reset: what had not been taken out is still there for its next life.
     let mut held = vec![vec![0; 100]];
     driver.offer(0, &mut held);
-    world.with(|rig| rig.try_write(0x030, AccessSize::Word, 0)).unwrap();
-    world.with(|rig| rig.try_write(0x0c0, AccessSize::Word, 1)).unwrap();
+    driver.transport.reset_queue(0);
     driver.exchange(&packet(7, 1, 5, 2, b"hi"), &mut []);
     let station = host.with(|hub| hub.end(|_| true));
     assert_eq!(station.len(), 1);
     assert_eq!(station[0].1.received, 1, "there was nowhere to put it");
 }
 
-#[test]
-fn options_are_checked_and_the_cid_is_shown() {
+fn options_are_checked_and_the_cid_is_shown(place: Place) {
     let host = Host::new();
-    let world = host.device(&[("cid", Some("77"))]);
-    assert!(world.with(Rig::status).contains("; CID 77"));
-    assert_eq!(world.with(|rig| rig.try_read(0x100, AccessSize::Word)), Ok(77));
-    assert_eq!(world.with(|rig| rig.try_read(0x104, AccessSize::Word)), Ok(0), "reserved (5.10.4)");
-    let factory = vdevs::CATALOGUE.iter().find(|factory| factory.name == "virtio-vsock").unwrap();
+    let world = host.device(place, &[("cid", Some("77"))]);
+    assert!(world.status().contains("; CID 77"));
+    assert_eq!(world.configuration(0, AccessSize::Word), 77);
+    assert_eq!(world.configuration(4, AccessSize::Word), 0, "reserved (5.10.4)");
+    let factory = vdevs::CATALOGUE.iter().find(|factory| factory.name == NAME).unwrap();
     let long = "x".repeat(33);
     for (option, text) in
         [("cid", "2"), ("cid", "0xffffffff"), ("cid", "77"), ("group", ""), ("group", "a b"), ("group", &long)]
@@ -383,7 +383,7 @@ fn options_are_checked_and_the_cid_is_shown() {
         assert!(errors.is_some(), "{option} {text}");
     }
     let error = Rig::new(factory, &[("cid", Some("77"))], &mut host.wires()).err().unwrap();
-    assert!(error[0].message.contains("/dev/qvm/vm/device has it"), "{error:?}");
+    assert!(error[0].message.contains(&format!("/dev/qvm/vm/{} has it", place.name(NAME))), "{error:?}");
     let errors = Rig::new(factory, &[], &mut Wires::default()).err().unwrap();
     assert!(errors[0].message.contains("there are no sockets"));
 }

@@ -98,6 +98,12 @@ impl Access for Mmio {
         self.read(if self.legacy { 0x040 } else { 0x044 }) != 0
     }
 
+    fn reset_queue(&mut self, queue: u16) -> bool {
+        self.write(0x030, queue.into());
+        self.write(0x0c0, 1);
+        self.read(0x0c0) == 0
+    }
+
     fn ack_interrupt(&mut self) -> InterruptStatus {
         let status = self.read(0x060);
         self.write(0x064, status);

@@ -157,12 +157,18 @@ impl Access for Pci {
         self.write(0x1c, AccessSize::Halfword, 1);
     }
 
-    /// There is no way to, but for a reset of the device.
+    /// There is no way to, but for a reset, of the queue or of the device.
     fn queue_unset(&mut self, _: u16) {}
 
     fn queue_used(&mut self, queue: u16) -> bool {
         self.select(queue);
         self.read(0x1c, AccessSize::Halfword) == 1
+    }
+
+    fn reset_queue(&mut self, queue: u16) -> bool {
+        self.select(queue);
+        self.write(0x3a, AccessSize::Halfword, 1);
+        self.read(0x3a, AccessSize::Halfword) == 0
     }
 
     fn ack_interrupt(&mut self) -> InterruptStatus {

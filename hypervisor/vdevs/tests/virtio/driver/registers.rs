@@ -24,6 +24,8 @@ pub(crate) trait Access {
     fn queue_set(&mut self, queue: u16, size: u32, descriptors: PhysAddr, driver: PhysAddr, device: PhysAddr);
     fn queue_unset(&mut self, queue: u16);
     fn queue_used(&mut self, queue: u16) -> bool;
+    /// Resets a queue alone (2.6.1), which takes `VIRTIO_F_RING_RESET`; says whether that is complete.
+    fn reset_queue(&mut self, queue: u16) -> bool;
     fn ack_interrupt(&mut self) -> InterruptStatus;
     fn read_config_generation(&self) -> u32;
     /// Where the device's own configuration begins.
@@ -33,6 +35,14 @@ pub(crate) trait Access {
 
 /// A device's registers, wherever they are.
 pub(crate) struct Registers(pub(super) Box<dyn Access>);
+
+impl Registers {
+    /// Resets a queue alone. The package knows of no such thing.
+    pub(crate) fn reset_queue(&mut self, queue: u16) {
+        assert!(self.0.reset_queue(queue), "the reset of queue {queue} goes on");
+        assert!(!self.queue_used(queue), "queue {queue} is still enabled");
+    }
+}
 
 impl Transport for Registers {
     fn device_type(&self) -> DeviceType {
