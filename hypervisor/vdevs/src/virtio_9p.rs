@@ -44,7 +44,7 @@ pub(crate) static FACTORY: Factory = Factory {
     help: "a directory of files, for reading (virtio)",
     about: "A directory of the boot archive as a file system. Nobody can write to it. The\n\
         whole archive cannot be named: other VMs have their files there.\n\n    \
-        vdev virtio-9p loc 0x1c0d0000 intr gic:41 hostdev share tag share\n\n\
+        vdev virtio-9p hostdev share tag share\n\n\
         In Linux: `mount -t 9p -o trans=virtio,version=9p2000.L,ro share /mnt`",
     ..Factory::new(create)
 };

@@ -39,7 +39,7 @@ pub(crate) static FACTORY: Factory = Factory {
         what it gives up others can have. Up to SIZE its memory stays promised to it.\n\
         With `lend` the guest also reports what is free, nothing is promised, and a\n\
         VM that touches memory which nobody can give it any more ends (code 96).\n\n    \
-        vdev virtio-balloon loc 0x1c0d0000 intr gic:46",
+        vdev virtio-balloon",
     ..Factory::new(create)
 };
 

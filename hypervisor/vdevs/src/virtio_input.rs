@@ -26,7 +26,7 @@ pub(crate) static FACTORY: Factory = Factory {
     about: "A keyboard with one key, KEY_POWER. SIGTERM and SIGINT press it, so that a\n\
         guest that has a driver for it shuts down in order; the second signal ends\n\
         the VM. Without a driver the first one does.\n\n    \
-        vdev virtio-input loc 0x1c0d0000 intr gic:41",
+        vdev virtio-input",
     ..Factory::new(create)
 };
 

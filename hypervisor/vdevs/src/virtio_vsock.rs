@@ -46,7 +46,7 @@ pub(crate) static FACTORY: Factory = Factory {
         writes is logged line by line, and it reads `shutdown` when the VM gets\n\
         SIGTERM. Port 7 sends back what it gets. Without an agent SIGTERM ends the\n\
         VM at once.\n\n    \
-        vdev virtio-vsock intr gic:44 cid 5 group cameras group control",
+        vdev virtio-vsock cid 5 group cameras group control",
     ..Factory::new(create)
 };
 

@@ -431,6 +431,9 @@ impl Model {
 const NAMES: [&str; 6] = ["a", "b", "c", "a-", "..", "."];
 
 proptest! {
+    // No file of past failures: a failure prints what was sent.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     /// Wherever a client walks, it is where the model is, or gets the error that the model has; and reads what is there.
     #[test]
     fn walks_and_reads_are_those_of_a_model(
@@ -489,7 +492,10 @@ proptest! {
         for (kind, fields, room) in messages {
             client.room = room;
             let answer = client.raw(&message(kind, &[&fields]));
-            prop_assert_eq!(answer.is_empty(), room < 11);
+            prop_assert!(answer.len() as u64 <= room);
+            // The shortest answer has a header and nothing else, an error a number as well.
+            let is_right = if answer.is_empty() { room < 11 } else { room >= 7 };
+            prop_assert!(is_right, "{} bytes in room for {room}", answer.len());
         }
     }
 }

@@ -1,14 +1,22 @@
 //! `vdev virtio-balloon`. There is no driver of the package's for it: queues, features and the configuration space are driven here.
 
-use crate::driver::{Machine, Registers, World};
+use crate::driver::{Machine, Place, Registers, World, tests};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use types::{Ipa, Ticks};
-use vdev::Wake;
 use vdev::testkit::{Pages, Rig, Wires};
 use virtio_drivers::queue::VirtQueue;
 use virtio_drivers::transport::{DeviceStatus, DeviceType, Transport};
+
+tests! {
+    what_the_driver_names_goes_and_is_asked_for_by_the_configuration,
+    what_could_not_be_kept_is_not_offered,
+    rubbish_takes_nothing_but_the_guests_own,
+    reported_pages_go_by_either_of_two_queues,
+    reports_that_were_not_negotiated_are_not_heard,
+    the_guests_own_numbers_are_shown_and_asked_for_again,
+}
 
 /// The guest's RAM begins here, and has so many pages.
 const FIRST: u32 = 0x80000;
@@ -30,11 +38,11 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(options: &[(&str, Option<&str>)], features: u64) -> Self {
+    fn new(place: Place, options: &[(&str, Option<&str>)], features: u64) -> Self {
         let wires = Wires::default();
         let pages = wires.pages.clone();
         pages.set(Ipa(u64::from(FIRST) << 12), PAGES);
-        let world = World::new("virtio-balloon", options, wires);
+        let world = World::new(place, "virtio-balloon", options, wires);
         let transport = world.transport();
         let mut driver = Self { world, pages, transport, queues: Vec::new() };
         driver.start(features);
@@ -68,7 +76,7 @@ impl Driver {
     }
 
     fn status(&self) -> String {
-        self.world.with(Rig::status)
+        self.world.status()
     }
 }
 
@@ -80,14 +88,13 @@ fn set(pages: impl IntoIterator<Item = u64>) -> BTreeSet<u64> {
     pages.into_iter().collect()
 }
 
-#[test]
-fn what_the_driver_names_goes_and_is_asked_for_by_the_configuration() {
+fn what_the_driver_names_goes_and_is_asked_for_by_the_configuration(place: Place) {
     for options in [&[][..], &[("lend", None)]] {
-        let mut driver = Driver::new(options, MUST_TELL_HOST | STATS_VQ | VERSION_1);
+        let mut driver = Driver::new(place, options, MUST_TELL_HOST | STATS_VQ | VERSION_1);
         assert_eq!(driver.configuration(), (0, 0));
         driver.pages.want(PAGES - 256);
-        driver.world.with(Rig::wake);
-        assert!(driver.world.with(|rig| rig.line()), "the configuration has changed");
+        driver.world.wake();
+        assert!(driver.world.line(), "the configuration has changed");
         assert_eq!(driver.transport.ack_interrupt().bits(), 2);
         assert_eq!(driver.configuration(), (256, 0));
         driver.say(0, &numbers((0..256).rev()));
@@ -100,17 +107,16 @@ fn what_the_driver_names_goes_and_is_asked_for_by_the_configuration() {
         // More of them come back when they are touched, which the device has no part in.
         driver.say(1, &numbers(0..256));
         assert_eq!(driver.pages.gone(), set(0..256));
-        driver.world.with(|rig| rig.wake_for(Wake::Backend));
+        driver.world.wake();
         assert_eq!(driver.transport.ack_interrupt().bits() & 2, 0, "nothing new is wanted");
     }
 }
 
-#[test]
-fn what_could_not_be_kept_is_not_offered() {
-    let plain = Driver::new(&[], VERSION_1);
+fn what_could_not_be_kept_is_not_offered(place: Place) {
+    let plain = Driver::new(place, &[], VERSION_1);
     let offered = plain.transport_features();
     assert_eq!(offered & 0x3f, MUST_TELL_HOST | STATS_VQ, "no reports without `lend`");
-    let lender = Driver::new(&[("lend", None)], VERSION_1 | PAGE_REPORTING);
+    let lender = Driver::new(place, &[("lend", None)], VERSION_1 | PAGE_REPORTING);
     assert_eq!(lender.transport_features() & 0x3f, MUST_TELL_HOST | STATS_VQ | PAGE_REPORTING);
     assert_eq!(offered & DEFLATE_ON_OOM, 0);
 }
@@ -121,9 +127,8 @@ impl Driver {
     }
 }
 
-#[test]
-fn rubbish_takes_nothing_but_the_guests_own() {
-    let mut driver = Driver::new(&[], MUST_TELL_HOST | VERSION_1);
+fn rubbish_takes_nothing_but_the_guests_own(place: Place) {
+    let mut driver = Driver::new(place, &[], MUST_TELL_HOST | VERSION_1);
     let own = FIRST..FIRST + PAGES as u32;
     let rubbish = [0, 1, FIRST - 1, own.end, u32::MAX, 0x8000_0000, own.end - 1, own.end - 1, FIRST];
     driver.say(0, &rubbish);
@@ -140,10 +145,9 @@ fn rubbish_takes_nothing_but_the_guests_own() {
 }
 
 /// A report's buffers are the pages: here they are within the drivers' memory, which is declared the guest's RAM.
-#[test]
-fn reported_pages_go_by_either_of_two_queues() {
+fn reported_pages_go_by_either_of_two_queues(place: Place) {
     for queue in [3, 4] {
-        let mut driver = Driver::new(&[("lend", None)], MUST_TELL_HOST | STATS_VQ | PAGE_REPORTING | VERSION_1);
+        let mut driver = Driver::new(place, &[("lend", None)], MUST_TELL_HOST | STATS_VQ | PAGE_REPORTING | VERSION_1);
         driver.pages.set(Ipa(0x8000_0000), 64);
         let transport = &mut driver.transport;
         let mut buffer = vec![0; 5 * 4096 + 100];
@@ -154,9 +158,8 @@ fn reported_pages_go_by_either_of_two_queues() {
     }
 }
 
-#[test]
-fn reports_that_were_not_negotiated_are_not_heard() {
-    let mut driver = Driver::new(&[("lend", None)], MUST_TELL_HOST | VERSION_1);
+fn reports_that_were_not_negotiated_are_not_heard(place: Place) {
+    let mut driver = Driver::new(place, &[("lend", None)], MUST_TELL_HOST | VERSION_1);
     driver.pages.set(Ipa(0x8000_0000), 64);
     let transport = &mut driver.transport;
     let mut queue = Queue::new(transport, 4, false, false).unwrap();
@@ -168,9 +171,8 @@ fn reports_that_were_not_negotiated_are_not_heard() {
     assert!(driver.pages.gone().is_empty());
 }
 
-#[test]
-fn the_guests_own_numbers_are_shown_and_asked_for_again() {
-    let mut driver = Driver::new(&[], MUST_TELL_HOST | STATS_VQ | VERSION_1);
+fn the_guests_own_numbers_are_shown_and_asked_for_again(place: Place) {
+    let mut driver = Driver::new(place, &[], MUST_TELL_HOST | STATS_VQ | VERSION_1);
     let say = |driver: &mut Driver, free: u64, available: u64| {
         let entry = |tag: u16, value: u64| [&tag.to_le_bytes()[..], &value.to_le_bytes()].concat();
         let bytes = [entry(4, free), entry(0x7777, 1), entry(6, available), vec![6]].concat();
@@ -184,13 +186,9 @@ fn the_guests_own_numbers_are_shown_and_asked_for_again() {
     assert!(!driver.queues[2].can_pop(), "it is kept");
     driver.world.work();
     assert!(!driver.queues[2].can_pop());
-    let later = driver.world.with(|rig| {
-        let period = Rig::clock().frequency().nanoseconds(10_000_000_000);
-        rig.now = rig.now.saturating_add(period).saturating_add(Ticks(1));
-        rig.now
-    });
+    driver.world.pass(Rig::clock().frequency().nanoseconds(10_000_000_000).saturating_add(Ticks(1)));
     driver.world.work();
-    assert!(driver.queues[2].can_pop(), "asked for again at {later:?}");
+    assert!(driver.queues[2].can_pop(), "asked for again");
     driver.start(MUST_TELL_HOST | VERSION_1);
     assert!(!driver.status().contains("free"), "{}", driver.status());
 }
@@ -203,12 +201,12 @@ fn a_vm_without_ram_to_give_has_no_balloon() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 1 } else { 48 }, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 1 } else { 48 }, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Against a set: whatever is said in whatever pieces, exactly the guest's own pages among it are gone, until touched.
     #[test]
     fn pages_are_those_of_a_set(requests in vec((vec(0..2 * PAGES as u32, 0..200), vec(0..PAGES, 0..20)), 1..12)) {
-        let mut driver = Driver::new(&[], MUST_TELL_HOST | VERSION_1);
+        let mut driver = Driver::new(Place::Memory, &[], MUST_TELL_HOST | VERSION_1);
         let mut gone = BTreeSet::new();
         for (inflated, touched) in requests {
             if !inflated.is_empty() {
