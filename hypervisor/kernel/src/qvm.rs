@@ -449,14 +449,19 @@ impl Qvm {
                 policy: if fifo { Policy::Fifo } else { Policy::RoundRobin },
                 ..startup::host_parameters(priority)
             },
-            None => startup::host_parameters(self.priority()),
+            // No more than the guest has: one that always has something for its devices to do would keep others from their CPU.
+            None => startup::host_parameters(self.vcpu_priority()),
         }
+    }
+
+    /// The priority of its most urgent vCPU.
+    fn vcpu_priority(&self) -> u8 {
+        self.configuration.cpus.iter().map(|cpu| cpu.priority).max().unwrap_or(startup::PRIORITY)
     }
 
     /// The priority of the VM's own thread while the guest runs: what devices do for the guest is as urgent as the guest is.
     pub(crate) fn priority(&self) -> u8 {
-        let vcpus = self.configuration.cpus.iter().map(|cpu| cpu.priority);
-        vcpus.chain([startup::PRIORITY]).max().unwrap_or(startup::PRIORITY)
+        self.vcpu_priority().max(startup::PRIORITY)
     }
 
     /// Shows what is wrong with the configuration.

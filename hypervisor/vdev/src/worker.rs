@@ -11,6 +11,7 @@
 
 use crate::{Context, GuestMemory};
 use alloc::{boxed::Box, sync::Arc};
+use core::cell::Cell;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
 use types::{Lock, Ticks};
@@ -55,6 +56,8 @@ pub struct Work<'a> {
     memory: &'a dyn GuestMemory,
     gate: Gate<'a>,
     sink: &'a dyn PulseSink,
+    /// Requests that have been taken in this step.
+    requests: Cell<u32>,
 }
 
 impl fmt::Debug for Work<'_> {
@@ -67,7 +70,7 @@ impl<'a> Work<'a> {
     /// For whoever runs workers. `gate` has to run what it is given, before it returns.
     #[must_use]
     pub fn new(now: Ticks, memory: &'a dyn GuestMemory, gate: Gate<'a>, sink: &'a dyn PulseSink) -> Self {
-        Self { now, memory, gate, sink }
+        Self { now, memory, gate, sink, requests: Cell::new(0) }
     }
 
     /// The VM's memory.
@@ -86,6 +89,17 @@ impl<'a> Work<'a> {
         let (mut work, mut result) = (Some(work), None);
         (self.gate)(&mut |context| result = work.take().map(|work| shared.with(context, work)));
         result.expect("the gate runs what it is given")
+    }
+
+    /// A request has been taken: for whoever runs workers, who may want to know whether they come one at a time.
+    pub fn count_request(&self) {
+        self.requests.set(self.requests.get().saturating_add(1));
+    }
+
+    /// How many requests have been taken in this step.
+    #[must_use]
+    pub const fn requests(&self) -> u32 {
+        self.requests.get()
     }
 
     /// Has the device woken with [`crate::Wake::Pulse`] and this code, below [`PULSES`]; others come as the highest. The same code

@@ -267,7 +267,9 @@ impl Serving<'_, '_> {
         });
         let (read, origin) = popped.ok()?;
         request.origin = origin;
-        read
+        let read = read?;
+        self.work.count_request();
+        Some(read)
     }
 
     /// Copies the next bytes of a request into `into`, and says how many: as many as there are.

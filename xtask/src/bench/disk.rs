@@ -12,68 +12,86 @@ use crate::setup;
 
 /// Reads of one kind.
 struct Reads {
-    /// The row, and that of the exits for one of them.
+    /// The row, and that of the exits for one of them, with how many there may be.
     name: &'static str,
-    exits: Option<&'static str>,
+    exits: Option<(&'static str, f64)>,
     size: &'static str,
+    /// How many reads are under way at once.
+    depth: u32,
     /// How often is read more.
     count: u32,
     /// Where the disk is.
     place: &'static str,
-    most: f64,
+    most: Budget,
 }
 
 const MEMORY: &str = "loc 0x1c0d0000 intr gic:41";
 const BUS: &str = "loc pci:1";
-const EXITS: [&str; 2] = ["blk-read-exits", "blk-read-exits-pci"];
-/// Most exits of a read that is no longer than a page.
-const MOST_EXITS: f64 = 2.0;
+const EXITS: [&str; 3] = ["blk-read-exits", "blk-read-exits-pci", "blk-read-exits-deep"];
 
-const READS: [Reads; 4] = [
-    Reads { name: "blk-read-4k", exits: Some(EXITS[0]), size: "4k", count: 1000, place: MEMORY, most: 6_000.0 },
-    Reads { name: "blk-read-64k", exits: None, size: "64k", count: 200, place: MEMORY, most: 16_000.0 },
-    Reads { name: "blk-read-4k-pci", exits: Some(EXITS[1]), size: "4k", count: 1000, place: BUS, most: 6_000.0 },
-    Reads { name: "blk-read-64k-pci", exits: None, size: "64k", count: 200, place: BUS, most: 16_000.0 },
+const READS: [Reads; 5] = [
+    Reads { exits: Some((EXITS[0], 2.0)), ..Reads::new("blk-read-4k", "4k", 1000, MEMORY, Budget::AtMost(6_000.0)) },
+    Reads::new("blk-read-64k", "64k", 200, MEMORY, Budget::AtMost(16_000.0)),
+    Reads { exits: Some((EXITS[1], 2.0)), ..Reads::new("blk-read-4k-pci", "4k", 1000, BUS, Budget::AtMost(6_000.0)) },
+    Reads::new("blk-read-64k-pci", "64k", 200, BUS, Budget::AtMost(16_000.0)),
+    Reads { exits: Some((EXITS[2], 0.5)), depth: 32, ..Reads::new("blk-read-deep", "4k", 4000, MEMORY, Budget::None) },
 ];
 /// All of the rows.
-pub(super) const NAMES: [&str; 6] = [READS[0].name, READS[1].name, READS[2].name, READS[3].name, EXITS[0], EXITS[1]];
+pub(super) const NAMES: [&str; 8] =
+    [READS[0].name, READS[1].name, READS[2].name, READS[3].name, READS[4].name, EXITS[0], EXITS[1], EXITS[2]];
+
+impl Reads {
+    /// One at a time.
+    const fn new(name: &'static str, size: &'static str, count: u32, place: &'static str, most: Budget) -> Self {
+        Self { name, exits: None, size, depth: 1, count, place, most }
+    }
+}
 
 impl Bench<'_> {
     /// The rows of disks.
     pub(super) fn disk(&self) -> Result<Vec<Row>> {
         let mut rows = Vec::new();
         for reads in READS {
-            let Reads { name, exits, size, count, place, most } = reads;
-            let wanted_exits = exits.filter(|exits| self.wants(exits) || self.wants(name));
-            if !self.wants(name) && wanted_exits.is_none() {
+            let Reads { name, exits, size, depth, count, place, most } = reads;
+            let exits = exits.filter(|(exits, _)| self.wants(exits) || self.wants(name));
+            if !self.wants(name) && exits.is_none() {
                 continue;
             }
-            eprintln!("bench: Linux reads {size} of a virtual disk at a time, {place} ...");
-            let counts = profile(self, size, count + 10, place)?.without(&profile(self, size, 10, place)?);
+            eprintln!("bench: Linux reads {size} of a virtual disk, {depth} at a time, {place} ...");
+            let counts = profile(self, &reads, count + 100)?.without(&profile(self, &reads, 100)?);
             self.explain(name, &counts)?;
             let each = |number: u64| number as f64 / f64::from(count);
-            let row = |name: &str, unit, ours, most| {
-                let budget = Budget::AtMost(most);
-                Row { name: name.into(), unit, bare: None, ours: Some(ours), budget }
-            };
+            let row =
+                |name: &str, unit, ours, budget| Row { name: name.into(), unit, bare: None, ours: Some(ours), budget };
             rows.push(row(name, INSTRUCTIONS, each(counts.hypervisor()), most));
-            if let Some(exits) = wanted_exits {
+            if let Some((exits, most)) = exits {
                 let returns = counts.kinds(&std::fs::read(&self.board.elf)?)?.returns;
-                rows.push(row(exits, "returns", each(returns), MOST_EXITS));
+                rows.push(row(exits, "returns", each(returns), Budget::AtMost(most)));
             }
         }
         Ok(rows)
     }
 }
 
-fn profile(bench: &Bench<'_>, size: &str, count: u32, place: &str) -> Result<Profile> {
-    setup::linux_guest_with_drivers()?;
-    let load = "load ../../guests/linux/Image\ninitrd load ../../guests/linux/drivers.cpio";
-    let commands = format!(
-        "dd if=/dev/urandom of=/dev/vda bs=64k count=256; dd if=/dev/vda of=/dev/null bs={size} iflag=direct count={count}"
-    );
+fn profile(bench: &Bench<'_>, reads: &Reads, count: u32) -> Result<Profile> {
+    let Reads { size, depth, place, .. } = reads;
+    // The one who has many under way needs its own tool, and that more memory.
+    let (initrd, mebibytes, command) = if *depth == 1 {
+        setup::linux_guest_with_drivers()?;
+        let command = format!("dd if=/dev/vda of=/dev/null bs={size} iflag=direct count={count}");
+        ("drivers.cpio", 256, command)
+    } else {
+        setup::linux_guest_with_fio()?;
+        let command = format!(
+            "fio --name=deep --filename=/dev/vda --direct=1 --ioengine=libaio --iodepth={depth} --rw=randread --bs={size} \
+             --number_ios={count} --output-format=terse > /tmp/out"
+        );
+        ("fio.cpio", 640, command)
+    };
+    let load = format!("load ../../guests/linux/Image\ninitrd load ../../guests/linux/{initrd}");
+    let commands = format!("dd if=/dev/urandom of=/dev/vda bs=64k count=256; {command}");
     let command_line = format!("console=ttyAMA0 quiet bulkhead.run=\\\"{commands}\\\"");
-    let path = scratch("disk", load, 1, 256, &command_line)?;
+    let path = scratch("disk", &load, 1, mebibytes, &command_line)?;
     let vdev = format!("vdev virtio-blk {place} hostdev /dev/ram,16M");
     let vm = Configuration::read(&path, &vdev, None)?;
     Profile::take(&bench.board, &counting(1), &[vm], None)
