@@ -240,6 +240,11 @@ impl ConfigSpace {
         self.bars.into_iter().flatten()
     }
 
+    /// The region that a base address register is the first of.
+    pub(crate) fn bar(&self, index: u64) -> Option<&Bar> {
+        self.bars.get(usize::try_from(index).ok()?)?.as_ref()
+    }
+
     /// "Interrupt status": whether the function wants its pin asserted, may it or not.
     pub(crate) fn set_interrupt_status(&mut self, asserted: bool) {
         if let Some(byte) = self.bytes.get_mut(usize::from(STATUS)) {

@@ -120,9 +120,7 @@ impl Endpoint {
     fn region(&self, offset: u64, size: AccessSize) -> Result<Option<(Region, u64)>, AccessFault> {
         let within = offset & (1_u64 << BAR_SHIFT).wrapping_sub(1);
         let Some(index) = (offset >> BAR_SHIFT).checked_sub(1) else { return Ok(Some((Region::Window, offset))) };
-        let Some(bar) = self.space.bars().find(|bar| u64::from(bar.index) == index && within < bar.size) else {
-            return Ok(None);
-        };
+        let Some(bar) = self.space.bar(index).filter(|bar| within < bar.size) else { return Ok(None) };
         if bar.sizes.allows(size) { Ok(Some((Region::Bar(bar.index), within))) } else { Err(AccessFault::Size) }
     }
 
