@@ -23,6 +23,7 @@ mod balloon;
 mod card;
 mod devices;
 mod disks;
+mod drivers;
 mod dump;
 mod firmware;
 mod guests;
@@ -141,6 +142,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(pci::tests());
     tests.extend(devices::tests());
     tests.extend(virtio::tests());
+    tests.extend(drivers::tests());
     tests.extend(virtio_abuse::tests());
     tests.extend(disks::tests());
     tests.extend(balloon::tests());

@@ -189,6 +189,17 @@ impl Node {
             _ => None,
         }
     }
+
+    /// The first window of `ranges` with addresses of 32 bits, of a PCI host bridge whose parent has addresses of 64 bits: where
+    /// its devices may be put (IEEE 1275 PCI binding, 2.2.1.1).
+    #[must_use]
+    pub fn pci_window(self) -> Option<Range<u64>> {
+        let mut entries = self.property("ranges")?.chunks_exact(28);
+        entries.find_map(|entry| {
+            let (space, start, length) = (word(entry, 0) >> 24 & 3, number(&entry[12..20]), number(&entry[20..28]));
+            (space == 2).then_some(start..start.saturating_add(length))
+        })
+    }
 }
 
 /// The big-endian word at `position`; zero past the end.

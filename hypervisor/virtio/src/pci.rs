@@ -145,7 +145,8 @@ impl Places {
             structure(ISR_CFG, ISR, 1, &[]),
         ];
         if self.configuration != 0 {
-            all.push(structure(DEVICE_CFG, self.device, self.configuration, &[]));
+            // With padding, which reads zero, as 4.1.4 allows: drivers that count it in words have all of it.
+            all.push(structure(DEVICE_CFG, self.device, self.configuration.next_multiple_of(4), &[]));
         }
         let mut access = structure(PCI_CFG, 0, 0, &[0; 4]);
         // BAR, offset, length and data are the driver's.

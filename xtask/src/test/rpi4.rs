@@ -24,6 +24,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("models/", "its cores are of one kind"),
     ("interface/machines", "it is about machines of other kinds"),
     ("linux/entropy", "its cores have no random numbers, and QEMU has not the board's"),
+    ("virtio/drivers", "its cores have no random numbers, and QEMU has not the board's"),
     ("linux/profiler", "its performance monitors have no private interrupt"),
     ("firmware/uefi", "it does not know what time it is"),
     ("linux/clocks", "it does not know what time it is"),

@@ -24,7 +24,7 @@ const SOON: Duration = Duration::from_secs(30);
 
 /// Where devices are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
+pub(super) enum At {
     /// At places in memory, with interrupts of their own.
     Memory,
     /// On the PCI bus.
@@ -33,7 +33,7 @@ enum At {
 
 impl At {
     /// What the configuration says of the place of one of a few devices.
-    fn place(self, number: u32) -> String {
+    pub(super) fn place(self, number: u32) -> String {
         match self {
             At::Memory => format!("loc {:#x} intr gic:{}", 0x1c0d_0000 + 0x1000 * number, 41 + number),
             At::Bus => String::new(),

@@ -9,7 +9,7 @@ use core::ops::Range;
 use arrayvec::ArrayVec;
 use guest_rt::mmio::{Mmio, Width};
 use guest_rt::mmu::{self, Kind as Mapping};
-use guest_rt::tree::{Node, Tree};
+use guest_rt::tree::Tree;
 
 use super::transport::{Area, Transport};
 
@@ -101,7 +101,7 @@ impl Bus {
     /// The one that the tree has, if it has one.
     pub(crate) fn find(tree: Tree) -> Option<Self> {
         let node = tree.nodes().find(|node| node.is_compatible("pci-host-ecam-generic"))?;
-        Some(Self { spaces: node.reg(0)?.start, window: window(node)? })
+        Some(Self { spaces: node.reg(0)?.start, window: node.pci_window()? })
     }
 
     /// All virtio devices on it, in the order of their slots.
@@ -181,17 +181,6 @@ impl Bus {
         function.restore();
         Some(function)
     }
-}
-
-/// The first window of `ranges` with addresses of 32 bits (IEEE 1275 PCI binding, 2.2.1.1).
-fn window(node: Node) -> Option<Range<u64>> {
-    let mut entries = node.property("ranges")?.chunks_exact(28);
-    entries.find_map(|entry| {
-        let cell =
-            |index: usize| entry[4 * index..4 * index + 4].iter().fold(0, |cell, byte| cell << 8 | u64::from(*byte));
-        let (start, length) = (cell(3) << 32 | cell(4), cell(5) << 32 | cell(6));
-        (cell(0) >> 24 & 3 == 2).then_some(start..start + length)
-    })
 }
 
 impl OnPci {

@@ -218,7 +218,20 @@ fn places_are_large_enough_for_every_device() {
         assert!(NOTIFY + places.notify <= places.device && places.device.is_multiple_of(PAGE));
         assert_eq!(places.notify, 4 * u64::from(queues));
         assert!(places.device + u64::from(configuration) <= places.bar && places.bar.is_power_of_two());
-        let kinds = places.capabilities().len();
+        let capabilities = places.capabilities();
+        // Type, offset and length of the last but one: the structures end with the device's own configuration.
+        if let [.., last, _] = &capabilities[..]
+            && configuration != 0
+        {
+            let word = |at: usize| u64::from(u32::from_le_bytes(last.body[at..at + 4].try_into().unwrap()));
+            assert_eq!((last.body[1], word(6)), (DEVICE_CFG, places.device));
+            assert!(word(10).is_multiple_of(4) && word(10).abs_diff(configuration.into()) < 4);
+            assert!(
+                (u64::from(configuration)..=places.bar - places.device).contains(&word(10)),
+                "4.1.4: padding, within the BAR"
+            );
+        }
+        let kinds = capabilities.len();
         assert_eq!(kinds, if configuration == 0 { 4 } else { 5 }, "4.1.4.6: only if there is something in it");
     }
 }
