@@ -169,7 +169,7 @@ fn failures(case: &Case, times: usize) -> Result<Figures> {
     scene.witness()?;
     for (number, way) in WAYS.iter().enumerate() {
         let more = format!("cmdline \"faulty how={}\"\nvdev faulty loc 0x1c100000", number + 1);
-        scene.vm(way, "abuser", "2M", &more)?;
+        scene.vm(way, "abuser", "4M", &more)?;
     }
     for way in WAYS.iter().cycle().take(times) {
         scene.line(format!("qvm @{way}.qvmconf"));
