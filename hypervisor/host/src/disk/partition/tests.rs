@@ -87,6 +87,7 @@ fn find_in(disk: &mut Ram, name: &str) -> Result<(u64, u64), String> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn names_are_read_and_written_alike() {
     for name in ["hd0", "hd12", "hd0p2", "hd1t178", "hd1t178.1"] {
         assert_eq!(format!("{}", RealName::parse(name).unwrap()), name);
@@ -116,6 +117,7 @@ fn names_are_read_and_written_alike() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn a_partition_is_found_by_its_type_and_by_its_number() {
     let disk = master(&[(11, 1, 99), (178, 100, 200), (0, 0, 0), (178, 300, 700)]);
     assert_eq!(find(&disk, "hd0"), Ok((0, 1000)));
@@ -128,6 +130,7 @@ fn a_partition_is_found_by_its_type_and_by_its_number() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn logical_partitions_have_numbers_from_five_on_and_are_found_by_type_last() {
     let mut disk = master(&[(131, 1, 99), (5, 100, 400), (131, 500, 100)]);
     write_master(&mut disk, 100, &[(131, 10, 40), (5, 100, 150)]);
@@ -139,6 +142,7 @@ fn logical_partitions_have_numbers_from_five_on_and_are_found_by_type_last() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn a_chain_of_tables_ends() {
     let mut disk = master(&[(15, 100, 400)]);
     // Back to the first; beyond the extended partition; a partition beyond it, and one over its own table.
@@ -162,6 +166,7 @@ fn a_chain_of_tables_ends() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn a_guid_partition_table_goes_by_numbers() {
     let disk = guids(&[(34, 133), (0, 0), (200, 966), (300, 299)]);
     assert_eq!((find(&disk, "hd0p1"), find(&disk, "hd0p3")), (Ok((34, 100)), Ok((200, 767))));
@@ -172,6 +177,7 @@ fn a_guid_partition_table_goes_by_numbers() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn a_partition_over_a_table_or_the_end_is_none() {
     for place in [(33, 133), (1, 2), (900, 967), (900, 1000), (0, 999), (34, u64::MAX), (u64::MAX - 1, u64::MAX)] {
         assert!(find(&guids(&[place]), "hd0p1").unwrap_err().contains("is not where one can be"), "{place:?}");
@@ -179,6 +185,7 @@ fn a_partition_over_a_table_or_the_end_is_none() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn with_large_blocks_the_table_counts_in_those() {
     let disk = guids_in_blocks(4096, 100, &[(6, 15)]);
     let found = find_in(&mut Ram::with_blocks(disk.clone(), 4096), "hd0p1");
@@ -187,6 +194,7 @@ fn with_large_blocks_the_table_counts_in_those() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn the_copy_is_taken_if_the_first_table_is_no_good() {
     let good = guids(&[(34, 133)]);
     for at in [512, 512 + 16, 512 + 40, 512 + 88, 1024 + 32, 1024 + 5 * 128] {
@@ -201,6 +209,7 @@ fn the_copy_is_taken_if_the_first_table_is_no_good() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn what_is_no_table_is_said_to_be_none() {
     assert_eq!(find(&[0; 51200], "hd0t1").unwrap_err(), "it has no partition table");
     assert!(find(&[], "hd0t1").unwrap_err().contains("cannot be read"));
@@ -228,6 +237,7 @@ fn what_is_no_table_is_said_to_be_none() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn what_a_partition_is_called_leads_to_it() {
     let mut disk = master(&[(131, 1, 99), (5, 100, 400), (131, 500, 100)]);
     write_master(&mut disk, 100, &[(131, 10, 40)]);
