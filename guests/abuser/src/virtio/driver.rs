@@ -303,11 +303,15 @@ impl<'a> Bench<'a> {
             put_frame(DATA, tag);
             self.device.send(TRANSMIT, &[Part::readable(DATA, PACKET_HEADER + FRAME)]);
             self.device.wait(TRANSMIT)?;
-            let Ok(length) = other.wait_shortly(RECEIVE) else { continue };
-            ensure(length == PACKET_HEADER + FRAME, "a frame of so many bytes has come", length)?;
-            let last = arena::read(OTHER_DATA + (PACKET_HEADER + FRAME - 1) as usize, guest_rt::mmio::Width::Byte);
-            ensure(last == u64::from(tag), "a frame with another end has come", last)?;
-            return other.reset();
+            // Before it may come what has waited since before the other device was started.
+            while let Ok(length) = other.wait_shortly(RECEIVE) {
+                ensure(length == PACKET_HEADER + FRAME, "a frame of so many bytes has come", length)?;
+                let last = arena::read(OTHER_DATA + (PACKET_HEADER + FRAME - 1) as usize, guest_rt::mmio::Width::Byte);
+                if last == u64::from(tag) {
+                    return other.reset();
+                }
+                other.send(RECEIVE, &[Part::writable(OTHER_DATA, PACKET_HEADER + FRAME)]);
+            }
         }
         Err(Complaint { what: "frames do not come; lost", found: TIMES.into() })
     }
