@@ -123,7 +123,8 @@ impl<M: Memory> Buffers<M> {
         let Some(token) = self.queue.peek_used() else { return Ok(None) };
         let index = self.tokens.iter().position(|own| *own == Some(token)).ok_or(VirtioError::WrongRequest)?;
         // SAFETY: the same that was added for this token; its length is not looked at.
-        let taken = self.with(index, BUFFER, |queue, inputs, outputs| unsafe { queue.pop_used(token, inputs, outputs) });
+        let taken =
+            self.with(index, BUFFER, |queue, inputs, outputs| unsafe { queue.pop_used(token, inputs, outputs) });
         let written = taken.map_err(|_| VirtioError::WrongRequest)? as usize;
         if let Some(place) = self.tokens.get_mut(index) {
             *place = None;
@@ -219,25 +220,29 @@ impl<M: Memory, T: Transport> Card<M, T> {
 
     /// Copies the next frame that has come in to `into`. What is longer is cut off.
     pub fn receive(&mut self, into: &mut [u8]) -> Received {
-        if self.broken.is_some() {
-            return Received::None;
+        match self.take_frame(into) {
+            Ok(received) => received,
+            Err(error) => {
+                self.give_up(error);
+                Received::None
+            }
         }
-        let (index, written) = match self.incoming.take() {
-            Ok(Some(taken)) => taken,
-            Ok(None) => return Received::None,
-            Err(error) => return self.give_up(error),
-        };
+    }
+
+    fn take_frame(&mut self, into: &mut [u8]) -> Result<Received, VirtioError> {
+        if self.broken.is_some() {
+            return Ok(Received::None);
+        }
+        let Some((index, written)) = self.incoming.take()? else { return Ok(Received::None) };
         if written > BUFFER {
-            return self.give_up(VirtioError::WrongRequest);
+            return Err(VirtioError::WrongRequest);
         }
         let length = written.saturating_sub(self.header).min(into.len());
         let from = self.incoming.at(index).wrapping_add(self.header);
         // SAFETY: within the buffer, which the card has given back. One that writes there all the same makes it another frame.
         unsafe { into.as_mut_ptr().copy_from_nonoverlapping(from, length) };
-        if let Err(error) = self.incoming.give(index, BUFFER) {
-            return self.give_up(error);
-        }
-        if length < LEAST_FRAME { Received::Void } else { Received::Frame(length) }
+        self.incoming.give(index, BUFFER)?;
+        Ok(if length < LEAST_FRAME { Received::Void } else { Received::Frame(length) })
     }
 
     /// Takes back what has left, and says whether there is room for a frame.
@@ -248,7 +253,7 @@ impl<M: Memory, T: Transport> Card<M, T> {
                 Ok(Some(_)) => {}
                 Ok(None) => return self.outgoing.tokens.contains(&None),
                 Err(error) => {
-                    let _ = self.give_up(error);
+                    self.give_up(error);
                 }
             }
         }
@@ -268,7 +273,7 @@ impl<M: Memory, T: Transport> Card<M, T> {
         match self.outgoing.give(index, self.header + frame.len()) {
             Ok(()) => true,
             Err(error) => {
-                let _ = self.give_up(error);
+                self.give_up(error);
                 false
             }
         }
@@ -289,11 +294,10 @@ impl<M: Memory, T: Transport> Card<M, T> {
     }
 
     /// Never uses the card again.
-    fn give_up(&mut self, why: VirtioError) -> Received {
+    pub fn give_up(&mut self, why: VirtioError) {
         if self.broken.is_none() {
             self.broken = Some(why);
             self.transport.set_status(DeviceStatus::empty());
         }
-        Received::None
     }
 }

@@ -283,7 +283,11 @@ fn a_card_that_makes_no_sense_is_not_used() {
     };
     assert_eq!(error(|_| {}), None);
     assert_eq!(error(|device| device.refuses = true), Some(VirtioError::Features));
-    assert_eq!(error(|device| device.features = ANY_LAYOUT), Some(VirtioError::Features), "version 2 without VERSION_1");
+    assert_eq!(
+        error(|device| device.features = ANY_LAYOUT),
+        Some(VirtioError::Features),
+        "version 2 without VERSION_1"
+    );
     assert_eq!(
         error(|device| (device.features, device.legacy) = (0, true)),
         Some(VirtioError::Features),

@@ -171,8 +171,15 @@ impl Tcp {
         let fits = data.saturating_sub(packet).saturating_add(size) <= MOST_DATA;
         let length = frame.len().checked_sub(data)?;
         let is_possible = is_it && is_tcp && words >= 5 && fits;
-        (is_possible && size > 0 && length.div_ceil(size) <= MOST_PARTS)
-            .then_some(Self { is_ipv6, packet, segment, data, size, next: data, number: 0 })
+        (is_possible && size > 0 && length.div_ceil(size) <= MOST_PARTS).then_some(Self {
+            is_ipv6,
+            packet,
+            segment,
+            data,
+            size,
+            next: data,
+            number: 0,
+        })
     }
 
     /// The segment whose data go up to `end`.

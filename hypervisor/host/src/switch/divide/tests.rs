@@ -130,7 +130,11 @@ fn headers_that_do_not_fit_together_are_no_frame() {
         let unfinished = Unfinished { checksum: Some(Checksum { start, offset }), ..left(false, 4) };
         assert_eq!(divide(&good, &unfinished), None, "the checksum is elsewhere");
     }
-    assert_eq!(divide(&good, &Unfinished { checksum: None, ..left(false, 4) }), None, "there is no checksum to compute");
+    assert_eq!(
+        divide(&good, &Unfinished { checksum: None, ..left(false, 4) }),
+        None,
+        "there is no checksum to compute"
+    );
     assert_eq!(divide(&good, &left(false, 0)), None, "segments of nothing");
 }
 
