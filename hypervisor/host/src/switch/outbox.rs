@@ -64,8 +64,8 @@ impl Outbox {
             let mut rest = into.get_mut(..length).unwrap_or_default();
             for part in frame.parts {
                 let count = part.len().min(rest.len());
-                let (to, behind) = rest.split_at_mut(count);
-                to.iter_mut().zip(part).for_each(|(to, from)| *to = *from);
+                let ((to, behind), from) = (rest.split_at_mut(count), part.get(..count).unwrap_or_default());
+                to.copy_from_slice(from);
                 rest = behind;
             }
             parts = into.get_mut(..length).and_then(|frame| Parts::of(frame, &unfinished));

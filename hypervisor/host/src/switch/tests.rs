@@ -436,6 +436,43 @@ proptest! {
         }
     }
 
+    /// Whatever comes from outside: guests get it as it is or not at all, nobody gets what pretends to be from one of them, and no piece
+    /// is lost.
+    #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
+    fn frames_from_outside_are_handed_on_or_lost(
+        frames in prop::collection::vec((0_usize..5, 0_usize..5, prop::collection::vec(any::<u8>(), 14..1522)), 1..100),
+    ) {
+        let world = World::new();
+        let guests = ["a", "b"].map(|vm| world.plug(vm, 0));
+        let stranger = world.plug("s", 1);
+        let uplink = card(&world, 0, 0, CARDS).unwrap();
+        let known = [guests[0].1, guests[1].1, stranger.1, Mac::BROADCAST];
+        for (to, from, mut bytes) in frames {
+            for (which, at) in [(to, 0), (from, 6)] {
+                if let Some(mac) = known.get(which) {
+                    bytes[at..at + 6].copy_from_slice(&mac.0);
+                }
+            }
+            let before = world.counts(uplink).forged;
+            prop_assert_eq!(world.send_as(uplink, Unfinished::default(), &bytes), Sent::Gone);
+            let is_forged = world.counts(uplink).forged > before;
+            let from = Mac(bytes[6..12].try_into().unwrap());
+            prop_assert_eq!(is_forged, known.contains(&from) || !from.is_station());
+            for (guest, mac) in guests {
+                while let Some((got, unfinished)) = world.receive(guest) {
+                    prop_assert!(!is_forged && got == bytes && unfinished == Unfinished::default());
+                    let to = Mac(got[..6].try_into().unwrap());
+                    prop_assert!(to == mac || !known[..3].contains(&to));
+                }
+            }
+            prop_assert_eq!(world.drain(stranger.0), 0);
+            for id in [guests[0].0, guests[1].0, uplink] {
+                prop_assert_eq!(world.with(|net| net.port(id).unwrap().held()), (2 * FRAME_PIECES, POOL));
+            }
+        }
+    }
+
     /// A checksum does not depend on where pieces end.
     #[test]
     #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
