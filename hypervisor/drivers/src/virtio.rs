@@ -168,3 +168,14 @@ pub(crate) fn publish() {
     #[cfg(not(target_os = "none"))]
     core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
 }
+
+/// Makes what has been written to memory visible to devices before anything is read that they may write in answer to it.
+pub(crate) fn publish_and_look() {
+    #[cfg(target_os = "none")]
+    // SAFETY: a barrier.
+    unsafe {
+        core::arch::asm!("dsb osh", options(nostack, preserves_flags));
+    }
+    #[cfg(not(target_os = "none"))]
+    core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+}

@@ -12,7 +12,7 @@
 #[cfg(test)]
 mod tests;
 
-use crate::virtio::{Features, Identity, Memory, VirtioError, negotiate, publish, zeroed};
+use crate::virtio::{Features, Identity, Memory, VirtioError, negotiate, publish_and_look, zeroed};
 use core::fmt;
 use core::ptr::NonNull;
 use types::PAGE_SIZE;
@@ -213,7 +213,7 @@ impl<M: Memory, T: Transport> Card<M, T> {
         self.incoming.queue.set_dev_notify(incoming);
         self.outgoing.queue.set_dev_notify(outgoing);
         // What the card does before it has seen that, it has done before this looks (2.7.7.2).
-        publish();
+        publish_and_look();
         let is_there = |is_wanted, buffers: &Buffers<M>| is_wanted && buffers.queue.can_pop();
         self.broken.is_some() || is_there(incoming, &self.incoming) || is_there(outgoing, &self.outgoing)
     }
@@ -279,9 +279,13 @@ impl<M: Memory, T: Transport> Card<M, T> {
         }
     }
 
-    fn notify(&mut self, queue: u16) {
-        publish();
-        self.transport.notify(queue);
+    /// Tells the card of what is new in a queue, if it wants to hear of it (2.7.10).
+    fn notify(&mut self, number: u16) {
+        let queue = if number == RECEIVE { &self.incoming.queue } else { &self.outgoing.queue };
+        publish_and_look();
+        if queue.should_notify() {
+            self.transport.notify(number);
+        }
     }
 
     /// Tells the card of buffers that it has again to receive into, and of frames to send.

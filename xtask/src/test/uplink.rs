@@ -66,7 +66,7 @@ fn pattern() -> Vec<u8> {
 }
 
 /// A server on the PC: who comes first gets the pattern; what the second sends is what this answers.
-fn serve(listener: TcpListener, pattern: &[u8]) -> Result<Vec<u8>> {
+fn serve(listener: &TcpListener, pattern: &[u8]) -> Result<Vec<u8>> {
     let (mut first, _) = listener.accept()?;
     first.write_all(pattern)?;
     drop(first);
@@ -82,7 +82,7 @@ fn out(case: &Case) -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
     let (sender, answer) = mpsc::channel();
-    thread::spawn(move || sender.send(serve(listener, &pattern())));
+    thread::spawn(move || sender.send(serve(&listener, &pattern())));
 
     let folder = root().join(setup::LINUX_IMAGE);
     let folder = folder.parent().context("the kernel is in no folder")?;

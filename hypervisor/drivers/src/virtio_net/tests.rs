@@ -417,3 +417,19 @@ fn a_frame_that_has_left_twice_is_a_lie() {
     assert!(!card.has_room());
     assert_eq!(card.broken(), Some(VirtioError::WrongRequest));
 }
+
+#[test]
+fn a_card_that_looks_by_itself_is_not_told() {
+    let fake = device(MODERN);
+    let mut card = begin(&fake);
+    let notified = || fake.with(|device| [0, 1].map(|queue| device.queues[queue].notified));
+    let set = |flags: u16| fake.with(|device| device.queues.iter().for_each(|queue| put(queue.rings[2], flags)));
+    let before = notified();
+    for flags in [1, 0] {
+        set(flags);
+        assert!(card.send(&frame(60, 0)));
+        card.notify_all(true, true);
+        assert_eq!(notified(), before.map(|count| count + usize::from(flags == 0)));
+    }
+    assert_eq!(fake.with(|device| device.sent.len()), 2, "both have left by then");
+}
