@@ -11,6 +11,7 @@ pub mod report;
 mod script;
 mod shm;
 mod signal;
+mod uplink;
 mod words;
 
 pub use command::{Command, Part, Pidin, Qvm, Read, Record, help, read};
@@ -18,6 +19,7 @@ pub use editor::{Completions, Editor, Named, PROMPT};
 pub use script::{FILE, Step, parse};
 pub use shm::{MOST_SHOWN, Shm};
 pub use signal::Signal;
+pub use uplink::Uplink;
 pub use words::Word;
 
 use alloc::string::String;

@@ -148,7 +148,7 @@ impl<D: Door> Hub<D> {
     /// # Errors
     /// Why it cannot be had.
     pub fn attach(&mut self, vm: &str, wish: &VsockWish, parts: (D, Storage)) -> Result<(StationId, u32), String> {
-        let end = End { vm: vm.into(), device: wish.name.clone() };
+        let end = End::Device { vm: vm.into(), device: wish.name.clone() };
         let index = self.stations.iter().position(Option::is_none).and_then(|index| u8::try_from(index).ok());
         let Some(index) = index else { return Err(format!("there are {STATIONS} of its kind already")) };
         let holder = |cid: u32| self.stations.iter().flatten().find(|station| station.cid == cid);

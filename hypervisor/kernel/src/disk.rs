@@ -6,7 +6,7 @@
 
 mod real;
 
-pub(crate) use real::{end, find, interrupt, report};
+pub(crate) use real::{end, interrupt, keep, report};
 
 use crate::compartment::{Compartment, kernel_work};
 use crate::frames::{self, Frames, Owner};

@@ -1,6 +1,6 @@
 //! Physical interrupts: who they are for.
 //!
-//! Answers for: acknowledging and completing, interrupts between CPUs, the console's input, disks. Does not answer for: what
+//! Answers for: acknowledging and completing, interrupts between CPUs, the console's input, disks and network cards. Does not answer for: what
 //! guests see (`vgic`); a guest's timer interrupt is handed to the vCPU that is loaded.
 //!
 //! Priority drop and deactivation are split: everything of ours is completed at once, a guest's timer interrupt stays
@@ -10,7 +10,7 @@ use crate::controller::{self, Distributor};
 use crate::cpu::{self, PerCpu};
 use crate::panic;
 use crate::sync::{Lock, Rank};
-use crate::{console, disk, thread, trace, vcpu};
+use crate::{console, disk, thread, trace, uplink, vcpu};
 use core::sync::atomic::{AtomicU32, Ordering};
 use drivers::GicError;
 use drivers::gicv2::CpuInterface;
@@ -221,7 +221,8 @@ fn serve(intid: u32) -> bool {
         _ if intid == PRIVATE.maintenance.load(Ordering::Relaxed) => vcpu::maintenance(),
         _ if intid == PRIVATE.monitors.load(Ordering::Relaxed) => return vcpu::is_counting(),
         _ if intid == CONSOLE_INTID.load(Ordering::Relaxed) => console::input_ready(),
-        _ if disk::interrupt(IntId(intid)) => {}
+        // Both have a look: they may share it.
+        _ if disk::interrupt(IntId(intid)) | uplink::interrupt(IntId(intid)) => {}
         _ => disable(IntId(intid)),
     }
     false

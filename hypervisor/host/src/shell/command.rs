@@ -4,7 +4,7 @@
 //! `help` and completion know commands from here. Each argument is checked as far as that can be done without looking at
 //! the machine.
 
-use super::{CommandError, Shm, Signal, TYPED, Word, shm, words::words};
+use super::{CommandError, Shm, Signal, TYPED, Uplink, Word, shm, uplink, words::words};
 use ::log::LevelFilter;
 use alloc::{borrow::ToOwned, format, vec::Vec};
 use core::fmt;
@@ -86,6 +86,8 @@ pub enum Command<'a> {
         /// At least one.
         cpus: CpuSet,
     },
+    /// Connect a network card with a switch.
+    Uplink(Uplink<'a>),
     /// Record what happens.
     Record(Record<'a>),
     /// Record no more.
@@ -144,6 +146,8 @@ pub enum Pidin<'a> {
     Memory,
     /// The machine's disks, and who has them.
     Disks,
+    /// The machine's network cards, and the ports of networks.
+    Net,
 }
 
 /// Where a command may stand.
@@ -202,12 +206,13 @@ pub(super) const COMMANDS: &[Row] = &[
     row("dryrun", "@FILE [OPTION ...] [&]", "check a VM's configuration, start nothing", |call| {
         qvm(call, Some("dryrun"))
     }),
-    row("pidin", "[NAME|threads|memory|disks]", "report on VMs, threads, memory or disks", |call| {
+    row("pidin", "[NAME|threads|memory|disks|net]", "report on VMs, threads, memory, disks, networks", |call| {
         Ok(Command::Pidin(match call.optional()? {
             None => Pidin::All,
             Some(Word { text: "threads", .. }) => Pidin::Threads,
             Some(Word { text: "memory", .. }) => Pidin::Memory,
             Some(Word { text: "disks", .. }) => Pidin::Disks,
+            Some(Word { text: "net", .. }) => Pidin::Net,
             Some(name) => Pidin::Vm(plain(name)?),
         }))
     }),
@@ -270,6 +275,9 @@ pub(super) const COMMANDS: &[Row] = &[
     row("cluster", "CLUSTER CPU[,CPU...]", "name some CPUs", |call| {
         let [name, list] = call.words else { return call.usage(2) };
         Ok(Command::Cluster { name: plain(name)?, cpus: cpus(list)? })
+    }),
+    row("uplink", uplink::ARGUMENTS, "lead a switch out of the machine", |call| {
+        uplink::read(call).map(Command::Uplink)
     }),
     row("shm", shm::ARGUMENTS, "shared memory; alone: list it", |call| shm::read(call).map(Command::Shm)),
     row("use", "[VDEV]", "the options of a vdev, or all vdevs", |call| {
@@ -344,7 +352,7 @@ pub(super) struct Call<'w, 'a> {
 
 impl<'w, 'a> Call<'w, 'a> {
     /// There are too few words, or more than `most`.
-    fn usage<T>(&self, most: usize) -> Result<T, CommandError> {
+    pub(super) fn usage<T>(&self, most: usize) -> Result<T, CommandError> {
         let word = self.words.get(most).unwrap_or(self.first);
         Err(word.error(format!("usage: `{} {}`", self.row.word, self.row.arguments)))
     }
@@ -363,7 +371,7 @@ impl<'w, 'a> Call<'w, 'a> {
 }
 
 /// A word that is a name and no more than that.
-fn plain<'a>(word: &Word<'a>) -> Result<&'a str, CommandError> {
+pub(super) fn plain<'a>(word: &Word<'a>) -> Result<&'a str, CommandError> {
     match word.text {
         text if text.contains('"') => Err(word.error("no quotes here")),
         "&" => Err(word.error("only `qvm` and `dryrun` can go on without waiting")),
@@ -457,7 +465,7 @@ fn end<'a>(call: &Call<'_, 'a>, reset: bool) -> Result<Command<'a>, CommandError
 }
 
 /// A number from `min` to `max`.
-fn number(word: &Word<'_>, min: usize, max: usize) -> Result<usize, CommandError> {
+pub(super) fn number(word: &Word<'_>, min: usize, max: usize) -> Result<usize, CommandError> {
     let number = word.text.parse().ok().filter(|number| (min..=max).contains(number));
     number.ok_or_else(|| word.error(format!("`{}` is no number from {min} to {max}", word.text)))
 }
@@ -477,7 +485,7 @@ pub(super) fn milliseconds(word: &Word<'_>) -> Result<u64, CommandError> {
 }
 
 /// A number of bytes with a suffix K, M or G or without one.
-fn bytes(word: &Word<'_>) -> Result<u64, CommandError> {
+pub(super) fn bytes(word: &Word<'_>) -> Result<u64, CommandError> {
     let (digits, shift) = match word.text.split_at_checked(word.text.len().saturating_sub(1)) {
         Some((digits, "K" | "k")) => (digits, 10),
         Some((digits, "M" | "m")) => (digits, 20),
@@ -562,6 +570,7 @@ mod tests {
             ("log off", Command::Log(LevelFilter::Off)),
             ("partition drivers 20%", Command::Partition { name: "drivers", percent: 20 }),
             ("cluster big 2,3", Command::Cluster { name: "big", cpus: CpuSet(0b1100) }),
+            ("pidin net", Command::Pidin(Pidin::Net)),
             ("use", Command::Use(None)),
             ("use pl011", Command::Use(Some("pl011"))),
             ("help slay", Command::Help(Some("slay"))),
@@ -578,7 +587,7 @@ mod tests {
     fn a_typed_line_is_told_what_is_wrong_without_its_place() {
         let expected = [
             ("pdin", "shell: unknown command `pdin`; did you mean `pidin`?"),
-            ("pidin a b", "shell: usage: `pidin [NAME|threads|memory|disks]`"),
+            ("pidin a b", "shell: usage: `pidin [NAME|threads|memory|disks|net]`"),
             ("slay", "shell: usage: `slay [-s SIGNAL] NAME ...`"),
             ("slay -s TERM", "shell: usage: `slay [-s SIGNAL] NAME ...`"),
             ("slay -s KILL a", "shell: `KILL` is none of SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2"),
@@ -618,10 +627,10 @@ mod tests {
     fn help_has_a_line_of_80_characters_for_every_command_that_works() {
         let mut text = String::new();
         help(None, &mut text).unwrap();
-        assert_eq!(text.lines().count(), COMMANDS.len() - 1 + 2);
+        assert_eq!(text.lines().count(), COMMANDS.len() - 1 + 3);
         for line in text.lines() {
             assert!(line.len() <= 80, "{line}");
-            if line.starts_with("shm ") || line.starts_with("pidin ") {
+            if ["shm ", "pidin ", "uplink "].iter().any(|long| line.starts_with(long)) {
                 assert!(line.len() > HELP_COLUMN, "it needs no line of its own");
                 continue;
             }
