@@ -32,7 +32,7 @@ pub enum CpuPolicy {
     Sporadic(SporadicServer),
 }
 
-/// What `cpu` alone means (facts 7.1).
+/// What `cpu` alone means.
 const DEFAULT: CpuConfig =
     CpuConfig { priority: 10, policy: CpuPolicy::RoundRobin, runmask: None, partition: SYSTEM_PARTITION };
 

@@ -1,6 +1,6 @@
 //! `on-exit`: what becomes of a VM that has ended.
 //!
-//! QNX: not of the original, where a script or a monitor starts `qvm` again (facts 4.4).
+//! QNX: not of the original, where a script or a monitor starts `qvm` again (`docs/qvmconf.md`, "When it has ended").
 
 use alloc::format;
 use alloc::string::String;
