@@ -4,10 +4,10 @@
 //! images. Everything is checked, and nothing is taken: no memory, no thread, no back end but what the factories open.
 //! Does not answer for: reading configurations (`config`), nor for carrying the plan out (the kernel: see [`Vm`]).
 
-mod addresses;
 mod bus;
 mod description;
 mod error;
+mod places;
 
 pub use bus::PciBus;
 pub use description::{Description, Host, Schedule, VdevDescription};
@@ -18,11 +18,10 @@ use crate::controller::Frames;
 use crate::load::{self, LoadPlan};
 use crate::partition::{Parts, Vm};
 use crate::tree::{self, TreeInput};
-use addresses::{check_addresses, limit};
 use alloc::{format, sync::Arc, vec, vec::Vec};
 use core::fmt;
 use description::MESSAGES;
-use types::Ipa;
+use types::{Ipa, Range};
 use vdev::{Backends, Bus, Clock, Decoder, Device, DeviceId, Factory, Node, PciSlot, Setup};
 use vgic::{Version, Vgic, VgicConfig};
 
@@ -100,6 +99,38 @@ fn put_together(
         stolen_time: description.stolen_time().map(|page| page.start()),
     });
     Ok(Assembled { vm, load, tree })
+}
+
+/// The end of the addresses that the host's CPUs can form.
+fn limit(host: &Host<'_>) -> Ipa {
+    Ipa(1_u64.checked_shl(u32::from(host.id.address_bits())).unwrap_or(u64::MAX))
+}
+
+/// Whether the host's CPUs can form all addresses: those of stage 2 have as many bits as the host's physical ones.
+fn check_addresses(description: &Description, host: &Host<'_>) -> Vec<AssembleError> {
+    let (bits, limit) = (host.id.address_bits(), limit(host));
+    let too_high = |subject, what: &str, range: Option<Range<Ipa>>| {
+        if range.is_some_and(|range| range.end() <= limit) {
+            return None;
+        }
+        let (before, after) = if let Subject::Vdev(_) = subject { ("`vdev ", "`") } else { ("", "") };
+        let why = format!("goes beyond {limit}: the host's addresses have {bits} bits");
+        Some(AssembleError::new(subject, format!("{before}{what}{after} {why}")))
+    };
+    let ram = description.ram.iter().enumerate().map(|(index, range)| (Subject::Ram(index), "RAM", Some(*range)));
+    let rom = description.rom.iter().enumerate().map(|(index, range)| (Subject::Rom(index), "ROM", Some(*range)));
+    let vdevs = description.vdevs.iter().enumerate().filter_map(|(index, vdev)| {
+        let range = Range::new(vdev.location?, vdev.factory.region_size);
+        Some((Subject::Vdev(index), vdev.factory.name, range))
+    });
+    let vdevs = vdevs.chain(description.pci_windows());
+    let frames = description.controller.frames(host.gic, description.vcpus);
+    let messages = frames.and_then(|frames| frames.messages).map(|frame| Some(frame.region()));
+    let its = frames.and_then(|frames| frames.its).map(Some);
+    let gic = [frames.map(|frames| frames.distributor), frames.map(|frames| frames.interface)];
+    let gic = gic.into_iter().chain(messages).chain(its);
+    let gic = gic.map(|range| (Subject::InterruptController, "the interrupt controller", range));
+    ram.chain(rom).chain(vdevs).chain(gic).filter_map(|(subject, what, range)| too_high(subject, what, range)).collect()
 }
 
 /// The interrupt controller, and where its registers are.

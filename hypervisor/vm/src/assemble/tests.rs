@@ -10,7 +10,7 @@ use alloc::string::ToString;
 use alloc::vec;
 use dtoolkit::{Node as _, Property as _, fdt::Fdt};
 use std::collections::HashMap;
-use types::{AccessSize, Frequency, IntId, Range, RequesterId, Ticks, VcpuId};
+use types::{AccessSize, Frequency, IntId, RequesterId, Ticks, VcpuId};
 use vdev::testkit::{PlainNumbers, Ram, Wires};
 use vdev::{Effects, GuestMemory as _, Options};
 
