@@ -22,9 +22,10 @@ pub(super) fn names<'a>(words: &[Word<'a>]) -> Result<Vec<&'a str>, CommandError
     words.iter().map(plain).collect()
 }
 
-/// A number from `min` to `max`.
+/// A number from `min` to `max`, as the configuration language writes numbers.
 pub(super) fn number(word: &Word<'_>, min: usize, max: usize) -> Result<usize, CommandError> {
-    let number = word.text.parse().ok().filter(|number| (min..=max).contains(number));
+    let number = qvmconf::number(word.text).ok().and_then(|number| usize::try_from(number).ok());
+    let number = number.filter(|number| (min..=max).contains(number));
     number.ok_or_else(|| word.error(format!("`{}` is no number from {min} to {max}", word.text)))
 }
 
@@ -51,7 +52,11 @@ pub(super) fn size(word: &Word<'_>) -> Result<u64, CommandError> {
 pub(super) fn cpus(word: &Word<'_>) -> Result<CpuSet, CommandError> {
     let mut set = CpuSet::EMPTY;
     for part in word.text.split(',') {
-        match part.parse::<u16>().ok().filter(|cpu| usize::from(*cpu) < MAX_CPUS) {
+        match qvmconf::number(part)
+            .ok()
+            .and_then(|cpu| u16::try_from(cpu).ok())
+            .filter(|cpu| usize::from(*cpu) < MAX_CPUS)
+        {
             Some(cpu) => set.insert(CpuId(cpu)),
             None => return Err(word.error(format!("`{part}` is no CPU: they are numbered from 0"))),
         }

@@ -550,6 +550,8 @@ mod tests {
             ("partition a", "shell: usage: `partition PARTITION PERCENT`"),
             ("cluster a 1,,2", "shell: `` is no CPU: they are numbered from 0"),
             ("cluster a 16", "shell: `16` is no CPU: they are numbered from 0"),
+            ("cluster a +1", "shell: `+1` is no CPU: they are numbered from 0"),
+            ("partition a +1", "shell: `+1` is no number from 0 to 100"),
             ("batch", "shell: `batch` is for the start-up script"),
             ("help sley", "shell: unknown command `sley`; did you mean `slay`?"),
             ("smmuman", "shell: `smmuman` is known, not supported yet"),
