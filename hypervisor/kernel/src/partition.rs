@@ -53,7 +53,7 @@ pub(crate) struct Partition {
     shares: ManuallyDrop<Shares>,
     pub(crate) services: ManuallyDrop<Services>,
     /// Their threads.
-    helpers: Once<Vec<Arc<Thread>>>,
+    device_threads: Once<Vec<Arc<Thread>>>,
     /// Why vCPUs do not just run.
     hold: Hold,
     /// The vCPU that answers calls: the one that had to be kicked the last time.
@@ -207,7 +207,7 @@ impl Partition {
     pub(crate) fn stop(&self) {
         self.hold.add(STOPPING);
         self.notify_all();
-        self.helpers().iter().for_each(|thread| thread::notify(thread));
+        self.device_threads().iter().for_each(|thread| thread::notify(thread));
         if let Some(keeper) = &self.keeper {
             thread::notify(keeper);
         }
@@ -224,7 +224,7 @@ impl Partition {
         };
         self.notify_all();
         // Timers that were due meanwhile.
-        self.worker.iter().chain(self.helpers()).for_each(|thread| thread::notify(thread));
+        self.worker.iter().chain(self.device_threads()).for_each(|thread| thread::notify(thread));
         was_paused == pause
     }
 
@@ -378,15 +378,15 @@ impl Partition {
     }
 
     /// From now on its devices' threads and workers run.
-    pub(crate) fn set_helpers(&self, threads: Vec<Arc<Thread>>) {
-        let threads = self.helpers.call_once(|| threads);
+    pub(crate) fn set_device_threads(&self, threads: Vec<Arc<Thread>>) {
+        let threads = self.device_threads.call_once(|| threads);
         // SAFETY: the partition keeps them, and they are not used without it.
         unsafe { self.services.set_threads(threads, self.worker.as_ref()) };
     }
 
     /// The threads of its devices and workers.
-    pub(crate) fn helpers(&self) -> &[Arc<Thread>] {
-        self.helpers.get().map_or(&[], |threads| threads)
+    pub(crate) fn device_threads(&self) -> &[Arc<Thread>] {
+        self.device_threads.get().map_or(&[], |threads| threads)
     }
 }
 
