@@ -5,6 +5,7 @@
 //! ([`report`]). Does not answer for: carrying anything out, what a configuration says (`qvm` hands its words on as they
 //! are written), or whether there is a VM of some name: the kernel looks when a command's turn has come.
 
+mod argument;
 mod command;
 mod editor;
 pub mod report;

@@ -126,10 +126,12 @@ impl<D: Door> Net<D> {
         self.ports.iter().flatten()
     }
 
-    /// A new port for the device `wish.name` of the VM `vm`, and its address.
+    /// A new port for the device `wish.name` of the VM `vm`, and its address: that of the wish, or [`derive_address`]'s. `frequency` is
+    /// that of the ticks of [`send`] and [`receive`], by which rates are counted.
     ///
     /// # Errors
-    /// Why it cannot be had.
+    /// Why it cannot be had, for people: a peer that is neither switch nor device, or has another one; an address that somebody
+    /// has whom it can reach, or that is not the expected one; more than [`PORTS`].
     pub fn attach(
         &mut self,
         vm: &str,
@@ -247,8 +249,8 @@ impl<D: Door> Net<D> {
         self.all().filter(|port| changed & port.id.bit() != 0).for_each(|port| port.door.link_changed());
     }
 
-    /// Those ports are no more whose doors these are. Says of each which it was, and what has come
-    /// through it.
+    /// Those ports are no more whose doors these are. Says of each which it was, and what has come through it; its memory is to be
+    /// given back without the lock.
     pub fn end(&mut self, is_its: impl Fn(&D) -> bool) -> Vec<(End, Counts, Storage)> {
         let mut gone = Vec::new();
         for slot in &mut self.ports {
@@ -274,7 +276,7 @@ impl<D: Door> Net<D> {
         }
     }
 
-    /// What has come through a port.
+    /// What has come through a port; `None` if it is no more.
     pub fn counts(&mut self, id: PortId) -> Option<Counts> {
         self.get(id).map(|port| port.counts)
     }

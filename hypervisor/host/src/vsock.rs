@@ -143,10 +143,11 @@ impl<D: Door> Hub<D> {
         }
     }
 
-    /// A new station for the device `wish.name` of the VM `vm`, and its CID.
+    /// A new station for the device `wish.name` of the VM `vm`, and its CID: that of the wish, or the first from 1024 on that nobody
+    /// has.
     ///
     /// # Errors
-    /// Why it cannot be had.
+    /// Why it cannot be had, for people: more than [`STATIONS`], a CID that is reserved (5.10.4), or that another one has.
     pub fn attach(&mut self, vm: &str, wish: &VsockWish, parts: (D, Storage)) -> Result<(StationId, u32), String> {
         let end = End::Device { vm: vm.into(), device: wish.name.clone() };
         let index = self.stations.iter().position(Option::is_none).and_then(|index| u8::try_from(index).ok());
@@ -172,7 +173,8 @@ impl<D: Door> Hub<D> {
         Ok((id, cid))
     }
 
-    /// Those stations are no more whose doors these are. Says of each which it was, and what has come through it.
+    /// Those stations are no more whose doors these are. Says of each which it was, and what has come through it; its memory is to be given
+    /// back without the lock.
     pub fn end(&mut self, is_its: impl Fn(&D) -> bool) -> Vec<(End, Counts, Storage)> {
         let mut gone = Vec::new();
         for index in 0..STATIONS {
@@ -468,7 +470,7 @@ impl<D: Door> Hub<D> {
         }
     }
 
-    /// What has come through a station.
+    /// What has come through a station; `None` if it is no more.
     pub fn counts(&mut self, id: StationId) -> Option<Counts> {
         self.get(id).map(|station| station.counts)
     }

@@ -124,7 +124,7 @@ impl SporadicServer {
     pub const MIN_BUDGET: u64 = 10_000;
 }
 
-/// A set of message types: a set, not a level (facts 1.10).
+/// A set of message types: a set, not a level (`docs/qvmconf.md`, "Log").
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LogFilters(u8);
 
@@ -306,7 +306,7 @@ fn interrupt(text: &str) -> Result<Value, ValueError> {
     if controller.is_empty() {
         return Err(ValueError::new(format!("`{text}` names no interrupt controller")));
     }
-    // QNX: such a controller exists under that name, but nobody can refer to it (facts 1.4).
+    // QNX: such a controller exists under that name, but nobody can refer to it.
     if controller.contains(':') {
         return Err(ValueError::new(format!(
             "`{controller}`: an interrupt controller with a colon in its name cannot be named here"

@@ -3,7 +3,7 @@
 //! Answers for: what can be said of it, checked as far as that can be done without looking at the machine. Does not answer for: whether
 //! there is such a card, and doing it (the kernel).
 
-use super::{CommandError, command, command::Call};
+use super::{CommandError, argument, command::Call};
 use crate::switch;
 use alloc::format;
 use qvmconf::{Scheduling, SchedulingPolicy};
@@ -36,12 +36,12 @@ pub(super) fn read<'a>(call: &Call<'_, 'a>) -> Result<Uplink<'a>, CommandError> 
     }
     // As devices of VMs have it.
     let scheduling = Scheduling { priority: 10, policy: SchedulingPolicy::RoundRobin };
-    let mut uplink = Uplink { card: number, switch: command::plain(switch)?, group: 0, rate: None, scheduling };
+    let mut uplink = Uplink { card: number, switch: argument::plain(switch)?, group: 0, rate: None, scheduling };
     let mut rest = options;
     while let [option, value, behind @ ..] = rest {
         match option.text {
-            "group" => uplink.group = u16::try_from(command::number(value, 0, 4094)?).unwrap_or(u16::MAX),
-            "rate" => match command::bytes(value)? {
+            "group" => uplink.group = u16::try_from(argument::number(value, 0, 4094)?).unwrap_or(u16::MAX),
+            "rate" => match argument::size(value)? {
                 0 => return Err(value.error("with a rate of 0 nothing could come in")),
                 rate => uplink.rate = Some(rate),
             },

@@ -92,7 +92,7 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
         shares: ManuallyDrop::new(backends.shares),
         services: ManuallyDrop::new(backends.services),
         balloon: backends.balloon.map(|handle| handle.device),
-        helpers: Once::new(),
+        device_threads: Once::new(),
         hold: Hold::new(),
         answers: AtomicU16::new(0),
         registers: ManuallyDrop::new(types::Lock::new(Vec::new())),

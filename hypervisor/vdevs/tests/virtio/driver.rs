@@ -20,6 +20,7 @@ use std::rc::Rc;
 use types::{AccessSize, Ipa, Ticks};
 use vdev::testkit::{Crew, Ram, Rig, Wires};
 use vdev::{Control, DeviceId, Factory, GuestMemory, Wake};
+use virtio_drivers::transport::{DeviceStatus, Transport};
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
 const START: u64 = 0x8000_0000;
@@ -339,4 +340,17 @@ impl Machinery {
             Self::Bus(slots) => &slots.ram,
         }
     }
+}
+
+/// Begins as a driver does (3.1.1): a reset, and these features, which have to be offered, with `VERSION_1` where that is. Queues are
+/// next, and then `finish_init`.
+pub(crate) fn negotiate(transport: &mut Registers, features: u64) {
+    const VERSION_1: u64 = 1 << 32;
+    let found = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER;
+    transport.set_status(DeviceStatus::empty());
+    transport.set_status(found);
+    let offered = transport.read_device_features();
+    assert_eq!(features & offered, features, "{features:#x} are offered");
+    transport.write_driver_features(features | offered & VERSION_1);
+    transport.set_status(found | DeviceStatus::FEATURES_OK);
 }

@@ -1,6 +1,6 @@
 //! `vdev virtio-vsock`, over the host's own connections.
 
-use crate::driver::{Machine, Place, Registers, Words, World, tests};
+use crate::driver::{Machine, Place, Registers, Words, World, negotiate, tests};
 use host::vsock::{AGENT_PORT, Door, ECHO_PORT, HOST_CID, Hub, Signals, StationId, Storage, Table, WINDOW};
 use std::sync::{Arc, Mutex};
 use types::AccessSize;
@@ -24,7 +24,6 @@ tests! {
 }
 
 const NAME: &str = "virtio-vsock";
-const VERSION_1: u64 = 1 << 32;
 const RING_RESET: u64 = 1 << 40;
 
 /// The host's side of all devices; clones are handles of the same.
@@ -242,11 +241,7 @@ struct Raw {
 impl Raw {
     fn new(world: &World, features: u64) -> Self {
         let mut transport = world.transport();
-        let status = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER;
-        transport.set_status(DeviceStatus::empty());
-        transport.set_status(status);
-        transport.write_driver_features(VERSION_1 | features);
-        transport.set_status(status | DeviceStatus::FEATURES_OK);
+        negotiate(&mut transport, features);
         let queues = [0, 1, 2].map(|number| VirtQueue::new(&mut transport, number, false, false).unwrap());
         transport.finish_init();
         Self { world: world.clone(), transport, queues }

@@ -1,15 +1,18 @@
 use super::*;
-use crate::controller::Its;
-use crate::load::BlobKind;
+use crate::controller::{Controller, Its};
+use crate::load::{BlobKind, Load};
+use crate::policy::Unsupported;
+use crate::smccc::Mitigations;
 use crate::testing::{FakeCpu, PROBE, host_id};
 use crate::vcpu::Next;
 use alloc::boxed::Box;
+use alloc::string::ToString;
 use alloc::vec;
 use dtoolkit::{Node as _, Property as _, fdt::Fdt};
 use std::collections::HashMap;
-use types::{AccessSize, RequesterId, Ticks, VcpuId};
+use types::{AccessSize, Frequency, IntId, RequesterId, Ticks, VcpuId};
 use vdev::testkit::{PlainNumbers, Ram, Wires};
-use vdev::{Effects, GuestMemory as _};
+use vdev::{Effects, GuestMemory as _, Options};
 
 const START: Ipa = Ipa(0x8000_0000);
 const SIZE: u64 = 16 << 20;

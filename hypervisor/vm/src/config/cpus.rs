@@ -42,7 +42,7 @@ impl From<SchedulingPolicy> for CpuPolicy {
     }
 }
 
-/// What `cpu` alone means (facts 7.1).
+/// What `cpu` alone means.
 const DEFAULT: CpuConfig =
     CpuConfig { priority: 10, policy: CpuPolicy::RoundRobin, runmask: None, partition: SYSTEM_PARTITION };
 

@@ -42,6 +42,23 @@ pub(super) struct Vdevs {
     pub(super) pci: pci::Bus,
 }
 
+impl Vdevs {
+    /// No devices but the interrupt controller that is always there.
+    const fn none() -> Self {
+        Self {
+            list: Vec::new(),
+            spans: Vec::new(),
+            controller: Controller::DEFAULT,
+            gic: None,
+            frame: None,
+            messages: Vec::new(),
+            reserved: Vec::new(),
+            claims: Vec::new(),
+            pci: pci::Bus::NONE,
+        }
+    }
+}
+
 /// Where a device is to be.
 enum Where {
     /// At an address, or where there is room, or nowhere.
@@ -74,17 +91,7 @@ impl Numbers for Language<'_> {
 }
 
 pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> Vdevs {
-    let mut vdevs = Vdevs {
-        list: Vec::new(),
-        spans: Vec::new(),
-        controller: Controller::DEFAULT,
-        gic: None,
-        frame: None,
-        messages: Vec::new(),
-        reserved: Vec::new(),
-        claims: Vec::new(),
-        pci: pci::Bus::default(),
-    };
+    let mut vdevs = Vdevs::none();
     let known: Vec<(usize, &Statement, &'static Factory)> = reader
         .all(Keyword::Vdev)
         .enumerate()
@@ -291,7 +298,7 @@ impl Names {
         for (index, statement, _) in known {
             let Some(setting) = statement.setting(Keyword::Name) else { continue };
             let (Value::Text(name), span) = (setting.value(), setting.value_span()) else { continue };
-            // QNX: a colon is allowed too, though nobody can refer to such an interrupt controller (facts 1.4).
+            // QNX: a colon is allowed too, though nobody can refer to such an interrupt controller.
             if name.is_empty() || !name.chars().all(|c| is_name_character(c) || matches!(c, '/' | ':')) {
                 let hint = "letters, digits, `-`, `_`, `.`, `:` and `/`";
                 reader.error(span, format!("`{name}` cannot name a device"), hint);

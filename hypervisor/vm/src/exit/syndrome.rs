@@ -89,7 +89,7 @@ impl Syndrome {
         self.0 & 0x3f
     }
 
-    /// Whether an abort's status is `code` (see [`fault`]) at any level.
+    /// Whether an abort's status is `code` (see `fault`) at any level.
     #[inline(always)]
     #[must_use]
     pub const fn is_fault(self, code: u64) -> bool {

@@ -35,16 +35,16 @@ impl Stream {
         assert!(guest.send_with(&packet, &bytes));
     }
 
-    /// Takes a packet, whoever it is from. Whether there was one.
-    fn read(&mut self, guest: &Guest<'_>) -> bool {
-        let Some((packet, data)) = guest.receive() else { return false };
+    /// Takes a packet, whoever it is from, if there is one.
+    fn read(&mut self, guest: &Guest<'_>) {
+        let Some((packet, data)) = guest.receive() else { return };
         if (packet.src_cid, packet.src_port, packet.dst_port) != (self.to.0.into(), self.to.1, self.own_port) {
             // Somebody else wants something: it is not to be had.
             if packet.op != VsockOp::Rst {
                 let to = (packet.src_cid as u32, packet.src_port);
                 assert!(guest.send(&guest.packet(packet.dst_port, to, VsockOp::Rst)));
             }
-            return true;
+            return;
         }
         (self.free, self.known) = (packet.buf_alloc, packet.fwd_cnt);
         self.resets += usize::from(packet.op == VsockOp::Rst);
@@ -57,7 +57,6 @@ impl Stream {
         if packet.len > 0 {
             assert!(guest.send(&self.header(guest, VsockOp::CreditUpdate)));
         }
-        true
     }
 }
 
@@ -106,7 +105,7 @@ proptest! {
 
     #[test]
     #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
-    fn liars_harm_nobody(acts in prop::collection::vec(act(), 1..400), room in 1..40_000_u32) {
+    fn liars_harm_nobody(acts in prop::collection::vec(act(), 1..400), room in prop_oneof![1 => 1..10_u32, 9 => 10..40_000_u32]) {
         let world = World::new();
         let (a, b) = connected(&world);
         let liars = [world.guest("c", 5, &["both"]), world.guest("d", 6, &["both"])];
@@ -142,13 +141,16 @@ proptest! {
                 }
                 Act::Read { who } => {
                     let (guest, stream) = &mut ends[usize::from(who)];
-                    let _one = stream.read(guest);
+                    stream.read(guest);
                 }
             }
             world.check();
         }
-        // In the end everything has arrived, a byte at a time if there is no more room.
-        while ends.iter_mut().fold(false, |some, (guest, stream)| stream.read(guest) || some) {}
+        // In the end everything has arrived; who has room for one byte gets them one by one.
+        let missing: u64 = { let [(_, a), (_, b)] = &ends; a.next_out + b.next_out - a.next_in - b.next_in };
+        for _ in 0..1000 + missing {
+            ends.iter_mut().for_each(|(guest, stream)| stream.read(guest));
+        }
         let [(_, a), (_, b)] = &ends;
         assert_eq!((a.next_in, b.next_in), (b.next_out, a.next_out));
         assert_eq!((a.resets, b.resets), (0, 0));
