@@ -388,8 +388,11 @@ fn interrupt(
     controller: &Named,
 ) -> Option<(IntId, Span)> {
     let Some(setting) = statement.setting(Keyword::Intr) else {
-        let required =
-            !is_on_bus && factory.flags.intersects(FactoryFlags::INTR_REQUIRED | FactoryFlags::INTR_UNLESS_PCI);
+        // A place that is none may have been one on the bus.
+        let may_be_on_bus =
+            is_on_bus || statement.setting(Keyword::Loc).is_some_and(|loc| matches!(loc.value(), Value::Invalid));
+        let required = factory.flags.contains(FactoryFlags::INTR_REQUIRED) && !is_on_bus
+            || factory.flags.contains(FactoryFlags::INTR_UNLESS_PCI) && !may_be_on_bus;
         if required && !factory.flags.contains(FactoryFlags::ASSIGN) {
             let message = format!("`vdev {}` needs an `intr`", factory.name);
             reader.error(statement.span, message, "as in `intr gic:37`");
