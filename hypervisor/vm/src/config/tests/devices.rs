@@ -118,6 +118,8 @@ fn a_device_says_where_it_is_in_a_space_that_there_is() {
     bad(&format!("{RAM}vdev pl011 loc io:0x3f8"), &["`io:` is for x86"]);
     bad(&format!("{RAM}vdev pl011 loc pci:0:1"), &["2:16: error: `vdev pl011` is no device of the PCI bus"]);
     bad(&format!("{RAM}vdev pci-dummy loc 0x1c090000"), &["2:20: error: `vdev pci-dummy` is on the PCI bus only"]);
+    // Not as well that a place in memory would want an `intr`.
+    bad(&format!("{RAM}vdev virtio-entropy loc pci:32"), &["2:25: error: ", "`32` is no PCI device"]);
     bad(&format!("{RAM}vdev pl011 loc 0x1c090004"), &["2:16: error: no device can be at 0x1c090004"]);
     bad(&format!("{RAM}vdev pl011 loc 0xfffffffffffff008"), &["runs over the end of the address space"]);
 }
