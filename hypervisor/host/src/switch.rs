@@ -100,7 +100,8 @@ pub struct Report {
 /// All ports.
 #[derive(Debug)]
 pub struct Net<D> {
-    ports: [Option<Port<D>>; PORTS],
+    /// At most [`PORTS`] places; as many as there have been ports at a time.
+    ports: Vec<Option<Port<D>>>,
     /// Of the next port.
     serial: u32,
     /// A bit for each port whose link is up.
@@ -111,7 +112,7 @@ impl<D: Door> Net<D> {
     /// Without ports. In `up` it keeps a bit for each that is up, for those who cannot wait for the lock.
     #[must_use]
     pub const fn new(up: &'static AtomicU32) -> Self {
-        Self { ports: [const { None }; PORTS], serial: 0, up }
+        Self { ports: Vec::new(), serial: 0, up }
     }
 
     fn get(&mut self, id: PortId) -> Option<&mut Port<D>> {
@@ -185,8 +186,7 @@ impl<D: Door> Net<D> {
             return Err("only switches have groups".into());
         }
         self.check(&end, mac, &place, wish.peer_mac)?;
-        let index = self.ports.iter().position(Option::is_none).and_then(|index| u8::try_from(index).ok());
-        let Some(index) = index else { return Err(format!("there are {PORTS} ports already")) };
+        let index = self.free_place()?;
         self.serial = self.serial.wrapping_add(1);
         let id = PortId { index, serial: self.serial };
         let port = Port::new(id, end, mac, place, wish, frequency, parts);
@@ -195,6 +195,18 @@ impl<D: Door> Net<D> {
         }
         self.connect();
         Ok((id, mac))
+    }
+
+    /// A place for one port more.
+    fn free_place(&mut self) -> Result<u8, String> {
+        let place = self.ports.iter().position(Option::is_none).unwrap_or(self.ports.len());
+        let index = u8::try_from(place).ok().filter(|_| place < PORTS);
+        let index = index.ok_or_else(|| format!("there are {PORTS} ports already"))?;
+        if place == self.ports.len() {
+            self.ports.try_reserve_exact(1).map_err(|_| "there is no memory for one port more")?;
+            self.ports.push(None);
+        }
+        Ok(index)
     }
 
     /// Whether a port can be connected like that.

@@ -347,6 +347,8 @@ fn an_address_twice_is_an_error_that_names_both() {
         world.attach(&number.to_string(), to("/dev/vswitch9")).unwrap();
     }
     assert_eq!(world.attach("g", to("/dev/vswitch9")).unwrap_err(), "there are 32 ports already");
+    assert_eq!(world.end("a"), 1);
+    assert_eq!(world.attach("g", to("/dev/vswitch9")).unwrap().0.index, 0, "the place of the one that has gone");
 }
 
 #[test]
