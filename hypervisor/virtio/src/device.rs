@@ -243,6 +243,20 @@ impl Core {
         }
     }
 
+    /// The transport keeps the device from the guest's memory, as it is before any access to it ([`Core::release`]): the device looks at
+    /// no queue and takes no request. One that is under way is finished.
+    pub fn hold(&self) {
+        self.state.hold(true);
+    }
+
+    /// The transport keeps the device from the guest's memory no more. Services go on where they were, and look at all that has come
+    /// meanwhile, notified of or not.
+    pub fn release(&self, context: &mut Context<'_>) {
+        if self.state.hold(false) {
+            self.notify_all(context);
+        }
+    }
+
     /// Hands an event on.
     fn tell(&mut self, event: Event, context: &mut Context<'_>) {
         if self.model.event(event, context) {

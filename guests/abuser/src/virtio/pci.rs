@@ -355,10 +355,9 @@ fn bus_master_off(bench: &mut Bench<'_>) -> Verdict {
     bench.start(0)?;
     function.command(MEMORY);
     bench.device.submit(IN, 0, &[Part::writable(DATA, 0xe00)]);
-    // Done or not, that is the device's choice; but it has forgotten nothing when it may act again.
-    bench.device.linger();
+    // It reaches no memory (PCI, 6.2.2), and has forgotten nothing when it may again.
+    bench.device.is_quiet(0)?;
     function.command(MEMORY | BUS_MASTER);
-    bench.device.notify(0);
     bench.device.wait(0)?;
     bench.is_unharmed()
 }
