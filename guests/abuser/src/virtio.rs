@@ -13,6 +13,7 @@ mod console;
 mod driver;
 mod entropy;
 mod function;
+mod messages;
 mod mmio;
 mod net;
 mod packed;
@@ -58,12 +59,13 @@ impl Case {
 }
 
 /// All of them, by chapters.
-const CASES: [&[Case]; 9] = [
+const CASES: [&[Case]; 10] = [
     basics::CASES,
     split::CASES,
     packed::CASES,
     mmio::CASES,
     pci::CASES,
+    messages::CASES,
     blk::CASES,
     net::CASES,
     console::CASES,
