@@ -18,6 +18,7 @@ mod mmio;
 mod net;
 mod packed;
 mod pci;
+mod registers;
 mod ring;
 mod split;
 mod transport;

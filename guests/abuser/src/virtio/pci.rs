@@ -4,10 +4,10 @@ use guest_rt::exceptions::catch;
 use guest_rt::mmio::Width;
 
 use super::arena;
-use super::driver::{ALL_OK, Bench, DATA, ENTRIES, IN, Kind, RING_RESET};
+use super::driver::{ALL_OK, Bench, DATA, ENTRIES, IN, Kind};
 use super::function::{BARS, BUS_MASTER, COMMAND, MEMORY, OnPci, field};
+use super::registers;
 use super::ring::Part;
-use super::transport::Area;
 use super::{Case, Complaint, Verdict, ensure};
 
 pub(super) const CASES: &[Case] = &[
@@ -15,12 +15,12 @@ pub(super) const CASES: &[Case] = &[
     Case::new("pci-read-only-written", Kind::Disk, read_only_written),
     Case::new("pci-size-too-large", Kind::Disk, size_too_large),
     Case::new("pci-configured-after-enabled", Kind::Disk, configured_after_enabled),
-    Case::new("pci-moved-while-enabled", Kind::Disk, moved_while_enabled),
+    Case::new("pci-moved-while-enabled", Kind::Disk, registers::moved_while_enabled),
     Case::new("pci-disabled-by-zero", Kind::Disk, disabled_by_zero),
     Case::new("pci-status-unread", Kind::Disk, status_unread),
-    Case::new("pci-reset-unread", Kind::Disk, reset_unread),
+    Case::new("pci-reset-unread", Kind::Disk, registers::reset_unread),
     Case::new("pci-odd-widths", Kind::Disk, odd_widths),
-    Case::new("pci-configuration-widths", Kind::Disk, configuration_widths),
+    Case::new("pci-configuration-widths", Kind::Disk, registers::configuration_widths),
     Case::new("pci-notification-widths", Kind::Disk, notification_widths),
     Case::new("pci-notification-of-nothing", Kind::Disk, notification_of_nothing),
     Case::new("pci-access-misaligned", Kind::Disk, access_misaligned),
@@ -75,19 +75,11 @@ fn read_only_written(bench: &mut Bench<'_>) -> Verdict {
 }
 
 fn size_too_large(bench: &mut Bench<'_>) -> Verdict {
+    // Until something else is said it is the largest that there can be.
     bench.device.reset()?;
     bench.device.transport.select(0);
     let limit = bench.device.transport.limit();
-    for size in [2 * limit, 0x8000] {
-        bench.device.negotiate(0)?;
-        bench.device.lay(0, ENTRIES);
-        bench.device.transport.set_size(size);
-        bench.device.enable(0);
-        bench.device.go();
-        bench.device.notify(0);
-        bench.device.needs_reset()?;
-    }
-    Ok(())
+    registers::sizes(bench, 0, &[2 * limit, 0x8000])
 }
 
 fn configured_after_enabled(bench: &mut Bench<'_>) -> Verdict {
@@ -98,20 +90,6 @@ fn configured_after_enabled(bench: &mut Bench<'_>) -> Verdict {
     bench.device.submit(IN, 0, &[Part::writable(DATA, 512)]);
     // The queue is where it was when it was enabled: at 0, where no memory is.
     bench.device.needs_reset()
-}
-
-fn moved_while_enabled(bench: &mut Bench<'_>) -> Verdict {
-    bench.start(0)?;
-    bench.device.transport.select(0);
-    for value in [0, 1, 3, u64::MAX] {
-        bench.device.transport.set_size(value as u32);
-        for area in Area::ALL {
-            bench.device.transport.set_area(area, value);
-        }
-        bench.is_unharmed()?;
-    }
-    bench.device.enable(0);
-    bench.is_unharmed()
 }
 
 fn disabled_by_zero(bench: &mut Bench<'_>) -> Verdict {
@@ -141,18 +119,6 @@ fn status_unread(bench: &mut Bench<'_>) -> Verdict {
     bench.is_unharmed()
 }
 
-fn reset_unread(bench: &mut Bench<'_>) -> Verdict {
-    bench.start(RING_RESET)?;
-    for _ in 0..20 {
-        bench.device.submit(IN, 0, &[Part::writable(DATA, 0xe00)]);
-        bench.device.transport.reset_queue();
-        bench.device.transport.reset_queue();
-        bench.device.lay(0, ENTRIES);
-        bench.device.enable(0);
-    }
-    bench.is_unharmed()
-}
-
 fn odd_widths(bench: &mut Bench<'_>) -> Verdict {
     bench.start(0)?;
     let registers = bench.device.transport.registers();
@@ -166,19 +132,6 @@ fn odd_widths(bench: &mut Bench<'_>) -> Verdict {
     for offset in (0..field::DEVICE_STATUS).step_by(4) {
         catch(|| registers.write_width(offset, Width::Byte, 0xff));
     }
-    bench.is_unharmed()
-}
-
-fn configuration_widths(bench: &mut Bench<'_>) -> Verdict {
-    bench.start(0)?;
-    let configuration = bench.device.transport.configuration();
-    let capacity = configuration.read(0);
-    for (offset, width) in (0..64).flat_map(|offset| Width::ALL.map(|width| (offset, width))) {
-        catch(|| configuration.read_width(offset, width));
-        catch(|| configuration.write_width(offset, width, 0));
-    }
-    let after = configuration.read(0);
-    ensure(after == capacity, "the capacity is another one", after)?;
     bench.is_unharmed()
 }
 
