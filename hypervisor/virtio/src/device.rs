@@ -243,8 +243,8 @@ impl Core {
         }
     }
 
-    /// The transport keeps the device from the guest's memory, as it is before any access to it ([`Core::release`]): the device looks at
-    /// no queue and takes no request. One that is under way is finished.
+    /// The transport keeps the device from the guest's memory, until [`Core::release`]: it looks at no queue and takes no request. One that
+    /// is under way is finished.
     pub fn hold(&self) {
         self.state.hold(true);
     }
