@@ -10,7 +10,7 @@ mod balloon;
 mod disk;
 
 pub use around::{Lines, Ram};
-pub use backends::{Admit, Connect, Crew, Shared, Wire, Wires};
+pub use backends::{Admit, Connect, Crew, Interference, Shared, Wire, Wires};
 pub use balloon::Pages;
 pub use disk::Disk;
 

@@ -132,7 +132,7 @@ impl<D: Door> Port<D> {
     }
 
     pub(super) fn open(&mut self, takes: Offloads) {
-        (self.takes, self.filter, self.is_open) = (takes, NetFilter::default(), true);
+        (self.takes, self.is_open) = (takes, true);
         self.storage.frames.clear();
         self.storage.free.extend(self.storage.pieces.drain(..));
     }

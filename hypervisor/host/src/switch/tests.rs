@@ -300,6 +300,9 @@ fn filters_are_the_receivers() {
     world.send(a, Mac([1, 0, 0x5e, 0, 0, 1]), a_mac, 60);
     world.send(a, Mac::BROADCAST, a_mac, 60);
     assert_eq!((world.drain(b), world.counts(b).full), (1, 0));
+    world.with(|net| net.open(b, ALL));
+    world.send(a, Mac([1, 0, 0x5e, 0, 0, 1]), a_mac, 60);
+    assert_eq!(world.drain(b), 0, "who opens a port has not ordered another filter");
 }
 
 #[test]

@@ -242,12 +242,32 @@ impl Backends for Wires {
 pub struct Crew {
     hands: Arc<Lock<Vec<(NewWorker, Step)>>>,
     pulses: Pulses,
+    /// What happens before each look of a worker's.
+    meanwhile: Meanwhile,
+}
+
+/// What a guest does while workers work, to devices of that bus.
+pub type Interference = dyn FnMut(&Bus, &Services<'_>, &mut Effects);
+
+#[derive(Clone, Default)]
+struct Meanwhile(Arc<Lock<Option<Box<Interference>>>>);
+
+impl fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Meanwhile")
+    }
 }
 
 #[derive(Clone, Debug, Default)]
 struct Pulses(Arc<Lock<Vec<u8>>>);
 
 impl Crew {
+    /// Has the guest do something whenever a worker is about to reach for memory or for what it shares with its device: that is where
+    /// another CPU can have been faster.
+    pub fn interfere(&self, interference: Option<Box<Interference>>) {
+        *self.meanwhile.0.lock() = interference;
+    }
+
     /// The workers take steps as those of the device `id` of `bus` until all of them wait, and then it has its pulses. Says how many
     /// steps that were.
     ///
@@ -257,7 +277,12 @@ impl Crew {
         let mut steps = 0_usize;
         let mut hands = core::mem::take(&mut *self.hands.lock());
         let told = RefCell::new(&mut *effects);
-        let gate = |work: &mut dyn FnMut(&mut Context<'_>)| bus.enter(id, services, &mut told.borrow_mut(), work);
+        let gate = |work: &mut dyn FnMut(&mut Context<'_>)| {
+            if let Some(interfere) = &mut *self.meanwhile.0.lock() {
+                interfere(bus, services, &mut told.borrow_mut());
+            }
+            bus.enter(id, services, &mut told.borrow_mut(), work);
+        };
         for (NewWorker { worker, bell }, next) in &mut hands {
             let is_ready = |next: &Step| match next {
                 Step::Again => true,

@@ -14,7 +14,7 @@ mod registers;
 use ::pci::testkit::Slots;
 pub(crate) use registers::Registers;
 use std::alloc::{Layout, alloc_zeroed};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use types::{AccessSize, Ipa, Ticks};
@@ -316,6 +316,24 @@ impl World {
             };
             *now = now.saturating_add(ticks);
         });
+    }
+
+    /// Has the guest store such words at a device in memory when its workers are about to look for the `moment`th time, from 0. What is
+    /// returned says whether they have been.
+    pub(crate) fn store_at(&self, moment: usize, words: &'static [(u64, u64)]) -> Rc<Cell<bool>> {
+        let (mut looks, done) = (0, Rc::new(Cell::new(false)));
+        let told = Rc::clone(&done);
+        let crew = self.inner.borrow().1.clone();
+        crew.interfere(Some(Box::new(move |bus, services, effects| {
+            if looks == moment {
+                for (offset, value) in words {
+                    bus.write(Ipa(Rig::BASE.0 + offset), AccessSize::Word, *value, services, effects).unwrap();
+                }
+                told.set(true);
+            }
+            looks += 1;
+        })));
+        done
     }
 
     /// The device's workers do what there is to do.

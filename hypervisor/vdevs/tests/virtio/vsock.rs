@@ -363,6 +363,45 @@ fn a_queue_that_is_reset_alone_takes_nothing_with_it(place: Place) {
     assert_eq!(station[0].1.received, 1, "there was nowhere to put it");
 }
 
+/// 5.10.6.7: "the VIRTIO_VSOCK_EVENT_TRANSPORT_RESET event indicates that communication has been interrupted". Whenever a guest takes
+/// the receive queue away, it gets what there was for it, in that queue or in the next one, or hears that its connections are lost.
+#[test]
+fn what_is_lost_with_a_queue_is_told() {
+    let mut told = 0;
+    for moment in 0..100 {
+        let host = Host::new();
+        let world = host.device(Place::Memory, &[]);
+        let mut driver = Raw::new(&world, RING_RESET);
+        let [mut events, mut old, mut new] = [4, 100, 100].map(|length| vec![vec![0xff; length]]);
+        driver.offer(2, &mut events);
+        driver.offer(0, &mut old);
+        // QueueSel, QueueReset.
+        let was_reset = world.store_at(moment, &[(0x30, 0), (0xc0, 1)]);
+        driver.exchange(&packet(7, 1, 1, 0, b""), &mut []);
+        let in_the_old = driver.take(0, &mut old);
+        if !was_reset.get() {
+            assert_eq!((in_the_old, told > 0), (vec![44], true), "all moments have been tried");
+            return;
+        }
+        driver.queues[0] = VirtQueue::new(&mut driver.transport, 0, false, false).unwrap();
+        driver.offer(0, &mut new);
+        let heard = [in_the_old, driver.take(0, &mut new)].concat();
+        let event = driver.take(2, &mut events);
+        match (&heard[..], &event[..]) {
+            ([44], []) => {}
+            ([], [4]) => {
+                assert_eq!(events[0], [0; 4], "VIRTIO_VSOCK_EVENT_TRANSPORT_RESET");
+                // And lost they are.
+                assert_eq!(driver.exchange(&packet(7, 1, 5, 2, b"hi"), &mut []), []);
+                assert_eq!((driver.take(0, &mut new), new[0][30]), (vec![44], 3), "a reset");
+                told += 1;
+            }
+            other => panic!("at moment {moment}: {other:?}"),
+        }
+    }
+    panic!("no end of moments");
+}
+
 fn options_are_checked_and_the_cid_is_shown(place: Place) {
     let host = Host::new();
     let world = host.device(place, &[("cid", Some("77"))]);

@@ -191,7 +191,9 @@ fn the_configuration_space_takes_all_sizes_and_is_zero_outside() {
     assert_eq!(guest.rig.try_read(0x104, AccessSize::Word), Ok(0xbbcc_aa11));
     assert_eq!(guest.rig.try_read(0x107, AccessSize::Byte), Ok(0xbb));
     assert_eq!(guest.rig.try_read(0x100, AccessSize::Doubleword), Ok(0xbbcc_aa11 << 32));
-    for (offset, size) in [(0x108, AccessSize::Byte), (0x1fc, AccessSize::Word), (0x1f8, AccessSize::Doubleword)] {
+    assert_eq!(guest.rig.try_write(0x108, AccessSize::Doubleword, u64::MAX), Ok(()));
+    assert_eq!(guest.rig.try_read(0x108, AccessSize::Word), Ok(0xff), "the one byte that there still is");
+    for (offset, size) in [(0x109, AccessSize::Byte), (0x1fc, AccessSize::Word), (0x1f8, AccessSize::Doubleword)] {
         assert_eq!(guest.rig.try_write(offset, size, size.mask()), Ok(()));
         assert_eq!(guest.rig.try_read(offset, size), Ok(0));
     }

@@ -114,7 +114,8 @@ fn a_masked_message_waits() {
     guest.set_capability(0, 0, 0x8000_0000);
     assert_eq!(guest.sent(), [1]);
     guest.slots.set_config(Guest::slot(), 0x04, 0x2);
-    guest.request(&mut driver);
+    guest.map_configuration(1);
+    guest.slots.wake(DEVICE, Wake::VmLives);
     assert!(guest.sent().is_empty(), "it is not bus master");
     guest.slots.set_config(Guest::slot(), 0x04, 0x6);
     assert_eq!(guest.sent(), [1]);
