@@ -19,8 +19,13 @@ pub trait Signals: Send + Sync {
     /// There are used buffers in this queue, and the driver wants to know (2.3, "used buffer notification").
     fn used(&self, queue: u16, context: &mut Context<'_>);
 
-    /// The configuration space has changed, or the device needs a reset ("configuration change notification").
+    /// The configuration space has changed ("configuration change notification"). Called in the device's calls only.
     fn changed(&self, context: &mut Context<'_>);
+
+    /// The device needs a reset (2.1.2): the driver hears of it in the same way.
+    fn failed(&self, context: &mut Context<'_>) {
+        self.changed(context);
+    }
 }
 
 /// A queue as the device and its worker share it.
@@ -127,7 +132,7 @@ impl State {
         self.notes.get(usize::from(queue)).is_some_and(|note| note.swap(false, Acquire))
     }
 
-    /// The configuration space is another than it was.
+    /// The configuration space is another than it was. It changes in the device's calls only, whose lock keeps it together.
     pub(crate) fn change(&self, context: &mut Context<'_>) {
         self.generation.fetch_add(1, Release);
         if self.is_running() {
@@ -140,7 +145,7 @@ impl State {
         context.log(log::Level::Warn, format_args!("queue {queue}: the driver's mistake, it has to reset: {error}"));
         self.needs_reset.store(true, Release);
         if self.is_running() {
-            self.signals.changed(context);
+            self.signals.failed(context);
         }
     }
 }
@@ -375,12 +380,6 @@ impl Serving<'_, '_> {
     /// Has another queue of the same service served soon, as if its driver had notified.
     pub fn serve_too(&mut self, queue: u16) {
         let _exists = self.state.note(queue);
-    }
-
-    /// The configuration space is another than it was: the driver is told.
-    pub fn change_configuration(&mut self) {
-        let state = self.state;
-        self.work.with(self.lane, |_, context| state.change(context));
     }
 
     /// Does something with the queue and the guest's memory if the request is not void, which else is the result.

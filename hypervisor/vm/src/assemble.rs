@@ -5,6 +5,7 @@
 //! Does not answer for: reading configurations (`config`), nor for carrying the plan out (the kernel: see [`Vm`]).
 
 mod bus;
+mod places;
 
 pub use bus::PciBus;
 
@@ -19,7 +20,7 @@ use crate::tree::{self, TreeInput};
 use crate::trng::Entropy;
 use alloc::{format, string::String, string::ToString, sync::Arc, vec, vec::Vec};
 use core::fmt;
-use types::{Frequency, IntId, Ipa, PAGE_SIZE, Range};
+use types::{Frequency, IntId, Ipa, Range};
 use vdev::{Backends, Bus, Clock, Decoder, Device, DeviceId, Factory, Node, Options, PciSlot, Place, Setup};
 use vgic::{Version, Vgic, VgicConfig};
 
@@ -196,11 +197,11 @@ pub fn assemble(
         }
     };
     let slots = bus::Slots::new(description, host);
-    let devices = make_devices(description, limit(host), slots.as_ref(), files, backends, &mut errors);
+    let (devices, shadows) = make_devices(description, limit(host), slots.as_ref(), files, backends, &mut errors);
     match load {
         Some(load) if errors.is_empty() => {
             let decoder = slots.map(bus::Slots::decoder);
-            put_together(description, load, devices, decoder, files, host).map_err(|error| vec![error])
+            put_together(description, load, (devices, shadows), decoder, files, host).map_err(|error| vec![error])
         }
         _ => Err(errors),
     }
@@ -209,7 +210,7 @@ pub fn assemble(
 fn put_together(
     description: &Description,
     load: LoadPlan,
-    devices: Vec<Device>,
+    (devices, shadows): (Vec<Device>, Vec<Ipa>),
     decoder: Option<Arc<dyn Decoder>>,
     files: &dyn Files,
     host: &Host<'_>,
@@ -264,6 +265,7 @@ fn put_together(
         monitors: description.monitors && host.monitors,
         entropy: host.entropy,
         stolen_time: description.stolen_time().map(|page| page.start()),
+        shadows,
     });
     Ok(Assembled { vm, load, tree })
 }
@@ -295,51 +297,10 @@ impl Description {
         };
         (IntId::FIRST_SPI..=IntId::END_SPI.saturating_sub(MESSAGES)).step_by(32).find(is_free).map(IntId)
     }
-
-    /// The page that tells the guest of stolen time: as on QEMU's virt machine if nothing else is there, or behind that. It
-    /// has 64 KiB for itself, as a guest with such pages wants it; `None` if there is no room for long.
-    #[must_use]
-    pub fn stolen_time(&self) -> Option<Range<Ipa>> {
-        const FIRST: Ipa = Ipa(0x090a_0000);
-        const ROOM: u64 = 0x1_0000;
-        let free = free_place(FIRST, ROOM, &self.taken())?;
-        Range::new(free.start(), PAGE_SIZE)
-    }
-
-    /// The window of each device that has one ([`Factory::window_size`]), below `limit`: behind the first gigabytes, where
-    /// guests have their memory. `None` too for one that finds no room.
-    fn windows(&self, limit: Ipa) -> Vec<Option<Range<Ipa>>> {
-        let mut taken = self.taken();
-        taken.extend(self.stolen_time());
-        taken.extend(self.upper_window(limit));
-        let mut windows = Vec::with_capacity(self.vdevs.len());
-        for size in self.vdevs.iter().map(|vdev| vdev.factory.window_size) {
-            let place = if size == 0 { None } else { free_place(Ipa(size), size, &taken) };
-            let place = place.filter(|place| place.end() <= limit);
-            taken.extend(place);
-            windows.push(place);
-        }
-        windows
-    }
-
-    /// What is somewhere by its configuration.
-    fn taken(&self) -> Vec<Range<Ipa>> {
-        let regions = self.vdevs.iter().filter_map(|vdev| Range::new(vdev.location?, vdev.factory.region_size));
-        let frames = self.controller.claims(self.vcpus).filter_map(|(_, range)| range);
-        let regions = regions.chain(self.pci.iter().flat_map(|pci| pci.windows.iter().copied()));
-        self.ram.iter().chain(&self.rom).chain(&self.reserved).copied().chain(regions).chain(frames).collect()
-    }
 }
 
 /// SPIs that a guest's driver may give to devices for their messages: a bank, and no more than that to set up.
 const MESSAGES: u32 = 32;
-
-/// The first of a thousand places of `size` bytes from `first` on, one behind the other, that is not taken.
-fn free_place(first: Ipa, size: u64, taken: &[Range<Ipa>]) -> Option<Range<Ipa>> {
-    const PLACES: u64 = 1024;
-    let places = (0..PLACES).filter_map(|place| Range::new(first.checked_add(size.checked_mul(place)?)?, size));
-    places.into_iter().find(|place| !taken.iter().any(|other| other.overlaps(place)))
-}
 
 /// The end of the addresses that the host's CPUs can form.
 fn limit(host: &Host<'_>) -> Ipa {
@@ -380,8 +341,9 @@ fn make_devices(
     files: &dyn Files,
     backends: &mut dyn Backends,
     errors: &mut Vec<AssembleError>,
-) -> Vec<Device> {
+) -> (Vec<Device>, Vec<Ipa>) {
     let windows = description.windows(limit);
+    let mut shadows = Vec::new();
     let mut devices = Vec::with_capacity(description.vdevs.len());
     for (index, vdev) in description.vdevs.iter().enumerate() {
         let Ok(id) = u16::try_from(index) else {
@@ -402,35 +364,41 @@ fn make_devices(
             location: vdev.location,
             interrupt: vdev.interrupt,
             window,
+            shadow: description.own_page(vdev),
             connector: slots.and_then(|slots| slots.connector(vdev.slot?)),
             vcpus: description.vcpus,
             hears_ends: false,
             files,
             backends: &mut *backends,
         };
+        let page = setup.shadow;
         let made = match slots.filter(|_| vdev.slot == Some(PciSlot::HOST)) {
             Some(slots) => slots.host_bridge(),
             None => vdev.factory.build(&vdev.options, &mut setup),
         };
         match made {
-            Ok(made) => devices.push(Device {
-                name: vdev.name.clone(),
-                factory: vdev.factory,
-                // What is on the PCI bus is found by that: the host bridge's registers are everybody's configuration spaces.
-                location: vdev.location.filter(|_| vdev.slot.is_none()),
-                interrupt: vdev.interrupt,
-                window,
-                served: vdev.schedule.is_some(),
-                hears_ends: setup.hears_ends,
-                vdev: made,
-            }),
+            Ok(made) => {
+                shadows.extend(page.filter(|_| setup.shadow.is_none()).map(|page| page.start()));
+                devices.push(Device {
+                    name: vdev.name.clone(),
+                    factory: vdev.factory,
+                    // What is on the PCI bus is found by that: the host bridge's registers are everybody's configuration spaces.
+                    location: vdev.location.filter(|_| vdev.slot.is_none()),
+                    interrupt: vdev.interrupt,
+                    window,
+                    served: vdev.schedule.is_some(),
+                    hears_ends: setup.hears_ends,
+                    vdev: made,
+                });
+            }
             Err(error) => {
                 let (place, message) = (error.place, format!("`vdev {}`: {error}", vdev.factory.name));
                 errors.push(AssembleError { place, ..AssembleError::new(Subject::Vdev(index), message) });
             }
         }
     }
-    devices
+    types::sort_by(&mut shadows, Ord::cmp);
+    (devices, shadows)
 }
 
 fn make_tree(
