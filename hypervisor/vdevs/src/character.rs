@@ -300,6 +300,7 @@ mod tests {
             location: None,
             interrupt: None,
             window: None,
+            shadow: None,
             connector: None,
             vcpus: 1,
             hears_ends: false,

@@ -428,6 +428,14 @@ impl Core {
         u64::from_le_bytes(bytes)
     }
 
+    /// All of the configuration space, as far as there is room for it.
+    pub fn copy_configuration(&mut self, into: &mut [u8], context: &mut Context<'_>) {
+        let size = into.len().min(self.description.configuration_size.into());
+        if let Some(into) = into.get_mut(..size) {
+            self.model.read_configuration(0, into, context);
+        }
+    }
+
     /// The driver writes to it; outside nothing happens.
     pub fn write_configuration(&mut self, offset: u64, size: AccessSize, value: u64, context: &mut Context<'_>) {
         if let Some((offset, length)) = self.within(offset, size)

@@ -22,8 +22,13 @@ pub trait Signals: Send + Sync {
     /// There are used buffers in this queue, and the driver wants to know (2.3, "used buffer notification").
     fn used(&self, queue: u16, context: &mut Context<'_>);
 
-    /// The configuration space has changed, or the device needs a reset ("configuration change notification").
+    /// The configuration space has changed ("configuration change notification"). Called in the device's calls only.
     fn changed(&self, context: &mut Context<'_>);
+
+    /// The device needs a reset (2.1.2): the driver hears of it in the same way.
+    fn failed(&self, context: &mut Context<'_>) {
+        self.changed(context);
+    }
 }
 
 /// Storage for a request, for as long as a service has it.
@@ -261,12 +266,6 @@ impl Serving<'_, '_> {
     /// Has another queue of the same service served soon, as if its driver had notified.
     pub fn serve_too(&mut self, queue: u16) {
         let _exists = self.state.note(queue);
-    }
-
-    /// The configuration space is another than it was: the driver is told.
-    pub fn change_configuration(&mut self) {
-        let state = self.state;
-        self.work.with(self.lane, |_, context| state.change(context));
     }
 
     /// Does something with the queue and the guest's memory if the request is not void, which else is the result.

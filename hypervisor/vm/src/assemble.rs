@@ -56,11 +56,11 @@ pub fn assemble(
         }
     };
     let slots = bus::Slots::new(description, host);
-    let devices = make_devices(description, limit(host), slots.as_ref(), files, backends, &mut errors);
+    let (devices, shadows) = make_devices(description, limit(host), slots.as_ref(), files, backends, &mut errors);
     match load {
         Some(load) if errors.is_empty() => {
             let decoder = slots.map(bus::Slots::decoder);
-            put_together(description, load, devices, decoder, files, host).map_err(|error| vec![error])
+            put_together(description, load, (devices, shadows), decoder, files, host).map_err(|error| vec![error])
         }
         _ => Err(errors),
     }
@@ -69,7 +69,7 @@ pub fn assemble(
 fn put_together(
     description: &Description,
     load: LoadPlan,
-    devices: Vec<Device>,
+    (devices, shadows): (Vec<Device>, Vec<Ipa>),
     decoder: Option<Arc<dyn Decoder>>,
     files: &dyn Files,
     host: &Host<'_>,
@@ -97,6 +97,7 @@ fn put_together(
         monitors: description.monitors && host.monitors,
         entropy: host.entropy,
         stolen_time: description.stolen_time().map(|page| page.start()),
+        shadows,
     });
     Ok(Assembled { vm, load, tree })
 }
@@ -171,8 +172,9 @@ fn make_devices(
     files: &dyn Files,
     backends: &mut dyn Backends,
     errors: &mut Vec<AssembleError>,
-) -> Vec<Device> {
+) -> (Vec<Device>, Vec<Ipa>) {
     let windows = description.windows(limit);
+    let mut shadows = Vec::new();
     let mut devices = Vec::with_capacity(description.vdevs.len());
     for (index, vdev) in description.vdevs.iter().enumerate() {
         let Ok(id) = u16::try_from(index) else {
@@ -193,35 +195,41 @@ fn make_devices(
             location: vdev.location,
             interrupt: vdev.interrupt,
             window,
+            shadow: description.own_page(vdev),
             connector: slots.and_then(|slots| slots.connector(vdev.slot?)),
             vcpus: description.vcpus,
             hears_ends: false,
             files,
             backends: &mut *backends,
         };
+        let page = setup.shadow;
         let made = match slots.filter(|_| vdev.slot == Some(PciSlot::HOST)) {
             Some(slots) => slots.host_bridge(),
             None => vdev.factory.build(&vdev.options, &mut setup),
         };
         match made {
-            Ok(made) => devices.push(Device {
-                name: vdev.name.clone(),
-                factory: vdev.factory,
-                // What is on the PCI bus is found by that: the host bridge's registers are everybody's configuration spaces.
-                location: vdev.location.filter(|_| vdev.slot.is_none()),
-                interrupt: vdev.interrupt,
-                window,
-                served: vdev.schedule.is_some(),
-                hears_ends: setup.hears_ends,
-                vdev: made,
-            }),
+            Ok(made) => {
+                shadows.extend(page.filter(|_| setup.shadow.is_none()).map(|page| page.start()));
+                devices.push(Device {
+                    name: vdev.name.clone(),
+                    factory: vdev.factory,
+                    // What is on the PCI bus is found by that: the host bridge's registers are everybody's configuration spaces.
+                    location: vdev.location.filter(|_| vdev.slot.is_none()),
+                    interrupt: vdev.interrupt,
+                    window,
+                    served: vdev.schedule.is_some(),
+                    hears_ends: setup.hears_ends,
+                    vdev: made,
+                });
+            }
             Err(error) => {
                 let (place, message) = (error.place, format!("`vdev {}`: {error}", vdev.factory.name));
                 errors.push(AssembleError { place, ..AssembleError::new(Subject::Vdev(index), message) });
             }
         }
     }
-    devices
+    types::sort_by(&mut shadows, Ord::cmp);
+    (devices, shadows)
 }
 
 fn make_tree(

@@ -2,10 +2,12 @@
 
 use super::balloon::Pages;
 use super::disk::Disk;
+use super::slate::Slate;
 use crate::{
     Attached, BackendError, Backends, Balloon, BlockDevice, Bus, CharDevice, Context, DeviceId, Effects, Entropy,
     HostDevice, HostDisk, HostFiles, Mac, NetPort, NetWish, NewWorker, PulseSink, RegionError, RegionName,
-    RegionWishes, Services, SharedMemory, Step, Taken, TraceSink, Untraced, VsockPort, VsockWish, WORKERS, Wake, Work,
+    RegionWishes, Services, ShadowPage, SharedMemory, Step, Taken, TraceSink, Untraced, VsockPort, VsockWish, WORKERS,
+    Wake, Work,
 };
 use alloc::{
     boxed::Box,
@@ -121,6 +123,10 @@ pub struct Wires {
     pub files: HostFiles,
     /// The RAM that the guest can give back, if it has any pages.
     pub pages: Pages,
+    /// What the guest reads without an exit, if the device asks for that and nobody watches.
+    pub slate: Slate,
+    /// Who has that page in place of `slate`.
+    pub watch: Option<Arc<dyn ShadowPage>>,
     /// Who connects the device to a network: nobody, unless a test says so.
     pub net: Option<Box<Connect>>,
     /// Who gives the device a place among those that have sockets: nobody, unless a test says so.
@@ -144,6 +150,8 @@ impl Default for Wires {
             disk: Disk::default(),
             files: HostFiles::new(),
             pages: Pages::default(),
+            slate: Slate::default(),
+            watch: None,
             net: None,
             vsock: None,
         }
@@ -201,6 +209,14 @@ impl Backends for Wires {
             return Err(BackendError("there is no RAM to give back".to_string()));
         }
         Ok(Arc::new(self.pages.clone()))
+    }
+
+    fn shadow_page(&mut self, _page: Range<Ipa>) -> Option<Arc<dyn ShadowPage>> {
+        if let Some(watch) = self.watch.take() {
+            return Some(watch);
+        }
+        self.slate.give();
+        Some(Arc::new(self.slate.clone()))
     }
 
     fn watch(&mut self, _id: DeviceId, _vm: &str) -> Result<(), BackendError> {

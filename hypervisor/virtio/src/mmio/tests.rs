@@ -1,18 +1,20 @@
 //! A device that gives back what it gets, as its driver finds it on MMIO.
 
 mod life;
+mod shadow;
 
 use super::*;
 use crate::Features;
 use crate::loopback::{DATA, LOOPBACK, RAM};
 use crate::testing::{Driver, Offered, Wish};
 use vdev::GuestMemory;
-use vdev::testkit::{Crew, Rig, Wires};
+use vdev::testkit::{Crew, Rig, Slate, Wires};
 
 /// A guest with that device.
 struct Guest {
     rig: Rig,
     crew: Crew,
+    slate: Slate,
 }
 
 impl Guest {
@@ -20,7 +22,7 @@ impl Guest {
         let mut wires = Wires::default();
         let options: &[_] = if legacy { &[("legacy", None)] } else { &[] };
         let rig = Rig::new(&LOOPBACK, options, &mut wires).unwrap();
-        Self { rig, crew: wires.crew }
+        Self { rig, crew: wires.crew, slate: wires.slate }
     }
 
     fn read(&mut self, offset: u64) -> u64 {

@@ -133,7 +133,7 @@ impl State {
         self.notes.get(usize::from(queue)).is_some_and(|note| note.swap(false, Acquire))
     }
 
-    /// The configuration space is another than it was.
+    /// The configuration space is another than it was. It changes in the device's calls only, whose lock keeps it together.
     pub(crate) fn change(&self, context: &mut Context<'_>) {
         self.generation.fetch_add(1, Release);
         if self.is_running() {
@@ -146,7 +146,7 @@ impl State {
         context.log(log::Level::Warn, format_args!("queue {queue}: the driver's mistake, it has to reset: {error}"));
         self.needs_reset.store(true, Release);
         if self.is_running() {
-            self.signals.changed(context);
+            self.signals.failed(context);
         }
     }
 }

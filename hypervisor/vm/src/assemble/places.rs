@@ -1,9 +1,9 @@
 //! Which guest-physical addresses are free, and what goes there by itself.
 //!
-//! Answers for: places for what the configuration gives none. Does not answer for: whether what has a place may be there (`config`,
-//! [`vdev::Bus`]), nor for devices on the PCI bus (`bus`).
+//! Answers for: places for what the configuration gives none, and which device has a page for itself. Does not answer for: whether what
+//! has a place may be there (`config`, [`vdev::Bus`]), nor for devices on the PCI bus (`bus`).
 
-use super::Description;
+use super::{Description, VdevDescription};
 use alloc::vec::Vec;
 use types::{Ipa, PAGE_SIZE, Range};
 
@@ -16,6 +16,16 @@ impl Description {
         const ROOM: u64 = 0x1_0000;
         let free = free_place(FIRST, ROOM, &self.taken())?;
         Range::new(free.start(), PAGE_SIZE)
+    }
+
+    /// The page at a device's `loc`, if its registers begin there, end there, and nothing else that is somewhere by the configuration
+    /// is there; what is given a place has no part of such a page either.
+    pub(super) fn own_page(&self, vdev: &VdevDescription) -> Option<Range<Ipa>> {
+        let at = vdev.location.filter(|at| vdev.slot.is_none() && at.is_aligned(PAGE_SIZE))?;
+        let page = Range::new(at, PAGE_SIZE)?;
+        let registers = Range::new(at, vdev.factory.region_size).filter(|registers| !registers.is_empty())?;
+        let there = self.taken().iter().filter(|other| other.overlaps(&page)).count();
+        (page.contains_range(&registers) && there == 1).then_some(page)
     }
 
     /// The window of each device that has one ([`vdev::Factory::window_size`]), below `limit`: behind the first gigabytes, where

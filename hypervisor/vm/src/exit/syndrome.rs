@@ -153,6 +153,15 @@ impl DataAbort {
         self.0.0 & all == Self::ISV | fault::TRANSLATION
     }
 
+    /// Whether it is a store to where stage 2 lets the guest only read, with everything in the syndrome that emulation needs but the
+    /// address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_forbidden_store(self) -> bool {
+        let all = Self::ISV | Self::S1PTW | Self::CM | Self::EA | Self::WNR | fault::WITHOUT_LEVEL;
+        self.0.0 & all == Self::ISV | Self::WNR | fault::PERMISSION
+    }
+
     /// `WnR`: a store.
     #[inline(always)]
     #[must_use]
