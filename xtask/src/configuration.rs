@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use anyhow::{Context, Result};
-use host::disk::{Base, Claim, Claims, Extent, Holder, Overlay, PAGE, PageStore, RealName, Which};
+use host::disk::{Base, Claim, Claims, Extent, Holder, Overlay, PageStore, RealName, Which};
 use host::switch::{Door, Net, Storage};
 use qvmconf::words::Keyword;
 use qvmconf::{Argument, Diagnostic, Diagnostics, Document, Loader, SettingName, Sources, Span, Statement, Value};
@@ -525,7 +525,7 @@ impl PageStore for Silence {
         None
     }
 
-    fn page(&mut self, _: u32) -> Option<&mut [u8; PAGE]> {
+    fn pages(&mut self, _: u32) -> Option<&mut [u8]> {
         None
     }
 
