@@ -81,6 +81,19 @@ impl Table {
         Ok(Self { start, count, first: 0, held: 0 })
     }
 
+    /// Reads the descriptor `index` and those behind it, as many as there are and the window has room for.
+    fn read<'a>(
+        &self,
+        window: &'a mut Window,
+        memory: &dyn GuestMemory,
+        index: u16,
+    ) -> Result<&'a [[u8; SIZE]], RingError> {
+        let left = self.count.checked_sub(index).filter(|left| *left > 0).ok_or(RingError::Next(index))?;
+        let some = window.get_mut(..left.min(WINDOW).into()).unwrap_or_default();
+        memory.read(Ipa(self.start.0.wrapping_add(u64::from(index) << 4)), some.as_flattened_mut())?;
+        Ok(some)
+    }
+
     /// The bytes of one of its descriptors, which are in the window then, with those that follow.
     fn get<'a>(
         &mut self,
@@ -90,11 +103,8 @@ impl Table {
     ) -> Result<&'a [u8; SIZE], RingError> {
         let mut place = usize::from(index.wrapping_sub(self.first));
         if place >= self.held.into() {
-            let left = self.count.checked_sub(index).filter(|left| *left > 0).ok_or(RingError::Next(index))?;
-            let held = left.min(WINDOW);
-            let some = window.get_mut(..held.into()).unwrap_or_default();
-            memory.read(Ipa(self.start.0.wrapping_add(u64::from(index) << 4)), some.as_flattened_mut())?;
-            (self.first, self.held, place) = (index, held, 0);
+            let some = self.read(window, memory, index)?;
+            (self.first, self.held, place) = (index, u16::try_from(some.len()).unwrap_or(WINDOW), 0);
         }
         window.get(place).ok_or(RingError::Next(index))
     }
@@ -124,10 +134,12 @@ impl Table {
         memory: &dyn GuestMemory,
         chain: &mut Chain,
     ) -> Result<(), RingError> {
-        let (mut table, mut window) = (Self::new(descriptor)?, Window::default());
-        for index in 0..table.count {
-            let [address, rest] = words(table.get(&mut window, memory, index)?);
-            chain.add(&Descriptor::packed(address.0, rest.0))?;
+        let (table, mut window) = (Self::new(descriptor)?, Window::default());
+        for index in (0..table.count).step_by(WINDOW.into()) {
+            for bytes in table.read(&mut window, memory, index)? {
+                let [address, rest] = words(bytes);
+                chain.add(&Descriptor::packed(address.0, rest.0))?;
+            }
         }
         Ok(())
     }
