@@ -320,7 +320,11 @@ mod tests {
         const SIZE: usize = PAGE;
         let lengths = |disk: &mut Overlay<'_, Store>, offset: usize, length: usize| {
             let mut read = Vec::new();
-            disk.read(offset as u64, length as u64, &mut |part| Ok(read.push(part.len()))).unwrap();
+            let mut count = |part: &[u8]| {
+                read.push(part.len());
+                Ok(())
+            };
+            disk.read(offset as u64, length as u64, &mut count).unwrap();
             read
         };
         let file = vec![7; 6 * SIZE + 100];
@@ -328,7 +332,10 @@ mod tests {
         assert_eq!(lengths(&mut disk, 512, 6 * SIZE), [6 * SIZE - 412, 412], "the file, and zeroes behind it");
         // Two pieces of the store, in the order of the disk's pages; then one page in the wrong place.
         let mut written = Vec::new();
-        let mut count = |part: &mut [u8]| Ok(written.push(part.len()));
+        let mut count = |part: &mut [u8]| {
+            written.push(part.len());
+            Ok(())
+        };
         disk.write(512, 4 * SIZE as u64, &mut count).unwrap();
         disk.write(6 * PAGE_BYTES, 512, &mut count).unwrap();
         disk.write(5 * PAGE_BYTES, 512, &mut count).unwrap();
