@@ -91,6 +91,9 @@ pub fn random() -> Option<u64> {
     })
 }
 
+/// DAIF.I.
+const IRQ_MASK: u64 = 1 << 7;
+
 /// Masks IRQs and says whether they were masked before.
 #[inline]
 pub fn mask_interrupts() -> bool {
@@ -99,7 +102,14 @@ pub fn mask_interrupts() -> bool {
     unsafe {
         core::arch::asm!("msr daifset, #2", options(nostack, preserves_flags));
     }
-    daif & (1 << 7) != 0
+    daif & IRQ_MASK != 0
+}
+
+/// Whether IRQs are masked.
+#[must_use]
+#[inline(always)]
+pub fn are_interrupts_masked() -> bool {
+    read_register!("daif") & IRQ_MASK != 0
 }
 
 /// Lets IRQs in.

@@ -369,6 +369,7 @@ impl Bus {
     ///
     /// # Errors
     /// As there.
+    #[inline(always)]
     pub fn find_in_windows(&self, at: Ipa, size: AccessSize) -> Result<Target<'_>, AccessFault> {
         let Some((window, place)) = self.windows.iter().find(|(range, _)| range.contains(at)) else {
             return self.decode(at, size);

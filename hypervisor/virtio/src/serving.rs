@@ -208,18 +208,32 @@ impl Serving<'_, '_> {
         Ok(())
     }
 
-    /// The same, having copied some last bytes into its buffers, in one of the steps of [`Serving::write`].
+    /// The same, having copied last bytes into its buffers as [`Serving::write`] does, and a few, `end`, behind them: the request is
+    /// given back in the step that copies the last of them.
     ///
     /// # Errors
     /// If it is void.
-    pub fn complete_writing(&mut self, request: &mut Request, from: &[u8]) -> Result<(), Stopped> {
-        let chain = &mut request.chain;
-        self.enter(request.origin, |queue, memory| {
-            chain.writer().write(memory, from)?;
-            queue.push(memory, chain, chain.written())
-        })?;
+    pub fn complete_writing(&mut self, request: &mut Request, from: &[u8], end: &[u8]) -> Result<(), Stopped> {
+        let mut from = from;
+        while !self.completed_step(request, &mut from, end)? {}
         self.completed = true;
         Ok(())
+    }
+
+    /// A step of it, behind which `from` is what is left. Says whether it was the last.
+    fn completed_step(&mut self, request: &mut Request, from: &mut &[u8], end: &[u8]) -> Result<bool, Stopped> {
+        let chain = &mut request.chain;
+        let step = self.enter(request.origin, |queue, memory| {
+            let done = chain.writer().write(memory, from)?;
+            *from = from.get(done..).unwrap_or_default();
+            let is_last = from.is_empty() || done == 0;
+            if is_last {
+                chain.writer().write(memory, end)?;
+                queue.push(memory, chain, chain.written())?;
+            }
+            Ok(is_last)
+        });
+        step.map(|(is_last, _)| is_last)
     }
 
     /// Gives several requests of this queue back, of which the driver sees all or none: parts of one thing (5.1.6.4.1, "num_buffers").

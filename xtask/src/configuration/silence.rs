@@ -2,7 +2,7 @@
 //!
 //! Answers for: being there, whatever it is asked for. Does not answer for: whether there would be one (`devices`).
 
-use host::disk::{PAGE, PageStore};
+use host::disk::PageStore;
 use host::switch::Door;
 use types::{Ipa, Range, Ticks};
 
@@ -98,7 +98,7 @@ impl PageStore for Silence {
         None
     }
 
-    fn page(&mut self, _: u32) -> Option<&mut [u8; PAGE]> {
+    fn pages(&mut self, _: u32) -> Option<&mut [u8]> {
         None
     }
 

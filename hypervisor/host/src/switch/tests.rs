@@ -580,9 +580,9 @@ fn what_is_between_bridges_neither_leaves_nor_comes() {
 #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn who_cannot_be_an_uplink_is_told_who_is_in_the_way() {
     let world = World::new();
-    let mac = Some(Mac([2, 0, 0, 0, 0, 1]));
-    world.attach("a", NetWish { mac, ..to("/dev/vswitch0") }).unwrap();
-    let error = card(&world, 0, 0, mac.unwrap()).unwrap_err();
+    let mac = Mac([2, 0, 0, 0, 0, 1]);
+    world.attach("a", NetWish { mac: Some(mac), ..to("/dev/vswitch0") }).unwrap();
+    let error = card(&world, 0, 0, mac).unwrap_err();
     assert_eq!(error, "/dev/net0 and /dev/qvm/a/net have the same address, 02:00:00:00:00:01");
     card(&world, 0, 0, CARDS).unwrap();
     let error = card(&world, 0, 3, CARDS).unwrap_err();

@@ -26,7 +26,7 @@ use host::disk::{Claim, Claims, Extent, Holder, Part, PartitionError, RealName, 
 use host::shell::report::DiskInfo;
 use machine::VirtioWindow;
 use spin::Once;
-use types::{IntId, PAGE_SIZE, Ticks, VmId};
+use types::{IntId, Ticks, VmId};
 use vdev::{BackendError, BlockDevice, BlockError, Geometry, HostDisk, SECTOR, Sink, Source};
 
 /// How long a disk may take for a request, in microseconds. Then it is never asked again.
@@ -36,8 +36,6 @@ const LOOK: u64 = 100_000;
 const LOOK_OFTEN: u64 = 500;
 /// Threads that are woken; more look for themselves.
 const MOST_WAITING: usize = 16;
-/// Bytes in a part of what is read or written.
-const PART: usize = PAGE_SIZE as usize;
 
 struct State {
     driver: virtio_blk::Disk<Pages, MmioTransport<'static>>,
@@ -252,7 +250,7 @@ impl BlockDevice for Handle {
                     // Blocks may be larger than what is wanted of them.
                     let from = offset.saturating_sub(at) as usize;
                     let until = (offset + length - at).min(count as u64) as usize;
-                    data.get(from..until).unwrap_or_default().chunks(PART).try_for_each(&mut *to)
+                    data.get(from..until).map_or(Ok(()), &mut *to)
                 },
             )
         })
@@ -265,8 +263,7 @@ impl BlockDevice for Handle {
             return Err(BlockError::Failed);
         }
         requests(offset, length, block).try_for_each(|(at, count)| {
-            let fill = |data: &mut [u8]| data.chunks_mut(PART).try_for_each(&mut *from);
-            self.disk.request(self.owner, (Operation::Write, at, count), fill, |_| Ok(()))
+            self.disk.request(self.owner, (Operation::Write, at, count), &mut *from, |_| Ok(()))
         })
     }
 
