@@ -94,7 +94,8 @@ impl fmt::Display for HostDisk {
             f.write_str("<")?;
         }
         match &self.name {
-            DiskName::File(path) => write!(f, "/{path}"),
+            // On a PC it is a path of its own, from the root.
+            DiskName::File(path) => write!(f, "/{}", path.trim_start_matches('/')),
             DiskName::Memory(bytes) => write!(f, "/dev/ram,{bytes}"),
             DiskName::Real(name) => write!(f, "/dev/{name}"),
         }
