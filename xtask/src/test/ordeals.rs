@@ -70,7 +70,7 @@ pub(crate) const ORDEALS: &[Ordeal] = &[
     Ordeal {
         name: "balloon",
         about: "a guest gives 16 MiB back and takes them again, 25 times in each life; a neighbour does not notice",
-        short: 8,
+        short: 4,
         full: 400,
         run: balloon,
     },
