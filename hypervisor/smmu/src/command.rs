@@ -266,8 +266,7 @@ impl Reach {
 
     fn decode(word0: u64, word1: u64) -> Result<Self, Illegal> {
         let granule = TG.get8(word1);
-        let range =
-            Range { granule, scale: SCALE.get8(word0), num: NUM.get8(word0), level: TTL.get8(word1) };
+        let range = Range { granule, scale: SCALE.get8(word0), num: NUM.get8(word0), level: TTL.get8(word1) };
         if granule != 0 && range.scale == 0 && range.num == 0 && range.level == 0 {
             return Err(Illegal);
         }
@@ -363,9 +362,7 @@ impl Command {
             opcode::CFGI_CD_ALL => Self::CfgiCdAll { stream },
             opcode::TLBI_NH_ALL => Self::TlbiNhAll { vmid },
             opcode::TLBI_NH_ASID => Self::TlbiNhAsid { vmid, asid: ASID.get16(word0) },
-            opcode::TLBI_NH_VA => {
-                Self::TlbiNhVa { vmid, asid: ASID.get16(word0), reach: Reach::decode(word0, word1)? }
-            }
+            opcode::TLBI_NH_VA => Self::TlbiNhVa { vmid, asid: ASID.get16(word0), reach: Reach::decode(word0, word1)? },
             opcode::TLBI_NH_VAA => Self::TlbiNhVaa { vmid, reach: Reach::decode(word0, word1)? },
             opcode::TLBI_EL2_ALL => Self::TlbiEl2All,
             opcode::TLBI_S12_VMALL => Self::TlbiS12Vmall { vmid },

@@ -177,7 +177,8 @@ impl Event {
         let in_translation = matches!(kind, Kind::Translation | Kind::AddrSize | Kind::Access | Kind::Permission);
         let has_fault = in_translation || matches!(kind, Kind::WalkEabt | Kind::TlbConflict);
         let has_attributes = has_fault || matches!(kind, Kind::Uut);
-        let has_address = has_attributes || matches!(kind, Kind::BadAtsTreq | Kind::TranslForbidden | Kind::PageRequest);
+        let has_address =
+            has_attributes || matches!(kind, Kind::BadAtsTreq | Kind::TranslForbidden | Kind::PageRequest);
         let has_fetch = matches!(kind, Kind::SteFetch | Kind::CdFetch | Kind::VmsFetch | Kind::WalkEabt);
         let stage2 = S2.is_set(word1);
         let has_ipa = stage2 && (in_translation || matches!(kind, Kind::TlbConflict));
@@ -289,7 +290,7 @@ mod tests {
 
     #[test]
     fn every_record_is_read_by_its_own_form() {
-        let addressed = |number| {
+        let addressed = |number: u64| {
             let event = Event::decode([number | 0x10 << 32, u64::MAX, 0x1000, u64::MAX]);
             (event.address.is_some(), event.is_read.is_some(), event.fault.is_some(), event.fetch.is_some())
         };

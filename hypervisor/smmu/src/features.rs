@@ -1,9 +1,7 @@
 //! What an SMMU can do, and whether that is enough.
 
-use crate::registers::{
-    IDR0, IDR0_OFFSET, IDR1, IDR1_OFFSET, IDR3, IDR3_OFFSET, IDR5, IDR5_OFFSET,
-};
 use crate::Registers;
+use crate::registers::{IDR0, IDR0_OFFSET, IDR1, IDR1_OFFSET, IDR3, IDR3_OFFSET, IDR5, IDR5_OFFSET};
 use core::fmt;
 use tock_registers::LocalRegisterCopy;
 
@@ -59,7 +57,9 @@ impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoStage2 => "it has no stage 2 (IDR0.S2P is 0), so it cannot keep a device inside a VM",
-            Self::NoTables => "it does not walk little-endian VMSAv8-64 tables with 4 KiB pages (IDR0.TTF, TTENDIAN, IDR5.GRAN4K)",
+            Self::NoTables => {
+                "it does not walk little-endian VMSAv8-64 tables with 4 KiB pages (IDR0.TTF, TTENDIAN, IDR5.GRAN4K)"
+            }
             Self::Preset => "its tables or queues have fixed places (IDR1.TABLES_PRESET, QUEUES_PRESET)",
             Self::AlwaysStalls => "it cannot abort faulting transactions, only stall them (IDR0.STALL_MODEL is 2)",
         })

@@ -127,7 +127,9 @@ mod tests {
         let features = Features { range_invalidation: false, ..FEATURES };
         let few = commands(&plan(3, range(0, 16 << 12), LEAVES, &features));
         assert_eq!(few.len(), MAX_COMMANDS);
-        assert!(few.iter().all(|command| matches!(command, Command::TlbiS2Ipa { reach: Reach { range: None, .. }, .. })));
+        assert!(
+            few.iter().all(|command| matches!(command, Command::TlbiS2Ipa { reach: Reach { range: None, .. }, .. }))
+        );
         let many = commands(&plan(3, range(0, 17 << 12), LEAVES, &features));
         assert_eq!(many, vec![Command::TlbiS12Vmall { vmid: 3 }]);
     }
@@ -135,8 +137,12 @@ mod tests {
     #[test]
     fn a_gigabyte_is_one_range() {
         let commands = commands(&plan(3, range(1 << 30, 1 << 30), LEAVES, &FEATURES));
-        let [Command::TlbiS2Ipa { reach: Reach { range: Some(Range { granule: 1, scale: 18, num: 0, level: 0 }), .. }, .. }] =
-            commands[..]
+        let [
+            Command::TlbiS2Ipa {
+                reach: Reach { range: Some(Range { granule: 1, scale: 18, num: 0, level: 0 }), .. },
+                ..
+            },
+        ] = commands[..]
         else {
             panic!("{commands:?}");
         };

@@ -25,6 +25,8 @@
 )]
 
 extern crate alloc;
+#[cfg(test)]
+extern crate std;
 
 mod access;
 mod bits;
@@ -43,6 +45,8 @@ mod smmu;
 mod start;
 mod stream_table_entry;
 mod streams;
+#[cfg(test)]
+mod testing;
 
 pub use access::{Memory, Registers};
 pub use command::{Action, Command, Illegal, PageResponse, Range, Reach, Signal};

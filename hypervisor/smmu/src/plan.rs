@@ -23,9 +23,7 @@ pub enum Step {
         /// The value.
         word: u64,
     },
-    /// All stores so far are seen by the SMMU.
-    Publish,
-    /// A command goes into the queue.
+    /// A command goes into the queue. Stores before it are seen before it is.
     Issue(Command),
     /// `CMD_SYNC`, and a wait until it is consumed: all commands before it are complete.
     Synchronize,
@@ -72,7 +70,9 @@ impl fmt::Display for Trouble {
             Self::Command(error) => error.fmt(f),
             Self::Late(Step::Synchronize) => f.write_str("CMD_SYNC was not consumed in time"),
             Self::Late(Step::Issue(command)) => write!(f, "no room for {command:?} in time"),
-            Self::Late(Step::Await { register, .. }) => write!(f, "the register at {register:#x} did not change in time"),
+            Self::Late(Step::Await { register, .. }) => {
+                write!(f, "the register at {register:#x} did not change in time")
+            }
             Self::Late(_) => f.write_str("not done in time"),
             Self::Nonsense => f.write_str("CMDQ_CONS is beyond CMDQ_PROD"),
         }
@@ -141,7 +141,7 @@ mod tests {
     fn a_plan_that_is_too_long_fails_and_is_not_cut() {
         let mut plan = Plan::default();
         for _ in 0..MAX_STEPS {
-            plan.then(Step::Publish);
+            plan.then(Step::Issue(Command::CfgiAll));
         }
         assert_eq!(plan.trouble, None);
         plan.then(Step::Synchronize);

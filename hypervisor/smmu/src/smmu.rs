@@ -76,7 +76,8 @@ impl Smmu {
         self.layout.geometry.is_two_level() && self.leaf(stream).is_none()
     }
 
-    /// Gives the page in which the entry of `stream` and of its neighbours will stand. It is all zero, and stays for ever.
+    /// Gives the page in which the entry of `stream` and of its neighbours will stand. It is all zero, published, and stays for
+    /// ever.
     pub fn give_leaf(&mut self, stream: u32, page: Pa) {
         let index = self.layout.geometry.leaf_of(stream);
         if let Some(leaf) = self.leaves.get_mut(index) {
@@ -136,7 +137,6 @@ impl Smmu {
     ) -> Result<bool, Trouble> {
         match step {
             Step::Store { at, word } => io.store(at, word),
-            Step::Publish => io.publish(),
             Step::Set { register, value } => io.set(register, value),
             Step::Copy { from, to } => {
                 let value = io.get(from);

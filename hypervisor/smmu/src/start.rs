@@ -61,14 +61,13 @@ impl Smmu {
         // Wires, no messages.
         wide(plan, GERROR_IRQ_CFG0_OFFSET, 0);
         wide(plan, EVENTQ_IRQ_CFG0_OFFSET, 0);
-        plan.then(Step::Publish);
     }
 
     fn enable(&self, plan: &mut Plan) {
         let mut on = CR0::CMDQEN::SET.value;
         switch(plan, on);
-        // Configuration first, so that no translation comes back by it (4.3.6).
-        plan.then_all([Step::Issue(Command::CfgiAll), Step::Synchronize, Step::Issue(Command::TlbiNsnhAll)]);
+        // In any order: while nothing is translated, nothing comes back (6.3.9.6).
+        plan.then_all([Step::Issue(Command::CfgiAll), Step::Issue(Command::TlbiNsnhAll)]);
         if self.features.el2_stage1 {
             plan.then(Step::Issue(Command::TlbiEl2All));
         }

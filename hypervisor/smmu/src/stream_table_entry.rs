@@ -221,13 +221,6 @@ impl StreamTableEntry {
         let Self([word0, ..]) = *self;
         V.is_set(word0) && CONFIG.get(word0) & BYPASS == 0
     }
-
-    /// The same, not valid.
-    #[must_use]
-    pub const fn invalid(self) -> Self {
-        let Self([word0, a, b, c, d, e, f, g]) = self;
-        Self([word0 & !V.mask(), a, b, c, d, e, f, g])
-    }
 }
 
 /// Memory types and shareability as they come with the transaction.
@@ -276,7 +269,11 @@ mod tests {
         assert_eq!(bits(&entry, 143, 128), 7, "S2VMID");
         assert_eq!(bits(&entry, 165, 160), 24, "S2T0SZ");
         assert_eq!(bits(&entry, 167, 166), 1, "S2SL0");
-        assert_eq!((bits(&entry, 169, 168), bits(&entry, 171, 170), bits(&entry, 173, 172)), (1, 1, 3), "S2IR0 S2OR0 S2SH0");
+        assert_eq!(
+            (bits(&entry, 169, 168), bits(&entry, 171, 170), bits(&entry, 173, 172)),
+            (1, 1, 3),
+            "S2IR0 S2OR0 S2SH0"
+        );
         assert_eq!(bits(&entry, 175, 174), 0, "S2TG: 4 KiB");
         assert_eq!(bits(&entry, 178, 176), 2, "S2PS");
         assert_eq!((bits(&entry, 179, 179), bits(&entry, 180, 180)), (1, 0), "S2AA64, S2ENDI");
@@ -297,7 +294,9 @@ mod tests {
 
     #[test]
     fn what_the_smmu_cannot_walk_is_refused() {
-        let refused = |stage2: Stage2| StreamTableEntry::stage2(&stage2, &Features { vmid16: false, address_bits: 39, ..FEATURES });
+        let refused = |stage2: Stage2| {
+            StreamTableEntry::stage2(&stage2, &Features { vmid16: false, address_bits: 39, ..FEATURES })
+        };
         assert_eq!(refused(stage2()), Err(Stage2Flaw::InputBits(39)));
         let fits = Stage2 { vtcr: VTCR_40_BITS + 1, ..stage2() };
         assert!(refused(fits).is_ok());
@@ -324,7 +323,11 @@ mod tests {
         assert_eq!(bits(&entry, 65, 64), 0b10, "S1DSS");
         assert_eq!((bits(&entry, 67, 66), bits(&entry, 69, 68), bits(&entry, 71, 70)), (1, 1, 3), "S1CIR S1COR S1CSH");
         assert_eq!(bits(&entry, 91, 91), 1, "S1STALLD");
-        assert_eq!((bits(&entry, 93, 92), bits(&entry, 95, 94)), (0, 0), "the guest's EATS and STRW are not taken over");
+        assert_eq!(
+            (bits(&entry, 93, 92), bits(&entry, 95, 94)),
+            (0, 0),
+            "the guest's EATS and STRW are not taken over"
+        );
         assert_eq!(bits(&entry, 182, 182), 1, "S2PTW");
         assert_eq!(bits(&entry, 143, 128), 7);
         let entry = StreamTableEntry::nested(&stage2(), &stage1, &Features { can_stall: false, ..features }).unwrap();
@@ -348,13 +351,5 @@ mod tests {
         assert_eq!(said(|_| {}, &one_level), Err(NestedFlaw::Format));
         assert_eq!(said(|word| *word |= 0b11 << 4, &one_level).map(|stage1| stage1.map(|it| it.format)), Ok(Some(0)));
         assert_eq!(said(|word| *word |= 1 << 40, &features), Err(NestedFlaw::Context));
-    }
-
-    #[test]
-    fn an_entry_is_made_invalid_by_its_first_bit_alone() {
-        let entry = StreamTableEntry::stage2(&stage2(), &FEATURES).unwrap();
-        let invalid = entry.invalid();
-        assert_eq!(invalid.0[0], entry.0[0] - 1);
-        assert_eq!(invalid.0[1..], entry.0[1..]);
     }
 }

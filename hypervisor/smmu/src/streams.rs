@@ -89,7 +89,10 @@ impl fmt::Display for Refusal {
             ),
             Self::NotOwned { stream, name } => write!(f, "stream {stream:#x} does not belong to `{name}`"),
             Self::BypassNotNamed { stream, device } => {
-                write!(f, "`{device}` (stream {stream:#x}) is not let through: its configuration does not say so by name")
+                write!(
+                    f,
+                    "`{device}` (stream {stream:#x}) is not let through: its configuration does not say so by name"
+                )
             }
             Self::NoLeaf { stream } => write!(f, "no memory for the entry of stream {stream:#x}"),
         }
@@ -255,38 +258,36 @@ impl Streams {
 fn change(stream: u32, entry: &StreamTableEntry, forget: Option<u16>, smmu: &Smmu) -> Result<Plan, Refusal> {
     let at = smmu.entry_at(stream).ok_or(Refusal::NoLeaf { stream })?;
     let mut plan = Plan::default();
-    let [word0, rest @ ..] = entry.invalid().0;
-    let [valid, ..] = entry.0;
+    // The other words are zero in all entries there are.
+    let [word0, word1, word2, word3, ..] = entry.0;
     if let Some(vmid) = forget {
-        // V first, and nothing else while the SMMU may still use the old entry (3.21.3.1).
+        // V first, and nothing else while the SMMU may still use the old entry (3.21.3.1). No command is seen before what
+        // was stored before it.
         plan.then_all([
             Step::Store { at, word: 0 },
-            Step::Publish,
             Step::Issue(Command::CfgiSte { stream, leaf: true }),
             Step::Synchronize,
             // Only now: a transaction by the old entry could have brought a translation back. Commands have no order but by
             // CMD_SYNC (4.7.3).
             Step::Issue(Command::TlbiS12Vmall { vmid }),
-            Step::Synchronize,
         ]);
     }
-    if valid == word0 {
+    if *entry == StreamTableEntry::REFUSED {
+        plan.then(Step::Synchronize);
         return Ok(plan);
     }
-    // All but V. The SMMU reads the words in any order, so it could take old ones together with V.
-    for (place, word) in (8_u64..).step_by(8).zip(rest) {
+    // All but V. The SMMU reads the words in any order and at any time, so it could take old ones together with V.
+    for (place, word) in [(8, word1), (16, word2), (24, word3)] {
         plan.then(Step::Store { at: Pa(at.0.saturating_add(place)), word });
     }
-    plan.then_all([Step::Store { at, word: word0 }, Step::Publish]);
     if let Some(descriptor) = smmu.descriptor_of(stream) {
-        plan.then_all([descriptor, Step::Publish]);
+        plan.then(descriptor);
     }
     plan.then_all([
         Step::Issue(Command::CfgiSte { stream, leaf: false }),
         Step::Synchronize,
-        Step::Store { at, word: valid },
-        Step::Publish,
-        // An invalid entry may be cached, too (3.21.3).
+        Step::Store { at, word: word0 },
+        // The SMMU may have kept the invalid entry, too (3.21.3).
         Step::Issue(Command::CfgiSte { stream, leaf: true }),
         Step::Synchronize,
     ]);

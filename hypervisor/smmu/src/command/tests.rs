@@ -36,10 +36,7 @@ fn commands_look_as_in_the_specification() {
         (Command::Resume { stream: 8, stag: 1, action: Action::Ignore }, [0x8_0000_0044, 1]),
         (Command::StallTerm { stream: 8 }, [0x8_0000_0045, 0]),
         (Command::Sync(Signal::None), [0x46, 0]),
-        (
-            Command::Sync(Signal::Irq { address: 0x0809_0040, data: 5, attributes: 0x3f }),
-            [0x5_0fc0_1046, 0x0809_0040],
-        ),
+        (Command::Sync(Signal::Irq { address: 0x0809_0040, data: 5, attributes: 0x3f }), [0x5_0fc0_1046, 0x0809_0040]),
         (Command::Sync(Signal::Sev), [0x2046, 0]),
     ] {
         assert_eq!(command.encode(), words, "{command:?}");

@@ -1,1 +1,134 @@
+use super::*;
+use crate::Layout;
+use crate::features::testing::FEATURES;
+use alloc::string::ToString;
+use types::Ticks;
 
+fn smmu() -> Smmu {
+    let geometry = Geometry::with_room_for(0xff, &FEATURES).unwrap();
+    let (table, command_queue, event_queue) = (Pa(0x1000), Pa(0x2000), Pa(0x3000));
+    let layout =
+        Layout { geometry, table, command_queue, command_bits: 4, event_queue, event_bits: 4, patience: Ticks(1) };
+    Smmu::new(FEATURES, layout)
+}
+
+fn owner(vmid: u16) -> Owner {
+    Owner { name: alloc::format!("vm{vmid}"), vmid }
+}
+
+/// A disk and a network card that cannot be told apart, and a device of its own.
+fn streams(smmu: &mut Smmu) -> Streams {
+    let mut streams = Streams::new();
+    let geometry = smmu.layout.geometry;
+    streams.declare("disk", 0x11, 1, false, geometry).unwrap();
+    streams.declare("card", 0x10, 1, false, geometry).unwrap();
+    streams.declare("other", 0x50, 2, true, geometry).unwrap();
+    smmu.give_leaf(0x10, Pa(0x4000));
+    smmu.give_leaf(0x50, Pa(0x5000));
+    streams
+}
+
+const ENTRY: StreamTableEntry = StreamTableEntry::muted();
+
+fn told<T: fmt::Debug>(refused: Result<T, Refusal>) -> alloc::string::String {
+    refused.unwrap_err().to_string()
+}
+
+#[test]
+fn a_stream_has_one_owner_and_so_has_a_group() {
+    let mut smmu = smmu();
+    let mut streams = streams(&mut smmu);
+    assert!(streams.attach(0x10, &owner(1), &ENTRY, &smmu).is_ok());
+    assert_eq!(
+        told(streams.attach(0x10, &owner(2), &ENTRY, &smmu)),
+        "`card` (stream 0x10) belongs to `vm1`: `vm2` cannot have it, too"
+    );
+    assert_eq!(
+        told(streams.attach(0x11, &owner(2), &ENTRY, &smmu)),
+        "`disk` (stream 0x11) cannot be told from `card`, which belongs to `vm1`: `vm2` cannot have it"
+    );
+    assert!(streams.attach(0x11, &owner(1), &ENTRY, &smmu).is_ok());
+    assert!(streams.attach(0x50, &owner(2), &ENTRY, &smmu).is_ok());
+    assert!(streams.of(&owner(1)).eq([0x10, 0x11]));
+    assert_eq!(streams.who(0x50), Some(("other", Some(&owner(2)))));
+    assert_eq!(streams.who(0x51), None);
+}
+
+#[test]
+fn streams_that_nobody_has_are_refused() {
+    let mut smmu = smmu();
+    let mut streams = streams(&mut smmu);
+    let geometry = smmu.layout.geometry;
+    assert_eq!(told(streams.declare("far", 0x100, 3, false, geometry)), "there is no stream 0x100 for `far`");
+    assert_eq!(told(streams.attach(0x12, &owner(1), &ENTRY, &smmu)), "there is no stream 0x12 for `vm1`");
+    streams.declare("leafless", 0x80, 3, false, geometry).unwrap();
+    assert!(smmu.lacks_leaf(0x80) && !smmu.lacks_leaf(0x50));
+    assert_eq!(told(streams.attach(0x80, &owner(1), &ENTRY, &smmu)), "no memory for the entry of stream 0x80");
+    assert_eq!(streams.who(0x80), Some(("leafless", None)), "a refusal changes nothing");
+    smmu.give_leaf(0x80, Pa(0x6000));
+    assert!(streams.attach(0x80, &owner(1), &ENTRY, &smmu).is_ok());
+}
+
+#[test]
+fn only_the_owner_gives_back_and_only_what_is_done_is_free() {
+    let mut smmu = smmu();
+    let mut streams = streams(&mut smmu);
+    assert!(streams.attach(0x10, &owner(1), &ENTRY, &smmu).is_ok());
+    assert_eq!(told(streams.detach(0x10, &owner(2), false, &smmu)), "stream 0x10 does not belong to `vm2`");
+    assert_eq!(told(streams.detach(0x11, &owner(1), false, &smmu)), "stream 0x11 does not belong to `vm1`");
+    let mut plan = streams.detach(0x10, &owner(1), false, &smmu).unwrap();
+    assert!(!streams.released(0x10, &plan), "not begun");
+    plan.trouble = Some(crate::Trouble::Nonsense);
+    plan.next = plan.steps.len();
+    assert!(!streams.released(0x10, &plan), "failed");
+    assert!(streams.attach(0x10, &owner(2), &ENTRY, &smmu).is_err());
+    plan.trouble = None;
+    assert!(streams.released(0x10, &plan));
+    assert!(streams.attach(0x10, &owner(2), &ENTRY, &smmu).is_ok());
+}
+
+#[test]
+fn a_stream_of_two_devices_is_let_through_if_both_may() {
+    let mut smmu = smmu();
+    let mut streams = streams(&mut smmu);
+    assert!(streams.bypass(0x50, &owner(1), &smmu).is_ok());
+    assert_eq!(
+        told(streams.bypass(0x10, &owner(1), &smmu)),
+        "`card` (stream 0x10) is not let through: its configuration does not say so by name"
+    );
+    let mut streams = self::streams(&mut smmu);
+    streams.declare("second", 0x50, 2, false, smmu.layout.geometry).unwrap();
+    assert!(streams.bypass(0x50, &owner(1), &smmu).is_err());
+}
+
+#[test]
+fn an_attachment_follows_the_specifications_procedure() {
+    let mut smmu = smmu();
+    let mut streams = streams(&mut smmu);
+    let entry = StreamTableEntry([0xd, 1, 2, 3, 0, 0, 0, 0]);
+    let plan = streams.attach(0x11, &owner(1), &entry, &smmu).unwrap();
+    // The entry is the 18th of its leaf.
+    let store = |place: u64, word| Step::Store { at: Pa(0x4000 + 0x11 * 64 + place), word };
+    let enable = [
+        store(8, 1),
+        store(16, 2),
+        store(24, 3),
+        Step::Store { at: Pa(0x1000), word: 0x4007 },
+        Step::Issue(Command::CfgiSte { stream: 0x11, leaf: false }),
+        Step::Synchronize,
+        store(0, 0xd),
+        Step::Issue(Command::CfgiSte { stream: 0x11, leaf: true }),
+        Step::Synchronize,
+    ];
+    assert_eq!(plan.steps(), enable);
+    let disable = [
+        store(0, 0),
+        Step::Issue(Command::CfgiSte { stream: 0x11, leaf: true }),
+        Step::Synchronize,
+        Step::Issue(Command::TlbiS12Vmall { vmid: 1 }),
+    ];
+    let again = streams.attach(0x11, &owner(1), &entry, &smmu).unwrap();
+    assert_eq!(again.steps(), [&disable[..], &enable[..]].concat(), "it was in use");
+    let plan = streams.detach(0x11, &owner(1), false, &smmu).unwrap();
+    assert_eq!(plan.steps(), [&disable[..], &[Step::Synchronize]].concat());
+}
