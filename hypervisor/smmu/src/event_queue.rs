@@ -79,6 +79,6 @@ impl EventQueue {
 
     fn consume(&self, io: &mut impl Registers) {
         let flag = EVENTQ_PROD::OVFLG.val(u32::from(self.overflow));
-        io.set(EVENTQ_CONS_OFFSET, (flag + EVENTQ_PROD::WR.val(self.next)).value);
+        io.set(EVENTQ_CONS_OFFSET, flag.value | EVENTQ_PROD::WR.val(self.next).value);
     }
 }

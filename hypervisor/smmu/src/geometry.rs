@@ -109,11 +109,11 @@ impl Geometry {
     pub(crate) fn configuration_register(self) -> u32 {
         let size = STRTAB_BASE_CFG::LOG2SIZE.val(u32::from(self.bits));
         let format = if self.two_level {
-            STRTAB_BASE_CFG::FMT::TwoLevel + STRTAB_BASE_CFG::SPLIT.val(u32::from(SPLIT))
+            STRTAB_BASE_CFG::FMT::TwoLevel.value | STRTAB_BASE_CFG::SPLIT.val(u32::from(SPLIT)).value
         } else {
-            STRTAB_BASE_CFG::FMT::Linear
+            STRTAB_BASE_CFG::FMT::Linear.value
         };
-        (size + format).value
+        size.value | format
     }
 
     /// Where the first-level descriptor for `stream` is, in a table of two levels at `table`.

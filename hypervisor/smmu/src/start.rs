@@ -28,7 +28,7 @@ impl Smmu {
     /// Traffic is aborted, nothing is walked, queues stand still.
     fn disable(&self, plan: &mut Plan) {
         let idle = Step::Await { register: GBPA_OFFSET, mask: GBPA::UPDATE::SET.value, value: 0 };
-        let abort = Step::Set { register: GBPA_OFFSET, value: (GBPA::UPDATE::SET + GBPA::ABORT::SET).value };
+        let abort = Step::Set { register: GBPA_OFFSET, value: GBPA::UPDATE::SET.value | GBPA::ABORT::SET.value };
         plan.then_all([idle, abort, idle]);
         switch(plan, 0);
         plan.then_all([
@@ -40,13 +40,9 @@ impl Smmu {
     }
 
     fn set_up(&self, plan: &mut Plan) {
-        let caching = CR1::TABLE_SH::Inner
-            + CR1::TABLE_OC::WriteBack
-            + CR1::TABLE_IC::WriteBack
-            + CR1::QUEUE_SH::Inner
-            + CR1::QUEUE_OC::WriteBack
-            + CR1::QUEUE_IC::WriteBack;
-        let value = if self.features.coherent { caching.value } else { 0 };
+        let tables = CR1::TABLE_SH::Inner.value | CR1::TABLE_OC::WriteBack.value | CR1::TABLE_IC::WriteBack.value;
+        let queues = CR1::QUEUE_SH::Inner.value | CR1::QUEUE_OC::WriteBack.value | CR1::QUEUE_IC::WriteBack.value;
+        let value = if self.features.coherent { tables | queues } else { 0 };
         plan.then(Step::Set { register: CR1_OFFSET, value });
         // Broadcast invalidations of the CPUs are heeded, if the SMMU can: they are in addition to the commands.
         plan.then(Step::Set { register: CR2_OFFSET, value: CR2::RECINVSID::SET.value });
@@ -74,7 +70,7 @@ impl Smmu {
         plan.then(Step::Synchronize);
         on |= CR0::EVENTQEN::SET.value;
         switch(plan, on);
-        let interrupts = (IRQ_CTRL::EVENTQ_IRQEN::SET + IRQ_CTRL::GERROR_IRQEN::SET).value;
+        let interrupts = IRQ_CTRL::EVENTQ_IRQEN::SET.value | IRQ_CTRL::GERROR_IRQEN::SET.value;
         plan.then_all([
             Step::Set { register: IRQ_CTRL_OFFSET, value: interrupts },
             Step::Await { register: IRQ_CTRLACK_OFFSET, mask: interrupts, value: interrupts },

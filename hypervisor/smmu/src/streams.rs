@@ -108,8 +108,6 @@ struct Known {
     group: u32,
     may_bypass: bool,
     owner: Option<Owner>,
-    /// The SMMU may find its entry valid.
-    in_use: bool,
 }
 
 /// The streams of one SMMU that have a device.
@@ -143,7 +141,7 @@ impl Streams {
         if !geometry.has(stream) {
             return Err(Refusal::NoStream { stream, wanted_by: device.to_owned() });
         }
-        let known = Known { stream, device: device.to_owned(), group, may_bypass, owner: None, in_use: false };
+        let known = Known { stream, device: device.to_owned(), group, may_bypass, owner: None };
         match self.place(stream) {
             // What one of two devices may not, neither may.
             Ok(at) => {
@@ -179,10 +177,9 @@ impl Streams {
             let neighbour = neighbour.clone();
             return Err(Refusal::GroupTaken { stream, device, neighbour, owner, wanted_by });
         }
-        let plan = change(stream, entry, known.in_use.then_some(owner.vmid), smmu)?;
+        let plan = change(stream, entry, owner.vmid, smmu)?;
         if let Some(known) = self.known_mut(stream) {
             known.owner = Some(owner.clone());
-            known.in_use = true;
         }
         Ok(plan)
     }
@@ -211,7 +208,7 @@ impl Streams {
             return Err(Refusal::NotOwned { stream, name: owner.name.clone() });
         }
         let entry = if quietly { StreamTableEntry::muted() } else { StreamTableEntry::REFUSED };
-        change(stream, &entry, Some(owner.vmid), smmu)
+        change(stream, &entry, owner.vmid, smmu)
     }
 
     /// Nobody owns `stream` any more, if `detached`, the plan of [`Streams::detach`], is done; else it stays where it is, and so
@@ -253,25 +250,22 @@ impl Streams {
     }
 }
 
-/// From whatever entry there is to `entry`. `forget` is whose translations may be cached by the old one; `None` if it is not
-/// valid.
-fn change(stream: u32, entry: &StreamTableEntry, forget: Option<u16>, smmu: &Smmu) -> Result<Plan, Refusal> {
+/// From whatever entry there is, and from whatever is cached of `vmid`'s translations, to `entry`.
+fn change(stream: u32, entry: &StreamTableEntry, vmid: u16, smmu: &Smmu) -> Result<Plan, Refusal> {
     let at = smmu.entry_at(stream).ok_or(Refusal::NoLeaf { stream })?;
-    let mut plan = Plan::default();
     // The other words are zero in all entries there are.
     let [word0, word1, word2, word3, ..] = entry.0;
-    if let Some(vmid) = forget {
-        // V first, and nothing else while the SMMU may still use the old entry (3.21.3.1). No command is seen before what
-        // was stored before it.
-        plan.then_all([
-            Step::Store { at, word: 0 },
-            Step::Issue(Command::CfgiSte { stream, leaf: true }),
-            Step::Synchronize,
-            // Only now: a transaction by the old entry could have brought a translation back. Commands have no order but by
-            // CMD_SYNC (4.7.3).
-            Step::Issue(Command::TlbiS12Vmall { vmid }),
-        ]);
-    }
+    let mut plan = Plan::default();
+    plan.then_all([
+        // V first, and nothing else while the SMMU may still use the old entry (3.21.3.1). No command is seen before what was
+        // stored before it.
+        Step::Store { at, word: 0 },
+        Step::Issue(Command::CfgiSte { stream, leaf: true }),
+        Step::Synchronize,
+        // Only now: a transaction by the old entry could have brought a translation back. Commands have no order but by
+        // CMD_SYNC (4.7.3).
+        Step::Issue(Command::TlbiS12Vmall { vmid }),
+    ]);
     if *entry == StreamTableEntry::REFUSED {
         plan.then(Step::Synchronize);
         return Ok(plan);
