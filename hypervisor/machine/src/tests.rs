@@ -3,6 +3,8 @@ use alloc::{format, string::ToString, vec};
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use types::{IntId, Mpidr};
 
+mod smmu;
+
 const GICV2_1: &[u8] = include_bytes!("tests/trees/qemu-gicv2-1cpu.dtb");
 const GICV2_8: &[u8] = include_bytes!("tests/trees/qemu-gicv2-8cpus.dtb");
 const GICV3_2: &[u8] = include_bytes!("tests/trees/qemu-gicv3-2cpus.dtb");
