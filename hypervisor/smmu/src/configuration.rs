@@ -16,7 +16,7 @@
 //! | `reserve START,LENGTH` | no `allow` may reach this memory; all count |
 //! | `set on-fault report`, `cut-off`, `terminate` | what a fault does besides being refused: it is told of; its device is cut off; its VM ends, too. The last one counts |
 //! | `safety` | no device may be let through |
-//! | `debug 1`, `debug 2` | tell of each change; of each plan. The last one counts |
+//! | `debug 1`, `debug 2` | tell of each change; of each procedure. The last one counts |
 //!
 //! SPEC is `pci:BUS:DEVICE.FUNCTION` (decimal), `stream:NUMBER`, `stream:FIRST-LAST`, or `mmio:ADDRESS`, a device of the
 //! machine's tree by its registers.

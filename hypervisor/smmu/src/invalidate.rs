@@ -2,13 +2,13 @@
 //!
 //! Answers for: which commands cover which addresses, by ranges where the SMMU has them, and never more than
 //! [`MAX_COMMANDS`]: what would take more is all of the VM's. Does not answer for: the tables; they have changed, and the
-//! change is published, before the plan is carried out.
+//! change is published, before the procedure is carried out.
 
-use crate::{Command, Features, Plan, Range, Reach, Step};
+use crate::{Command, Features, Procedure, Range, Reach, Step};
 use arrayvec::ArrayVec;
 use types::{Ipa, PAGE_SIZE};
 
-/// Most invalidations by address in one plan.
+/// Most invalidations by address in one procedure.
 pub const MAX_COMMANDS: usize = 16;
 
 /// `SCALE` has 5 bits, `NUM + 1` is at most 32 (4.4.1.1).
@@ -27,25 +27,25 @@ pub struct Walks {
 }
 
 /// What makes an SMMU forget its translations of `range` for the VM `vmid`.
-pub(crate) fn plan(vmid: u16, range: types::Range<Ipa>, walks: Walks, features: &Features) -> Plan {
-    let mut plan = Plan::default();
+pub(crate) fn procedure(vmid: u16, range: types::Range<Ipa>, walks: Walks, features: &Features) -> Procedure {
+    let mut procedure = Procedure::default();
     if range.is_empty() {
-        return plan;
+        return procedure;
     }
     let Some(reaches) = reaches(range, !walks.tables, features.range_invalidation) else {
-        plan.then_all([Step::Issue(Command::TlbiS12Vmall { vmid }), Step::Synchronize]);
-        return plan;
+        procedure.then_all([Step::Issue(Command::TlbiS12Vmall { vmid }), Step::Synchronize]);
+        return procedure;
     };
     for reach in reaches {
-        plan.then(Step::Issue(Command::TlbiS2Ipa { vmid, reach }));
+        procedure.then(Step::Issue(Command::TlbiS2Ipa { vmid, reach }));
     }
-    plan.then(Step::Synchronize);
+    procedure.then(Step::Synchronize);
     if walks.nested {
         // Combined entries are not found by an address of the VM's (4.4.3.1), and only once stage 2 is clean can no new ones
         // be made from it.
-        plan.then_all([Step::Issue(Command::TlbiNhAll { vmid }), Step::Synchronize]);
+        procedure.then_all([Step::Issue(Command::TlbiNhAll { vmid }), Step::Synchronize]);
     }
-    plan
+    procedure
 }
 
 /// `None` if they would be too many.
@@ -90,21 +90,21 @@ mod tests {
         types::Range::new(Ipa(start), length).unwrap()
     }
 
-    fn commands(plan: &Plan) -> Vec<Command> {
+    fn commands(procedure: &Procedure) -> Vec<Command> {
         let command = |step: &Step| match step {
             Step::Issue(command) => Some(*command),
             _ => None,
         };
-        plan.steps().iter().filter_map(command).collect()
+        procedure.steps().iter().filter_map(command).collect()
     }
 
     #[test]
     fn a_page_is_one_command_and_a_wait() {
         let reach = Reach { address: 0x8000_0000, leaf: true, range: None };
         let expected = [Step::Issue(Command::TlbiS2Ipa { vmid: 3, reach }), Step::Synchronize];
-        assert_eq!(plan(3, range(0x8000_0000, 4096), LEAVES, &FEATURES).steps(), expected);
-        assert_eq!(plan(3, range(0x8000_0010, 1), LEAVES, &FEATURES).steps(), expected, "rounded to pages");
-        assert!(plan(3, range(0x8000_0000, 0), LEAVES, &FEATURES).is_done());
+        assert_eq!(procedure(3, range(0x8000_0000, 4096), LEAVES, &FEATURES).steps(), expected);
+        assert_eq!(procedure(3, range(0x8000_0010, 1), LEAVES, &FEATURES).steps(), expected, "rounded to pages");
+        assert!(procedure(3, range(0x8000_0000, 0), LEAVES, &FEATURES).is_done());
     }
 
     #[test]
@@ -112,7 +112,7 @@ mod tests {
         let nested = Walks { nested: true, tables: true };
         let reach = Reach { address: 0x8000_0000, leaf: false, range: None };
         assert_eq!(
-            plan(3, range(0x8000_0000, 4096), nested, &FEATURES).steps(),
+            procedure(3, range(0x8000_0000, 4096), nested, &FEATURES).steps(),
             [
                 Step::Issue(Command::TlbiS2Ipa { vmid: 3, reach }),
                 Step::Synchronize,
@@ -125,18 +125,18 @@ mod tests {
     #[test]
     fn without_ranges_much_is_everything() {
         let features = Features { range_invalidation: false, ..FEATURES };
-        let few = commands(&plan(3, range(0, 16 << 12), LEAVES, &features));
+        let few = commands(&procedure(3, range(0, 16 << 12), LEAVES, &features));
         assert_eq!(few.len(), MAX_COMMANDS);
         assert!(
             few.iter().all(|command| matches!(command, Command::TlbiS2Ipa { reach: Reach { range: None, .. }, .. }))
         );
-        let many = commands(&plan(3, range(0, 17 << 12), LEAVES, &features));
+        let many = commands(&procedure(3, range(0, 17 << 12), LEAVES, &features));
         assert_eq!(many, vec![Command::TlbiS12Vmall { vmid: 3 }]);
     }
 
     #[test]
     fn a_gigabyte_is_one_range() {
-        let commands = commands(&plan(3, range(1 << 30, 1 << 30), LEAVES, &FEATURES));
+        let commands = commands(&procedure(3, range(1 << 30, 1 << 30), LEAVES, &FEATURES));
         let [
             Command::TlbiS2Ipa {
                 reach: Reach { range: Some(Range { granule: 1, scale: 18, num: 0, level: 0 }), .. },

@@ -1,7 +1,7 @@
 //! Arm's SMMUv3, seen from the side that programs it.
 //!
 //! Answers for: the formats of its structures, commands and event records, its registers by name and bit; which
-//! writes, commands and waits make which change ([`Plan`]), and carrying them out with a limit in time ([`Smmu`]); who
+//! writes, commands and waits make which change ([`Procedure`]), and carrying them out with a limit in time ([`Smmu`]); who
 //! owns which stream ([`Streams`]); the configuration of `smmuman` ([`configuration`]). Does not answer for: how a
 //! register or a table is reached ([`Registers`], [`Memory`]: the driver's), translation tables (`pagetable`), locks,
 //! and what becomes of a VM whose device has faulted.
@@ -39,7 +39,7 @@ mod event_queue;
 mod features;
 mod geometry;
 mod invalidate;
-mod plan;
+mod procedure;
 mod registers;
 mod smmu;
 mod start;
@@ -57,7 +57,7 @@ pub use event_queue::EventQueue;
 pub use features::{Features, Unfit};
 pub use geometry::{Geometry, TooManyStreams};
 pub use invalidate::{MAX_COMMANDS, Walks};
-pub use plan::{Plan, Progress, Step, Trouble};
+pub use procedure::{Procedure, Progress, Step, Trouble};
 pub use registers::REGISTERS_LENGTH;
 pub use smmu::{GlobalErrors, Layout, Smmu};
 pub use stream_table_entry::{NestedFlaw, Stage1, Stage2, Stage2Flaw, StreamTableEntry};

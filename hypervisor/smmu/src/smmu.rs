@@ -1,11 +1,13 @@
-//! One SMMU: its queues, its table, and the carrying out of plans.
+//! One SMMU: its queues, its table, and the carrying out of procedures.
 //!
-//! Answers for: doing the steps of a plan one after the other, waiting where the specification waits, and giving up in
+//! Answers for: doing the steps of a procedure one after the other, waiting where the specification waits, and giving up in
 //! time. Does not answer for: which steps those are, and who may change what ([`crate::Streams`]).
 
 use crate::command_queue::CommandQueue;
 use crate::registers::{GERROR, GERROR_OFFSET, GERRORN_OFFSET};
-use crate::{Command, EventQueue, Features, Geometry, Memory, Plan, Progress, Registers, Signal, Step, Trouble, Walks};
+use crate::{
+    Command, EventQueue, Features, Geometry, Memory, Procedure, Progress, Registers, Signal, Step, Trouble, Walks,
+};
 use alloc::vec;
 use alloc::vec::Vec;
 use tock_registers::LocalRegisterCopy;
@@ -26,7 +28,7 @@ pub struct Layout {
     pub event_queue: Pa,
     /// Not more than the SMMU has.
     pub event_bits: u8,
-    /// How long a plan may take.
+    /// How long a procedure may take.
     pub patience: Ticks,
 }
 
@@ -103,29 +105,29 @@ impl Smmu {
     }
 
     /// What makes it forget its translations of `range` for the VM with this VMID, which have been taken out of the tables.
-    pub fn invalidate(&self, vmid: u16, range: types::Range<Ipa>, walks: Walks) -> Plan {
-        crate::invalidate::plan(vmid, range, walks, &self.features)
+    pub fn invalidate(&self, vmid: u16, range: types::Range<Ipa>, walks: Walks) -> Procedure {
+        crate::invalidate::procedure(vmid, range, walks, &self.features)
     }
 
-    /// Carries on with `plan`, as far as the SMMU lets it. Several plans may be under way at once; a command that is not taken
+    /// Carries on with `procedure`, as far as the SMMU lets it. Several procedures may be under way at once; a command that is not taken
     /// fails all of them.
-    pub fn advance(&mut self, plan: &mut Plan, now: Ticks, io: &mut (impl Registers + Memory)) -> Progress {
+    pub fn advance(&mut self, procedure: &mut Procedure, now: Ticks, io: &mut (impl Registers + Memory)) -> Progress {
         let deadline = now.saturating_add(self.layout.patience);
-        let (deadline, errors) = *plan.begun.get_or_insert((deadline, self.commands.errors));
+        let (deadline, errors) = *procedure.begun.get_or_insert((deadline, self.commands.errors));
         // As often as there are steps: each time one is done, or it returns.
-        while plan.trouble.is_none() {
-            let Some(step) = plan.steps.get(plan.next).copied() else { return Progress::Done };
-            match self.step(step, &mut plan.ticket, io) {
-                Err(trouble) => plan.trouble = Some(trouble),
+        while procedure.trouble.is_none() {
+            let Some(step) = procedure.steps.get(procedure.next).copied() else { return Progress::Done };
+            match self.step(step, &mut procedure.ticket, io) {
+                Err(trouble) => procedure.trouble = Some(trouble),
                 Ok(_) if self.commands.errors != errors => {
-                    plan.trouble = self.commands.last_error.map(Trouble::Command);
+                    procedure.trouble = self.commands.last_error.map(Trouble::Command);
                 }
-                Ok(true) => plan.next = plan.next.saturating_add(1),
-                Ok(false) if now > deadline => plan.trouble = Some(Trouble::Late(step)),
+                Ok(true) => procedure.next = procedure.next.saturating_add(1),
+                Ok(false) if now > deadline => procedure.trouble = Some(Trouble::Late(step)),
                 Ok(false) => return Progress::Waiting,
             }
         }
-        plan.trouble.map_or(Progress::Done, Progress::Failed)
+        procedure.trouble.map_or(Progress::Done, Progress::Failed)
     }
 
     /// Whether it is done.

@@ -9,7 +9,7 @@ use crate::registers::{
     GERROR_IRQ_CFG0_OFFSET, GERROR_OFFSET, GERRORN_OFFSET, IRQ_CTRL, IRQ_CTRL_OFFSET, IRQ_CTRLACK_OFFSET,
     STRTAB_BASE_CFG_OFFSET, STRTAB_BASE_OFFSET,
 };
-use crate::{Command, Plan, Smmu, Step};
+use crate::{Command, Procedure, Smmu, Step};
 
 /// The bits of `SMMU_CR0` that are acknowledged and that anything here sets.
 const CR0_MASK: u32 = 0b1_1111;
@@ -17,21 +17,21 @@ const CR0_MASK: u32 = 0b1_1111;
 impl Smmu {
     /// Takes it over. From the first step on traffic is aborted, and when it is done every stream is refused until
     /// [`crate::Streams`] says something else.
-    pub fn start(&self) -> Plan {
-        let mut plan = Plan::default();
-        self.disable(&mut plan);
-        self.set_up(&mut plan);
-        self.enable(&mut plan);
-        plan
+    pub fn start(&self) -> Procedure {
+        let mut procedure = Procedure::default();
+        self.disable(&mut procedure);
+        self.set_up(&mut procedure);
+        self.enable(&mut procedure);
+        procedure
     }
 
     /// Traffic is aborted, nothing is walked, queues stand still.
-    fn disable(&self, plan: &mut Plan) {
+    fn disable(&self, procedure: &mut Procedure) {
         let idle = Step::Await { register: GBPA_OFFSET, mask: GBPA::UPDATE::SET.value, value: 0 };
         let abort = Step::Set { register: GBPA_OFFSET, value: GBPA::UPDATE::SET.value | GBPA::ABORT::SET.value };
-        plan.then_all([idle, abort, idle]);
-        switch(plan, 0);
-        plan.then_all([
+        procedure.then_all([idle, abort, idle]);
+        switch(procedure, 0);
+        procedure.then_all([
             Step::Set { register: IRQ_CTRL_OFFSET, value: 0 },
             Step::Await { register: IRQ_CTRLACK_OFFSET, mask: 0b111, value: 0 },
             // Errors of somebody else's time; one of the command queue would keep it from going.
@@ -39,62 +39,62 @@ impl Smmu {
         ]);
     }
 
-    fn set_up(&self, plan: &mut Plan) {
+    fn set_up(&self, procedure: &mut Procedure) {
         let tables = CR1::TABLE_SH::Inner.value | CR1::TABLE_OC::WriteBack.value | CR1::TABLE_IC::WriteBack.value;
         let queues = CR1::QUEUE_SH::Inner.value | CR1::QUEUE_OC::WriteBack.value | CR1::QUEUE_IC::WriteBack.value;
         let value = if self.features.coherent { tables | queues } else { 0 };
-        plan.then(Step::Set { register: CR1_OFFSET, value });
+        procedure.then(Step::Set { register: CR1_OFFSET, value });
         // Broadcast invalidations of the CPUs are heeded, if the SMMU can: they are in addition to the commands.
-        plan.then(Step::Set { register: CR2_OFFSET, value: CR2::RECINVSID::SET.value });
+        procedure.then(Step::Set { register: CR2_OFFSET, value: CR2::RECINVSID::SET.value });
         let geometry = self.layout.geometry;
-        wide(plan, STRTAB_BASE_OFFSET, geometry.base_register(self.layout.table));
-        plan.then(Step::Set { register: STRTAB_BASE_CFG_OFFSET, value: geometry.configuration_register() });
-        wide(plan, CMDQ_BASE_OFFSET, self.commands.base_register());
-        wide(plan, EVENTQ_BASE_OFFSET, self.events.base_register());
+        wide(procedure, STRTAB_BASE_OFFSET, geometry.base_register(self.layout.table));
+        procedure.then(Step::Set { register: STRTAB_BASE_CFG_OFFSET, value: geometry.configuration_register() });
+        wide(procedure, CMDQ_BASE_OFFSET, self.commands.base_register());
+        wide(procedure, EVENTQ_BASE_OFFSET, self.events.base_register());
         for register in [CMDQ_PROD_OFFSET, CMDQ_CONS_OFFSET, EVENTQ_PROD_OFFSET, EVENTQ_CONS_OFFSET] {
-            plan.then(Step::Set { register, value: 0 });
+            procedure.then(Step::Set { register, value: 0 });
         }
         // Wires, no messages.
-        wide(plan, GERROR_IRQ_CFG0_OFFSET, 0);
-        wide(plan, EVENTQ_IRQ_CFG0_OFFSET, 0);
+        wide(procedure, GERROR_IRQ_CFG0_OFFSET, 0);
+        wide(procedure, EVENTQ_IRQ_CFG0_OFFSET, 0);
     }
 
-    fn enable(&self, plan: &mut Plan) {
+    fn enable(&self, procedure: &mut Procedure) {
         let mut on = CR0::CMDQEN::SET.value;
-        switch(plan, on);
+        switch(procedure, on);
         // In any order: while nothing is translated, nothing comes back (6.3.9.6).
-        plan.then_all([Step::Issue(Command::CfgiAll), Step::Issue(Command::TlbiNsnhAll)]);
+        procedure.then_all([Step::Issue(Command::CfgiAll), Step::Issue(Command::TlbiNsnhAll)]);
         if self.features.el2_stage1 {
-            plan.then(Step::Issue(Command::TlbiEl2All));
+            procedure.then(Step::Issue(Command::TlbiEl2All));
         }
-        plan.then(Step::Synchronize);
+        procedure.then(Step::Synchronize);
         on |= CR0::EVENTQEN::SET.value;
-        switch(plan, on);
+        switch(procedure, on);
         let interrupts = IRQ_CTRL::EVENTQ_IRQEN::SET.value | IRQ_CTRL::GERROR_IRQEN::SET.value;
-        plan.then_all([
+        procedure.then_all([
             Step::Set { register: IRQ_CTRL_OFFSET, value: interrupts },
             Step::Await { register: IRQ_CTRLACK_OFFSET, mask: interrupts, value: interrupts },
         ]);
         // Checked from the first transaction on: it may be cached with an entry (3.9.2).
         if self.features.ats {
             on |= CR0::ATSCHK::SET.value;
-            switch(plan, on);
+            switch(procedure, on);
         }
-        switch(plan, on | CR0::SMMUEN::SET.value);
+        switch(procedure, on | CR0::SMMUEN::SET.value);
     }
 }
 
 /// Sets `SMMU_CR0`, and waits until it is so.
-fn switch(plan: &mut Plan, value: u32) {
-    plan.then_all([
+fn switch(procedure: &mut Procedure, value: u32) {
+    procedure.then_all([
         Step::Set { register: CR0_OFFSET, value },
         Step::Await { register: CR0ACK_OFFSET, mask: CR0_MASK, value },
     ]);
 }
 
 /// Sets a 64-bit register.
-fn wide(plan: &mut Plan, register: usize, value: u64) {
+fn wide(procedure: &mut Procedure, register: usize, value: u64) {
     let half = |shift: u32| u32::try_from(value.wrapping_shr(shift) & 0xffff_ffff).unwrap_or(0);
-    plan.then(Step::Set { register, value: half(0) });
-    plan.then(Step::Set { register: register.saturating_add(4), value: half(32) });
+    procedure.then(Step::Set { register, value: half(0) });
+    procedure.then(Step::Set { register: register.saturating_add(4), value: half(32) });
 }

@@ -3,7 +3,7 @@
 //! Answers for: the four entries that this hypervisor writes (refused, muted, bypass, stage 2 with or without a guest's
 //! stage 1 over it), so made that no implementation finds one of them ILLEGAL; and what a guest may say in an entry of
 //! its own. Does not answer for: where entries are ([`crate::Geometry`]), and in which order they are written
-//! ([`crate::Plan`]).
+//! ([`crate::Procedure`]).
 
 use crate::Features;
 use crate::bits::Field;

@@ -4,7 +4,7 @@
 //! stream's entry changes hands (IHI 0070, 3.21.3.1), so that its device at no moment reaches what neither the old nor the
 //! new owner gave it. Does not answer for: carrying out the steps, and quiescing devices, which comes before.
 
-use crate::{Command, Geometry, Plan, Smmu, Step, StreamTableEntry};
+use crate::{Command, Geometry, Procedure, Smmu, Step, StreamTableEntry};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -155,7 +155,7 @@ impl Streams {
     }
 
     /// Gives `stream` to `owner`, whose translations are those of `entry`; or changes `entry`, if it is its owner's already. The
-    /// stream counts as the owner's at once, whatever becomes of the plan.
+    /// stream counts as the owner's at once, whatever becomes of the procedure.
     ///
     /// # Errors
     /// If there is no such stream, or somebody else has it or another one of its group.
@@ -165,7 +165,7 @@ impl Streams {
         owner: &Owner,
         entry: &StreamTableEntry,
         smmu: &Smmu,
-    ) -> Result<Plan, Refusal> {
+    ) -> Result<Procedure, Refusal> {
         let known = self.known_for(stream, &owner.name)?;
         let taken = |other: &Known| other.owner.as_ref().filter(|it| *it != owner).map(|it| it.name.clone());
         let (device, wanted_by) = (known.device.clone(), owner.name.clone());
@@ -177,18 +177,18 @@ impl Streams {
             let neighbour = neighbour.clone();
             return Err(Refusal::GroupTaken { stream, device, neighbour, owner, wanted_by });
         }
-        let plan = change(stream, entry, owner.vmid, smmu)?;
+        let procedure = change(stream, entry, owner.vmid, smmu)?;
         if let Some(known) = self.known_mut(stream) {
             known.owner = Some(owner.clone());
         }
-        Ok(plan)
+        Ok(procedure)
     }
 
     /// As [`Streams::attach`], past all translation: the device reaches everything.
     ///
     /// # Errors
     /// As there, and if the configuration does not name the device as one that is let through.
-    pub fn bypass(&mut self, stream: u32, owner: &Owner, smmu: &Smmu) -> Result<Plan, Refusal> {
+    pub fn bypass(&mut self, stream: u32, owner: &Owner, smmu: &Smmu) -> Result<Procedure, Refusal> {
         let known = self.known_for(stream, &owner.name)?;
         if !known.may_bypass {
             return Err(Refusal::BypassNotNamed { stream, device: known.device.clone() });
@@ -197,12 +197,12 @@ impl Streams {
     }
 
     /// Takes `stream` from `owner`: its transactions are refused, each with an event or, if `quietly`, without. It still
-    /// counts as the owner's until [`Streams::released`]. When the plan is done no transaction of the device reaches the
+    /// counts as the owner's until [`Streams::released`]. When the procedure is done no transaction of the device reaches the
     /// owner's memory any more, not even one that was under way.
     ///
     /// # Errors
     /// If it is not the owner's.
-    pub fn detach(&self, stream: u32, owner: &Owner, quietly: bool, smmu: &Smmu) -> Result<Plan, Refusal> {
+    pub fn detach(&self, stream: u32, owner: &Owner, quietly: bool, smmu: &Smmu) -> Result<Procedure, Refusal> {
         let known = self.known_for(stream, &owner.name)?;
         if known.owner.as_ref() != Some(owner) {
             return Err(Refusal::NotOwned { stream, name: owner.name.clone() });
@@ -211,9 +211,9 @@ impl Streams {
         change(stream, &entry, owner.vmid, smmu)
     }
 
-    /// Nobody owns `stream` any more, if `detached`, the plan of [`Streams::detach`], is done; else it stays where it is, and so
+    /// Nobody owns `stream` any more, if `detached`, the procedure of [`Streams::detach`], is done; else it stays where it is, and so
     /// must the memory that its device may still reach. Whether it is free.
-    pub fn released(&mut self, stream: u32, detached: &Plan) -> bool {
+    pub fn released(&mut self, stream: u32, detached: &Procedure) -> bool {
         match self.known_mut(stream) {
             Some(known) if detached.is_done() => {
                 known.owner = None;
@@ -251,12 +251,12 @@ impl Streams {
 }
 
 /// From whatever entry there is, and from whatever is cached of `vmid`'s translations, to `entry`.
-fn change(stream: u32, entry: &StreamTableEntry, vmid: u16, smmu: &Smmu) -> Result<Plan, Refusal> {
+fn change(stream: u32, entry: &StreamTableEntry, vmid: u16, smmu: &Smmu) -> Result<Procedure, Refusal> {
     let at = smmu.entry_at(stream).ok_or(Refusal::NoLeaf { stream })?;
     // The other words are zero in all entries there are.
     let [word0, word1, word2, word3, ..] = entry.0;
-    let mut plan = Plan::default();
-    plan.then_all([
+    let mut procedure = Procedure::default();
+    procedure.then_all([
         // V first, and nothing else while the SMMU may still use the old entry (3.21.3.1). No command is seen before what was
         // stored before it.
         Step::Store { at, word: 0 },
@@ -267,17 +267,17 @@ fn change(stream: u32, entry: &StreamTableEntry, vmid: u16, smmu: &Smmu) -> Resu
         Step::Issue(Command::TlbiS12Vmall { vmid }),
     ]);
     if *entry == StreamTableEntry::REFUSED {
-        plan.then(Step::Synchronize);
-        return Ok(plan);
+        procedure.then(Step::Synchronize);
+        return Ok(procedure);
     }
     // All but V. The SMMU reads the words in any order and at any time, so it could take old ones together with V.
     for (place, word) in [(8, word1), (16, word2), (24, word3)] {
-        plan.then(Step::Store { at: Pa(at.0.saturating_add(place)), word });
+        procedure.then(Step::Store { at: Pa(at.0.saturating_add(place)), word });
     }
     if let Some(descriptor) = smmu.descriptor_of(stream) {
-        plan.then(descriptor);
+        procedure.then(descriptor);
     }
-    plan.then_all([
+    procedure.then_all([
         Step::Issue(Command::CfgiSte { stream, leaf: false }),
         Step::Synchronize,
         Step::Store { at, word: word0 },
@@ -285,7 +285,7 @@ fn change(stream: u32, entry: &StreamTableEntry, vmid: u16, smmu: &Smmu) -> Resu
         Step::Issue(Command::CfgiSte { stream, leaf: true }),
         Step::Synchronize,
     ]);
-    Ok(plan)
+    Ok(procedure)
 }
 
 #[cfg(test)]

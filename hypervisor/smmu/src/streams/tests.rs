@@ -76,14 +76,14 @@ fn only_the_owner_gives_back_and_only_what_is_done_is_free() {
     assert!(streams.attach(0x10, &owner(1), &ENTRY, &smmu).is_ok());
     assert_eq!(told(streams.detach(0x10, &owner(2), false, &smmu)), "stream 0x10 does not belong to `vm2`");
     assert_eq!(told(streams.detach(0x11, &owner(1), false, &smmu)), "stream 0x11 does not belong to `vm1`");
-    let mut plan = streams.detach(0x10, &owner(1), false, &smmu).unwrap();
-    assert!(!streams.released(0x10, &plan), "not begun");
-    plan.trouble = Some(crate::Trouble::Nonsense);
-    plan.next = plan.steps.len();
-    assert!(!streams.released(0x10, &plan), "failed");
+    let mut procedure = streams.detach(0x10, &owner(1), false, &smmu).unwrap();
+    assert!(!streams.released(0x10, &procedure), "not begun");
+    procedure.trouble = Some(crate::Trouble::Nonsense);
+    procedure.next = procedure.steps.len();
+    assert!(!streams.released(0x10, &procedure), "failed");
     assert!(streams.attach(0x10, &owner(2), &ENTRY, &smmu).is_err());
-    plan.trouble = None;
-    assert!(streams.released(0x10, &plan));
+    procedure.trouble = None;
+    assert!(streams.released(0x10, &procedure));
     assert!(streams.attach(0x10, &owner(2), &ENTRY, &smmu).is_ok());
 }
 
@@ -106,7 +106,7 @@ fn an_attachment_follows_the_specifications_procedure() {
     let mut smmu = smmu();
     let mut streams = streams(&mut smmu);
     let entry = StreamTableEntry([0xd, 1, 2, 3, 0, 0, 0, 0]);
-    let plan = streams.attach(0x11, &owner(1), &entry, &smmu).unwrap();
+    let procedure = streams.attach(0x11, &owner(1), &entry, &smmu).unwrap();
     // The entry is the 18th of its leaf.
     let store = |place: u64, word| Step::Store { at: Pa(0x4000 + 0x11 * 64 + place), word };
     let disable = [
@@ -126,7 +126,7 @@ fn an_attachment_follows_the_specifications_procedure() {
         Step::Issue(Command::CfgiSte { stream: 0x11, leaf: true }),
         Step::Synchronize,
     ];
-    assert_eq!(plan.steps(), [&disable[..], &enable[..]].concat());
-    let plan = streams.detach(0x11, &owner(1), false, &smmu).unwrap();
-    assert_eq!(plan.steps(), [&disable[..], &[Step::Synchronize]].concat());
+    assert_eq!(procedure.steps(), [&disable[..], &enable[..]].concat());
+    let procedure = streams.detach(0x11, &owner(1), false, &smmu).unwrap();
+    assert_eq!(procedure.steps(), [&disable[..], &[Step::Synchronize]].concat());
 }

@@ -40,12 +40,18 @@ fn history(seed: u64, change: fn(&mut Features), without: Option<Mutation>) -> R
     }
     check(&world)?;
     let below = |world: &World, end| world.machine.borrow_mut().model.below(end);
+    // One VM with one stream that gets other tables again and again, where that is what is in question.
+    let exchanges = without.is_some_and(|(purpose, _)| purpose == Purpose::Exchange);
+    if exchanges {
+        assert_eq!(world.attach(0, STREAMS[0]), Ok(()));
+    }
     for _ in 0..24 {
         let (vm, stream, page) = (below(&world, 2), below(&world, STREAMS.len()), below(&world, PAGES.len()));
+        let (vm, first) = if exchanges { (0, 3) } else { (vm, 0) };
         let (stream, page) = (STREAMS[stream], PAGES[page]);
         let vmid = world.vms[vm].owner.vmid;
         let owner = world.machine.borrow().model.stream_owner.get(&stream).copied();
-        match below(&world, 8) {
+        match first + below(&world, 8 - first) {
             0 | 1 if owner != Some(vmid) => {
                 let given = world.attach(vm, stream);
                 if given.is_ok() != owner.is_none() {
@@ -60,7 +66,7 @@ fn history(seed: u64, change: fn(&mut Features), without: Option<Mutation>) -> R
                 }
             }
             3 | 4 => world.map(vm, page),
-            5 if below(&world, 2) == 0 => world.restart(vm),
+            5 if !exchanges && below(&world, 2) == 0 => world.restart(vm),
             6 => world.rebuild(vm),
             _ => world.unmap(vm, page),
         }
@@ -98,7 +104,7 @@ proptest! {
     }
 }
 
-/// Leaves out each of the `steps` of plans of this kind, but for those in `but`: some history is then not sound.
+/// Leaves out each of the `steps` of procedures of this kind, but for those in `but`: some history is then not sound.
 fn every_step_is_needed(purpose: Purpose, steps: usize, but: &[usize]) {
     let is_sound = |index: usize| (0..6000).all(|seed| history(seed, as_it_is, Some((purpose, index))).is_ok());
     let not_missed: Vec<_> = (0..steps).filter(|index| !but.contains(index) && is_sound(*index)).collect();

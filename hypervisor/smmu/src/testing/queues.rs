@@ -3,7 +3,7 @@
 use super::Outcome;
 use super::world::{PATIENCE, STREAMS, World};
 use crate::registers::{CMDQ_CONS_OFFSET, CMDQ_PROD_OFFSET, EVENTQ_PROD_OFFSET, GERROR_OFFSET, GERRORN_OFFSET};
-use crate::{Command, CommandError, GlobalErrors, Kind, Plan, Progress, Registers, Step, Trouble, Walks};
+use crate::{Command, CommandError, GlobalErrors, Kind, Procedure, Progress, Registers, Step, Trouble, Walks};
 use std::vec::Vec;
 use types::{Ipa, Range, Ticks};
 
@@ -12,16 +12,16 @@ fn world() -> World {
 }
 
 /// Forgets all of VM 1.
-fn forget() -> Plan {
-    let mut plan = Plan::default();
-    plan.then_all([Step::Issue(Command::TlbiS12Vmall { vmid: 1 }), Step::Synchronize]);
-    plan
+fn forget() -> Procedure {
+    let mut procedure = Procedure::default();
+    procedure.then_all([Step::Issue(Command::TlbiS12Vmall { vmid: 1 }), Step::Synchronize]);
+    procedure
 }
 
-fn finish(world: &World, plan: &mut Plan) -> Progress {
+fn finish(world: &World, procedure: &mut Procedure) -> Progress {
     let machine = &mut *world.machine.borrow_mut();
     for now in 0..PATIENCE.0 + 10 {
-        let progress = machine.smmu.advance(plan, Ticks(now), &mut machine.model);
+        let progress = machine.smmu.advance(procedure, Ticks(now), &mut machine.model);
         if progress != Progress::Waiting {
             return progress;
         }
@@ -36,9 +36,9 @@ fn more_commands_than_the_queue_has_room_for_go_through_it() {
     let walks = Walks { tables: true, nested: true };
     // 12 commands, through a queue of 4.
     let range = Range::new(Ipa(0x1000), 0xaaa_aaaa_a000).unwrap();
-    let mut plan = world.machine.borrow().smmu.invalidate(1, range, walks);
-    assert!(plan.steps().len() > 8);
-    assert_eq!(finish(&world, &mut plan), Progress::Done);
+    let mut procedure = world.machine.borrow().smmu.invalidate(1, range, walks);
+    assert!(procedure.steps().len() > 8);
+    assert_eq!(finish(&world, &mut procedure), Progress::Done);
     for _ in 0..100 {
         assert_eq!(finish(&world, &mut forget()), Progress::Done, "round and round");
     }
@@ -49,13 +49,13 @@ fn a_command_that_is_not_taken_is_skipped_and_told() {
     let world = world();
     let command = Command::TlbiS12Vmall { vmid: 1 };
     world.machine.borrow_mut().model.rejects = Some(command.encode()[0]);
-    let mut plan = forget();
+    let mut procedure = forget();
     let expected = Trouble::Command(CommandError::Ill(Some(command)));
-    assert_eq!(finish(&world, &mut plan), Progress::Failed(expected));
-    assert!(!plan.is_done());
-    assert_eq!(finish(&world, &mut plan), Progress::Failed(expected), "it does not begin again");
+    assert_eq!(finish(&world, &mut procedure), Progress::Failed(expected));
+    assert!(!procedure.is_done());
+    assert_eq!(finish(&world, &mut procedure), Progress::Failed(expected), "it does not begin again");
     // What comes behind is not harmed.
-    let mut next = Plan::default();
+    let mut next = Procedure::default();
     next.then_all([Step::Issue(Command::CfgiAll), Step::Synchronize]);
     assert_eq!(finish(&world, &mut next), Progress::Done);
 }
@@ -82,10 +82,10 @@ fn an_smmu_that_does_not_answer_is_given_up_in_time() {
     let world = world();
     world.machine.borrow_mut().model.is_stuck = true;
     assert_eq!(finish(&world, &mut forget()), Progress::Failed(Trouble::Late(Step::Synchronize)));
-    // The queue of 4 has two commands of the plan above; there is no room for these.
-    let mut plan = Plan::default();
-    plan.then_all([Step::Issue(Command::CfgiAll), Step::Issue(Command::CfgiAll), Step::Issue(Command::CfgiAll)]);
-    assert_eq!(finish(&world, &mut plan), Progress::Failed(Trouble::Late(Step::Issue(Command::CfgiAll))));
+    // The queue of 4 has two commands of the procedure above; there is no room for these.
+    let mut procedure = Procedure::default();
+    procedure.then_all([Step::Issue(Command::CfgiAll), Step::Issue(Command::CfgiAll), Step::Issue(Command::CfgiAll)]);
+    assert_eq!(finish(&world, &mut procedure), Progress::Failed(Trouble::Late(Step::Issue(Command::CfgiAll))));
 }
 
 #[test]
@@ -175,8 +175,8 @@ fn a_device_that_is_let_through_is_let_through_by_name_only() {
     assert_eq!(world.detach(0, STREAMS[3], false), Ok(()));
     let owner = world.vms[0].owner.clone();
     let machine = &mut *world.machine.borrow_mut();
-    let mut plan = world.streams.bypass(STREAMS[3], &owner, &machine.smmu).unwrap();
-    let _ = machine.run(&mut plan, super::world::Purpose::Attach);
+    let mut procedure = world.streams.bypass(STREAMS[3], &owner, &machine.smmu).unwrap();
+    let _ = machine.run(&mut procedure, super::world::Purpose::Attach);
     assert_eq!(machine.model.transact(STREAMS[3], 0x10), Outcome::Passed);
     assert!(world.streams.bypass(STREAMS[0], &owner, &machine.smmu).is_err());
 }

@@ -2,7 +2,7 @@
 
 use super::Model;
 use crate::{
-    Features, Geometry, Layout, Memory, Owner, Plan, Progress, Refusal, Smmu, Stage2, StreamTableEntry, Streams,
+    Features, Geometry, Layout, Memory, Owner, Procedure, Progress, Refusal, Smmu, Stage2, StreamTableEntry, Streams,
     Trouble, Walks,
 };
 use pagetable::{Maintenance, PaRange, Stage2Attributes, Stage2Layout, Stale, TablePool, VmidSize};
@@ -18,7 +18,7 @@ const EVENTS: u64 = 0x3000_0000;
 const LEAVES: u64 = 0x4000_0000;
 const TABLES: u64 = 0x5000_0000;
 
-/// A plan is for this.
+/// A procedure is for this.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Purpose {
     Start,
@@ -28,10 +28,10 @@ pub(crate) enum Purpose {
     Invalidate,
 }
 
-/// A step that is left out of every plan of a kind: which kind, and which step.
+/// A step that is left out of every procedure of a kind: which kind, and which step.
 pub(crate) type Mutation = (Purpose, usize);
 
-/// What carries out plans, with the model behind it.
+/// What carries out procedures, with the model behind it.
 pub(crate) struct Machine {
     pub(crate) model: Model,
     pub(crate) smmu: Smmu,
@@ -43,17 +43,17 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Carries out `plan` to its end.
-    pub(crate) fn run(&mut self, plan: &mut Plan, purpose: Purpose) -> Progress {
+    /// Carries out `procedure` to its end.
+    pub(crate) fn run(&mut self, procedure: &mut Procedure, purpose: Purpose) -> Progress {
         if let Some((mutated, index)) = self.without
             && mutated == purpose
-            && index < plan.steps.len()
+            && index < procedure.steps.len()
         {
-            plan.steps.remove(index);
+            procedure.steps.remove(index);
         }
         loop {
             self.now += 1;
-            match self.smmu.advance(plan, Ticks(self.now), &mut self.model) {
+            match self.smmu.advance(procedure, Ticks(self.now), &mut self.model) {
                 Progress::Waiting => self.model.tick(),
                 Progress::Failed(trouble) => {
                     self.trouble.get_or_insert(trouble);
@@ -126,8 +126,8 @@ impl Maintenance<Ipa> for Telling {
         let mut machine = self.machine.borrow_mut();
         machine.model.publish();
         let walks = Walks { tables: stale == Stale::Tables, nested: false };
-        let mut plan = machine.smmu.invalidate(self.vmid, range, walks);
-        let _ = machine.run(&mut plan, Purpose::Invalidate);
+        let mut procedure = machine.smmu.invalidate(self.vmid, range, walks);
+        let _ = machine.run(&mut procedure, Purpose::Invalidate);
     }
 }
 
@@ -213,9 +213,9 @@ impl World {
             self.next_leaf += 4096;
         }
         machine.model.publish();
-        let mut plan = self.streams.attach(stream, &vm.owner, &entry, &machine.smmu)?;
+        let mut procedure = self.streams.attach(stream, &vm.owner, &entry, &machine.smmu)?;
         machine.model.stream_owner.insert(stream, vm.owner.vmid);
-        let _ = machine.run(&mut plan, purpose);
+        let _ = machine.run(&mut procedure, purpose);
         Ok(())
     }
 
@@ -223,9 +223,9 @@ impl World {
     pub(crate) fn detach(&mut self, vm: usize, stream: u32, quietly: bool) -> Result<(), Refusal> {
         let owner = &self.vms[vm].owner;
         let mut machine = self.machine.borrow_mut();
-        let mut plan = self.streams.detach(stream, owner, quietly, &machine.smmu)?;
-        let _ = machine.run(&mut plan, Purpose::Detach);
-        if self.streams.released(stream, &plan) {
+        let mut procedure = self.streams.detach(stream, owner, quietly, &machine.smmu)?;
+        let _ = machine.run(&mut procedure, Purpose::Detach);
+        if self.streams.released(stream, &procedure) {
             machine.model.stream_owner.remove(&stream);
         }
         Ok(())

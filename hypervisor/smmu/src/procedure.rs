@@ -10,7 +10,7 @@ use arrayvec::ArrayVec;
 use core::fmt;
 use types::{Pa, Ticks};
 
-/// Most steps of one plan; the longest is that of the start.
+/// Most steps of one procedure; the longest is that of the start.
 pub(crate) const MAX_STEPS: usize = 48;
 
 /// One step.
@@ -79,7 +79,7 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// How far a plan has come.
+/// How far a procedure has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Progress {
@@ -94,7 +94,7 @@ pub enum Progress {
 /// A change: its steps, and how far it has come.
 #[derive(Clone, Debug, Default)]
 #[must_use = "nothing changes unless it is carried out"]
-pub struct Plan {
+pub struct Procedure {
     pub(crate) steps: ArrayVec<Step, MAX_STEPS>,
     /// The step that is to be done.
     pub(crate) next: usize,
@@ -105,7 +105,7 @@ pub struct Plan {
     pub(crate) trouble: Option<Trouble>,
 }
 
-impl Plan {
+impl Procedure {
     /// Its steps.
     #[must_use]
     pub fn steps(&self) -> &[Step] {
@@ -118,7 +118,7 @@ impl Plan {
         self.trouble.is_none() && self.next >= self.steps.len()
     }
 
-    /// Adds a step. One too many makes the plan fail instead of being left out.
+    /// Adds a step. One too many makes the procedure fail instead of being left out.
     pub(crate) fn then(&mut self, step: Step) {
         if self.steps.try_push(step).is_err() {
             self.trouble = Some(Trouble::Late(step));
@@ -139,12 +139,12 @@ mod tests {
 
     #[test]
     fn a_plan_that_is_too_long_fails_and_is_not_cut() {
-        let mut plan = Plan::default();
+        let mut procedure = Procedure::default();
         for _ in 0..MAX_STEPS {
-            plan.then(Step::Issue(Command::CfgiAll));
+            procedure.then(Step::Issue(Command::CfgiAll));
         }
-        assert_eq!(plan.trouble, None);
-        plan.then(Step::Synchronize);
-        assert_eq!(plan.trouble, Some(Trouble::Late(Step::Synchronize)));
+        assert_eq!(procedure.trouble, None);
+        procedure.then(Step::Synchronize);
+        assert_eq!(procedure.trouble, Some(Trouble::Late(Step::Synchronize)));
     }
 }
