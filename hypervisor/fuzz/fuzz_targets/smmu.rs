@@ -32,11 +32,11 @@ fuzz_target!(|words: [u64; 8]| {
     }
     assert!(!Event::decode([a, b, c, d]).to_string().is_empty());
     let _ = ContextDescriptor::decode(&words);
-    let stage2 = Stage2 { vmid: 7, vtcr: 0x8002_3558, root: Pa(0x4000_0000) };
+    let stage2 = Stage2 { vtcr: 0x8002_3558, root: Pa(0x4000_0000) };
     if let Ok(Some(stage1)) = StreamTableEntry(words).of_guest(40, &FEATURES) {
         assert!(stage1.context.0 >> 40 == 0 && stage1.cd_max <= FEATURES.substream_bits);
-        let host = StreamTableEntry::stage2(&stage2, &FEATURES).expect("a stage 2 that the SMMU walks");
-        let both = StreamTableEntry::nested(&stage2, &stage1, &FEATURES).expect("the same");
+        let host = StreamTableEntry::stage2(7, &stage2, &FEATURES).expect("a stage 2 that the SMMU walks");
+        let both = StreamTableEntry::nested(7, &stage2, &stage1, &FEATURES).expect("the same");
         // S1 fields of word 1 (S1DSS to S1CSH, S1STALLD), S2PTW of word 2; all else is the host's.
         assert_eq!(both.0[1] & !(0xff | 1 << 27), host.0[1]);
         assert_eq!(both.0[2] & !(1 << 54), host.0[2]);

@@ -7,7 +7,7 @@
 //! and what becomes of a VM whose device has faulted.
 //!
 //! Follows the Arm System Memory Management Unit Architecture Specification, version 3 (IHI 0070); numbers of sections are
-//! those of issue G. Only the Non-secure programming interface; no PRI queue, no ATS: a device that comes with addresses
+//! those of an issue that has SMMUv3.4. Only the Non-secure programming interface; no PRI queue, no ATS: a device that comes with addresses
 //! already translated is refused (`ATSCHK` with `EATS` 0), because such an address is nobody's word but the device's own.
 
 #![no_std]

@@ -205,7 +205,7 @@ register_bitfields! [u32,
         /// The next command to be consumed, with its wrap bit.
         RD OFFSET(0) NUMBITS(20) [],
     ],
-    /// `SMMU_EVENTQ_PROD` (6.3.31 of the index of page 1) and, with `OVACKFLG` and `RD`, `SMMU_EVENTQ_CONS`.
+    /// `SMMU_EVENTQ_PROD` (6.3.95) and, with `OVACKFLG` and `RD`, `SMMU_EVENTQ_CONS` (6.3.96).
     pub(crate) EVENTQ_PROD [
         /// Toggled when events are lost because the queue is full; acknowledged by the same value in the other register (7.4).
         OVFLG OFFSET(31) NUMBITS(1) [],

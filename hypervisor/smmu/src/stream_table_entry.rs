@@ -53,8 +53,6 @@ pub struct StreamTableEntry(pub [u64; 8]);
 /// A VM's stage 2, as its CPUs use it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stage2 {
-    /// What tags its translations, the same number as in `VTTBR_EL2`.
-    pub vmid: u16,
     /// `VTCR_EL2`; bits 18 to 0 count.
     pub vtcr: u64,
     /// The root of its tables.
@@ -124,18 +122,17 @@ impl StreamTableEntry {
     }
 
     /// Transactions pass as they are.
-    #[must_use]
-    pub const fn bypass(features: &Features) -> Self {
+    pub(crate) const fn bypass(features: &Features) -> Self {
         Self([V.mask() | CONFIG.of(BYPASS), types_of(features), 0, 0, 0, 0, 0, 0])
     }
 
-    /// Transactions go through a VM's stage 2. Faults abort and are recorded, never stalled.
+    /// Transactions go through a VM's stage 2; `vmid` tags its translations. Faults abort and are recorded, never stalled.
     ///
     /// # Errors
     /// If this SMMU cannot walk it.
-    pub fn stage2(stage2: &Stage2, features: &Features) -> Result<Self, Stage2Flaw> {
-        if stage2.vmid > 0xff && !features.vmid16 {
-            return Err(Stage2Flaw::Vmid(stage2.vmid));
+    pub fn stage2(vmid: u16, stage2: &Stage2, features: &Features) -> Result<Self, Stage2Flaw> {
+        if vmid > 0xff && !features.vmid16 {
+            return Err(Stage2Flaw::Vmid(vmid));
         }
         let input_bits = 64_u64.saturating_sub(VTCR_T0SZ.get(stage2.vtcr));
         if input_bits > u64::from(features.address_bits) {
@@ -146,7 +143,7 @@ impl StreamTableEntry {
         }
         // An SMMU that does not see caches reads tables from memory, where the pool has cleaned them to.
         let unused = if features.coherent { 0 } else { VTCR_CACHING };
-        let word2 = S2VMID.of(u64::from(stage2.vmid))
+        let word2 = S2VMID.of(u64::from(vmid))
             | S2VTCR.of(stage2.vtcr & VTCR & !unused)
             | S2AA64.mask()
             | S2AFFD.mask()
@@ -160,8 +157,8 @@ impl StreamTableEntry {
     ///
     /// # Errors
     /// If this SMMU cannot walk the stage 2.
-    pub fn nested(stage2: &Stage2, stage1: &Stage1, features: &Features) -> Result<Self, Stage2Flaw> {
-        let Self([_, word1, word2, word3, ..]) = Self::stage2(stage2, features)?;
+    pub fn nested(vmid: u16, stage2: &Stage2, stage1: &Stage1, features: &Features) -> Result<Self, Stage2Flaw> {
+        let Self([_, word1, word2, word3, ..]) = Self::stage2(vmid, stage2, features)?;
         let word0 = V.mask()
             | CONFIG.of(NESTED)
             | S1FMT.of(u64::from(stage1.format))
@@ -237,7 +234,7 @@ mod tests {
     const VTCR_40_BITS: u64 = 0x8002_3558;
 
     fn stage2() -> Stage2 {
-        Stage2 { vmid: 7, vtcr: VTCR_40_BITS, root: Pa(0x4_1234_0000) }
+        Stage2 { vtcr: VTCR_40_BITS, root: Pa(0x4_1234_0000) }
     }
 
     /// Bit `n` of the structure, as the specification counts them.
@@ -264,7 +261,7 @@ mod tests {
 
     #[test]
     fn stage_2_is_the_vms_own() {
-        let entry = StreamTableEntry::stage2(&stage2(), &FEATURES).unwrap();
+        let entry = StreamTableEntry::stage2(7, &stage2(), &FEATURES).unwrap();
         assert_eq!((bits(&entry, 0, 0), bits(&entry, 3, 1)), (1, 0b110));
         assert_eq!(bits(&entry, 143, 128), 7, "S2VMID");
         assert_eq!(bits(&entry, 165, 160), 24, "S2T0SZ");
@@ -287,21 +284,21 @@ mod tests {
 
     #[test]
     fn walks_of_an_smmu_that_sees_no_caches_are_not_cacheable() {
-        let entry = StreamTableEntry::stage2(&stage2(), &Features { coherent: false, ..FEATURES }).unwrap();
+        let entry = StreamTableEntry::stage2(7, &stage2(), &Features { coherent: false, ..FEATURES }).unwrap();
         assert_eq!(bits(&entry, 173, 168), 0, "S2IR0 S2OR0 S2SH0");
         assert_eq!(bits(&entry, 165, 160), 24);
     }
 
     #[test]
     fn what_the_smmu_cannot_walk_is_refused() {
-        let refused = |stage2: Stage2| {
-            StreamTableEntry::stage2(&stage2, &Features { vmid16: false, address_bits: 39, ..FEATURES })
+        let refused = |vmid, stage2: Stage2| {
+            StreamTableEntry::stage2(vmid, &stage2, &Features { vmid16: false, address_bits: 39, ..FEATURES })
         };
-        assert_eq!(refused(stage2()), Err(Stage2Flaw::InputBits(39)));
+        assert_eq!(refused(7, stage2()), Err(Stage2Flaw::InputBits(39)));
         let fits = Stage2 { vtcr: VTCR_40_BITS + 1, ..stage2() };
-        assert!(refused(fits).is_ok());
-        assert_eq!(refused(Stage2 { vmid: 256, ..fits }), Err(Stage2Flaw::Vmid(256)));
-        assert_eq!(refused(Stage2 { root: Pa(1 << 39), ..fits }), Err(Stage2Flaw::Root(Pa(1 << 39))));
+        assert!(refused(7, fits).is_ok());
+        assert_eq!(refused(256, fits), Err(Stage2Flaw::Vmid(256)));
+        assert_eq!(refused(7, Stage2 { root: Pa(1 << 39), ..fits }), Err(Stage2Flaw::Root(Pa(1 << 39))));
     }
 
     /// An entry as a guest's Linux writes it: stage 1, 4 KiB leaves, 2^5 substreams.
@@ -317,7 +314,7 @@ mod tests {
         let features = Features { substream_bits: 8, two_level_contexts: true, can_stall: true, ..FEATURES };
         let stage1 = of_linux().of_guest(40, &features).unwrap().unwrap();
         assert_eq!(stage1.context, Ipa(0x4810_0000));
-        let entry = StreamTableEntry::nested(&stage2(), &stage1, &features).unwrap();
+        let entry = StreamTableEntry::nested(7, &stage2(), &stage1, &features).unwrap();
         assert_eq!((bits(&entry, 0, 0), bits(&entry, 3, 1)), (1, 0b111));
         assert_eq!((bits(&entry, 5, 4), bits(&entry, 55, 6) << 6, bits(&entry, 63, 59)), (1, 0x4810_0000, 5));
         assert_eq!(bits(&entry, 65, 64), 0b10, "S1DSS");
@@ -330,7 +327,8 @@ mod tests {
         );
         assert_eq!(bits(&entry, 182, 182), 1, "S2PTW");
         assert_eq!(bits(&entry, 143, 128), 7);
-        let entry = StreamTableEntry::nested(&stage2(), &stage1, &Features { can_stall: false, ..features }).unwrap();
+        let entry =
+            StreamTableEntry::nested(7, &stage2(), &stage1, &Features { can_stall: false, ..features }).unwrap();
         assert_eq!(bits(&entry, 91, 91), 0, "S1STALLD is ILLEGAL where nothing stalls");
     }
 

@@ -4,7 +4,7 @@
 //! stream's entry changes hands (IHI 0070, 3.21.3.1), so that its device at no moment reaches what neither the old nor the
 //! new owner gave it. Does not answer for: carrying out the steps, and quiescing devices, which comes before.
 
-use crate::{Command, Geometry, Procedure, Smmu, Step, StreamTableEntry};
+use crate::{Command, Geometry, Procedure, Smmu, Stage1, Stage2, Stage2Flaw, Step, StreamTableEntry};
 use alloc::borrow::ToOwned;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -68,6 +68,22 @@ pub enum Refusal {
         /// What is behind it.
         device: String,
     },
+    /// Two devices have the stream, and are not declared as one group.
+    TwoGroups {
+        /// The stream.
+        stream: u32,
+        /// One of them.
+        device: String,
+        /// The other.
+        neighbour: String,
+    },
+    /// The SMMU cannot walk the owner's tables.
+    Tables {
+        /// What keeps it from that.
+        flaw: Stage2Flaw,
+        /// Who was to have the stream.
+        wanted_by: String,
+    },
     /// Its part of the stream table has no memory yet ([`Smmu::give_leaf`]).
     NoLeaf {
         /// The stream.
@@ -94,6 +110,10 @@ impl fmt::Display for Refusal {
                     "`{device}` (stream {stream:#x}) is not let through: its configuration does not say so by name"
                 )
             }
+            Self::TwoGroups { stream, device, neighbour } => {
+                write!(f, "`{device}` and `{neighbour}` are both stream {stream:#x}, and not in one group")
+            }
+            Self::Tables { flaw, wanted_by } => write!(f, "`{wanted_by}`: {flaw}"),
             Self::NoLeaf { stream } => write!(f, "no memory for the entry of stream {stream:#x}"),
         }
     }
@@ -125,11 +145,10 @@ impl Streams {
     }
 
     /// Says that `device` is behind `stream`. Streams of one `group` have one owner. `may_bypass` if the configuration names it
-    /// as one that is let through. A stream that is declared again keeps the name and group that it has, and both devices are
-    /// given away together.
+    /// as one that is let through. Several devices may be behind one stream.
     ///
     /// # Errors
-    /// If the stream table has no room for it.
+    /// If the stream table has no room for it, or the stream is in another group already.
     pub fn declare(
         &mut self,
         device: &str,
@@ -141,25 +160,59 @@ impl Streams {
         if !geometry.has(stream) {
             return Err(Refusal::NoStream { stream, wanted_by: device.to_owned() });
         }
-        let known = Known { stream, device: device.to_owned(), group, may_bypass, owner: None };
-        match self.place(stream) {
-            // What one of two devices may not, neither may.
-            Ok(at) => {
-                if let Some(other) = self.known.get_mut(at) {
-                    other.may_bypass &= may_bypass;
-                }
+        let device = device.to_owned();
+        match self.known_mut(stream) {
+            Some(other) if other.group != group => {
+                return Err(Refusal::TwoGroups { stream, device, neighbour: other.device.clone() });
             }
-            Err(at) => self.known.insert(at, known),
+            Some(other) => {
+                other.device.push_str(", ");
+                other.device.push_str(&device);
+                // What one of them may not, none may.
+                other.may_bypass &= may_bypass;
+            }
+            None => {
+                let at = self.known.partition_point(|other| other.stream < stream);
+                self.known.insert(at, Known { stream, device, group, may_bypass, owner: None });
+            }
         }
         Ok(())
     }
 
-    /// Gives `stream` to `owner`, whose translations are those of `entry`; or changes `entry`, if it is its owner's already. The
-    /// stream counts as the owner's at once, whatever becomes of the procedure.
+    /// Gives `stream` to `owner`, whose memory is that of `stage2`, behind a stage 1 of its own if it has one; or changes that, if
+    /// the stream is the owner's already. It counts as the owner's at once, whatever becomes of the procedure.
     ///
     /// # Errors
-    /// If there is no such stream, or somebody else has it or another one of its group.
+    /// If there is no such stream, if somebody else has it or another one of its group, or the SMMU cannot walk the tables.
     pub fn attach(
+        &mut self,
+        stream: u32,
+        owner: &Owner,
+        stage2: &Stage2,
+        stage1: Option<&Stage1>,
+        smmu: &Smmu,
+    ) -> Result<Procedure, Refusal> {
+        let entry = match stage1 {
+            None => StreamTableEntry::stage2(owner.vmid, stage2, smmu.features()),
+            Some(stage1) => StreamTableEntry::nested(owner.vmid, stage2, stage1, smmu.features()),
+        };
+        let entry = entry.map_err(|flaw| Refusal::Tables { flaw, wanted_by: owner.name.clone() })?;
+        self.give(stream, owner, &entry, smmu)
+    }
+
+    /// Gives `stream` to `owner` past all translation: the device reaches everything.
+    ///
+    /// # Errors
+    /// As [`Streams::attach`], and if the configuration does not name the device as one that is let through.
+    pub fn bypass(&mut self, stream: u32, owner: &Owner, smmu: &Smmu) -> Result<Procedure, Refusal> {
+        let known = self.known_for(stream, &owner.name)?;
+        if !known.may_bypass {
+            return Err(Refusal::BypassNotNamed { stream, device: known.device.clone() });
+        }
+        self.give(stream, owner, &StreamTableEntry::bypass(smmu.features()), smmu)
+    }
+
+    fn give(
         &mut self,
         stream: u32,
         owner: &Owner,
@@ -172,9 +225,8 @@ impl Streams {
         if let Some(owner) = taken(known) {
             return Err(Refusal::Taken { stream, device, owner, wanted_by });
         }
-        let neighbours = self.known.iter().filter(|other| other.group == known.group);
-        if let Some((neighbour, owner)) = neighbours.filter_map(|it| Some((&it.device, taken(it)?))).next() {
-            let neighbour = neighbour.clone();
+        let mut neighbours = self.known.iter().filter(|other| other.group == known.group);
+        if let Some((neighbour, owner)) = neighbours.find_map(|it| Some((it.device.clone(), taken(it)?))) {
             return Err(Refusal::GroupTaken { stream, device, neighbour, owner, wanted_by });
         }
         let procedure = change(stream, entry, owner.vmid, smmu)?;
@@ -182,18 +234,6 @@ impl Streams {
             known.owner = Some(owner.clone());
         }
         Ok(procedure)
-    }
-
-    /// As [`Streams::attach`], past all translation: the device reaches everything.
-    ///
-    /// # Errors
-    /// As there, and if the configuration does not name the device as one that is let through.
-    pub fn bypass(&mut self, stream: u32, owner: &Owner, smmu: &Smmu) -> Result<Procedure, Refusal> {
-        let known = self.known_for(stream, &owner.name)?;
-        if !known.may_bypass {
-            return Err(Refusal::BypassNotNamed { stream, device: known.device.clone() });
-        }
-        self.attach(stream, owner, &StreamTableEntry::bypass(smmu.features()), smmu)
     }
 
     /// Takes `stream` from `owner`: its transactions are refused, each with an event or, if `quietly`, without. It still

@@ -28,7 +28,7 @@ fn streams(smmu: &mut Smmu) -> Streams {
     streams
 }
 
-const ENTRY: StreamTableEntry = StreamTableEntry::muted();
+const TABLES: Stage2 = Stage2 { vtcr: 0x8002_3558, root: Pa(0x8000) };
 
 fn told<T: fmt::Debug>(refused: Result<T, Refusal>) -> alloc::string::String {
     refused.unwrap_err().to_string()
@@ -38,17 +38,17 @@ fn told<T: fmt::Debug>(refused: Result<T, Refusal>) -> alloc::string::String {
 fn a_stream_has_one_owner_and_so_has_a_group() {
     let mut smmu = smmu();
     let mut streams = streams(&mut smmu);
-    assert!(streams.attach(0x10, &owner(1), &ENTRY, &smmu).is_ok());
+    assert!(streams.attach(0x10, &owner(1), &TABLES, None, &smmu).is_ok());
     assert_eq!(
-        told(streams.attach(0x10, &owner(2), &ENTRY, &smmu)),
+        told(streams.attach(0x10, &owner(2), &TABLES, None, &smmu)),
         "`card` (stream 0x10) belongs to `vm1`: `vm2` cannot have it, too"
     );
     assert_eq!(
-        told(streams.attach(0x11, &owner(2), &ENTRY, &smmu)),
+        told(streams.attach(0x11, &owner(2), &TABLES, None, &smmu)),
         "`disk` (stream 0x11) cannot be told from `card`, which belongs to `vm1`: `vm2` cannot have it"
     );
-    assert!(streams.attach(0x11, &owner(1), &ENTRY, &smmu).is_ok());
-    assert!(streams.attach(0x50, &owner(2), &ENTRY, &smmu).is_ok());
+    assert!(streams.attach(0x11, &owner(1), &TABLES, None, &smmu).is_ok());
+    assert!(streams.attach(0x50, &owner(2), &TABLES, None, &smmu).is_ok());
     assert!(streams.of(&owner(1)).eq([0x10, 0x11]));
     assert_eq!(streams.who(0x50), Some(("other", Some(&owner(2)))));
     assert_eq!(streams.who(0x51), None);
@@ -60,20 +60,20 @@ fn streams_that_nobody_has_are_refused() {
     let mut streams = streams(&mut smmu);
     let geometry = smmu.layout.geometry;
     assert_eq!(told(streams.declare("far", 0x100, 3, false, geometry)), "there is no stream 0x100 for `far`");
-    assert_eq!(told(streams.attach(0x12, &owner(1), &ENTRY, &smmu)), "there is no stream 0x12 for `vm1`");
+    assert_eq!(told(streams.attach(0x12, &owner(1), &TABLES, None, &smmu)), "there is no stream 0x12 for `vm1`");
     streams.declare("leafless", 0x80, 3, false, geometry).unwrap();
     assert!(smmu.lacks_leaf(0x80) && !smmu.lacks_leaf(0x50));
-    assert_eq!(told(streams.attach(0x80, &owner(1), &ENTRY, &smmu)), "no memory for the entry of stream 0x80");
+    assert_eq!(told(streams.attach(0x80, &owner(1), &TABLES, None, &smmu)), "no memory for the entry of stream 0x80");
     assert_eq!(streams.who(0x80), Some(("leafless", None)), "a refusal changes nothing");
     smmu.give_leaf(0x80, Pa(0x6000));
-    assert!(streams.attach(0x80, &owner(1), &ENTRY, &smmu).is_ok());
+    assert!(streams.attach(0x80, &owner(1), &TABLES, None, &smmu).is_ok());
 }
 
 #[test]
 fn only_the_owner_gives_back_and_only_what_is_done_is_free() {
     let mut smmu = smmu();
     let mut streams = streams(&mut smmu);
-    assert!(streams.attach(0x10, &owner(1), &ENTRY, &smmu).is_ok());
+    assert!(streams.attach(0x10, &owner(1), &TABLES, None, &smmu).is_ok());
     assert_eq!(told(streams.detach(0x10, &owner(2), false, &smmu)), "stream 0x10 does not belong to `vm2`");
     assert_eq!(told(streams.detach(0x11, &owner(1), false, &smmu)), "stream 0x11 does not belong to `vm1`");
     let mut procedure = streams.detach(0x10, &owner(1), false, &smmu).unwrap();
@@ -81,10 +81,10 @@ fn only_the_owner_gives_back_and_only_what_is_done_is_free() {
     procedure.trouble = Some(crate::Trouble::Nonsense);
     procedure.next = procedure.steps.len();
     assert!(!streams.released(0x10, &procedure), "failed");
-    assert!(streams.attach(0x10, &owner(2), &ENTRY, &smmu).is_err());
+    assert!(streams.attach(0x10, &owner(2), &TABLES, None, &smmu).is_err());
     procedure.trouble = None;
     assert!(streams.released(0x10, &procedure));
-    assert!(streams.attach(0x10, &owner(2), &ENTRY, &smmu).is_ok());
+    assert!(streams.attach(0x10, &owner(2), &TABLES, None, &smmu).is_ok());
 }
 
 #[test]
@@ -98,15 +98,39 @@ fn a_stream_of_two_devices_is_let_through_if_both_may() {
     );
     let mut streams = self::streams(&mut smmu);
     streams.declare("second", 0x50, 2, false, smmu.layout.geometry).unwrap();
+    assert_eq!(streams.who(0x50), Some(("other, second", None)));
     assert!(streams.bypass(0x50, &owner(1), &smmu).is_err());
+}
+
+#[test]
+fn a_stream_is_in_one_group() {
+    let mut smmu = smmu();
+    let mut streams = streams(&mut smmu);
+    assert_eq!(
+        told(streams.declare("second", 0x50, 3, true, smmu.layout.geometry)),
+        "`second` and `other` are both stream 0x50, and not in one group"
+    );
+}
+
+#[test]
+fn tables_that_the_smmu_cannot_walk_are_not_given_to_it() {
+    let mut smmu = smmu();
+    let mut streams = streams(&mut smmu);
+    let far = Stage2 { root: Pa(1 << 44), ..TABLES };
+    assert_eq!(
+        told(streams.attach(0x10, &owner(1), &far, None, &smmu)),
+        "`vm1`: the SMMU does not reach this VM's translation tables at 0x100000000000"
+    );
+    assert_eq!(streams.who(0x10), Some(("card", None)));
 }
 
 #[test]
 fn an_attachment_follows_the_specifications_procedure() {
     let mut smmu = smmu();
     let mut streams = streams(&mut smmu);
-    let entry = StreamTableEntry([0xd, 1, 2, 3, 0, 0, 0, 0]);
-    let procedure = streams.attach(0x11, &owner(1), &entry, &smmu).unwrap();
+    let procedure = streams.attach(0x11, &owner(1), &TABLES, None, &smmu).unwrap();
+    let StreamTableEntry([word0, word1, word2, word3, ..]) =
+        StreamTableEntry::stage2(1, &TABLES, smmu.features()).unwrap();
     // The entry is the 18th of its leaf.
     let store = |place: u64, word| Step::Store { at: Pa(0x4000 + 0x11 * 64 + place), word };
     let disable = [
@@ -116,13 +140,13 @@ fn an_attachment_follows_the_specifications_procedure() {
         Step::Issue(Command::TlbiS12Vmall { vmid: 1 }),
     ];
     let enable = [
-        store(8, 1),
-        store(16, 2),
-        store(24, 3),
+        store(8, word1),
+        store(16, word2),
+        store(24, word3),
         Step::Store { at: Pa(0x1000), word: 0x4007 },
         Step::Issue(Command::CfgiSte { stream: 0x11, leaf: false }),
         Step::Synchronize,
-        store(0, 0xd),
+        store(0, word0),
         Step::Issue(Command::CfgiSte { stream: 0x11, leaf: true }),
         Step::Synchronize,
     ];

@@ -2,8 +2,7 @@
 
 use super::Model;
 use crate::{
-    Features, Geometry, Layout, Memory, Owner, Procedure, Progress, Refusal, Smmu, Stage2, StreamTableEntry, Streams,
-    Trouble, Walks,
+    Features, Geometry, Layout, Memory, Owner, Procedure, Progress, Refusal, Smmu, Stage2, Streams, Trouble, Walks,
 };
 use pagetable::{Maintenance, PaRange, Stage2Attributes, Stage2Layout, Stale, TablePool, VmidSize};
 use std::cell::RefCell;
@@ -205,15 +204,13 @@ impl World {
     fn connect(&mut self, vm: usize, stream: u32, purpose: Purpose) -> Result<(), Refusal> {
         let mut machine = self.machine.borrow_mut();
         let vm = &self.vms[vm];
-        let stage2 =
-            Stage2 { vmid: vm.owner.vmid, vtcr: vm.stage2.layout().vtcr(VmidSize::Bits16), root: vm.stage2.root() };
-        let entry = StreamTableEntry::stage2(&stage2, machine.smmu.features()).unwrap();
+        let stage2 = Stage2 { vtcr: vm.stage2.layout().vtcr(VmidSize::Bits16), root: vm.stage2.root() };
         if machine.smmu.lacks_leaf(stream) {
             machine.smmu.give_leaf(stream, Pa(self.next_leaf));
             self.next_leaf += 4096;
         }
         machine.model.publish();
-        let mut procedure = self.streams.attach(stream, &vm.owner, &entry, &machine.smmu)?;
+        let mut procedure = self.streams.attach(stream, &vm.owner, &stage2, None, &machine.smmu)?;
         machine.model.stream_owner.insert(stream, vm.owner.vmid);
         let _ = machine.run(&mut procedure, purpose);
         Ok(())
