@@ -3,7 +3,8 @@
 //! Answers for: an SMMU that sees stores in any order until they are published, reads the words of an entry at different
 //! times, caches everything that it may (invalid entries, too), obeys an invalidation only when the `CMD_SYNC` behind it
 //! makes it, and lets transactions linger between translation and memory; and for noticing when one of them lands where it
-//! may not. Does not answer for: stage 1, and anything outside tests. Its walks follow IHI 0070, 3.3.3 and 16.2, and DDI 0487,
+//! may not. A guest's stage 1 leaves every address as it is, and is there only to be combined with stage 2 in the TLB. Does not
+//! answer for: anything outside tests. Its walks follow IHI 0070, 3.3.3 and 16.2, and DDI 0487,
 //! D8.3, independently of the code under test.
 
 mod properties;
@@ -53,6 +54,8 @@ pub(crate) struct Model {
     descriptors: BTreeMap<u32, u64>,
     /// (VMID, page of the VM) to page and whether it can be written.
     tlb: BTreeMap<(u16, u64), (u64, bool)>,
+    /// The same, of stage 1 and 2 together: no invalidation by an address of the VM finds them (4.4.3.1).
+    combined: BTreeMap<(u16, u64), (u64, bool)>,
     /// (VMID, 2 MiB of the VM) to table of the last level.
     walks: BTreeMap<(u16, u64), u64>,
     /// Consumed, and not yet obeyed; and obeyed since the last `CMD_SYNC`.
@@ -264,11 +267,13 @@ impl Model {
             }
             Command::TlbiS12Vmall { vmid } => {
                 self.tlb.retain(|key, _| key.0 != vmid);
+                self.combined.retain(|key, _| key.0 != vmid);
                 self.walks.retain(|key, _| key.0 != vmid);
                 self.walking.retain(|walk| walk.0 != vmid);
             }
             Command::TlbiNsnhAll => {
                 self.tlb.clear();
+                self.combined.clear();
                 self.walks.clear();
                 self.walking.clear();
             }
@@ -281,7 +286,7 @@ impl Model {
                     self.walks.retain(|key, _| key.0 != vmid || !reaches(&reach, key.1 << 9, 512));
                 }
             }
-            Command::TlbiEl2All | Command::TlbiNhAll { .. } => {}
+            Command::TlbiNhAll { vmid } => self.combined.retain(|key, _| key.0 != vmid),
             other => self.complain(format!("{other:?} is of no use here")),
         }
         self.obeyed.push(command);
@@ -356,14 +361,21 @@ impl Model {
             (0, _) => return Outcome::Aborted(0x04),
             (_, 0..=3) => return Outcome::Aborted(0),
             (_, 4) => return Outcome::Passed,
-            (_, 6) => {}
+            (_, 6 | 7) => {}
             _ => {
                 self.complain(format!("an entry with Config {configuration}"));
                 return Outcome::Aborted(0x04);
             }
         }
         let vmid = (entry[2] & 0xffff) as u16;
-        let Some((to, true)) = self.translate(vmid, &entry, page) else { return Outcome::Aborted(0x10) };
+        let translated = match (configuration, self.combined.get(&(vmid, page))) {
+            (7, Some(cached)) => Some(*cached),
+            _ => self.translate(vmid, &entry, page),
+        };
+        if let (7, Some(translated)) = (configuration, translated) {
+            self.combined.insert((vmid, page), translated);
+        }
+        let Some((to, true)) = translated else { return Outcome::Aborted(0x10) };
         self.flying.push(Flying { stream, vmid, ipa: page, page: to });
         if self.flying.len() > 8 {
             self.land(0);
@@ -487,7 +499,7 @@ fn reaches(reach: &Reach, page: u64, count: u64) -> bool {
 fn used(flying: &Flying, command: &Command) -> bool {
     match command {
         Command::CfgiSte { stream, .. } => *stream == flying.stream,
-        Command::TlbiS12Vmall { vmid } => *vmid == flying.vmid,
+        Command::TlbiS12Vmall { vmid } | Command::TlbiNhAll { vmid } => *vmid == flying.vmid,
         Command::TlbiS2Ipa { vmid, reach } => *vmid == flying.vmid && reaches(reach, flying.ipa, 1),
         _ => matches!(command, Command::CfgiAll | Command::TlbiNsnhAll),
     }

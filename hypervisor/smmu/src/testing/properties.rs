@@ -136,6 +136,7 @@ fn every_step_of_an_exchange_is_needed() {
 #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn every_step_of_an_invalidation_is_needed() {
     every_step_is_needed(Purpose::Invalidate, 2, &[]);
+    every_step_is_needed(Purpose::InvalidateNested, 4, &[]);
 }
 
 #[test]

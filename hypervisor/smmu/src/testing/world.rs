@@ -2,7 +2,8 @@
 
 use super::Model;
 use crate::{
-    Features, Geometry, Layout, Memory, Owner, Procedure, Progress, Refusal, Smmu, Stage2, Streams, Trouble, Walks,
+    Features, Geometry, Layout, Memory, Owner, Procedure, Progress, Refusal, Smmu, Stage1, Stage2, Streams, Trouble,
+    Walks,
 };
 use pagetable::{Maintenance, PaRange, Stage2Attributes, Stage2Layout, Stale, TablePool, VmidSize};
 use std::cell::RefCell;
@@ -10,7 +11,7 @@ use std::rc::Rc;
 use std::{format, vec, vec::Vec};
 use types::{Ipa, Pa, Range, Ticks};
 
-pub(crate) const PATIENCE: Ticks = Ticks(100_000);
+pub(crate) const PATIENCE: Ticks = Ticks(5_000);
 const TABLE: u64 = 0x1000_0000;
 const COMMANDS: u64 = 0x2000_0000;
 const EVENTS: u64 = 0x3000_0000;
@@ -25,6 +26,7 @@ pub(crate) enum Purpose {
     Exchange,
     Detach,
     Invalidate,
+    InvalidateNested,
 }
 
 /// A step that is left out of every procedure of a kind: which kind, and which step.
@@ -124,9 +126,11 @@ impl Maintenance<Ipa> for Telling {
     fn invalidate(&mut self, range: Range<Ipa>, stale: Stale) {
         let mut machine = self.machine.borrow_mut();
         machine.model.publish();
-        let walks = Walks { tables: stale == Stale::Tables, nested: false };
+        let nested = self.vmid == NESTED;
+        let walks = Walks { tables: stale == Stale::Tables, nested };
+        let purpose = if nested { Purpose::InvalidateNested } else { Purpose::Invalidate };
         let mut procedure = machine.smmu.invalidate(self.vmid, range, walks);
-        let _ = machine.run(&mut procedure, Purpose::Invalidate);
+        let _ = machine.run(&mut procedure, purpose);
     }
 }
 
@@ -147,6 +151,9 @@ pub(crate) struct World {
     next_page: u64,
     next_leaf: u64,
 }
+
+/// The VM that has a stage 1 of its own.
+const NESTED: u16 = 2;
 
 /// With streams in two leaves.
 pub(crate) const STREAMS: [u32; 4] = [0x08, 0x09, 0x48, 0x4f];
@@ -205,12 +212,15 @@ impl World {
         let mut machine = self.machine.borrow_mut();
         let vm = &self.vms[vm];
         let stage2 = Stage2 { vtcr: vm.stage2.layout().vtcr(VmidSize::Bits16), root: vm.stage2.root() };
+        let context = Ipa(0x1_0000);
+        let stage1 = Stage1 { context, format: 0, cd_max: 0, default_substream: 0, attributes: 0 };
+        let stage1 = (vm.owner.vmid == NESTED).then_some(stage1);
         if machine.smmu.lacks_leaf(stream) {
             machine.smmu.give_leaf(stream, Pa(self.next_leaf));
             self.next_leaf += 4096;
         }
         machine.model.publish();
-        let mut procedure = self.streams.attach(stream, &vm.owner, &stage2, None, &machine.smmu)?;
+        let mut procedure = self.streams.attach(stream, &vm.owner, &stage2, stage1.as_ref(), &machine.smmu)?;
         machine.model.stream_owner.insert(stream, vm.owner.vmid);
         let _ = machine.run(&mut procedure, purpose);
         Ok(())
