@@ -347,6 +347,7 @@ mod tests {
 
     proptest! {
         #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
         fn whatever_is_recorded_can_be_told(words: [u64; 4]) {
             prop_assert!(!said(words).is_empty());
         }

@@ -150,6 +150,7 @@ mod tests {
 
     proptest! {
         #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
         fn what_is_reached_is_the_range_without_gap(start in 0u64..1 << 36, pages in 1u64..1 << 36, ranges: bool) {
             let pages = if ranges { pages } else { pages % 24 + 1 };
             let Some(reaches) = reaches(range(start << 12, pages << 12), true, ranges) else {

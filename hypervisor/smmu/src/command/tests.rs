@@ -71,6 +71,7 @@ fn without_a_granule_there_is_no_range() {
 
 proptest! {
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
     fn what_a_guest_writes_is_a_command_or_illegal_and_means_the_same_written_again(words: [u64; 2], opcode in 0u64..0x80) {
         if let Ok(command) = Command::decode([words[0] & !0xff | opcode, words[1]]) {
             prop_assert_eq!(Command::decode(command.encode()), Ok(command));

@@ -127,6 +127,7 @@ fn mistakes_are_told_where_they_are() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn there_is_a_limit() {
     let text: String = (0..=MAX_DEVICES).map(|n| format!("device stream:{n} d{n}\n")).collect();
     assert_eq!(errors(&text), [format!("{}: more than 256 devices: this is no configuration", MAX_DEVICES + 1)]);

@@ -91,14 +91,14 @@ fn one_level(features: &mut Features) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 256 }))]
-
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
     fn no_device_reaches_what_its_vm_does_not_have(seed: u64) {
         prop_assert_eq!(history(seed, as_it_is, None), Ok(()));
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
     fn neither_with_a_table_in_one_level_and_without_ranges(seed: u64) {
         prop_assert_eq!(history(seed, one_level, None), Ok(()));
     }
