@@ -130,8 +130,10 @@ impl Model {
         u64::from(self.register(offset)) | u64::from(self.register(offset + 4)) << 32
     }
 
+    /// What is no table any more is somebody else's: what looks like a way to a page that is nobody's.
     fn word(&self, at: u64) -> u64 {
-        self.seen.get(&at).copied().unwrap_or(0)
+        let is_freed = self.freed.contains(&(at & !0xfff));
+        if is_freed { 0xdead_d7ff } else { self.seen.get(&at).copied().unwrap_or(0) }
     }
 
     pub(crate) fn is_translating(&self) -> bool {
@@ -150,10 +152,14 @@ impl Model {
         self.seen.insert(at, word);
     }
 
-    /// What was stored to these tables and not seen is overtaken by what somebody else stores there.
-    fn forget_stores(&mut self, table: u64, pages: usize) {
-        let end = table + 4096 * pages as u64;
-        self.unseen.retain(|store| !(table..end).contains(&store.0));
+    /// Whatever was stored to these tables is overtaken by zeroes.
+    fn clear(&mut self, table: u64, pages: usize) {
+        let within = table..table + 4096 * pages as u64;
+        self.unseen.retain(|store| !within.contains(&store.0));
+        for memory in [&mut self.seen, &mut self.written] {
+            let words: Vec<u64> = memory.range(within.clone()).map(|(at, _)| *at).collect();
+            words.iter().for_each(|at| drop(memory.remove(at)));
+        }
     }
 
     /// Something happens by itself.

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::{format, vec, vec::Vec};
 use types::{Ipa, Pa, Range, Ticks};
 
-pub(crate) const PATIENCE: Ticks = Ticks(5_000);
+pub(crate) const PATIENCE: Ticks = Ticks(2_000);
 const TABLE: u64 = 0x1000_0000;
 const COMMANDS: u64 = 0x2000_0000;
 const EVENTS: u64 = 0x3000_0000;
@@ -81,23 +81,15 @@ impl TablePool for Pool {
                 start
             }
         };
-        machine.model.forget_stores(table, pages);
+        machine.model.clear(table, pages);
         machine.model.freed.remove(&table);
-        for word in 0..512 * pages as u64 {
-            machine.model.written.insert(table + 8 * word, 0);
-            machine.model.seen.insert(table + 8 * word, 0);
-        }
         Some(Pa(table))
     }
 
     fn free(&mut self, table: Pa, pages: usize) {
         let mut machine = self.0.borrow_mut();
-        machine.model.forget_stores(table.0, pages);
-        machine.model.freed.insert(table.0);
-        // Somebody else writes into it at once: what looks like a way to a page that is nobody's.
-        for word in 0..512 * pages as u64 {
-            machine.model.seen.insert(table.0 + 8 * word, 0xdead_d000 | 0x7ff);
-        }
+        // Somebody else writes into it at once.
+        machine.model.freed.extend((0..pages as u64).map(|page| table.0 + 4096 * page));
         if pages == 1 {
             machine.free_tables.push(table.0);
         }
