@@ -109,8 +109,8 @@ impl Smmu {
         crate::invalidate::procedure(vmid, range, walks, &self.features)
     }
 
-    /// Carries on with `procedure`, as far as the SMMU lets it. Several procedures may be under way at once; a command that is not taken
-    /// fails all of them.
+    /// Carries on with `procedure`, as far as the SMMU lets it. Several procedures may be under way at once; a command that is
+    /// not taken fails all of them.
     pub fn advance(&mut self, procedure: &mut Procedure, now: Ticks, io: &mut (impl Registers + Memory)) -> Progress {
         let deadline = now.saturating_add(self.layout.patience);
         let (deadline, errors) = *procedure.begun.get_or_insert((deadline, self.commands.errors));

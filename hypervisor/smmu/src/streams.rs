@@ -251,8 +251,8 @@ impl Streams {
         change(stream, &entry, owner.vmid, smmu)
     }
 
-    /// Nobody owns `stream` any more, if `detached`, the procedure of [`Streams::detach`], is done; else it stays where it is, and so
-    /// must the memory that its device may still reach. Whether it is free.
+    /// Nobody owns `stream` any more, if `detached`, the procedure of [`Streams::detach`], is done; else it stays where it is,
+    /// and so must the memory that its device may still reach. Whether it is free.
     pub fn released(&mut self, stream: u32, detached: &Procedure) -> bool {
         match self.known_mut(stream) {
             Some(known) if detached.is_done() => {

@@ -158,7 +158,9 @@ impl Model {
         self.unseen.retain(|store| !within.contains(&store.0));
         for memory in [&mut self.seen, &mut self.written] {
             let words: Vec<u64> = memory.range(within.clone()).map(|(at, _)| *at).collect();
-            words.iter().for_each(|at| drop(memory.remove(at)));
+            for at in words {
+                memory.remove(&at);
+            }
         }
     }
 

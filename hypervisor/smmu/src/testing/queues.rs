@@ -31,6 +31,7 @@ fn finish(world: &World, procedure: &mut Procedure) -> Progress {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn more_commands_than_the_queue_has_room_for_go_through_it() {
     let world = world();
     let walks = Walks { tables: true, nested: true };
@@ -78,6 +79,7 @@ fn a_failed_detachment_leaves_the_stream_where_it_is() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn an_smmu_that_does_not_answer_is_given_up_in_time() {
     let world = world();
     world.machine.borrow_mut().model.is_stuck = true;
