@@ -6,9 +6,10 @@
 //! register or a table is reached ([`Registers`], [`Memory`]: the driver's), translation tables (`pagetable`), locks,
 //! and what becomes of a VM whose device has faulted.
 //!
-//! Follows the Arm System Memory Management Unit Architecture Specification, version 3 (IHI 0070); numbers of sections are
-//! those of an issue that has SMMUv3.4. Only the Non-secure programming interface; no PRI queue, no ATS: a device that comes with addresses
-//! already translated is refused (`ATSCHK` with `EATS` 0), because such an address is nobody's word but the device's own.
+//! Follows the Arm System Memory Management Unit Architecture Specification, version 3 (IHI 0070); sections have the numbers
+//! of an issue that covers SMMUv3.4. Only the Non-secure programming interface; no PRI queue, no ATS: a device that comes
+//! with addresses already translated is refused (`ATSCHK` with `EATS` 0), because such an address is nobody's word but the
+//! device's own.
 
 #![no_std]
 #![forbid(unsafe_code)]
