@@ -68,6 +68,8 @@ pub enum Stage2Flaw {
     InputBits(u8),
     /// The root is where it cannot reach.
     Root(Pa),
+    /// It has no stage 1 that could stand before it.
+    NoStage1,
 }
 
 impl fmt::Display for Stage2Flaw {
@@ -75,6 +77,7 @@ impl fmt::Display for Stage2Flaw {
         match self {
             Self::Vmid(vmid) => write!(f, "the SMMU has VMIDs of 8 bits, and this VM's is {vmid}"),
             Self::InputBits(bits) => write!(f, "the SMMU takes addresses of {bits} bits, and this VM's may be longer"),
+            Self::NoStage1 => f.write_str("the SMMU has no stage 1 for a guest's own use"),
             Self::Root(root) => write!(f, "the SMMU does not reach this VM's translation tables at {root}"),
         }
     }
@@ -156,8 +159,11 @@ impl StreamTableEntry {
     /// cannot have descriptors or tables read from registers of devices.
     ///
     /// # Errors
-    /// If this SMMU cannot walk the stage 2.
+    /// If this SMMU has no stage 1, or cannot walk the stage 2.
     pub fn nested(vmid: u16, stage2: &Stage2, stage1: &Stage1, features: &Features) -> Result<Self, Stage2Flaw> {
+        if !features.stage1 {
+            return Err(Stage2Flaw::NoStage1);
+        }
         let Self([_, word1, word2, word3, ..]) = Self::stage2(vmid, stage2, features)?;
         let word0 = V.mask()
             | CONFIG.of(NESTED)
@@ -330,6 +336,8 @@ mod tests {
         let entry =
             StreamTableEntry::nested(7, &stage2(), &stage1, &Features { can_stall: false, ..features }).unwrap();
         assert_eq!(bits(&entry, 91, 91), 0, "S1STALLD is ILLEGAL where nothing stalls");
+        let without = Features { stage1: false, ..features };
+        assert_eq!(StreamTableEntry::nested(7, &stage2(), &stage1, &without), Err(Stage2Flaw::NoStage1));
     }
 
     #[test]
