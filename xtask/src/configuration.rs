@@ -2,20 +2,21 @@
 //!
 //! Answers for: reading configurations on the user's machine with the very code that reads them at EL2, and for
 //! diagnostics that name the user's files. Does not answer for: the language (`qvmconf`), its meaning (`vm`), what lies
-//! where in the boot archive (`archive`).
+//! where in the boot archive (`archive`); what a VM is put together with to see whether it can be is in the modules below.
 
-use std::collections::BTreeMap;
+mod devices;
+mod machine;
+mod silence;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 
 use anyhow::{Context, Result};
-use host::disk::{Base, Claim, Claims, Extent, Holder, Overlay, PAGE, PageStore, RealName, Which};
-use host::switch::{Door, Net, Storage};
+use devices::HostDevices;
+use machine::{HostFiles, Nowhere};
 use qvmconf::words::Keyword;
 use qvmconf::{Argument, Diagnostic, Diagnostics, Document, Loader, SettingName, Sources, Span, Statement, Value};
-use types::{AccessSize, Frequency, Ipa, Range, Ticks};
+use types::Frequency;
 use vdevs::CATALOGUE;
 use vm::config::Limits;
 use vm::controller::Version;
@@ -100,8 +101,8 @@ impl Configuration {
         let Some(meaning) = &self.meaning else { return Ok(()) };
         let files = HostFiles::read(&self.wanted)?;
         let version = meaning.description.controller.version.unwrap_or(Version::V3);
-        let mut devices = HostDevices { vm: self.name.clone(), claims: Claims::new(), has_balloon: false };
-        let assembled = vm::assemble(&meaning.description, &files, &host(version), &mut devices);
+        let mut devices = HostDevices::new(&self.name);
+        let assembled = vm::assemble(&meaning.description, &files, &machine::host(version), &mut devices);
         // What is packed is seen to be whole only when it is unpacked.
         let loaded = assembled.and_then(|vm::Assembled { load, tree, .. }| {
             load.execute(&files, &tree, &Nowhere, &mut |_| {}).map_err(|error| vec![error.into()])
@@ -247,306 +248,6 @@ struct Includes;
 impl Loader for Includes {
     fn load(&mut self, path: &str) -> Option<Vec<u8>> {
         fs::read(host_path(path)).ok()
-    }
-}
-
-/// Files of this machine in place of those of a boot archive.
-struct HostFiles(BTreeMap<String, Vec<u8>>);
-
-impl HostFiles {
-    fn read(wanted: &[Wanted]) -> Result<HostFiles> {
-        let read = |wanted: &Wanted| {
-            let content = fs::read(&wanted.path).with_context(|| format!("cannot read {}", wanted.path.display()))?;
-            Ok((archive_name(&wanted.path)?, content))
-        };
-        Ok(HostFiles(wanted.iter().map(read).collect::<Result<_>>()?))
-    }
-}
-
-impl vm::Files for HostFiles {
-    fn file(&self, path: &str) -> Option<&[u8]> {
-        self.0.get(path).map(Vec::as_slice)
-    }
-}
-
-/// CPUs of no particular kind: whether a VM can be put together does not depend on them.
-fn host(gic: Version) -> vm::Host<'static> {
-    vm::Host {
-        id: vm::id_registers::IdRegisters::plain(),
-        frequency: COUNTER,
-        epoch: 0,
-        gic,
-        list_registers: 4,
-        priority_bits: 5,
-        mitigations: vm::smccc::Mitigations::default(),
-        monitors: true,
-        entropy: None,
-        seed: &[],
-    }
-}
-
-/// Memory that takes whatever is loaded into it.
-struct Nowhere;
-
-impl vdev::GuestMemory for Nowhere {
-    fn exchange(&self, at: Ipa, _: AccessSize, _: u64, _: u64) -> Result<u64, vdev::MemoryFault> {
-        Err(vdev::MemoryFault { at })
-    }
-
-    fn contains(&self, _: Range<Ipa>) -> bool {
-        false
-    }
-
-    fn read(&self, from: Ipa, _: &mut [u8]) -> Result<(), vdev::MemoryFault> {
-        Err(vdev::MemoryFault { at: from })
-    }
-
-    fn write(&self, _: Ipa, _: &[u8]) -> Result<(), vdev::MemoryFault> {
-        Ok(())
-    }
-
-    fn load(&self, from: Ipa, _: AccessSize) -> Result<u64, vdev::MemoryFault> {
-        Err(vdev::MemoryFault { at: from })
-    }
-
-    fn store(&self, _: Ipa, _: AccessSize, _: u64) -> Result<(), vdev::MemoryFault> {
-        Ok(())
-    }
-}
-
-/// The console is always there, and of real disks whatever is named; nothing else is on a PC.
-struct HostDevices {
-    vm: String,
-    /// What its devices have of them.
-    claims: Claims<()>,
-    /// A device has the VM's RAM already, to give it back.
-    has_balloon: bool,
-}
-
-impl HostDevices {
-    /// Whether a device can have a real disk beside what others of the same VM have.
-    fn claim(&mut self, device: &str, name: &str, disk: &vdev::HostDisk) -> Result<Base<'static>, vdev::BackendError> {
-        let unknown =
-            || vdev::BackendError(format!("there can be no disk `{disk}`: expected /dev/hd0, hd0t178 or hd0p1"));
-        let name = RealName::parse(name).ok_or_else(unknown)?;
-        // Where partitions are is seen when they are there: here each name is a place of its own.
-        let extent = match name.which {
-            Which::Whole => Extent { first: 0, count: u64::MAX },
-            Which::Number(number) => Extent { first: number.into(), count: 1 },
-            Which::Type(kind, further) => Extent { first: (u64::from(kind) + 1) << 32 | u64::from(further), count: 1 },
-        };
-        let holder = Holder { vm: self.vm.clone(), device: device.into() };
-        let claim = Claim { name, extent, writes: !disk.read_only, holder };
-        self.claims.add((), claim).map(|()| Base::Zeroes(1 << 20)).map_err(vdev::BackendError)
-    }
-}
-
-impl vdev::Backends for HostDevices {
-    fn disk(&mut self, device: &str, disk: &vdev::HostDisk) -> Result<Box<dyn vdev::BlockDevice>, vdev::BackendError> {
-        let base = match &disk.name {
-            vdev::DiskName::File(path) => match fs::metadata(host_path(path)) {
-                Ok(file) if file.is_file() => Base::Zeroes(file.len()),
-                _ => return Err(vdev::BackendError(format!("there is no file `{}`", host_path(path).display()))),
-            },
-            vdev::DiskName::Memory(bytes) => Base::Zeroes(*bytes),
-            vdev::DiskName::Real(name) => self.claim(device, name, disk)?,
-        };
-        base.check(disk)?;
-        let overlay = Overlay::new(String::new(), base, true, Silence);
-        overlay.map(|disk| Box::new(disk) as _).ok_or_else(|| vdev::BackendError("it is too large".into()))
-    }
-
-    fn directory(&mut self, path: &str) -> Result<vdev::HostFiles, vdev::BackendError> {
-        let folder = host_path(path);
-        let error = |why: &str| vdev::BackendError(format!("{}: {why}", folder.display()));
-        let files = files_below(&folder).map_err(|reason| error(&reason.to_string()))?;
-        if files.is_empty() {
-            return Err(error("there is no file in it"));
-        }
-        // Names only, for as long as this tool runs.
-        let name = |file: PathBuf| {
-            let name = file.to_str().ok_or_else(|| error(&format!("{} is not text", file.display())))?;
-            Ok((&*name.to_string().leak(), &[][..]))
-        };
-        files.into_iter().map(name).collect()
-    }
-
-    fn net(
-        &mut self,
-        _: vdev::DeviceId,
-        wish: &vdev::NetWish,
-    ) -> Result<(vdev::Mac, Arc<dyn vdev::NetPort>), vdev::BackendError> {
-        static UP: AtomicU32 = AtomicU32::new(0);
-        let storage = Storage::new().ok_or_else(|| vdev::BackendError("there is no memory for its frames".into()))?;
-        // A network for it alone: that others have the same address is seen when they are there.
-        let attached = Net::new(&UP).attach("", wish, COUNTER, (Silence, storage));
-        attached.map(|(_, mac)| (mac, Arc::new(Silence) as _)).map_err(vdev::BackendError)
-    }
-
-    fn vsock(
-        &mut self,
-        _: vdev::DeviceId,
-        wish: &vdev::VsockWish,
-    ) -> Result<(u32, Arc<dyn vdev::VsockPort>), vdev::BackendError> {
-        static SIGNALS: host::vsock::Signals = host::vsock::Signals::new();
-        let no_memory = || vdev::BackendError("there is no memory for its connections".into());
-        let storage = host::vsock::Storage::new().ok_or_else(no_memory)?;
-        // Alone: that others have the same CID is seen when they are there.
-        let attached = host::vsock::Hub::new(&SIGNALS).attach("", wish, (Silence, storage));
-        attached.map(|(_, cid)| (cid, Arc::new(Silence) as _)).map_err(vdev::BackendError)
-    }
-
-    fn balloon(&mut self, _: vdev::DeviceId, _: bool) -> Result<Arc<dyn vdev::Balloon>, vdev::BackendError> {
-        if std::mem::replace(&mut self.has_balloon, true) {
-            return Err(vdev::BackendError("the VM has a balloon already".into()));
-        }
-        Ok(Arc::new(Silence))
-    }
-
-    fn watch(&mut self, _: vdev::DeviceId, _: &str) -> Result<(), vdev::BackendError> {
-        Ok(())
-    }
-
-    fn worker(&mut self, _: vdev::DeviceId, _: vdev::NewWorker) -> Result<(), vdev::BackendError> {
-        Ok(())
-    }
-
-    fn shared_memory(
-        &mut self,
-        _: vdev::DeviceId,
-        _: Range<Ipa>,
-        _: vdev::RegionWishes,
-    ) -> Result<Box<dyn vdev::SharedMemory>, vdev::BackendError> {
-        Ok(Box::new(Silence))
-    }
-
-    fn character(
-        &mut self,
-        _: vdev::DeviceId,
-        device: &vdev::HostDevice,
-    ) -> Result<Box<dyn vdev::CharDevice>, vdev::BackendError> {
-        if device.is_console() {
-            Ok(Box::new(Silence))
-        } else {
-            Err(vdev::BackendError(format!("there is no host device `{device}`; `-` is the VM's console")))
-        }
-    }
-}
-
-/// A back end that swallows what is written, and shares nothing.
-struct Silence;
-
-impl vdev::SharedMemory for Silence {
-    fn attach(&mut self, _: vdev::RegionName, _: u32) -> bool {
-        false
-    }
-
-    fn answer(&mut self) -> Option<Result<vdev::Attached, vdev::RegionError>> {
-        None
-    }
-
-    fn detach(&mut self, _: u8) {}
-
-    fn notify(&mut self, _: u8, _: u16) {}
-
-    fn look(&mut self, _: u8) -> u32 {
-        0
-    }
-
-    fn has_news(&self) -> bool {
-        false
-    }
-
-    fn region(&self, _: u32) -> Option<(vdev::RegionName, u32)> {
-        None
-    }
-}
-
-impl Door for Silence {
-    fn ring(&self) {}
-
-    fn link_changed(&self) {}
-}
-
-impl vdev::NetPort for Silence {
-    fn is_up(&self) -> bool {
-        false
-    }
-
-    fn open(&self, _: vdev::Offloads) {}
-
-    fn set_filter(&self, _: &vdev::NetFilter) {}
-
-    fn send(&self, _: Ticks, _: vdev::Unfinished, _: usize, _: &mut vdev::FillFrame<'_>) -> vdev::Sent {
-        vdev::Sent::Gone
-    }
-
-    fn receive(&self, _: &mut vdev::TakeFrame<'_>) -> vdev::Received {
-        vdev::Received::None
-    }
-}
-
-impl host::vsock::Door for Silence {
-    fn ring(&self) {}
-
-    fn said(&self, _: &str) {}
-}
-
-impl vdev::VsockPort for Silence {
-    fn open(&self) {}
-
-    fn signal(&self, _: vdev::VsockSignal) -> bool {
-        false
-    }
-
-    fn attend(&self) {}
-
-    fn send(&self, _: &vdev::VsockPacket, _: &mut vdev::FillFrame<'_>) -> bool {
-        true
-    }
-
-    fn receive(&self, _: &mut [u8]) -> Option<vdev::VsockPacket> {
-        None
-    }
-}
-
-impl vdev::Balloon for Silence {
-    fn holding(&self) -> vdev::Holding {
-        vdev::Holding::default()
-    }
-
-    fn give_back(&self, _: Range<Ipa>) -> u64 {
-        0
-    }
-}
-
-impl PageStore for Silence {
-    fn add(&mut self) -> Option<u32> {
-        None
-    }
-
-    fn page(&mut self, _: u32) -> Option<&mut [u8; PAGE]> {
-        None
-    }
-
-    fn free(&mut self, _: u32) {}
-}
-
-impl vdev::CharDevice for Silence {
-    fn space(&self) -> usize {
-        usize::MAX
-    }
-
-    fn write(&mut self, _: u8) -> vdev::Taken {
-        vdev::Taken::Yes
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> (usize, vdev::Taken) {
-        (bytes.len(), vdev::Taken::Yes)
-    }
-
-    fn read(&mut self) -> Option<u8> {
-        None
     }
 }
 

@@ -60,6 +60,10 @@ pub(crate) struct Arguments {
     /// A disk of the machine, the image in FILE, which is written to: /dev/hd0 for the first one, /dev/hd1 for the next
     #[arg(long, value_name = "FILE")]
     disk: Vec<PathBuf>,
+    /// A network card of the machine, /dev/net0 for the first one, which is the uplink of /dev/vswitch0, and so on; behind it is what QEMU's
+    /// `-netdev` takes, without an identifier [default: user, a network of QEMU's own that leads out of the PC]
+    #[arg(long, value_name = "NETDEV", num_args = 0..=1, require_equals = true, default_missing_value = "user")]
+    net: Vec<String>,
     /// Build with the debug profile
     #[arg(long)]
     debug: bool,
@@ -105,7 +109,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     let board = artifacts::provide(&configurations, &replaced, Some(arguments.board.package()), profile)?;
     let board = board.context("the board was not built")?;
     let mode = if arguments.batch { Mode::Batch } else { Mode::Interactive };
-    let archive = pack(&configurations, mode, &replacements)?;
+    let archive = pack_behind(&uplinks(arguments.net.len()), &configurations, mode, &replacements)?;
     let command = machine.boot(&board.image, archive.path())?;
     let limit = arguments.timeout.map(Duration::from_secs);
     match mode {
@@ -159,6 +163,21 @@ pub(crate) fn pack(
     mode: Mode,
     replacements: &[(PathBuf, PathBuf)],
 ) -> Result<ArchiveFile> {
+    pack_behind("", configurations, mode, replacements)
+}
+
+/// The commands that make each of so many network cards the uplink of the switch with the same number.
+fn uplinks(count: usize) -> String {
+    (0..count).map(|number| format!("uplink /dev/net{number} /dev/vswitch{number}\n")).collect()
+}
+
+/// The same, with these commands before those that start VMs.
+fn pack_behind(
+    first: &str,
+    configurations: &[Configuration],
+    mode: Mode,
+    replacements: &[(PathBuf, PathBuf)],
+) -> Result<ArchiveFile> {
     let replaced: Vec<PathBuf> = replacements.iter().map(|(replaced, _)| replaced.clone()).collect();
     for configuration in configurations {
         configuration.check_files(&replaced)?;
@@ -169,12 +188,12 @@ pub(crate) fn pack(
         layout.replace(replaced, by);
     }
     layout.check()?;
-    ArchiveFile::create(&layout, &startup(configurations, mode, &layout)?)
+    ArchiveFile::create(&layout, &startup(first, configurations, mode, &layout)?)
 }
 
 /// The start-up commands, one a line.
-fn startup(configurations: &[Configuration], mode: Mode, layout: &Layout) -> Result<String> {
-    let mut commands = String::new();
+fn startup(first: &str, configurations: &[Configuration], mode: Mode, layout: &Layout) -> Result<String> {
+    let mut commands = first.to_string();
     match (mode, configurations.first()) {
         (Mode::Batch, _) => commands.push_str("batch\n"),
         (Mode::Debugged, _) => commands.push_str("batch\nlog debug\n"),
@@ -208,6 +227,7 @@ impl Arguments {
             (self.cpu.is_some(), "--cpu", "its cores are of the kind Cortex-A72"),
             (self.smmu, "--smmu", "it has none"),
             (!self.disk.is_empty(), "--disk", "it has no disk that there is a driver for"),
+            (!self.net.is_empty(), "--net", "it has no network card that there is a driver for"),
         ];
         match given.into_iter().find(|(given, ..)| *given) {
             Some((_, option, why)) => Err(failure::usage(format!("{option}: not with --board rpi4: {why}"))),
@@ -232,6 +252,7 @@ impl Arguments {
             count_instructions: self.icount,
             input: !self.batch,
             disks: self.disk.clone(),
+            nets: self.net.clone(),
             alter: default.alter,
             more: self.qemu_arguments.clone(),
         }

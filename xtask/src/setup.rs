@@ -16,7 +16,7 @@ mod libraries;
 mod linux_guest;
 mod packages;
 
-pub(crate) use firmware::{U_BOOT, U_BOOT_RPI4, ensure as firmware};
+pub(crate) use firmware::{GRUB, U_BOOT, U_BOOT_RPI4, ensure as firmware};
 pub(crate) use linux_guest::{
     IMAGE as LINUX_IMAGE, INITRAMFS as LINUX_INITRAMFS, RPI4_TREE, ensure_drivers as linux_guest_with_drivers,
     ensure_fio as linux_guest_with_fio, ensure_sockets as linux_guest_with_sockets,
@@ -48,7 +48,7 @@ pub(crate) fn run() -> Result<u8> {
         Err(error) => eprintln!("setup: no Linux guest, the demo runs the in-tree guests alone: {error:#}"),
     }
     match firmware() {
-        Ok(()) => eprintln!("setup: U-Boot and UEFI: {}", shown(&target().join("guests/firmware"))),
+        Ok(()) => eprintln!("setup: U-Boot, UEFI and GRUB: {}", shown(&target().join("guests/firmware"))),
         Err(error) => eprintln!("setup: no firmware for guests (only its tests need it): {error:#}"),
     }
     Ok(0)

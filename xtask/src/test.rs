@@ -42,6 +42,7 @@ mod scene;
 mod scheduling;
 mod shared;
 mod trace;
+mod uplink;
 mod virtio;
 mod virtio_abuse;
 
@@ -145,6 +146,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(drivers::tests());
     tests.extend(virtio_abuse::tests());
     tests.extend(disks::tests());
+    tests.extend(uplink::tests());
     tests.extend(balloon::tests());
     tests.extend(firmware::tests());
     tests.extend(rpi4::tests());

@@ -13,10 +13,12 @@ mod console;
 mod driver;
 mod entropy;
 mod function;
+mod messages;
 mod mmio;
 mod net;
 mod packed;
 mod pci;
+mod registers;
 mod ring;
 mod split;
 mod transport;
@@ -58,12 +60,13 @@ impl Case {
 }
 
 /// All of them, by chapters.
-const CASES: [&[Case]; 9] = [
+const CASES: [&[Case]; 10] = [
     basics::CASES,
     split::CASES,
     packed::CASES,
     mmio::CASES,
     pci::CASES,
+    messages::CASES,
     blk::CASES,
     net::CASES,
     console::CASES,

@@ -9,7 +9,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 
-use guest_rt::timer;
+use guest_rt::{floating_point, timer};
 use virtio_drivers::Error;
 use virtio_drivers::device::blk::{SECTOR_SIZE, VirtIOBlk};
 use virtio_drivers::device::console::VirtIOConsole;
@@ -51,13 +51,18 @@ fn pattern(length: usize, seed: usize) -> Vec<u8> {
     (0..length).map(|at| (seed + at * 7 / 3) as u8).collect()
 }
 
-/// Writes in the middle, flushes and reads it back with what is around it. Needs a disk of 16 sectors, the first and last of them zero.
+/// Writes in the middle, flushes and reads it back with what is around it, without and with vector registers in use: who copies for us
+/// leaves them alone. Needs a disk of 16 sectors, the first and last of them zero.
 pub(crate) fn blk<T: Transport>(transport: T) -> Verdict {
     const SECTORS: usize = 14;
     let mut disk = VirtIOBlk::<Platform, T>::new(transport)?;
     let mut id = [0; 20];
     let length = disk.device_id(&mut id)?;
-    for seed in [1, 2] {
+    for seed in [1, 2, 3] {
+        floating_point::switch(seed > 1);
+        if seed > 1 {
+            floating_point::fill(seed as u64);
+        }
         let written = pattern(SECTORS * SECTOR_SIZE, seed);
         disk.write_blocks(1, &written)?;
         disk.flush()?;
@@ -65,7 +70,10 @@ pub(crate) fn blk<T: Transport>(transport: T) -> Verdict {
         disk.read_blocks(0, &mut found)?;
         let zeroes = [0; SECTOR_SIZE];
         ensure(found == [&zeroes[..], &written, &zeroes].concat(), || "what is read was not written".into())?;
+        let changed = if seed > 1 { floating_point::changed(seed as u64) } else { 0 };
+        ensure(changed == 0, || format!("{changed} vector registers have changed"))?;
     }
+    floating_point::switch(false);
     let behind = disk.read_blocks(disk.capacity() as usize, &mut [0; SECTOR_SIZE]);
     ensure(behind == Err(Error::IoError), || format!("a read behind the end: {behind:?}"))?;
     Ok(format!("{} sectors, id {}", disk.capacity(), String::from_utf8_lossy(&id[..length])))

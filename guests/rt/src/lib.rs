@@ -15,6 +15,7 @@ pub mod console;
 pub mod cpus;
 mod entry;
 pub mod exceptions;
+pub mod floating_point;
 pub mod gic;
 pub mod machine;
 pub mod mmio;

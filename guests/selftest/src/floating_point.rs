@@ -2,20 +2,18 @@
 //!
 //! The image itself is compiled without them: what is in them is what we put there.
 
-use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use guest_rt::exceptions::{catch, class};
+use guest_rt::floating_point::{changed, fill, switch};
 use guest_rt::gic::Gic;
 use guest_rt::machine::{MAX_CPUS, Machine, machine};
-use guest_rt::registers::{isb, wfi};
+use guest_rt::registers::wfi;
 use guest_rt::tap::{Outcome, Test, Verdict};
 use guest_rt::timer::{self, Timer};
 use guest_rt::{check, check_equal, mrs, msr};
 
 use crate::stage;
-
-global_asm!(include_str!("floating_point.S"));
 
 pub(crate) const TESTS: &[Test] = &[
     Test { name: "fp: trapped by CPACR_EL1 when switched off", run: trapped },
@@ -23,20 +21,6 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "fp: registers of all CPUs survive each other", run: survive_each_other },
     Test { name: "fp: a CPU that starts again starts clean", run: no_leak },
 ];
-
-unsafe extern "C" {
-    safe fn selftest_fill_vectors(seed: u64);
-    safe fn selftest_compare_vectors(seed: u64) -> u64;
-}
-
-const FPEN: u64 = 0b11 << 20;
-
-/// Lets this CPU use the registers, or traps their use.
-pub(crate) fn switch(on: bool) {
-    // SAFETY: compiled code uses none of these registers.
-    unsafe { msr!("cpacr_el1", if on { FPEN } else { 0 }) };
-    isb();
-}
 
 fn trapped(_machine: &'static Machine) -> Outcome {
     switch(false);
@@ -62,7 +46,7 @@ fn exercise(index: usize) {
     let mut wrong = 0;
     for round in 0..ROUNDS {
         let seed = 0x0101_0101_0000_0000 * (index as u64 + 1) + (round << 8);
-        selftest_fill_vectors(seed);
+        fill(seed);
         let status = 0x0800_0010 | (round % 2);
         // SAFETY: only we use FPSR (cumulative flags).
         unsafe { msr!("S3_3_C4_C4_1", status) };
@@ -71,7 +55,7 @@ fn exercise(index: usize) {
             wfi();
         }
         Timer::Virtual.stop();
-        wrong += selftest_compare_vectors(seed);
+        wrong += changed(seed);
         wrong += u64::from(mrs!("S3_3_C4_C4_1") != status);
     }
     switch(false);
@@ -112,13 +96,13 @@ fn no_leak(machine: &'static Machine) -> Outcome {
     stage::needs_hypervisor(machine)?;
     stage::needs_cpus(machine, 2)?;
     switch(true);
-    selftest_fill_vectors(SECRET);
+    fill(SECRET);
     let outcome = stage::run_on(1, |_| {
         switch(true);
-        LEFT_OVER.store(32 - selftest_compare_vectors(SECRET), Ordering::Relaxed);
+        LEFT_OVER.store(32 - changed(SECRET), Ordering::Relaxed);
         switch(false);
     });
-    let ours = selftest_compare_vectors(SECRET);
+    let ours = changed(SECRET);
     switch(false);
     outcome?;
     check_equal!(LEFT_OVER.load(Ordering::Relaxed), 0, "of our registers found on another CPU");

@@ -7,12 +7,13 @@ use core::arch::asm;
 
 use guest_rt::check_equal;
 use guest_rt::exceptions::{catch, class};
+use guest_rt::floating_point;
 use guest_rt::gic::{ANY, GICD_IPRIORITYR, GICD_IROUTER, Gic};
 use guest_rt::machine::Machine;
 use guest_rt::mmio::Mmio;
 use guest_rt::tap::{Outcome, Test, Verdict};
 
-use crate::{floating_point, stage};
+use crate::stage;
 
 pub(crate) const TESTS: &[Test] = &[
     Test { name: "transfers: a pair is two accesses of a device", run: pairs },

@@ -34,6 +34,7 @@ pub mod pl031;
 mod serial;
 pub mod virtio;
 pub mod virtio_blk;
+pub mod virtio_net;
 
 #[cfg(target_os = "none")]
 pub use device::Device;

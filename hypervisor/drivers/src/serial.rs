@@ -26,7 +26,7 @@ impl Serial {
     }
 
     /// Whether [`Serial::send`] would be taken now.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn can_send(&self) -> bool {
         match self {
@@ -36,7 +36,7 @@ impl Serial {
     }
 
     /// Sends a byte, for which there is room.
-    #[inline]
+    #[inline(always)]
     pub fn send(&mut self, byte: u8) {
         match self {
             Self::Pl011(port) => port.send(byte),

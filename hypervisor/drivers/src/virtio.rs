@@ -1,8 +1,8 @@
 //! Virtio devices of the machine: what their drivers have in common.
 //!
 //! Answers for: finding out what is in a window ([`find`]), the memory that devices reach ([`Memory`]), and beginning with a device
-//! ([`negotiate`]). Does not answer for: where windows are (`machine`), what a device is for ([`crate::virtio_blk`]), queues and
-//! registers (the package `virtio-drivers`).
+//! ([`negotiate`]). Does not answer for: where windows are (`machine`), what a device is for ([`crate::virtio_blk`],
+//! [`crate::virtio_net`]), queues and registers (the package `virtio-drivers`).
 //!
 //! Follows virtio 1.3, 3.1 (initialization), 4.2 (MMIO); version 1 of the registers is that of 4.2.4, which QEMU has unless it is
 //! told otherwise.
@@ -71,7 +71,7 @@ pub(crate) fn zeroed<M: Memory>(pages: usize) -> Option<NonNull<u8>> {
 }
 
 bitflags::bitflags! {
-    /// What devices of all kinds offer (virtio 1.3, 6), and disks (5.2.3), as far as it is used here.
+    /// What devices of all kinds offer (virtio 1.3, 6), disks (5.2.3) and network cards (5.1.3), as far as it is used here.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(crate) struct Features: u64 {
         /// VIRTIO_BLK_F_RO
@@ -80,6 +80,12 @@ bitflags::bitflags! {
         const BLK_BLK_SIZE = 1 << 6;
         /// VIRTIO_BLK_F_FLUSH
         const BLK_FLUSH = 1 << 9;
+        /// VIRTIO_NET_F_MAC
+        const NET_MAC = 1 << 5;
+        /// VIRTIO_NET_F_STATUS
+        const NET_STATUS = 1 << 16;
+        /// VIRTIO_F_ANY_LAYOUT
+        const ANY_LAYOUT = 1 << 27;
         /// VIRTIO_F_VERSION_1
         const VERSION_1 = 1 << 32;
     }
@@ -115,19 +121,32 @@ impl fmt::Display for VirtioError {
     }
 }
 
-/// What there is in a window: a disk, or nothing that there is a driver for.
+/// What there is in a window.
+#[derive(Debug)]
+pub enum Found {
+    /// A disk.
+    Disk(MmioTransport<'static>),
+    /// A network card.
+    Card(MmioTransport<'static>),
+}
+
+/// What there is in a window; `None` if it is nothing that there is a driver for.
 ///
 /// # Safety
 /// The window is of the registers of a virtio device by the device tree, mapped as Device memory for good, and this is called once.
 #[must_use]
-pub unsafe fn find(registers: &Range<Pa>) -> Option<MmioTransport<'static>> {
+pub unsafe fn find(registers: &Range<Pa>) -> Option<Found> {
     if registers.length() < LEAST_WINDOW || !registers.start().is_aligned(4) {
         return None;
     }
     let header = NonNull::new(registers.start().0 as *mut VirtIOHeader)?;
     // SAFETY: the caller's promise; large enough and aligned, as was just seen. What it is it looks at itself.
     let transport = unsafe { MmioTransport::new(header, registers.length() as usize) }.ok()?;
-    (transport.device_type() == DeviceType::Block).then_some(transport)
+    match transport.device_type() {
+        DeviceType::Block => Some(Found::Disk(transport)),
+        DeviceType::Network => Some(Found::Card(transport)),
+        _ => None,
+    }
 }
 
 /// Resets a device and agrees with it on what of `wanted` it has. It does not begin yet.
@@ -145,6 +164,17 @@ pub(crate) fn publish() {
     // SAFETY: a barrier.
     unsafe {
         core::arch::asm!("dsb oshst", options(nostack, preserves_flags));
+    }
+    #[cfg(not(target_os = "none"))]
+    core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+}
+
+/// Makes what has been written to memory visible to devices before anything is read that they may write in answer to it.
+pub(crate) fn publish_and_look() {
+    #[cfg(target_os = "none")]
+    // SAFETY: a barrier.
+    unsafe {
+        core::arch::asm!("dsb osh", options(nostack, preserves_flags));
     }
     #[cfg(not(target_os = "none"))]
     core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);

@@ -29,6 +29,16 @@ pub unsafe fn clean_and_invalidate(start: usize, length: usize) {
     barrier::dsb(barrier::SY);
 }
 
+/// The same for a word, which is in one line.
+///
+/// # Safety
+/// As there; it is aligned.
+#[inline]
+pub unsafe fn clean_and_invalidate_word(at: usize) {
+    instructions!("dc civac, {at}", at = at);
+    barrier::dsb(barrier::SY);
+}
+
 /// Zeroes memory and cleans it to the point of coherency, so that a guest whose caches are off sees the zeroes as well.
 ///
 /// Line by line, so that a line is written back while it is at hand; this is most of what a VM's start costs.

@@ -34,80 +34,20 @@ pub fn midr() -> u64 {
 #[must_use]
 pub fn identification() -> [u64; 56] {
     macro_rules! row {
-        ($($name:literal),*) => { [$(read_register!($name)),*] };
+        ($crm:literal) => {
+            [
+                read_register!(concat!("s3_0_c0_c", $crm, "_0")),
+                read_register!(concat!("s3_0_c0_c", $crm, "_1")),
+                read_register!(concat!("s3_0_c0_c", $crm, "_2")),
+                read_register!(concat!("s3_0_c0_c", $crm, "_3")),
+                read_register!(concat!("s3_0_c0_c", $crm, "_4")),
+                read_register!(concat!("s3_0_c0_c", $crm, "_5")),
+                read_register!(concat!("s3_0_c0_c", $crm, "_6")),
+                read_register!(concat!("s3_0_c0_c", $crm, "_7")),
+            ]
+        };
     }
-    let rows = [
-        row!(
-            "s3_0_c0_c1_0",
-            "s3_0_c0_c1_1",
-            "s3_0_c0_c1_2",
-            "s3_0_c0_c1_3",
-            "s3_0_c0_c1_4",
-            "s3_0_c0_c1_5",
-            "s3_0_c0_c1_6",
-            "s3_0_c0_c1_7"
-        ),
-        row!(
-            "s3_0_c0_c2_0",
-            "s3_0_c0_c2_1",
-            "s3_0_c0_c2_2",
-            "s3_0_c0_c2_3",
-            "s3_0_c0_c2_4",
-            "s3_0_c0_c2_5",
-            "s3_0_c0_c2_6",
-            "s3_0_c0_c2_7"
-        ),
-        row!(
-            "s3_0_c0_c3_0",
-            "s3_0_c0_c3_1",
-            "s3_0_c0_c3_2",
-            "s3_0_c0_c3_3",
-            "s3_0_c0_c3_4",
-            "s3_0_c0_c3_5",
-            "s3_0_c0_c3_6",
-            "s3_0_c0_c3_7"
-        ),
-        row!(
-            "s3_0_c0_c4_0",
-            "s3_0_c0_c4_1",
-            "s3_0_c0_c4_2",
-            "s3_0_c0_c4_3",
-            "s3_0_c0_c4_4",
-            "s3_0_c0_c4_5",
-            "s3_0_c0_c4_6",
-            "s3_0_c0_c4_7"
-        ),
-        row!(
-            "s3_0_c0_c5_0",
-            "s3_0_c0_c5_1",
-            "s3_0_c0_c5_2",
-            "s3_0_c0_c5_3",
-            "s3_0_c0_c5_4",
-            "s3_0_c0_c5_5",
-            "s3_0_c0_c5_6",
-            "s3_0_c0_c5_7"
-        ),
-        row!(
-            "s3_0_c0_c6_0",
-            "s3_0_c0_c6_1",
-            "s3_0_c0_c6_2",
-            "s3_0_c0_c6_3",
-            "s3_0_c0_c6_4",
-            "s3_0_c0_c6_5",
-            "s3_0_c0_c6_6",
-            "s3_0_c0_c6_7"
-        ),
-        row!(
-            "s3_0_c0_c7_0",
-            "s3_0_c0_c7_1",
-            "s3_0_c0_c7_2",
-            "s3_0_c0_c7_3",
-            "s3_0_c0_c7_4",
-            "s3_0_c0_c7_5",
-            "s3_0_c0_c7_6",
-            "s3_0_c0_c7_7"
-        ),
-    ];
+    let rows = [row!(1), row!(2), row!(3), row!(4), row!(5), row!(6), row!(7)];
     let mut all = [0; 56];
     for (target, row) in all.chunks_mut(8).zip(rows) {
         target.copy_from_slice(&row);
@@ -151,6 +91,9 @@ pub fn random() -> Option<u64> {
     })
 }
 
+/// DAIF.I.
+const IRQ_MASK: u64 = 1 << 7;
+
 /// Masks IRQs and says whether they were masked before.
 #[inline]
 pub fn mask_interrupts() -> bool {
@@ -159,7 +102,14 @@ pub fn mask_interrupts() -> bool {
     unsafe {
         core::arch::asm!("msr daifset, #2", options(nostack, preserves_flags));
     }
-    daif & (1 << 7) != 0
+    daif & IRQ_MASK != 0
+}
+
+/// Whether IRQs are masked.
+#[must_use]
+#[inline(always)]
+pub fn are_interrupts_masked() -> bool {
+    read_register!("daif") & IRQ_MASK != 0
 }
 
 /// Lets IRQs in.

@@ -1,4 +1,4 @@
-// The SIMD and floating-point registers. EL2 itself is compiled without them, so they belong to guests.
+// The SIMD and floating-point registers. EL2 itself is compiled without them, so they belong to guests; see also el2_copy_wide.
     .section .text, "ax"
     .arch_extension fp
     .arch_extension simd

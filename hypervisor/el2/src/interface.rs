@@ -33,16 +33,16 @@ macro_rules! by_index {
     };
 }
 
-by_index!(list_register, set_list_register, "ICH_LR<n>_EL2",
+by_index!(list_register, set_list_register, "`ICH_LR<n>_EL2`",
     "s3_4_c12_c12_0", 1 => "s3_4_c12_c12_1", 2 => "s3_4_c12_c12_2", 3 => "s3_4_c12_c12_3",
     4 => "s3_4_c12_c12_4", 5 => "s3_4_c12_c12_5", 6 => "s3_4_c12_c12_6", 7 => "s3_4_c12_c12_7",
     8 => "s3_4_c12_c13_0", 9 => "s3_4_c12_c13_1", 10 => "s3_4_c12_c13_2", 11 => "s3_4_c12_c13_3",
     12 => "s3_4_c12_c13_4", 13 => "s3_4_c12_c13_5", 14 => "s3_4_c12_c13_6", 15 => "s3_4_c12_c13_7");
 
-by_index!(active_priorities_0, set_active_priorities_0, "ICH_AP0R<n>_EL2",
+by_index!(active_priorities_0, set_active_priorities_0, "`ICH_AP0R<n>_EL2`",
     "s3_4_c12_c8_0", 1 => "s3_4_c12_c8_1", 2 => "s3_4_c12_c8_2", 3 => "s3_4_c12_c8_3");
 
-by_index!(active_priorities_1, set_active_priorities_1, "ICH_AP1R<n>_EL2",
+by_index!(active_priorities_1, set_active_priorities_1, "`ICH_AP1R<n>_EL2`",
     "s3_4_c12_c9_0", 1 => "s3_4_c12_c9_1", 2 => "s3_4_c12_c9_2", 3 => "s3_4_c12_c9_3");
 
 /// ICH_VTR_EL2: how many list registers and priority bits there are.

@@ -41,3 +41,40 @@ el2_copy:
     ldrb    w3, [x1]
     strb    w3, [x0]
 8:  ret
+
+// unsafe fn el2_copy_wide(to: *mut u8, from: *const u8, length: usize)
+// The same, 128 bytes at least, through vector registers: half as many instructions. Interrupts are masked. These registers are a
+// vCPU's, or nobody's while CPTR_EL2 traps their use: what is in them, and whether that is trapped, is afterwards what it was.
+    .arch_extension fp
+    .arch_extension simd
+    .equ    CPTR_EL2_TFP, 10
+    .global el2_copy_wide
+    .balign 64
+el2_copy_wide:
+    mrs     x3, cptr_el2
+    tbz     x3, #CPTR_EL2_TFP, 1f
+    and     x4, x3, #~(1 << CPTR_EL2_TFP)
+    msr     cptr_el2, x4
+    isb
+1:  stp     q0, q1, [sp, #-128]!
+    stp     q2, q3, [sp, #32]
+    stp     q4, q5, [sp, #64]
+    stp     q6, q7, [sp, #96]
+    sub     x2, x2, #128
+2:  ldp     q0, q1, [x1], #128
+    ldp     q2, q3, [x1, #-96]
+    ldp     q4, q5, [x1, #-64]
+    ldp     q6, q7, [x1, #-32]
+    stp     q0, q1, [x0], #128
+    stp     q2, q3, [x0, #-96]
+    stp     q4, q5, [x0, #-64]
+    stp     q6, q7, [x0, #-32]
+    subs    x2, x2, #128
+    b.hs    2b
+    add     x2, x2, #128
+    ldp     q2, q3, [sp, #32]
+    ldp     q4, q5, [sp, #64]
+    ldp     q6, q7, [sp, #96]
+    ldp     q0, q1, [sp], #128
+    msr     cptr_el2, x3                // in effect before the next guest is entered
+    b       el2_copy

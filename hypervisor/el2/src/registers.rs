@@ -4,7 +4,7 @@
 
 /// Reads a system register by the name (or `s3_…` encoding) the assembler knows it by.
 macro_rules! read_register {
-    ($name:tt) => {{
+    ($name:expr) => {{
         let value: u64;
         // SAFETY: reading a system register that exists at EL2 has no effect on memory; the callers name only registers
         // that the CPU has, or check its identification registers first.

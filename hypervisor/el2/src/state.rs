@@ -255,7 +255,7 @@ impl FpState {
 
     /// Puts them into the CPU. The FP trap of EL2 is off.
     pub fn load(&self) {
-        // SAFETY: the pointer is valid for reads; EL2 itself does not use these registers.
+        // SAFETY: the pointer is valid for reads; compiled code does not use these registers.
         unsafe { el2_load_fp(self) }
     }
 }

@@ -28,7 +28,7 @@ unsafe extern "C" {
 /// back, perhaps on another CPU.
 ///
 /// # Safety
-/// Interrupts are masked; `to` comes from [`Prepared::new`] or from an earlier switch, and nobody else will use it; `from`
+/// Interrupts are masked; `to` comes from [`prepare_stack`] or from an earlier switch, and nobody else will use it; `from`
 /// stays valid until the thread is resumed.
 #[inline]
 pub unsafe fn switch(from: *mut usize, to: usize) {

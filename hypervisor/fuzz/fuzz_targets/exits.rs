@@ -110,9 +110,9 @@ fn machine(shape: u8, features: u64) -> Vm {
     let (location, interrupt) = (Some(Ipa(0x1c09_0000)), Some(IntId(37)));
     let vcpus = usize::from(VCPUS);
     let (files, backends) = (&NoFiles, &mut Wires::default());
-    let (id, name, window, connector, hears_ends) = (DeviceId(0), "uart", None, None, false);
+    let (id, name, window, shadow, connector, hears_ends) = (DeviceId(0), "uart", None, None, None, false);
     let mut setup =
-        Setup { id, name, location, interrupt, window, connector, vcpus, hears_ends, files, backends };
+        Setup { id, name, location, interrupt, window, shadow, connector, vcpus, hears_ends, files, backends };
     let vdev = factory.build(&options, &mut setup).unwrap();
     let name = name.to_string();
     let device = Device { name, factory, location, interrupt, window, served: false, hears_ends: false, vdev };
@@ -132,6 +132,7 @@ fn machine(shape: u8, features: u64) -> Vm {
         monitors: true,
         entropy: Some(|| Some(0x5aa5)),
         stolen_time: Some(RAM),
+        shadows: vec![Ipa(0x1c09_0000)],
     });
     vm.configure(Box::new(Ram::new(RAM, RAM_SIZE)), Ticks(1000)).unwrap();
     vm.start(RAM, 0, Ticks(1000)).unwrap();

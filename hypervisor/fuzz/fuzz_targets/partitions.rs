@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use host::disk::{Base, Overlay, PAGE, PageStore, Which, partition, table};
+use host::disk::{Base, Overlay, PageStore, Which, partition, table};
 use libfuzzer_sys::fuzz_target;
 
 const SECTOR: usize = 512;
@@ -15,7 +15,7 @@ impl PageStore for Nowhere {
     fn add(&mut self) -> Option<u32> {
         None
     }
-    fn page(&mut self, _: u32) -> Option<&mut [u8; PAGE]> {
+    fn pages(&mut self, _: u32) -> Option<&mut [u8]> {
         None
     }
     fn free(&mut self, _: u32) {}

@@ -1,4 +1,4 @@
-//! Who may have how many pages of RAM.
+//! Who may have how many pages of RAM. A page has 4 KiB everywhere here.
 //!
 //! Answers for: the sums: what is free, what of it has been promised to whom ([`Ledger`]), and how much of its RAM a VM has and may
 //! have ([`Entitlement`]). Does not answer for: which pages those are, nor for what is in them (the kernel's `frames` and
@@ -63,7 +63,8 @@ impl<const VMS: usize> Ledger<VMS> {
         pages <= most
     }
 
-    /// Pages are taken, which [`Ledger::may_take`] has allowed.
+    /// Pages are taken, which [`Ledger::may_take`] has allowed, under the same lock; what was not allowed leaves sums at zero, not
+    /// below.
     pub fn take(&mut self, pages: usize, claim: Claim) {
         self.unused = self.unused.saturating_sub(pages);
         if let Claim::Promised(vm) = claim {
@@ -82,7 +83,8 @@ impl<const VMS: usize> Ledger<VMS> {
         }
     }
 
-    /// Promises a VM so many pages more. Says whether there are so many.
+    /// Promises a VM so many pages more, out of those that [`Claim::Anyone`] could take. Says whether there are so many; if not,
+    /// nothing is promised.
     #[must_use]
     pub fn promise(&mut self, vm: VmId, pages: usize) -> bool {
         let possible = self.may_take(pages, Claim::Anyone);
@@ -119,25 +121,25 @@ impl Entitlement {
         Self { size, entitled: size, present: size, lends }
     }
 
-    /// All of its RAM.
+    /// All of its RAM, in pages.
     #[must_use]
     pub const fn size(&self) -> u64 {
         self.size
     }
 
-    /// What it is to make do with.
+    /// What it is to make do with, in pages: at most [`Entitlement::size`].
     #[must_use]
     pub const fn entitled(&self) -> u64 {
         self.entitled
     }
 
-    /// What it has.
+    /// What it has now, in pages: at most [`Entitlement::size`], and more than it is entitled to until its guest has given that back.
     #[must_use]
     pub const fn present(&self) -> u64 {
         self.present
     }
 
-    /// What has to be promised to it, so that it can have what it may have.
+    /// What has to be promised to it, in pages, so that it can have what it may have.
     #[must_use]
     pub const fn owed(&self) -> u64 {
         if self.lends { 0 } else { self.entitled.saturating_sub(self.present) }

@@ -1,7 +1,7 @@
 //! Host services: what the original leaves to the operating system around it.
 //!
 //! Answers for: the boot archive ([`archive`]), the shell and its start-up script ([`shell`]), the console that VMs and host share
-//! ([`console`]), files in RAM ([`file`]), disks ([`disk`]), networks ([`switch`]), sockets ([`vsock`]), who may have how much RAM
+//! ([`console`]), files in RAM ([`mod@file`]), disks ([`disk`]), networks ([`switch`]), sockets ([`vsock`]), who may have how much RAM
 //! ([`ledger`]), the log ([`log`]), whether VMs are started again ([`restart`]), and the line that reports a VM's end ([`end_line`]).
 //! Does not answer for: running anything. The kernel's host threads call in here, and do what is returned.
 

@@ -6,7 +6,7 @@
 //! before the console had them are counted, and the count is a message itself.
 //!
 //! A message's target says whose it is. Targets that begin with `vm:` belong to a VM and are limited each for itself (see
-//! [`limit`]), and go where its configuration says (`logger`); all others are the host's own.
+//! `limit`), and go where its configuration says (`logger`); all others are the host's own.
 
 mod choice;
 mod limit;

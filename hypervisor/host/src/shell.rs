@@ -5,12 +5,14 @@
 //! ([`report`]). Does not answer for: carrying anything out, what a configuration says (`qvm` hands its words on as they
 //! are written), or whether there is a VM of some name: the kernel looks when a command's turn has come.
 
+mod argument;
 mod command;
 mod editor;
 pub mod report;
 mod script;
 mod shm;
 mod signal;
+mod uplink;
 mod words;
 
 pub use command::{Command, Part, Pidin, Qvm, Read, Record, help, read};
@@ -18,6 +20,7 @@ pub use editor::{Completions, Editor, Named, PROMPT};
 pub use script::{FILE, Step, parse};
 pub use shm::{MOST_SHOWN, Shm};
 pub use signal::Signal;
+pub use uplink::Uplink;
 pub use words::Word;
 
 use alloc::string::String;

@@ -1,19 +1,24 @@
-//! Networks of VMs: links between two devices, and switches.
+//! Networks of VMs: links between two devices, switches, and the cards that lead out of the machine.
 //!
-//! Answers for: who is connected with whom ([`Net`]), which ports a frame goes to, what of it waits where, and moving it from a
-//! sender to its receivers ([`send`], [`receive`]). Does not answer for: the lock around all this and how a port's device is reached
-//! (the kernel's: [`Table`], [`Door`]), what guests see (`vdevs`).
+//! Answers for: who is connected with whom ([`Net`]), which ports a frame goes to, what of it waits where, moving it from a
+//! sender to its receivers ([`send`], [`receive`]), and what cards are to send ([`Outbox`]). Does not answer for: the lock around all
+//! this and how a port's device is reached (the kernel's: [`Table`], [`Door`]), what guests see (`vdevs`), cards (`drivers`).
 //!
 //! A frame is copied into pieces of the sender's port and exchanged for as many free ones of the receiver's; nothing is allocated for
 //! it. Copying is done outside of the lock. So what a port can hold is bounded, a full one loses what comes, and nobody waits for it.
 
 mod buffer;
+mod checksum;
+mod divide;
+mod outbox;
 mod port;
 mod rate;
 mod station;
 mod transfer;
 
 pub use buffer::{FRAME_PIECES, PIECE};
+pub use divide::{MOST_ON_WIRE, MOST_PARTS};
+pub use outbox::{Next, Outbox};
 pub use port::{Counts, POOL, Storage};
 pub use station::{Place, derive_address};
 pub use transfer::{Table, receive, send};
@@ -24,6 +29,7 @@ use buffer::Buffer;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use port::Port;
+use station::is_for_bridges;
 use types::{Frequency, Ticks};
 use vdev::{Mac, NetFilter, NetWish, Offloads, Unfinished};
 
@@ -53,25 +59,49 @@ impl PortId {
     }
 }
 
-/// One end of a link, or a port of a switch: a device of a VM.
+/// One end of a link, or who is at a port of a switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct End {
-    /// What the VM is called.
-    pub vm: String,
-    /// What the device is called.
-    pub device: String,
+pub enum End {
+    /// A device of a VM.
+    Device {
+        /// What the VM is called.
+        vm: String,
+        /// What the device is called.
+        device: String,
+    },
+    /// A network card of the machine, by its number.
+    Card(u32),
 }
 
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "/dev/qvm/{}/{}", self.vm, self.device)
+        match self {
+            Self::Device { vm, device } => write!(f, "/dev/qvm/{vm}/{device}"),
+            Self::Card(number) => write!(f, "/dev/net{number}"),
+        }
     }
+}
+
+/// What there is to say of a port.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Who is there.
+    pub end: End,
+    /// Its address.
+    pub mac: Mac,
+    /// Whether its link is up.
+    pub is_up: bool,
+    /// What it is connected to.
+    pub place: String,
+    /// What has come through it.
+    pub counts: Counts,
 }
 
 /// All ports.
 #[derive(Debug)]
 pub struct Net<D> {
-    ports: [Option<Port<D>>; PORTS],
+    /// At most [`PORTS`] places; as many as there have been ports at a time.
+    ports: Vec<Option<Port<D>>>,
     /// Of the next port.
     serial: u32,
     /// A bit for each port whose link is up.
@@ -82,7 +112,7 @@ impl<D: Door> Net<D> {
     /// Without ports. In `up` it keeps a bit for each that is up, for those who cannot wait for the lock.
     #[must_use]
     pub const fn new(up: &'static AtomicU32) -> Self {
-        Self { ports: [const { None }; PORTS], serial: 0, up }
+        Self { ports: Vec::new(), serial: 0, up }
     }
 
     fn get(&mut self, id: PortId) -> Option<&mut Port<D>> {
@@ -97,13 +127,56 @@ impl<D: Door> Net<D> {
         self.ports.iter().flatten()
     }
 
-    /// A new port for the device `wish.name` of the VM `vm`, and its address.
+    /// A new port for the device `wish.name` of the VM `vm`, and its address: that of the wish, or [`derive_address`]'s. `frequency` is
+    /// that of the ticks of [`send`] and [`receive`], by which rates are counted.
     ///
     /// # Errors
-    /// Why it cannot be had.
+    /// Why it cannot be had, for people: a peer that is neither switch nor device, or has another one; an address that somebody
+    /// has whom it can reach, or that is not the expected one; more than [`PORTS`].
     pub fn attach(
         &mut self,
         vm: &str,
+        wish: &NetWish,
+        frequency: Frequency,
+        parts: (D, Storage),
+    ) -> Result<(PortId, Mac), String> {
+        let end = End::Device { vm: vm.into(), device: wish.name.clone() };
+        let mac = wish.mac.unwrap_or_else(|| derive_address(vm, &wish.name));
+        self.plug(end, mac, wish, frequency, parts)
+    }
+
+    /// A new port for a card of the machine: what is sent to it leaves the machine, and what comes from there is sent from it. It is
+    /// open from the beginning, and takes all that an [`Outbox`] can do.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    pub fn attach_card(
+        &mut self,
+        number: u32,
+        mac: Mac,
+        wish: &NetWish,
+        frequency: Frequency,
+        parts: (D, Storage),
+    ) -> Result<PortId, String> {
+        let end = End::Card(number);
+        if let Some(there) = self.all().find(|port| port.end == end) {
+            return Err(format!("{end} is the uplink of {} already", there.described_place()));
+        }
+        let place = wish.peer.as_deref().map(Place::parse).transpose()?;
+        let is_other = |port: &&Port<D>| Some(&port.place) == place.as_ref() && port.group == wish.group;
+        if let Some(other) = self.all().filter(is_other).find(|port| port.is_card()) {
+            let (there, place) = (&other.end, other.described_place());
+            return Err(format!("{there} is the uplink of {place}: what comes in there would go out by {end}"));
+        }
+        let (id, _) = self.plug(end, mac, wish, frequency, parts)?;
+        self.open(id, Outbox::TAKES);
+        Ok(id)
+    }
+
+    fn plug(
+        &mut self,
+        end: End,
+        mac: Mac,
         wish: &NetWish,
         frequency: Frequency,
         parts: (D, Storage),
@@ -112,11 +185,8 @@ impl<D: Door> Net<D> {
         if wish.group != 0 && !matches!(place, Place::Switch(_)) {
             return Err("only switches have groups".into());
         }
-        let end = End { vm: vm.into(), device: wish.name.clone() };
-        let mac = wish.mac.unwrap_or_else(|| derive_address(vm, &wish.name));
         self.check(&end, mac, &place, wish.peer_mac)?;
-        let index = self.ports.iter().position(Option::is_none).and_then(|index| u8::try_from(index).ok());
-        let Some(index) = index else { return Err(format!("there are {PORTS} ports already")) };
+        let index = self.free_place()?;
         self.serial = self.serial.wrapping_add(1);
         let id = PortId { index, serial: self.serial };
         let port = Port::new(id, end, mac, place, wish, frequency, parts);
@@ -125,6 +195,18 @@ impl<D: Door> Net<D> {
         }
         self.connect();
         Ok((id, mac))
+    }
+
+    /// A place for one port more.
+    fn free_place(&mut self) -> Result<u8, String> {
+        let place = self.ports.iter().position(Option::is_none).unwrap_or(self.ports.len());
+        let index = u8::try_from(place).ok().filter(|_| place < PORTS);
+        let index = index.ok_or_else(|| format!("there are {PORTS} ports already"))?;
+        if place == self.ports.len() {
+            self.ports.try_reserve_exact(1).map_err(|_| "there is no memory for one port more")?;
+            self.ports.push(None);
+        }
+        Ok(index)
     }
 
     /// Whether a port can be connected like that.
@@ -179,8 +261,8 @@ impl<D: Door> Net<D> {
         self.all().filter(|port| changed & port.id.bit() != 0).for_each(|port| port.door.link_changed());
     }
 
-    /// Those ports are no more whose doors these are. Says of each which it was, and what has come
-    /// through it.
+    /// Those ports are no more whose doors these are. Says of each which it was, and what has come through it; its memory is to be
+    /// given back without the lock.
     pub fn end(&mut self, is_its: impl Fn(&D) -> bool) -> Vec<(End, Counts, Storage)> {
         let mut gone = Vec::new();
         for slot in &mut self.ports {
@@ -206,9 +288,29 @@ impl<D: Door> Net<D> {
         }
     }
 
-    /// What has come through a port.
+    /// What has come through a port; `None` if it is no more.
     pub fn counts(&mut self, id: PortId) -> Option<Counts> {
         self.get(id).map(|port| port.counts)
+    }
+
+    /// What there is to say of all ports.
+    #[must_use]
+    pub fn report(&self) -> Vec<Report> {
+        let report = |port: &Port<D>| Report {
+            end: port.end.clone(),
+            mac: port.mac,
+            is_up: self.is_up(port.id),
+            place: self.partner(port).map_or_else(|| port.described_place(), |partner| format!("{}", partner.end)),
+            counts: port.counts,
+        };
+        self.all().map(report).collect()
+    }
+
+    /// A frame that a card's port had taken cannot be sent by a card.
+    fn count_undivided(&mut self, id: PortId) {
+        if let Some(port) = self.get(id) {
+            port.counts.undivided = port.counts.undivided.saturating_add(1);
+        }
     }
 
     fn is_up(&self, id: PortId) -> bool {
@@ -245,7 +347,14 @@ impl<D: Door> Net<D> {
                 Owner::Unknown => whom.extend(self.neighbours(port).map(|other| other.id)),
             }
         }
-        whom.retain(|other| self.get(*other).is_some_and(|other| other.wants(to, &frame.unfinished)));
+        let stays = is_for_bridges(to);
+        if stays && self.port(id).is_some_and(Port::is_card) {
+            whom.clear();
+        }
+        whom.retain(|other| {
+            let other = self.get(*other).filter(|other| !stays || !other.is_card());
+            other.is_some_and(|other| other.wants(to, &frame.unfinished))
+        });
         if let Some(port) = self.get(id) {
             port.counts.sent = port.counts.sent.saturating_add(1);
             port.counts.forged = port.counts.forged.saturating_add(is_forged.into());

@@ -112,7 +112,8 @@ struct Refused;
 /// All stations.
 #[derive(Debug)]
 pub struct Hub<D> {
-    stations: [Option<Station<D>>; STATIONS],
+    /// At most [`STATIONS`] places; as many as there have been stations at a time.
+    stations: Vec<Option<Station<D>>>,
     /// Of the next station.
     serial: u32,
     signals: &'static Signals,
@@ -122,7 +123,7 @@ impl<D: Door> Hub<D> {
     /// Without stations.
     #[must_use]
     pub const fn new(signals: &'static Signals) -> Self {
-        Self { stations: [const { None }; STATIONS], serial: 0, signals }
+        Self { stations: Vec::new(), serial: 0, signals }
     }
 
     fn get(&mut self, id: StationId) -> Option<&mut Station<D>> {
@@ -143,14 +144,14 @@ impl<D: Door> Hub<D> {
         }
     }
 
-    /// A new station for the device `wish.name` of the VM `vm`, and its CID.
+    /// A new station for the device `wish.name` of the VM `vm`, and its CID: that of the wish, or the first from 1024 on that nobody
+    /// has.
     ///
     /// # Errors
-    /// Why it cannot be had.
+    /// Why it cannot be had, for people: more than [`STATIONS`], a CID that is reserved (5.10.4), or that another one has.
     pub fn attach(&mut self, vm: &str, wish: &VsockWish, parts: (D, Storage)) -> Result<(StationId, u32), String> {
-        let end = End { vm: vm.into(), device: wish.name.clone() };
-        let index = self.stations.iter().position(Option::is_none).and_then(|index| u8::try_from(index).ok());
-        let Some(index) = index else { return Err(format!("there are {STATIONS} of its kind already")) };
+        let end = End::Device { vm: vm.into(), device: wish.name.clone() };
+        let index = self.free_place()?;
         let holder = |cid: u32| self.stations.iter().flatten().find(|station| station.cid == cid);
         let cid = match wish.cid {
             Some(cid) if !GUEST_CIDS.contains(&cid) => return Err(format!("{cid} cannot be a guest's CID")),
@@ -172,10 +173,23 @@ impl<D: Door> Hub<D> {
         Ok((id, cid))
     }
 
-    /// Those stations are no more whose doors these are. Says of each which it was, and what has come through it.
+    /// A place for one station more.
+    fn free_place(&mut self) -> Result<u8, String> {
+        let place = self.stations.iter().position(Option::is_none).unwrap_or(self.stations.len());
+        let index = u8::try_from(place).ok().filter(|_| place < STATIONS);
+        let index = index.ok_or_else(|| format!("there are {STATIONS} of its kind already"))?;
+        if place == self.stations.len() {
+            self.stations.try_reserve_exact(1).map_err(|_| "there is no memory for one station more")?;
+            self.stations.push(None);
+        }
+        Ok(index)
+    }
+
+    /// Those stations are no more whose doors these are. Says of each which it was, and what has come through it; its memory is to be given
+    /// back without the lock.
     pub fn end(&mut self, is_its: impl Fn(&D) -> bool) -> Vec<(End, Counts, Storage)> {
         let mut gone = Vec::new();
-        for index in 0..STATIONS {
+        for index in 0..self.stations.len() {
             let id = self.at(index).filter(|station| is_its(&station.door)).map(|station| station.id);
             if let Some(id) = id {
                 self.clear(id, false);
@@ -468,7 +482,7 @@ impl<D: Door> Hub<D> {
         }
     }
 
-    /// What has come through a station.
+    /// What has come through a station; `None` if it is no more.
     pub fn counts(&mut self, id: StationId) -> Option<Counts> {
         self.get(id).map(|station| station.counts)
     }

@@ -107,7 +107,9 @@ pub(crate) struct Image {
     pub(crate) text: Range<Pa>,
     pub(crate) rodata: Range<Pa>,
     pub(crate) data: Range<Pa>,
-    /// The boot CPU's first stack. Between the data and it there is a guard.
+    /// What the place of the boot stack leaves between the data and that stack's guard: RAM that nobody has.
+    pub(crate) spare: Range<Pa>,
+    /// The boot CPU's first stack. The page below it is its guard.
     pub(crate) boot_stack: Range<Pa>,
 }
 
@@ -118,6 +120,7 @@ unsafe extern "C" {
     static __rodata_end: u8;
     static __data_start: u8;
     static __data_end: u8;
+    static __boot_guard_start: u8;
     static __boot_stack_start: u8;
     static __boot_stack_end: u8;
 }
@@ -129,6 +132,7 @@ impl Image {
             text: between(&raw const __text_start, &raw const __text_end),
             rodata: between(&raw const __rodata_start, &raw const __rodata_end),
             data: between(&raw const __data_start, &raw const __data_end),
+            spare: between(&raw const __data_end, &raw const __boot_guard_start),
             boot_stack: between(&raw const __boot_stack_start, &raw const __boot_stack_end),
         }
     }
@@ -162,6 +166,7 @@ impl FirstTables {
         first.map(Range::between(image.text.end(), image.rodata.start()), El2Attributes::ReadOnly)?;
         first.map(image.rodata, El2Attributes::ReadOnly)?;
         first.map(image.data, El2Attributes::Data)?;
+        first.map(image.spare, El2Attributes::Data)?;
         first.map(image.boot_stack, El2Attributes::Data)?;
         first.map(Range::between(whole.end(), bank.end()), El2Attributes::Data)?;
         if !bank.contains_range(&tree) {

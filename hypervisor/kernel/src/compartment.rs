@@ -290,19 +290,19 @@ impl Compartment {
     /// The threads of devices and workers, and then those of the vCPUs.
     fn start_vcpus(&self) {
         let (Some(partition), parameters) = (self.partition(), self.qvm.vcpu_parameters()) else { return };
-        let mut helpers = Vec::new();
+        let mut device_threads = Vec::new();
         for (name, device, run, number) in partition.services.posts(partition) {
             let parameters = self.qvm.service_parameters(device);
             // SAFETY: `stop_vcpus` joins it, or keeps the compartment for good.
             match unsafe { thread::spawn_contained(name, parameters, self, run, number) } {
-                Ok(thread) => helpers.push(thread),
+                Ok(thread) => device_threads.push(thread),
                 Err(error) => {
                     self.record(EndRecord::new(Cause::Fatal, None, None, format_args!("no thread: {error:?}")));
                     break;
                 }
             }
         }
-        partition.set_helpers(helpers);
+        partition.set_device_threads(device_threads);
         let mut threads = Vec::new();
         for (number, parameters) in parameters.into_iter().enumerate() {
             let name = format!("{}/{}", self.qvm.name, VcpuId(number as u16));
@@ -326,7 +326,7 @@ impl Compartment {
         partition.stop();
         let limit = deadline();
         let mut stopped = true;
-        for thread in partition.helpers() {
+        for thread in partition.device_threads() {
             // In a step that takes too long: it goes no further.
             if !thread::join_until(thread, limit) {
                 thread::give_up(thread);

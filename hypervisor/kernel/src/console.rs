@@ -59,9 +59,11 @@ unsafe impl Sync for First {}
 struct Device(Serial);
 
 impl Uart for Device {
+    #[inline(always)]
     fn ready(&self) -> bool {
         self.0.can_send()
     }
+    #[inline(always)]
     fn send(&mut self, byte: u8) {
         self.0.send(byte);
     }

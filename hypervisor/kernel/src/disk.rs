@@ -6,7 +6,7 @@
 
 mod real;
 
-pub(crate) use real::{end, find, interrupt, report};
+pub(crate) use real::{end, interrupt, keep, report};
 
 use crate::compartment::{Compartment, kernel_work};
 use crate::frames::{self, Frames, Owner};
@@ -80,11 +80,12 @@ impl PageStore for Store {
         u32::try_from((self.pieces.len() - 1) * GROWTH + self.used).ok()
     }
 
-    fn page(&mut self, number: u32) -> Option<&mut [u8; PAGE]> {
-        let index = (number as usize).checked_sub(1)?;
-        let start = self.pieces.get(index / GROWTH)? + index % GROWTH * PAGE;
-        // SAFETY: a page of this disk's, as long as the VM lives; nobody else has it, and `self` is borrowed meanwhile.
-        Some(unsafe { &mut *(start as *mut [u8; PAGE]) })
+    fn pages(&mut self, first: u32) -> Option<&mut [u8]> {
+        let index = (first as usize).checked_sub(1)?;
+        let (piece, before) = (self.pieces.get(index / GROWTH)?, index % GROWTH * PAGE);
+        let start = (piece + before) as *mut u8;
+        // SAFETY: pages of this disk's, as long as the VM lives; nobody else has them, and `self` is borrowed meanwhile.
+        Some(unsafe { core::slice::from_raw_parts_mut(start, GROWTH * PAGE - before) })
     }
 
     fn free(&mut self, number: u32) {

@@ -293,16 +293,29 @@ pub(crate) fn allocate_pieces(bytes: u64, owner: Owner, mut go_on: impl FnMut(us
 
 /// Takes back what [`Frames::leak`] has let go.
 pub(crate) fn release(range: Range<Pa>, owner: Owner) {
+    put_back(range, owner.claim());
+    if let Some(account) = owner.account() {
+        account.fetch_sub((range.length() / PAGE_SIZE) as usize, Ordering::Relaxed);
+    }
+}
+
+/// Takes over the whole pages in what was `reserved` when the allocator began.
+///
+/// # Safety
+/// The memory is mapped as all RAM is, and nobody refers to it any more.
+pub(crate) unsafe fn take_over(reserved: Range<Pa>) {
+    if let Some(start) = reserved.start().align_up(PAGE_SIZE) {
+        put_back(Range::between(start, reserved.end().align_down(PAGE_SIZE)), Claim::Anyone);
+    }
+}
+
+fn put_back(range: Range<Pa>, claim: Claim) {
     let mut allocator = ALLOCATOR.lock();
     let pages = (range.length() / PAGE_SIZE) as usize;
     if let Some(bank) = allocator.banks.iter_mut().find(|bank| bank.range.contains_range(&range)) {
         let first = ((range.start().0 - bank.range.start().0) / PAGE_SIZE) as usize;
         bank.set(first, pages, true);
-        allocator.ledger.give(pages, owner.claim());
-    }
-    drop(allocator);
-    if let Some(account) = owner.account() {
-        account.fetch_sub(pages, Ordering::Relaxed);
+        allocator.ledger.give(pages, claim);
     }
 }
 

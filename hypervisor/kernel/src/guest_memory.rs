@@ -4,8 +4,10 @@
 //! the guest itself may do there (`stage2`), nor for RAM of which pages come and go ([`loan`]).
 
 mod loan;
+mod shadow;
 
 pub(crate) use loan::{BalloonHandle, Loan, Refused};
+pub(crate) use shadow::Shadow;
 
 use crate::compartment::Compartment;
 use crate::frames::{self, Frames, Owner};
@@ -31,6 +33,9 @@ struct Piece {
 pub(crate) struct GuestRam {
     /// Sorted by guest address, disjoint.
     pieces: Vec<Piece>,
+    /// Pages from which the guest reads registers. They are no memory of its: no other call finds them, so that no device can be made
+    /// to write there, or anybody to take them.
+    shadows: Vec<Piece>,
     /// The piece that was found last: a guess.
     last: AtomicUsize,
     /// What the guest can give back, which is in no piece.
@@ -50,7 +55,7 @@ impl GuestRam {
             }
         }
         types::sort_by(&mut pieces, |a: &Piece, b: &Piece| a.guest.start().cmp(&b.guest.start()));
-        Some(Self { pieces, last: AtomicUsize::new(0), loan: None })
+        Some(Self { pieces, shadows: Vec::new(), last: AtomicUsize::new(0), loan: None })
     }
 
     /// The same for one region and at most so many pieces; between any two `go_on` says whether there is still a point in it.
@@ -67,7 +72,20 @@ impl GuestRam {
             at = guest.end();
             pieces.push(Piece { guest, frames });
         }
-        Some(Self { pieces, last: AtomicUsize::new(0), loan: None })
+        Some(Self { pieces, shadows: Vec::new(), last: AtomicUsize::new(0), loan: None })
+    }
+
+    /// The same with pages for registers. `None` if there are not enough frames.
+    pub(crate) fn with_shadows(mut self, owner: Owner, pages: impl Iterator<Item = Range<Ipa>>) -> Option<Self> {
+        for guest in pages {
+            self.shadows.push(Piece { guest, frames: frames::allocate(1, 1, owner)? });
+        }
+        Some(self)
+    }
+
+    /// Guest range and host address of each page for registers.
+    pub(crate) fn shadows(&self) -> impl Iterator<Item = (Range<Ipa>, Pa)> {
+        self.shadows.iter().map(|piece| (piece.guest, piece.frames.start()))
     }
 
     /// From now on the guest can give back what is in `regions`, all of which `space` maps. One that `lends` is promised nothing of it.
@@ -114,7 +132,7 @@ impl GuestRam {
 
     /// Host address and length of all there is, in steps; between any two `go_on` says whether there is still a point in it.
     fn each_step(&self, mut work: impl FnMut(usize, usize), mut go_on: impl FnMut() -> bool) {
-        for piece in &self.pieces {
+        for piece in self.pieces.iter().chain(&self.shadows) {
             let start = piece.frames.start().0;
             let length = piece.guest.length();
             for offset in (0..length).step_by(STEP as usize) {

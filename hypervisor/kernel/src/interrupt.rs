@@ -1,6 +1,6 @@
 //! Physical interrupts: who they are for.
 //!
-//! Answers for: acknowledging and completing, interrupts between CPUs, the console's input, disks. Does not answer for: what
+//! Answers for: acknowledging and completing, interrupts between CPUs, the console's input, disks and network cards. Does not answer for: what
 //! guests see (`vgic`); a guest's timer interrupt is handed to the vCPU that is loaded.
 //!
 //! Priority drop and deactivation are split: everything of ours is completed at once, a guest's timer interrupt stays
@@ -10,7 +10,7 @@ use crate::controller::{self, Distributor};
 use crate::cpu::{self, PerCpu};
 use crate::panic;
 use crate::sync::{Lock, Rank};
-use crate::{console, disk, thread, trace, vcpu};
+use crate::{console, disk, thread, trace, uplink, vcpu};
 use core::sync::atomic::{AtomicU32, Ordering};
 use drivers::GicError;
 use drivers::gicv2::CpuInterface;
@@ -25,8 +25,11 @@ const SGI_KICK: u32 = 1;
 /// "Stop: the hypervisor has failed."
 const SGI_STOP: u32 = 2;
 
-/// The numbers that are no interrupt (IHI 0069, "INTIDs": special).
-pub(crate) const SPECIAL: core::ops::RangeInclusive<u32> = 1020..=1023;
+/// Whether the number is no interrupt's (IHI 0069, "INTIDs": special).
+#[inline(always)]
+pub(crate) const fn is_special(intid: u32) -> bool {
+    matches!(intid, 1020..=1023)
+}
 
 static DISTRIBUTOR: Lock<Option<Distributor>> = Lock::new(Rank::Distributor, None);
 static CONSOLE_INTID: AtomicU32 = AtomicU32::new(u32::MAX);
@@ -185,7 +188,7 @@ fn handle_all<P: Physical>(interface: &P) {
     loop {
         let acknowledged = interface.acknowledge();
         let intid = P::intid(acknowledged);
-        if SPECIAL.contains(&intid) {
+        if is_special(intid) {
             return;
         }
         interface.drop_priority(acknowledged);
@@ -216,12 +219,22 @@ fn serve(intid: u32) -> bool {
     match intid {
         SGI_RESCHEDULE => cpu::this().need_reschedule.set(true),
         SGI_KICK => {}
-        SGI_STOP => panic::stop_here(),
         _ if intid == PRIVATE.timer.load(Ordering::Relaxed) => thread::timer_fired(),
         _ if intid == PRIVATE.maintenance.load(Ordering::Relaxed) => vcpu::maintenance(),
+        _ => return serve_device(intid),
+    }
+    false
+}
+
+/// What does not come with every turn of a thread. Out of line: its registers would have to be saved for the timer too.
+#[inline(never)]
+fn serve_device(intid: u32) -> bool {
+    match intid {
+        SGI_STOP => panic::stop_here(),
         _ if intid == PRIVATE.monitors.load(Ordering::Relaxed) => return vcpu::is_counting(),
         _ if intid == CONSOLE_INTID.load(Ordering::Relaxed) => console::input_ready(),
-        _ if disk::interrupt(IntId(intid)) => {}
+        // Both have a look: they may share it.
+        _ if disk::interrupt(IntId(intid)) | uplink::interrupt(IntId(intid)) => {}
         _ => disable(IntId(intid)),
     }
     false

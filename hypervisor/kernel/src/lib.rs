@@ -37,7 +37,9 @@ mod startup;
 mod sync;
 mod thread;
 mod trace;
+mod uplink;
 mod vcpu;
+mod virtio;
 mod vsock;
 
 pub mod provoke;

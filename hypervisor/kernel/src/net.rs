@@ -1,16 +1,19 @@
 //! Networks of VMs.
 //!
 //! Answers for: the one table of ports, its lock, the memory of ports, and how a port's device is reached; a port goes when its VM
-//! does. Does not answer for: which frame goes where (`host::switch`), what guests see (`vdevs`).
+//! does. Does not answer for: which frame goes where (`host::switch`), what guests see (`vdevs`), cards ([`uplink`]).
 //!
 //! What a port has is in the kernel's heap: a frame outlives the VM that has sent it. A device has a number of it only.
 
 use crate::compartment::{Compartment, kernel_work};
 use crate::sync::{Lock, Rank};
+use crate::uplink;
+use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
-use host::switch::{self, Door, Net, PortId, Storage};
-use types::Ticks;
+use host::switch::{self, Door, Net, PortId, Report, Storage};
+use types::{Frequency, Ticks};
 use vdev::{
     BackendError, DeviceId, FillFrame, Mac, NetFilter, NetPort, NetWish, Offloads, Received, Sent, TakeFrame,
     Unfinished,
@@ -19,35 +22,44 @@ use vdev::{
 /// A bit for each port that is up, for those who cannot wait for the lock.
 static UP: AtomicU32 = AtomicU32::new(0);
 
-static NET: Lock<Net<Device>> = Lock::new(Rank::Net, Net::new(&UP));
+static NET: Lock<Net<Knocker>> = Lock::new(Rank::Net, Net::new(&UP));
 
-/// A device with a port. Whoever reaches its VM's threads this way holds the lock, and so the VM is not taken down meanwhile.
-struct Device {
-    compartment: Arc<Compartment>,
-    id: DeviceId,
+/// Who has a port.
+pub(crate) enum Knocker {
+    /// A device. Whoever reaches its VM's threads this way holds the lock, and so the VM is not taken down meanwhile.
+    Device { compartment: Arc<Compartment>, id: DeviceId },
+    /// A card of the machine.
+    Card(u32),
 }
 
-impl Door for Device {
+impl Door for Knocker {
     fn ring(&self) {
-        if let Some(partition) = self.compartment.partition() {
-            partition.services.ring_first(self.id);
+        match self {
+            Self::Device { compartment, id } => {
+                if let Some(partition) = compartment.partition() {
+                    partition.services.ring_first(*id);
+                }
+            }
+            Self::Card(number) => uplink::ring(*number),
         }
     }
 
     fn link_changed(&self) {
-        if let Some(partition) = self.compartment.partition() {
-            partition.services.put_backend(self.id);
+        if let Self::Device { compartment, id } = self
+            && let Some(partition) = compartment.partition()
+        {
+            partition.services.put_backend(*id);
         }
     }
 }
 
-/// The table, for threads of VMs.
-struct Table;
+/// The table, for threads of VMs and of cards.
+pub(crate) struct Table;
 
 impl switch::Table for Table {
-    type Door = Device;
+    type Door = Knocker;
 
-    fn with<R>(&self, work: impl FnOnce(&mut Net<Device>) -> R) -> R {
+    fn with<R>(&self, work: impl FnOnce(&mut Net<Knocker>) -> R) -> R {
         kernel_work(|| work(&mut NET.lock()))
     }
 }
@@ -77,6 +89,31 @@ impl NetPort for Port {
     }
 }
 
+/// What a port needs besides a door.
+fn parts() -> Result<(Storage, Frequency), &'static str> {
+    let storage = Storage::new().ok_or("there is no memory for its frames")?;
+    Ok((storage, el2::cpu::counter_frequency().ok_or("the counter's frequency is unknown")?))
+}
+
+/// Connects a card with this address.
+///
+/// # Errors
+/// Why it cannot be connected there.
+pub(crate) fn attach_card(number: u32, mac: Mac, wish: &NetWish) -> Result<PortId, String> {
+    let (storage, frequency) = parts()?;
+    NET.lock().attach_card(number, mac, wish, frequency, (Knocker::Card(number), storage))
+}
+
+/// A card has no port any more.
+pub(crate) fn end_card(number: u32) {
+    finish(|door| matches!(door, Knocker::Card(other) if *other == number));
+}
+
+/// What there is to say of all ports.
+pub(crate) fn report() -> Vec<Report> {
+    NET.lock().report()
+}
+
 /// Connects a device of a VM that is being built.
 pub(crate) fn attach(
     compartment: &Compartment,
@@ -84,10 +121,8 @@ pub(crate) fn attach(
     wish: &NetWish,
 ) -> Result<(Mac, Arc<dyn NetPort>), BackendError> {
     let attached = kernel_work(|| {
-        let no_memory = "there is no memory for its frames";
-        let storage = Storage::new().ok_or(no_memory)?;
-        let frequency = el2::cpu::counter_frequency().ok_or("the counter's frequency is unknown")?;
-        let door = Device { compartment: compartment.shared().ok_or("its VM has ended")?, id };
+        let (storage, frequency) = parts()?;
+        let door = Knocker::Device { compartment: compartment.shared().ok_or("its VM has ended")?, id };
         NET.lock().attach(&compartment.qvm.name, wish, frequency, (door, storage))
     });
     match attached {
@@ -99,7 +134,10 @@ pub(crate) fn attach(
 
 /// A VM has ended, and all of its threads: it has no ports any more.
 pub(crate) fn end(compartment: &Compartment) {
-    let is_its = |door: &Device| core::ptr::eq(&*door.compartment, compartment);
+    finish(|door| matches!(door, Knocker::Device { compartment: its, .. } if core::ptr::eq(&**its, compartment)));
+}
+
+fn finish(is_its: impl Fn(&Knocker) -> bool) {
     let gone = NET.lock().end(is_its);
     for (end, counts, storage) in gone {
         log::info!("{end}: {counts}");

@@ -1,38 +1,38 @@
-//! What a VM's own threads do besides running vCPUs.
+//! What a VM's own threads share, and do besides running vCPUs.
 //!
-//! Answers for: putting the VM together (memory, images, devices, tree), what its vCPUs share, and afterwards what comes from
-//! outside: something was typed, the power button, a question for its status, the end. Does not answer for: what a VM is
-//! (`vm`), when it ends and what is done about it (`compartment`, `qvm`), its vCPUs' exits (`vcpu`).
+//! Answers for: putting the VM together (memory, images, devices, tree; `build`), what its vCPUs share, carrying out what an exit or
+//! a wake asked for, and what comes from outside (`serve`). Does not answer for: what a VM is (`vm`), when it ends and what is done about it (`compartment`, `qvm`), its vCPUs' exits (`vcpu`).
 //!
 //! All of it runs in threads of the VM: what they allocate is the VM's and is never dropped, but taken back with the VM's heap.
 
 mod balloon;
 mod build;
 mod hold;
+mod serve;
 
-use crate::compartment::{Compartment, Phase, Requests};
+pub(crate) use serve::{quiet, status, work};
+
+use crate::compartment::{Compartment, Requests};
 use crate::guest_memory::GuestRam;
 use crate::services::Services;
 use crate::shared::{self, Share, Shares};
 use crate::sync::{Masked, masked};
 use crate::thread::Thread;
-use crate::{console, dump, qvm, thread, trace, vcpu};
+use crate::{console, thread, vcpu};
 use alloc::boxed::Box;
-use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::fmt;
 use core::mem::ManuallyDrop;
 use core::sync::atomic::{AtomicU16, Ordering};
 use hold::{CALLED, DUMPING, ENDED, Hold, PAUSED, STOPPING, TRACED};
 use host::console::Terminal;
 use spin::Once;
 use types::{CpuId, MAX_CPUS, Ticks, VcpuId, VcpuSet};
-use vdev::{Cause, DeviceId, Effects, Wake};
+use vdev::{DeviceId, Effects, Wake};
 use vm::Vm;
 use vm::dump::Registers;
-use vm::lifecycle::{EndRecord, State};
+use vm::lifecycle::State;
 
 /// Some vCPUs, each with its registers.
 pub(crate) type Shown = Vec<(VcpuId, Box<Registers>)>;
@@ -53,7 +53,7 @@ pub(crate) struct Partition {
     shares: ManuallyDrop<Shares>,
     pub(crate) services: ManuallyDrop<Services>,
     /// Their threads.
-    helpers: Once<Vec<Arc<Thread>>>,
+    device_threads: Once<Vec<Arc<Thread>>>,
     /// Why vCPUs do not just run.
     hold: Hold,
     /// The vCPU that answers calls: the one that had to be kicked the last time.
@@ -207,7 +207,7 @@ impl Partition {
     pub(crate) fn stop(&self) {
         self.hold.add(STOPPING);
         self.notify_all();
-        self.helpers().iter().for_each(|thread| thread::notify(thread));
+        self.device_threads().iter().for_each(|thread| thread::notify(thread));
         if let Some(keeper) = &self.keeper {
             thread::notify(keeper);
         }
@@ -224,7 +224,7 @@ impl Partition {
         };
         self.notify_all();
         // Timers that were due meanwhile.
-        self.worker.iter().chain(self.helpers()).for_each(|thread| thread::notify(thread));
+        self.worker.iter().chain(self.device_threads()).for_each(|thread| thread::notify(thread));
         was_paused == pause
     }
 
@@ -350,14 +350,6 @@ impl Partition {
         self.with_effects(None, |vm, now, effects| vm.wake(device, wake, now, effects));
     }
 
-    /// A device's back end has something for it.
-    fn wake_for_backend(&self, device: DeviceId) {
-        match self.services.served(device) {
-            Some(inbox) => inbox.put_backend(),
-            None => self.wake(device, Wake::Backend),
-        }
-    }
-
     /// Wakes the devices whose timers are due and that have no thread of their own, one at a time with interrupts masked, and
     /// returns when the next one is.
     fn expire_timers(&self) -> Ticks {
@@ -386,55 +378,15 @@ impl Partition {
     }
 
     /// From now on its devices' threads and workers run.
-    pub(crate) fn set_helpers(&self, threads: Vec<Arc<Thread>>) {
-        let threads = self.helpers.call_once(|| threads);
+    pub(crate) fn set_device_threads(&self, threads: Vec<Arc<Thread>>) {
+        let threads = self.device_threads.call_once(|| threads);
         // SAFETY: the partition keeps them, and they are not used without it.
         unsafe { self.services.set_threads(threads, self.worker.as_ref()) };
     }
 
     /// The threads of its devices and workers.
-    pub(crate) fn helpers(&self) -> &[Arc<Thread>] {
-        self.helpers.get().map_or(&[], |threads| threads)
-    }
-
-    /// Tells the devices that watch other VMs what has become of those since `seen`, and returns up to where they know.
-    fn report_ends(&self, seen: u64) -> u64 {
-        let mut last = seen;
-        for (device, vm) in &*self.watches {
-            let mut place = seen;
-            while let Some((at, code)) = qvm::next_end(vm, place) {
-                self.wake(*device, Wake::VmEnded { code });
-                (place, last) = (at, last.max(at));
-            }
-            if qvm::exists(vm) {
-                self.wake(*device, Wake::VmLives);
-            }
-        }
-        last
-    }
-}
-
-/// The life of the VM's own thread.
-pub(crate) fn work(compartment: &'static Compartment, _: usize) {
-    match build::build(compartment) {
-        Ok(partition) => {
-            compartment.set_partition(partition);
-            trace::choose(&compartment.qvm.name, compartment.partition());
-            compartment.set_phase(Phase::Ready);
-            thread::set_priority(thread::current(), compartment.qvm.priority());
-            serve(compartment);
-        }
-        Err((cause, why)) => {
-            compartment.record(EndRecord::new(cause, None, None, format_args!("{why}")));
-            compartment.set_phase(Phase::Refused);
-        }
-    }
-}
-
-/// The life of a thread that takes over from one that hangs in a device, or has died there.
-pub(crate) fn quiet(compartment: &'static Compartment, _: usize) {
-    if let Some(partition) = compartment.partition() {
-        compartment.quiet_devices(&partition.vm);
+    pub(crate) fn device_threads(&self) -> &[Arc<Thread>] {
+        self.device_threads.get().map_or(&[], |threads| threads)
     }
 }
 
@@ -443,87 +395,5 @@ pub(crate) fn run_vcpu(compartment: &'static Compartment, number: usize) {
     let Some(partition) = compartment.partition() else { return };
     if let Some(vcpu) = partition.vm.vcpu(VcpuId(number as u16)) {
         vcpu::run(partition, vcpu);
-    }
-}
-
-/// Does what is wanted of the VM from outside, until it is wanted no more.
-fn serve(compartment: &'static Compartment) {
-    let Some(partition) = compartment.partition() else { return };
-    let mut seen = partition.report_ends(qvm::last_sequence());
-    loop {
-        let requests = compartment.take_requests();
-        if requests.contains(Requests::TERMINATE) {
-            return compartment.quiet_devices(&partition.vm);
-        }
-        if requests.contains(Requests::INPUT)
-            && let Some(device) = partition.terminal.reader()
-        {
-            partition.wake_for_backend(device);
-        }
-        if requests.contains(Requests::ROOM) {
-            let writers = partition.terminal.writers();
-            writers.into_iter().for_each(|device| partition.wake_for_backend(device));
-        }
-        if requests.contains(Requests::NEWS) {
-            seen = partition.report_ends(seen);
-        }
-        if requests.contains(Requests::BUTTON) && !partition.with_effects(None, Vm::press_button).0 {
-            compartment.record(EndRecord::new(Cause::Terminated, None, None, format_args!("")));
-        }
-        if requests.contains(Requests::STATUS) {
-            let origin = partition.vm.origin();
-            status(compartment, partition, |line| log::info!(target: origin, "{line}"));
-        }
-        if requests.contains(Requests::BALLOON)
-            && let Some(device) = partition.balloon
-        {
-            partition.wake_for_backend(device);
-        }
-        if requests.contains(Requests::LATER) {
-            partition.do_later(None, &mut || !partition.is_stopping());
-        }
-        if requests.contains(Requests::DUMP) {
-            dump::take(compartment, partition);
-            if partition.vm.end_after_dump() {
-                partition.stop();
-            }
-        }
-        partition.services.deliver(partition);
-        let deadline = partition.expire_timers();
-        if requests.is_empty() {
-            thread::sleep_until(deadline);
-        }
-    }
-}
-
-/// The status of the VM and of every device, line by line.
-pub(crate) fn status(compartment: &Compartment, partition: &Partition, mut info: impl FnMut(fmt::Arguments<'_>)) {
-    let vm = &*partition.vm;
-    let (used, size) = compartment.heap_statistics();
-    info(format_args!("{}; heap {} of {} KiB in use", vm.lifecycle.state(), used >> 10, size >> 10));
-    for number in 0..vm.gic.vcpus() {
-        let id = VcpuId(number as u16);
-        let mut line = format!("{id}: exits");
-        for reason in vm::Reason::ALL {
-            let count = vm.exits(id).map_or(0, |exits| exits.get(reason));
-            line.push_str(&format!(" {}={count}", reason.name()));
-        }
-        info(format_args!("{line}"));
-    }
-    if let Some(its) = masked(|| vm.gic.its_status()) {
-        info(format_args!("{its}"));
-    }
-    let described = &compartment.qvm.configuration.description.vdevs;
-    for (device, vdev) in vm.bus.devices().zip(described).filter(|(_, vdev)| vdev.reports) {
-        let mut text = format!("{}: vdev {}", vdev.name, vdev.factory.name);
-        if let Some(at) = vdev.location {
-            text.push_str(&format!(" at {at}"));
-        }
-        if let Some(intid) = vdev.interrupt {
-            text.push_str(&format!(", interrupt {}", intid.0));
-        }
-        text.push('\n');
-        masked(|| vm.status(device, el2::cpu::counter(), &mut text));
-        text.lines().for_each(|line| info(format_args!("{line}")));
     }
 }

@@ -4,6 +4,10 @@
 //! Answers for: the list of VMs and their names, signals, ending and starting again by the configuration's policy, the record
 //! of the last end. Does not answer for: one life of a VM (`compartment`), who sends signals (`shell`).
 
+mod ends;
+
+pub(crate) use ends::{last_sequence, next_end};
+
 use crate::compartment::{Compartment, Requests};
 use crate::sync::{Lock, Rank};
 use crate::thread::{self, Thread};
@@ -12,7 +16,6 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use arrayvec::ArrayString;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use host::console::{Stream, VmNumber};
 use host::restart::{Decision, Restarts};
@@ -25,9 +28,6 @@ use vdev::{Cause, DeviceId};
 use vm::assemble::{AssembleError, Schedule};
 use vm::config::{Configuration, Messages};
 use vm::lifecycle::EndRecord;
-
-/// Ends that are remembered for `wait` and `pidin`.
-const MEMORY: usize = 64;
 
 /// Most VMs: as many as the console can tell apart.
 const MAX_VMS: u32 = 64;
@@ -69,20 +69,6 @@ pub(crate) struct Qvm {
 const NO_DUMP: u32 = u32::MAX;
 
 static QVMS: Lock<Vec<Arc<Qvm>>> = Lock::new(Rank::Qvms, Vec::new());
-
-/// A VM's name (`vm::config` allows no longer ones).
-type Name = ArrayString<32>;
-
-/// The end of a life of a VM.
-struct End {
-    name: Name,
-    code: u8,
-    /// The first was 1.
-    sequence: u64,
-}
-
-/// The last ones, the latest last.
-static ENDS: Lock<Vec<End>> = Lock::new(Rank::Qvms, Vec::new());
 
 /// Numbers of VMs in use.
 static NUMBERS: Lock<u128> = Lock::new(Rank::Numbers, 0);
@@ -232,30 +218,9 @@ pub(crate) fn all() -> Vec<Arc<Qvm>> {
     QVMS.lock().clone()
 }
 
-/// The first end of a VM of that name behind the end number `sequence`, with its exit code, as far as they are remembered.
-pub(crate) fn next_end(name: &str, sequence: u64) -> Option<(u64, u8)> {
-    let ends = ENDS.lock();
-    let next = ends.iter().find(|end| end.sequence > sequence && &*end.name == name)?;
-    Some((next.sequence, next.code))
-}
-
-/// The number of the last end of any VM; 0 before the first.
-pub(crate) fn last_sequence() -> u64 {
-    ENDS.lock().last().map_or(0, |end| end.sequence)
-}
-
 /// Remembers an end, and tells those who watch.
 fn note_end(name: &str, end: &EndRecord) {
-    {
-        let mut ends = ENDS.lock();
-        let sequence = ends.last().map_or(0, |end| end.sequence) + 1;
-        let room = MEMORY.saturating_sub(ends.len());
-        ends.reserve_exact(room);
-        if ends.len() >= MEMORY {
-            ends.remove(0);
-        }
-        ends.push(End { name: Name::from(name).unwrap_or_default(), code: end.cause.code(), sequence });
-    }
+    ends::note(name, end);
     tell_watchers();
 }
 

@@ -13,7 +13,7 @@ use crate::qvm::{self, Qvm};
 use crate::report::{self, Snapshot};
 use crate::startup::{self, find_archive, print};
 use crate::thread::{self, Thread};
-use crate::{board, console, files, groups, trace};
+use crate::{board, console, files, groups, trace, uplink};
 use alloc::collections::vec_deque::VecDeque;
 use alloc::format;
 use alloc::string::String;
@@ -157,6 +157,9 @@ impl Shell {
             Command::Use(vdev) => explain_vdev(vdev, out),
             Command::Partition { name, percent } => {
                 complain("partition", name, groups::define_partition(name, percent), out);
+            }
+            Command::Uplink(ref uplink) => {
+                complain("uplink", &format!("/dev/net{}", uplink.card), uplink::connect(uplink), out);
             }
             Command::Cluster { name, cpus } => complain("cluster", name, groups::define_cluster(name, cpus), out),
             Command::Help(word) => drop(shell::help(word, out)),

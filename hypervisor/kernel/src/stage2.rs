@@ -162,6 +162,12 @@ impl GuestSpace {
         self.map(range, to, access, usize::MAX, Owner::Vm(self.id)).map(|_| ())
     }
 
+    /// Maps a page that the guest only reads data from: registers. Its own attributes say how, so that it may be Device memory; where
+    /// its caches are on it finds what is in ours.
+    pub(crate) fn map_shadow(&self, page: Range<Ipa>, to: Pa) -> Result<(), MapError<Ipa>> {
+        self.map(page, to, Access::READ, usize::MAX, Owner::Vm(self.id)).map(|_| ())
+    }
+
     /// Maps a page of RAM that comes back.
     pub(crate) fn map_returned(&self, page: Range<Ipa>, to: Pa) -> Result<(), MapError<Ipa>> {
         self.map(page, to, Access::all(), usize::MAX, Owner::Promised(self.id)).map(|_| ())

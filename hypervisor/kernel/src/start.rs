@@ -7,7 +7,7 @@ use crate::address_space::{self, FirstTables, Image};
 use crate::board::{self, Board, FirstConsole};
 use crate::controller;
 use crate::cpu::{self, PerCpu};
-use crate::{compartment, console, disk, frames, groups, heap, interrupt, shell, silicon, startup, thread};
+use crate::{compartment, console, frames, groups, heap, interrupt, shell, silicon, startup, thread, virtio};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -129,8 +129,7 @@ fn early_console(board: &Board, tree: Option<Early<'_>>) -> Option<Console> {
 
 /// Turns the MMU on.
 fn first_tables(image: &Image, bank: Range<Pa>, blob: &[u8], console: Option<Range<Pa>>) -> FirstTables {
-    let tree = Range::between(Pa(blob.as_ptr() as u64), Pa(blob.as_ptr() as u64 + blob.len() as u64));
-    let mut tables = match FirstTables::build(image, bank, tree) {
+    let mut tables = match FirstTables::build(image, bank, place_of(blob)) {
         Ok(tables) => tables,
         Err(failed) => refuse(format_args!("no room in the early tables to map {}", failed.0)),
     };
@@ -165,6 +164,7 @@ fn with_heap(blob: &'static [u8], bank: Range<Pa>, image: &Image) -> ! {
     board::set_psci(machine.psci == Some(Conduit::Smc));
     claim_memory(machine, blob, bank, image);
     board::attach(blob);
+    give_back_tree(machine, blob, bank, image);
     for window in controller::windows(machine) {
         map_device(window);
     }
@@ -184,7 +184,7 @@ fn with_heap(blob: &'static [u8], bank: Range<Pa>, image: &Image) -> ! {
     this.online.store(true, Ordering::Release);
     console::initialise(machine);
     startup::read_calendar(machine, frequency);
-    disk::find(machine);
+    virtio::find(machine);
     banner(machine, frequency);
     silicon::initialise_cpu(this);
     start_others(machine, this, frequency);
@@ -197,11 +197,8 @@ fn with_heap(blob: &'static [u8], bank: Range<Pa>, image: &Image) -> ! {
 
 /// Hands all RAM that is nobody's to the frame allocator.
 fn claim_memory(machine: &Machine, blob: &[u8], bank: Range<Pa>, image: &Image) {
-    let tree = Range::between(Pa(blob.as_ptr() as u64), Pa(blob.as_ptr() as u64 + blob.len() as u64));
-    let mut reserved: Vec<Range<Pa>> = machine.reserved.clone();
-    // The first page: nothing may begin at an address that stands for nothing.
-    reserved.extend([image.whole(), tree, Range::between(Pa(0), Pa(PAGE_SIZE))]);
-    reserved.extend(machine.initrd);
+    let mut reserved = reserved_for_good(machine, image);
+    reserved.push(place_of(blob));
     for memory in machine.memory.iter().filter_map(whole_pages) {
         // The bank that the image is in is mapped; banks that touch it are one range with it here.
         let below = Range::between(memory.start(), memory.end().min(bank.start()));
@@ -214,6 +211,32 @@ fn claim_memory(machine: &Machine, blob: &[u8], bank: Range<Pa>, image: &Image) 
     }
     // SAFETY: RAM by the device tree, mapped just now or with the first tables; what is in use is reserved.
     unsafe { frames::initialise(&machine.memory, &reserved) };
+}
+
+/// What is never anybody's.
+fn reserved_for_good(machine: &Machine, image: &Image) -> Vec<Range<Pa>> {
+    let mut reserved: Vec<Range<Pa>> = machine.reserved.clone();
+    let (lower, upper) = (image.text.start(), image.boot_stack.end());
+    reserved.extend([Range::between(lower, image.spare.start()), Range::between(image.spare.end(), upper)]);
+    // The first page: nothing may begin at an address that stands for nothing.
+    reserved.push(Range::between(Pa(0), Pa(PAGE_SIZE)));
+    reserved.extend(machine.initrd);
+    reserved
+}
+
+fn place_of(blob: &[u8]) -> Range<Pa> {
+    Range::between(Pa(blob.as_ptr() as u64), Pa(blob.as_ptr() as u64 + blob.len() as u64))
+}
+
+/// The device tree has been read: its memory, with QEMU a megabyte, is free. Not if firmware has something there, or if it is
+/// in another bank than the image, where it is mapped for reading.
+fn give_back_tree(machine: &Machine, blob: &'static [u8], bank: Range<Pa>, image: &Image) {
+    let tree = place_of(blob);
+    if bank.contains_range(&tree) && reserved_for_good(machine, image).iter().all(|taken| !taken.overlaps(&tree)) {
+        // SAFETY: RAM, mapped with the first tables. The boot CPU is alone, reads no tree after this, and `Machine` and the
+        // board's devices have copies of what they took from it.
+        unsafe { frames::take_over(tree) };
+    }
 }
 
 /// Maps a device's registers.

@@ -6,10 +6,10 @@
 
 use crate::address_space::Image;
 use crate::compartment::Compartment;
-use crate::guest_memory::BalloonHandle;
+use crate::guest_memory::{BalloonHandle, Shadow};
 use crate::services::Services;
 use crate::shared::{self, Share, Shares};
-use crate::{board, console, controller, disk, groups, net, silicon, start, thread, trace, vsock};
+use crate::{board, console, controller, disk, groups, net, silicon, stage2, start, thread, trace, vsock};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -28,7 +28,7 @@ use spin::Once;
 use types::{CpuSet, Frequency, Ipa, MAX_CPUS, Range, Ticks};
 use vdev::{
     BackendError, Backends, Balloon, BlockDevice, CharDevice, DeviceId, Entropy, HostDevice, HostDisk, HostFiles, Mac,
-    NetPort, NetWish, NewWorker, RegionWishes, SharedMemory, TraceSink, VsockPort, VsockWish,
+    NetPort, NetWish, NewWorker, RegionWishes, ShadowPage, SharedMemory, TraceSink, VsockPort, VsockWish,
 };
 use vm::assemble::Host;
 use vm::config::{self, Configuration, CpuConfig, CpuPolicy, Includes, Limits};
@@ -172,6 +172,8 @@ pub(crate) struct HostDevices {
     pub(crate) services: Services,
     /// What its guest can give back.
     pub(crate) balloon: Option<Arc<BalloonHandle>>,
+    /// Pages from which it reads registers.
+    pub(crate) shadows: Vec<Arc<Shadow>>,
 }
 
 impl Backends for HostDevices {
@@ -204,6 +206,15 @@ impl Backends for HostDevices {
         let handle = Arc::new(BalloonHandle::new(id, lends));
         self.balloon = Some(Arc::clone(&handle));
         Ok(handle)
+    }
+
+    fn shadow_page(&mut self, page: Range<Ipa>) -> Option<Arc<dyn ShadowPage>> {
+        if page.end().0 > 1 << stage2::layout().ipa_bits() {
+            return None;
+        }
+        let shadow = Arc::new(Shadow::new(page));
+        self.shadows.push(Arc::clone(&shadow));
+        Some(shadow)
     }
 
     fn worker(&mut self, id: DeviceId, new: NewWorker) -> Result<(), BackendError> {

@@ -54,6 +54,8 @@ pub(crate) enum Rank {
     Regions,
     /// The networks of VMs.
     Net,
+    /// A network card.
+    Cards,
     /// The sockets of VMs.
     Vsock,
     /// A real disk's requests, or who has which.

@@ -98,7 +98,7 @@ pub(crate) fn here(what: What) {
 /// The host is about to take an interrupt. Of several that are pending at once the first is recorded.
 pub(crate) fn interrupt() {
     let intid = controller::highest_pending();
-    if !interrupt::SPECIAL.contains(&intid) {
+    if !interrupt::is_special(intid) {
         here(What::Interrupt(intid));
     }
 }

@@ -10,7 +10,7 @@
 //! `serial/pl011.yaml`, `serial/8250.yaml`, `rtc/arm,pl031.yaml`, `virtio/mmio.yaml`, `iommu/arm,smmu-v3.yaml`, `iommu/iommu.txt`,
 //! `pci/pci-iommu.txt`.
 //!
-//! A blob is checked whole (see [`mod@blob`]) before any of it is read; after that the `fdt` package reads it. What a tree
+//! A blob is checked whole (see `blob`) before any of it is read; after that the `fdt` package reads it. What a tree
 //! says about itself can still be nonsense, and then the error names node and property.
 
 #![no_std]

@@ -34,6 +34,6 @@ pub(crate) fn windows(index: &Index<'_>, gic: &Found) -> Vec<VirtioWindow> {
         })
     };
     let mut windows: Vec<_> = index.compatible(&["virtio,mmio"]).filter_map(|(id, _)| window(id)).collect();
-    windows.sort_unstable_by_key(|window| window.registers.start());
+    types::sort_by(&mut windows, |a, b| a.registers.start().cmp(&b.registers.start()));
     windows
 }

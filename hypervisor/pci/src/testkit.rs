@@ -102,6 +102,7 @@ impl Slots {
                 location: None,
                 interrupt,
                 window,
+                shadow: None,
                 connector: Some(connector(slot)),
                 vcpus: 1,
                 hears_ends: false,

@@ -3,7 +3,7 @@
 //! Answers for: white space, comments, quotes and continuation lines, and for the place of every word. Does not answer
 //! for: what a word means.
 //!
-//! The rules (facts 1.1; `docs/qvmconf.md`, "Words"):
+//! The rules (`docs/qvmconf.md`, "Words"):
 //! - Words are separated by white space: blanks, tabs, line ends of any kind. Lines mean nothing.
 //! - `#` outside quotes starts a comment to the end of the line, also within a word.
 //! - Double quotes hold white space, `#` and the rest together; they may begin anywhere in a word, and what they hold is

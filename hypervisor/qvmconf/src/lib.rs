@@ -55,4 +55,6 @@ pub use path::{PathError, folder_of, resolve, stem_of};
 pub use render::{Rendered, RenderedAll};
 pub use source::{Location, MAX_SOURCE_BYTES, Source, SourceId, Sources, Span};
 pub use suggest::nearest;
-pub use value::{Interrupt, LogFilters, PciFunction, Place, Scheduling, SchedulingPolicy, SporadicServer, Value};
+pub use value::{
+    Interrupt, LogFilters, PciFunction, Place, Scheduling, SchedulingPolicy, SporadicServer, Value, scheduling,
+};

@@ -1,6 +1,6 @@
 //! Numbers, sizes, addresses, booleans.
 //!
-//! Answers for: the spellings of facts 1.3 (`docs/qvmconf.md`, "Numbers"): hexadecimal with `0x`, decimal with `0d` or
+//! Answers for: the spellings of `docs/qvmconf.md`, "Numbers": hexadecimal with `0x`, decimal with `0d` or
 //! without prefix, the suffixes K, M and G as powers of 1024, and overflow of 64 bits. Does not answer for: whether a value
 //! makes sense.
 //!

@@ -4,7 +4,7 @@
 //! of a file's mistakes are reported at once. Does not answer for: how words are cut (`lexer`), how arguments are spelt
 //! (`value`), what is right (`vm::config`).
 //!
-//! Contexts and repetition follow facts 1.2, includes facts 1.4. An error about a word swallows what evidently belongs to
+//! Contexts, repetition and includes follow `docs/qvmconf.md`, "Words". An error about a word swallows what evidently belongs to
 //! it, so that one mistake is one message.
 
 mod includes;

@@ -124,7 +124,7 @@ impl SporadicServer {
     pub const MIN_BUDGET: u64 = 10_000;
 }
 
-/// A set of message types: a set, not a level (facts 1.10).
+/// A set of message types: a set, not a level (`docs/qvmconf.md`, "Log").
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LogFilters(u8);
 
@@ -205,7 +205,7 @@ pub(crate) fn read(shape: Shape, text: &str) -> Result<Value, ValueError> {
             range => Ok(range),
         },
         Shape::Interrupt => interrupt(text),
-        Shape::Scheduling => scheduling(text),
+        Shape::Scheduling => read_scheduling(text).map(Value::Scheduling),
         Shape::Cpus => cpus(text),
         Shape::Choice(words) => match words.iter().find(|word| **word == text) {
             Some(word) => Ok(Value::Choice(word)),
@@ -306,7 +306,7 @@ fn interrupt(text: &str) -> Result<Value, ValueError> {
     if controller.is_empty() {
         return Err(ValueError::new(format!("`{text}` names no interrupt controller")));
     }
-    // QNX: such a controller exists under that name, but nobody can refer to it (facts 1.4).
+    // QNX: such a controller exists under that name, but nobody can refer to it.
     if controller.contains(':') {
         return Err(ValueError::new(format!(
             "`{controller}`: an interrupt controller with a colon in its name cannot be named here"
@@ -317,9 +317,18 @@ fn interrupt(text: &str) -> Result<Value, ValueError> {
     Ok(Value::Interrupt(Interrupt { controller: controller.to_string(), line }))
 }
 
-fn scheduling(text: &str) -> Result<Value, ValueError> {
+/// Reads how a thread is scheduled, as behind `sched`: a priority with `r`, `f`, `o` or nothing behind it, or the five numbers of a
+/// sporadic server.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn scheduling(text: &str) -> Result<Scheduling, String> {
+    read_scheduling(text).map_err(|error| error.message)
+}
+
+fn read_scheduling(text: &str) -> Result<Scheduling, ValueError> {
     if text.contains(',') {
-        return sporadic(text.strip_suffix('s').unwrap_or(text)).map(Value::Scheduling);
+        return sporadic(text.strip_suffix('s').unwrap_or(text));
     }
     let (digits, policy) = match text.char_indices().last() {
         Some((at, 'r')) => (text.get(..at), SchedulingPolicy::RoundRobin),
@@ -328,7 +337,7 @@ fn scheduling(text: &str) -> Result<Value, ValueError> {
         _ => (Some(text), SchedulingPolicy::default()),
     };
     let priority = priority(text, digits.unwrap_or(""))?;
-    Ok(Value::Scheduling(Scheduling { priority, policy }))
+    Ok(Scheduling { priority, policy })
 }
 
 fn priority(text: &str, part: &str) -> Result<u8, ValueError> {

@@ -5,7 +5,7 @@
 //! not answer for: the options of vdevs that this hypervisor has; those belong to their factories and come in as a
 //! [`crate::Vocabulary`].
 //!
-//! Words and their contexts follow facts 1.2 and 1.5 to 1.10.
+//! Words and their contexts are those that the documentation of the QNX Hypervisor has for `qvm`.
 
 mod markdown;
 mod options;

@@ -90,7 +90,8 @@ pub enum What {
         syndrome: u32,
         /// The guest's program counter.
         pc: u64,
-        /// The guest-physical address of an abort; X0, which says which call it is, if it is none.
+        /// The guest-physical address of an abort, the virtual one of a store that stage 2 forbids; X0, which says which call it is, if
+        /// it is none.
         payload: u64,
     },
     /// This thread runs the vCPU (class 10, number 2): once for each vCPU that is followed.

@@ -19,14 +19,14 @@ pub trait BlockDevice: Send {
     /// Whether its calls may sleep: as [`crate::Worker::waits`].
     fn waits(&self) -> bool;
 
-    /// Passes `length` bytes from `offset` on to `to`, first to last, in parts of at most a page of 4 KiB.
+    /// Passes `length` bytes from `offset` on to `to`, first to last, in parts as large as they lie in memory; none is empty.
     ///
     /// # Errors
     /// If it has not so many, they cannot be read, or `to` does not want them.
     fn read(&mut self, offset: u64, length: u64, to: &mut Sink<'_>) -> Result<(), BlockError>;
 
-    /// Has `from` fill `length` bytes from `offset` on, first to last, in parts of at most a page of 4 KiB. What has been filled
-    /// before an error may have been written.
+    /// Has `from` fill `length` bytes from `offset` on, first to last, in parts as large as they lie in memory; none is empty. What
+    /// has been filled before an error may have been written.
     ///
     /// # Errors
     /// If it has not so many, it is read-only, they cannot be written, or `from` has none.

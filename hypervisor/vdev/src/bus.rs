@@ -7,16 +7,19 @@
 
 mod error;
 mod pages;
+mod slot;
 
 pub use error::BusError;
+pub use slot::Target;
 
 use crate::{
-    AccessFault, AccessSizes, Alarm, Clock, Context, Control, ControlError, Deadlines, Decoder, DeviceId, Effects,
-    Factory, Identity, Line, Node, Services, TIMERS, Vdev, Wake,
+    AccessFault, Alarm, Clock, Context, Control, ControlError, Deadlines, Decoder, DeviceId, Effects, Factory,
+    Identity, Line, Node, Services, TIMERS, Vdev, Wake,
 };
 use alloc::{boxed::Box, format, string::String, sync::Arc, vec::Vec};
 use core::fmt;
-use types::{AccessSize, IntId, Ipa, Lock, PAGE_SIZE, Range, Ticks};
+use slot::Slot;
+use types::{AccessSize, IntId, Ipa, PAGE_SIZE, Range, Ticks};
 
 /// A device on its way to the bus.
 pub struct Device {
@@ -52,18 +55,6 @@ impl Device {
             None => Range::new(Ipa(0), 0),
         }
     }
-}
-
-struct Slot {
-    start: u64,
-    /// For each access size the first offset that it cannot have: the end of the region less what the access needs, or zero
-    /// if the factory does not allow it. One comparison instead of three.
-    limits: [u64; 4],
-    vdev: Lock<Box<dyn Vdev>>,
-    identity: Identity,
-    length: u64,
-    name: String,
-    factory: &'static Factory,
 }
 
 /// The devices of one VM.
@@ -378,6 +369,7 @@ impl Bus {
     ///
     /// # Errors
     /// As there.
+    #[inline(always)]
     pub fn find_in_windows(&self, at: Ipa, size: AccessSize) -> Result<Target<'_>, AccessFault> {
         let Some((window, place)) = self.windows.iter().find(|(range, _)| range.contains(at)) else {
             return self.decode(at, size);
@@ -421,85 +413,6 @@ fn lines<'a>(devices: &(impl Iterator<Item = &'a Device> + Clone)) -> Result<Vec
         lines.extend(Line::all(intid, count));
     }
     Ok(lines)
-}
-
-/// A device that takes an access, and where in it.
-#[derive(Clone, Copy)]
-pub struct Target<'a> {
-    slot: &'a Slot,
-    offset: u64,
-    size: AccessSize,
-}
-
-impl fmt::Debug for Target<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Target").field("device", &self.slot.name).field("offset", &self.offset).finish_non_exhaustive()
-    }
-}
-
-impl Target<'_> {
-    /// The load. Bits above the access size are undefined.
-    ///
-    /// # Errors
-    /// What the device answers.
-    #[inline(always)]
-    pub fn read(self, services: &Services<'_>, effects: &mut Effects) -> Result<u64, AccessFault> {
-        self.slot.vdev.lock().read(self.offset, self.size, &mut self.slot.context(services, effects))
-    }
-
-    /// The store of the low bytes of `value`; bits above are ignored.
-    ///
-    /// # Errors
-    /// What the device answers.
-    #[inline]
-    pub fn write(self, value: u64, services: &Services<'_>, effects: &mut Effects) -> Result<(), AccessFault> {
-        let value = value & self.size.mask();
-        self.slot.vdev.lock().write(self.offset, self.size, value, &mut self.slot.context(services, effects))
-    }
-}
-
-impl Slot {
-    fn new(region: Range<Ipa>, device: Device, identity: Identity) -> Self {
-        Self {
-            start: region.start().0,
-            limits: limits(region.length(), device.factory.access_sizes),
-            vdev: Lock::new(device.vdev),
-            identity,
-            length: region.length(),
-            name: device.name,
-            factory: device.factory,
-        }
-    }
-
-    #[inline(always)]
-    fn limit(&self, size: AccessSize) -> u64 {
-        self.limits.get(size as usize).copied().unwrap_or(0)
-    }
-
-    /// Why it does not take this access.
-    #[cold]
-    fn refusal(&self, offset: u64, size: AccessSize) -> AccessFault {
-        match self.length.checked_sub(offset) {
-            None | Some(0) => AccessFault::Nothing,
-            Some(rest) if size.bytes() > rest => AccessFault::Straddles,
-            // The device begins at a multiple of every size.
-            Some(_) if !size.is_aligned(offset) => AccessFault::Unaligned,
-            Some(_) => AccessFault::Size,
-        }
-    }
-
-    #[inline(always)]
-    fn context<'a>(&'a self, services: &'a Services<'a>, effects: &'a mut Effects) -> Context<'a> {
-        Context::new(services, &self.identity, effects)
-    }
-}
-
-/// The first offset in a region of `length` bytes that an access of each size cannot have.
-fn limits(length: u64, allowed: AccessSizes) -> [u64; 4] {
-    [AccessSize::Byte, AccessSize::Halfword, AccessSize::Word, AccessSize::Doubleword].map(|size| {
-        let last = length.checked_sub(size.bytes()).filter(|_| allowed.allows(size));
-        last.map_or(0, |last| last.saturating_add(1))
-    })
 }
 
 #[cfg(test)]

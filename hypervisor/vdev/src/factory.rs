@@ -6,7 +6,8 @@
 
 use crate::{
     Balloon, Bell, BlockDevice, CharDevice, Connector, Entropy, HostDevice, HostDisk, Mac, NetPort, NetWish, NewWorker,
-    OptionError, OptionSpec, Options, RegionName, SharedMemory, TraceSink, Vdev, VsockPort, VsockWish, Worker,
+    OptionError, OptionSpec, Options, RegionName, ShadowPage, SharedMemory, TraceSink, Vdev, VsockPort, VsockWish,
+    Worker,
 };
 use alloc::{
     boxed::Box,
@@ -172,6 +173,8 @@ pub struct Setup<'a> {
     pub interrupt: Option<IntId>,
     /// Its window, if its factory wants one; see [`Factory::window_size`].
     pub window: Option<Range<Ipa>>,
+    /// The page of its registers, if they begin it and nothing else of the VM is there; see [`Setup::shadow_page`].
+    pub shadow: Option<Range<Ipa>>,
     /// What it needs on the PCI bus, if that is where it is; then it has no location.
     pub connector: Option<Connector>,
     /// How many vCPUs the VM has.
@@ -196,6 +199,15 @@ impl Setup<'_> {
     /// guest an exit each time. Without `intr` there is nothing to hear of.
     pub const fn hear_ends(&mut self) {
         self.hears_ends = true;
+    }
+
+    /// Has the guest read the device's registers without an exit, if that can be: reading must have no effect, and the device keeps in
+    /// the page what a load would find. Loads come to it all the same, if seldom. `None` if it shares the page with something else, or
+    /// the host has none to give: then everything is as without.
+    pub fn shadow_page(&mut self) -> Option<Arc<dyn ShadowPage>> {
+        let page = self.backends.shadow_page(self.shadow?)?;
+        self.shadow = None;
+        Some(page)
     }
 
     /// The contents of the file that the option `option` names, an [`crate::OptionKind::File`]; `None` if it is not given.
@@ -366,6 +378,11 @@ pub trait Backends {
     /// If another device has it already, or nothing can be taken back.
     fn balloon(&mut self, _id: DeviceId, _lends: bool) -> Result<Arc<dyn Balloon>, BackendError> {
         Err(BackendError("the host can take no memory back".to_string()))
+    }
+
+    /// Has the guest find a page of memory that it cannot write at `page`: see [`Setup::shadow_page`]. `None` if there is none.
+    fn shadow_page(&mut self, _page: Range<Ipa>) -> Option<Arc<dyn ShadowPage>> {
+        None
     }
 
     /// From the guest's start on the device `id` is woken when the VM `vm` lives ([`crate::Wake::VmLives`]) and when it has

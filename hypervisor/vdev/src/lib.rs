@@ -36,6 +36,7 @@ mod memory;
 mod net;
 mod node;
 mod options;
+mod shadow;
 mod shared;
 mod table;
 #[cfg(any(test, feature = "testkit"))]
@@ -68,6 +69,7 @@ pub use options::{
     Direction, GENERAL_OPTIONS, Given, HostDevice, Numbers, OptionError, OptionKind, OptionSpec, OptionStatus, Options,
     Place,
 };
+pub use shadow::ShadowPage;
 pub use shared::{Attached, DEVICE_REGIONS, REGION_CLIENTS, RegionError, RegionName, SharedMemory};
 pub use table::{append_factories, check_factories};
 pub use timer::{Deadlines, TIMERS, Timer};

@@ -209,10 +209,10 @@ pub trait NetPort: Send + Sync {
     /// The other end is there. At any time.
     fn is_up(&self) -> bool;
 
-    /// A receiver is there who takes such frames, and for the time being all of them. What had come before is gone.
+    /// A receiver is there who takes such frames. What had come before is gone.
     fn open(&self, takes: Offloads);
 
-    /// From now on these frames are wanted.
+    /// From now on these frames are wanted: before the first call, and after one with the filter's default, all.
     fn set_filter(&self, filter: &NetFilter);
 
     /// Sends a frame of so many bytes, from [`LEAST_FRAME`] to [`MOST_FRAME`], which `fill` fills in from first to last.

@@ -8,11 +8,13 @@ mod around;
 mod backends;
 mod balloon;
 mod disk;
+mod slate;
 
 pub use around::{Lines, Ram};
-pub use backends::{Admit, Connect, Crew, Shared, Wire, Wires};
+pub use backends::{Admit, Connect, Crew, Interference, Shared, Wire, Wires};
 pub use balloon::Pages;
 pub use disk::Disk;
+pub use slate::Slate;
 
 use crate::{
     AccessFault, AccessSizes, Backends, Bus, Clock, Control, ControlError, Device, DeviceId, Effects, Factory, Files,
@@ -26,7 +28,7 @@ use alloc::{
 };
 use core::fmt;
 use dtoolkit::model::DeviceTree;
-use types::{AccessSize, Frequency, IntId, Ipa, Range, Ticks};
+use types::{AccessSize, Frequency, IntId, Ipa, PAGE_SIZE, Range, Ticks};
 
 /// Decimal and `0x` hexadecimal numbers; sizes with the suffixes `K`, `M` and `G`.
 #[derive(Clone, Copy, Debug)]
@@ -117,8 +119,10 @@ impl Rig {
         let (id, name) = (DeviceId(0), "device");
         let (location, interrupt) = (Some(Self::BASE), Some(Self::LINE));
         let window = Range::new(Self::WINDOW, factory.window_size).filter(|window| !window.is_empty());
+        let shadow = Range::new(Self::BASE, PAGE_SIZE);
         let (connector, vcpus, hears_ends) = (None, 1, false);
-        let mut setup = Setup { id, name, location, interrupt, window, connector, vcpus, hears_ends, files, backends };
+        let mut setup =
+            Setup { id, name, location, interrupt, window, shadow, connector, vcpus, hears_ends, files, backends };
         let vdev = factory.build(&options, &mut setup).map_err(|error| vec![error])?;
         let (name, hears_ends) = (name.to_string(), setup.hears_ends);
         let device = Device { name, factory, location, interrupt, window, served: false, hears_ends, vdev };

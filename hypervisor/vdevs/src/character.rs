@@ -172,6 +172,7 @@ impl CharDevice for Holding {
 }
 
 impl Batch {
+    #[inline(never)]
     fn ring(&mut self, context: &mut Context<'_>) {
         let silence = context.clock().frequency().microseconds(self.silence);
         self.until = context.now().saturating_add(silence);
@@ -299,6 +300,7 @@ mod tests {
             location: None,
             interrupt: None,
             window: None,
+            shadow: None,
             connector: None,
             vcpus: 1,
             hears_ends: false,

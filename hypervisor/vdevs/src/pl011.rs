@@ -43,8 +43,15 @@ fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, Opt
 
 impl Pl011 {
     #[inline(never)]
-    fn take(&mut self, context: &mut Context<'_>) -> u16 {
-        self.0.receive(context, Chip::take)
+    fn take(&mut self, context: &mut Context<'_>) -> Result<u64, AccessFault> {
+        Ok(u64::from(self.0.receive(context, Chip::take)))
+    }
+
+    /// Any register but the data register. Out of line, as all that is rare on the way of a byte.
+    #[inline(never)]
+    fn configure(&mut self, offset: u64, value: u64, context: &mut Context<'_>) -> Result<(), AccessFault> {
+        self.0.send(context, |chip, wire| chip.write(offset, value, wire));
+        Ok(())
     }
 }
 
@@ -52,13 +59,16 @@ impl Vdev for Pl011 {
     #[inline]
     fn read(&mut self, offset: u64, _: AccessSize, context: &mut Context<'_>) -> Result<u64, AccessFault> {
         // Only the data register does anything when it is read.
-        let value = if Chip::is_data(offset) { self.take(context) } else { self.0.chip.read(offset) };
-        Ok(u64::from(value))
+        if Chip::is_data(offset) { self.take(context) } else { Ok(u64::from(self.0.chip.read(offset))) }
     }
 
     #[inline]
     fn write(&mut self, offset: u64, _: AccessSize, value: u64, context: &mut Context<'_>) -> Result<(), AccessFault> {
-        self.0.send(context, |chip, wire| chip.write(offset, value, wire));
+        if !Chip::is_data(offset) {
+            return self.configure(offset, value, context);
+        }
+        let [byte, ..] = value.to_le_bytes();
+        self.0.send(context, |chip, wire| chip.send(byte, wire));
         Ok(())
     }
 

@@ -41,7 +41,7 @@ impl Plug {
     }
 
     /// Brings the interrupt line to the level that the chip wants, if that has changed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn settle(&mut self, asserted: bool, context: &mut Context<'_>) {
         if asserted != self.asserted {
             self.asserted = asserted;

@@ -33,7 +33,7 @@ impl<C: Uart> Serial<C> {
     }
 
     /// Lets the chip do something with its wire that says whether whoever is at the other end has to be told.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn send(&mut self, context: &mut Context<'_>, work: impl FnOnce(&mut C, &mut dyn CharDevice) -> bool) {
         if work(&mut self.chip, &mut *self.end.wire) {
             self.end.ring(context);
@@ -77,7 +77,7 @@ impl<C: Uart> Serial<C> {
     }
 
     /// Brings the interrupt line to what the chip says, if that has changed.
-    #[inline]
+    #[inline(always)]
     fn settle(&mut self, context: &mut Context<'_>) {
         self.plug.settle(self.chip.interrupt(), context);
     }

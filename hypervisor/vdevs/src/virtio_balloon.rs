@@ -100,7 +100,6 @@ impl Model for Registers {
     }
 
     fn read_configuration(&mut self, offset: u16, into: &mut [u8], _: &mut Context<'_>) {
-        self.update();
         let from = self.configuration.as_bytes().get(usize::from(offset)..).unwrap_or_default();
         into.iter_mut().zip(from).for_each(|(into, from)| *into = *from);
     }
@@ -133,10 +132,11 @@ impl Model for Registers {
             Event::Reset => {
                 self.configuration.actual = 0.into();
                 self.statistics.with(context, |statistics, _| *statistics = Statistics::default());
-                false
+                self.update()
             }
-            Event::Woken(Wake::Backend) => self.update(),
-            _ => false,
+            // Whatever the host wants is said in one of these, not when the driver happens to look: then it would hear of nothing.
+            Event::Negotiated(_) | Event::Started | Event::Woken(Wake::Backend) => self.update(),
+            Event::Woken(_) => false,
         }
     }
 }

@@ -6,7 +6,7 @@
 //! An interrupt ends when it becomes inactive: by the guest's write of `ICC_EOIR<n>_EL1` or `ICC_DIR_EL1`, or of
 //! `GICD_ICACTIVER<n>`. One that is enabled while it is pending, or its line is asserted, is reported as if it had ended: its
 //! device may have been waiting for somebody to listen. In a list register it is marked for a maintenance interrupt
-//! (IHI 0069, ICH_LR<n>_EL2.EOI), so that its end is noticed when it happens; without the mark, at the next refill.
+//! (IHI 0069, `ICH_LR<n>_EL2.EOI`), so that its end is noticed when it happens; without the mark, at the next refill.
 //!
 //! Ends are noticed with the lock of the SPIs held, from where no device can be called. So they are kept, and whoever
 //! noticed them is in the set of vCPUs to kick: a vCPU that is to kick itself asks [`Vgic::has_ended`].

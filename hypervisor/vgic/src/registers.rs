@@ -3,8 +3,8 @@
 //! Answers for: the trait that the kernel implements on system registers and tests on arrays, and the fields of those
 //! registers. Does not answer for: what is put into them (`interface`).
 //!
-//! Follows IHI 0069, "AArch64 System Register descriptions of the virtual registers": ICH_LR<n>_EL2, ICH_HCR_EL2,
-//! ICH_VMCR_EL2, ICH_AP0R<n>_EL2, ICH_AP1R<n>_EL2, ICH_ELRSR_EL2, ICH_EISR_EL2.
+//! Follows IHI 0069, "AArch64 System Register descriptions of the virtual registers": `ICH_LR<n>_EL2`, `ICH_HCR_EL2`,
+//! `ICH_VMCR_EL2`, `ICH_AP0R<n>_EL2`, `ICH_AP1R<n>_EL2`, `ICH_ELRSR_EL2`, `ICH_EISR_EL2`.
 
 use types::IntId;
 

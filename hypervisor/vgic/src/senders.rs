@@ -3,7 +3,7 @@
 //! Answers for: senders of pending SGIs, and the sender of the one that is in a list register or active. Does not answer for:
 //! the state of the interrupts (`bank`), which is that of all senders together.
 //!
-//! Follows IHI 0048, "Software-generated interrupts", GICD_SPENDSGIR<n>, and GICH_LR<n>.CPUID. A list register has one sender.
+//! Follows IHI 0048, "Software-generated interrupts", `GICD_SPENDSGIR<n>`, and `GICH_LR<n>.CPUID`. A list register has one sender.
 //! While there is another one, its end is reported, and the next is delivered then.
 
 use crate::bank::{Bank, Change};

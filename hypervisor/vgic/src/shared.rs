@@ -3,7 +3,7 @@
 //! Answers for: SPIs (and LPIs: [`lpis`]) of all vCPUs, behind one lock, and which of them have ended whose devices want to hear of it. Does not
 //! answer for: the register map (`v3::distributor`), list registers (`interface`), telling devices (`ends`).
 //!
-//! Follows IHI 0069, "Affinity routing" and GICD_IROUTER<n>.
+//! Follows IHI 0069, "Affinity routing" and `GICD_IROUTER<n>`.
 
 mod lpis;
 mod routing;

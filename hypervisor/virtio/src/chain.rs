@@ -11,7 +11,7 @@ use types::{Ipa, Range};
 use vdev::GuestMemory;
 
 /// Most bytes that are copied at once: who copies does so with interrupts masked.
-pub const STEP_BYTES: usize = 4096;
+pub const STEP_BYTES: usize = 16 << 10;
 /// Most buffers that are copied from, or to, at once, however short they are.
 pub const STEP_BUFFERS: usize = 32;
 

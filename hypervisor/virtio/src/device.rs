@@ -243,6 +243,20 @@ impl Core {
         }
     }
 
+    /// The transport keeps the device from the guest's memory, until [`Core::release`]: it looks at no queue and takes no request. One that
+    /// is under way is finished.
+    pub fn hold(&self) {
+        self.state.hold(true);
+    }
+
+    /// The transport keeps the device from the guest's memory no more. Services go on where they were, and look at all that has come
+    /// meanwhile, notified of or not.
+    pub fn release(&self, context: &mut Context<'_>) {
+        if self.state.hold(false) {
+            self.notify_all(context);
+        }
+    }
+
     /// Hands an event on.
     fn tell(&mut self, event: Event, context: &mut Context<'_>) {
         if self.model.event(event, context) {
@@ -395,26 +409,38 @@ impl Core {
         self.state.generation()
     }
 
-    /// Where in the configuration space an access is; `None` if it is not all within.
-    fn within(&self, offset: u64, size: AccessSize) -> Option<u16> {
-        let end = offset.checked_add(size.bytes())?;
-        u16::try_from(offset).ok().filter(|_| end <= self.description.configuration_size.into())
+    /// Where in the configuration space an access is, and how many of its bytes are within; `None` if there are none.
+    fn within(&self, offset: u64, size: AccessSize) -> Option<(u16, usize)> {
+        let offset = u16::try_from(offset).ok()?;
+        let behind = self.description.configuration_size.checked_sub(offset).filter(|behind| *behind != 0)?;
+        Some((offset, usize::try_from(size.bytes().min(behind.into())).unwrap_or(0)))
     }
 
-    /// The driver reads the configuration space; outside there is nothing but zeroes.
+    /// The driver reads the configuration space; outside there is nothing but zeroes. 4.1.4
+    /// lets the space be padded, so that a word may be partly outside.
     pub fn read_configuration(&mut self, offset: u64, size: AccessSize, context: &mut Context<'_>) -> u64 {
         let mut bytes = [0; 8];
-        let length = usize::try_from(size.bytes()).unwrap_or(0);
-        if let (Some(offset), Some(into)) = (self.within(offset, size), bytes.get_mut(..length)) {
+        if let Some((offset, length)) = self.within(offset, size)
+            && let Some(into) = bytes.get_mut(..length)
+        {
             self.model.read_configuration(offset, into, context);
         }
         u64::from_le_bytes(bytes)
     }
 
+    /// All of the configuration space, as far as there is room for it.
+    pub fn copy_configuration(&mut self, into: &mut [u8], context: &mut Context<'_>) {
+        let size = into.len().min(self.description.configuration_size.into());
+        if let Some(into) = into.get_mut(..size) {
+            self.model.read_configuration(0, into, context);
+        }
+    }
+
     /// The driver writes to it; outside nothing happens.
     pub fn write_configuration(&mut self, offset: u64, size: AccessSize, value: u64, context: &mut Context<'_>) {
-        let length = usize::try_from(size.bytes()).unwrap_or(0);
-        if let (Some(offset), Some(from)) = (self.within(offset, size), value.to_le_bytes().get(..length)) {
+        if let Some((offset, length)) = self.within(offset, size)
+            && let Some(from) = value.to_le_bytes().get(..length)
+        {
             self.model.write_configuration(offset, from, context);
         }
     }

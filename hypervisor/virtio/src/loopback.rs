@@ -12,10 +12,11 @@ use vdev::{Context, Factory, Shared, Wake};
 pub(crate) const RAM: u64 = 0x8000_0000;
 pub(crate) const DATA: u64 = RAM + 0x8000;
 
-/// Configuration space: requests done, and a word that the driver may write.
+/// Configuration space: requests done when its service last said so, and bytes that the driver may write, which are no whole words.
 struct LoopBack {
     requests: Shared<u32>,
-    written: [u8; 4],
+    shown: u32,
+    written: [u8; 5],
 }
 
 impl Model for LoopBack {
@@ -25,13 +26,12 @@ impl Model for LoopBack {
             class: 0xff_0000,
             features: Features::from_bits_retain(1 | 1 << 50),
             queues: vec![16, 8],
-            configuration_size: 8,
+            configuration_size: 9,
         }
     }
 
-    fn read_configuration(&mut self, offset: u16, into: &mut [u8], context: &mut Context<'_>) {
-        let requests = self.requests.with(context, |requests, _| *requests).to_le_bytes();
-        let all = [requests, self.written].concat();
+    fn read_configuration(&mut self, offset: u16, into: &mut [u8], _: &mut Context<'_>) {
+        let all = [&self.shown.to_le_bytes()[..], &self.written].concat();
         into.copy_from_slice(&all[usize::from(offset)..][..into.len()]);
     }
 
@@ -43,7 +43,11 @@ impl Model for LoopBack {
 
     fn event(&mut self, event: Event, context: &mut Context<'_>) -> bool {
         context.log(log::Level::Info, format_args!("{event:?}"));
-        event == Event::Woken(Wake::VmLives)
+        let is_said = matches!(event, Event::Woken(Wake::VmLives | Wake::Pulse(_)));
+        if is_said {
+            self.shown = self.requests.with(context, |requests, _| *requests);
+        }
+        is_said
     }
 }
 
@@ -76,7 +80,7 @@ impl Echo {
             *requests
         });
         if requests.is_multiple_of(5) {
-            work.change_configuration();
+            work.pulse(0);
         }
         Ok(())
     }
@@ -113,6 +117,6 @@ pub(crate) static LOOPBACK: Factory = Factory {
     ..Factory::new(|options, setup| {
         let requests = Shared::default();
         let services = vec![(0..1, Echo::boxed(&requests)), (1..2, Echo::boxed(&requests))];
-        device(Parts { model: Box::new(LoopBack { requests, written: [0; 4] }), services }, options, setup)
+        device(Parts { model: Box::new(LoopBack { requests, shown: 0, written: [0; 5] }), services }, options, setup)
     })
 };

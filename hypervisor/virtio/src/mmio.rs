@@ -6,9 +6,14 @@
 //! Control registers take accesses of 32 bits and no others, as drivers have to make them (4.2.2.2). What only can be written reads
 //! zero, and stores to what only can be read are ignored; at other offsets there is nothing. The device's own configuration space
 //! takes all sizes. There is no shared memory region: such registers read all ones.
+//!
+//! No load has an effect. So a device that has a page for itself has its driver read it without an exit ([`Setup::shadow_page`]): loads
+//! there take all sizes, and find zero where there is nothing. Whatever may change what is read ends with [`Mmio::settle`]; what a
+//! worker changes is [`Interrupt`]'s. See docs/design/034-shadow-page.md.
 
 mod interrupt;
 mod registers;
+mod shadow;
 
 use crate::device::{Core, Interface};
 use crate::front::{Front, set_high, set_low};
@@ -17,14 +22,19 @@ use crate::{Layout, RingError};
 use alloc::{boxed::Box, string::ToString, sync::Arc, vec, vec::Vec};
 use interrupt::Interrupt;
 use registers::Register;
+use shadow::Shadow;
 use types::{AccessSize, IntId, Ipa, Range};
 use vdev::{AccessFault, Context, Control, ControlError, Node, OptionError, Setup, Trigger, Vdev, Wake};
 
 /// Bytes of registers and configuration space.
-pub(crate) const REGION_SIZE: u64 = 0x200;
+pub(crate) const REGION_SIZE: u64 = END as u64;
+const END: u16 = 0x200;
 
 /// Where the configuration space begins.
-const CONFIGURATION: u64 = 0x100;
+const CONFIGURATION: u16 = 0x100;
+const CONFIGURATION_SIZE: usize = (END - CONFIGURATION) as usize;
+const QUEUE_NOTIFY: u64 = Register::QueueNotify.offset() as u64;
+const INTERRUPT_ACK: u64 = Register::InterruptAck.offset() as u64;
 /// "virt".
 const MAGIC: u32 = 0x7472_6976;
 /// "BLKH": nobody registers such numbers, and drivers do not look.
@@ -53,7 +63,7 @@ pub(crate) fn device(parts: Parts, is_legacy: bool, setup: &mut Setup<'_>) -> Re
     };
     let (name, line) = (setup.name.to_string(), setup.interrupt);
     let interface = if is_legacy { Interface::Legacy } else { Interface::Modern };
-    let interrupt = Interrupt::default();
+    let interrupt = Interrupt::new(setup.shadow_page().map(Shadow::new));
     let core = Core::new(parts, interface, Arc::new(interrupt.clone()), setup)?;
     let alignments = vec![0; core.description().queues.len()];
     let front = Front::new(name, core);
@@ -66,7 +76,8 @@ impl Mmio {
         if size == AccessSize::Word { Ok(register) } else { Err(AccessFault::Size) }
     }
 
-    fn read_register(&self, register: Register, context: &mut Context<'_>) -> u32 {
+    /// What it reads; of `InterruptStatus` the interrupt knows.
+    fn value(&self, register: Register) -> u32 {
         let (core, queue) = (&self.front.core, self.front.queue);
         match register {
             Register::MagicValue => MAGIC,
@@ -83,12 +94,36 @@ impl Mmio {
                 let page = self.front.layout().descriptor_area.0.checked_div(self.page_size.into());
                 page.and_then(|page| u32::try_from(page).ok()).unwrap_or(0)
             }
-            Register::InterruptStatus => self.interrupt.status(context),
             Register::Status => core.status().bits().into(),
             Register::ShmLenLow | Register::ShmLenHigh | Register::ShmBaseLow | Register::ShmBaseHigh => u32::MAX,
             Register::ConfigGeneration => core.generation(),
             // A queue's reset is complete when the store is. Others are written only.
             _ => 0,
+        }
+    }
+
+    /// Has the driver read what is so now, and hear of it if it is to.
+    fn settle(&mut self, context: &mut Context<'_>) {
+        let mut configuration = [0; CONFIGURATION_SIZE];
+        self.front.core.copy_configuration(&mut configuration, context);
+        let this = &*self;
+        self.interrupt.settle(context, |shadow| this.show(&configuration, shadow));
+    }
+
+    /// Puts into the page whatever a load would find, but for `InterruptStatus`. The generation is another one while the configuration
+    /// space is neither the old nor the new one: who reads it meanwhile tries again (2.5.1, "Driver Requirements").
+    fn show(&self, configuration: &[u8; CONFIGURATION_SIZE], shadow: &mut Shadow) {
+        let (words, _) = configuration.as_chunks();
+        let words = || (CONFIGURATION..).step_by(4).zip(words.iter().map(|word| u32::from_le_bytes(*word)));
+        if self.interface == Interface::Modern && words().any(|(offset, value)| shadow.shown(offset) != value) {
+            shadow.show(Register::ConfigGeneration.offset(), !self.value(Register::ConfigGeneration));
+        }
+        words().for_each(|(offset, value)| shadow.show(offset, value));
+        for offset in (0..CONFIGURATION).step_by(4) {
+            match Register::at(offset.into(), self.interface) {
+                Some(Register::InterruptStatus) | None => {}
+                Some(register) => shadow.show(offset, self.value(register)),
+            }
         }
     }
 
@@ -107,8 +142,6 @@ impl Mmio {
             Register::QueueReady if value & 1 != 0 => front.core.enable(front.queue, context),
             Register::QueueReady => front.core.disable(front.queue, context),
             Register::QueueReset if value & 1 != 0 => _ = front.reset_queue(context),
-            Register::QueueNotify => front.core.notify(value, context),
-            Register::InterruptAck => self.interrupt.acknowledge(value, context),
             Register::Status => self.set_status(value, context),
             Register::QueueDescLow => front.set_layout(|layout| set_low(&mut layout.descriptor_area, value)),
             Register::QueueDescHigh => front.set_layout(|layout| set_high(&mut layout.descriptor_area, value)),
@@ -161,9 +194,13 @@ impl Mmio {
 
 impl Vdev for Mmio {
     fn read(&mut self, offset: u64, size: AccessSize, context: &mut Context<'_>) -> Result<u64, AccessFault> {
-        match offset.checked_sub(CONFIGURATION) {
+        match offset.checked_sub(CONFIGURATION.into()) {
             Some(offset) => Ok(self.front.core.read_configuration(offset, size, context)),
-            None => Ok(self.read_register(self.register(offset, size)?, context).into()),
+            None => Ok(match self.register(offset, size)? {
+                Register::InterruptStatus => self.interrupt.status(context),
+                register => self.value(register),
+            }
+            .into()),
         }
     }
 
@@ -174,13 +211,27 @@ impl Vdev for Mmio {
         value: u64,
         context: &mut Context<'_>,
     ) -> Result<(), AccessFault> {
-        match offset.checked_sub(CONFIGURATION) {
+        let low = u32::try_from(value).unwrap_or(u32::MAX);
+        // Stored to for every request, and nothing that can be read changes by it but `InterruptStatus`.
+        match (offset, size) {
+            (QUEUE_NOTIFY, AccessSize::Word) => {
+                self.front.core.notify(low, context);
+                return Ok(());
+            }
+            (INTERRUPT_ACK, AccessSize::Word) => {
+                self.interrupt.acknowledge(low, context);
+                return Ok(());
+            }
+            _ => {}
+        }
+        match offset.checked_sub(CONFIGURATION.into()) {
             Some(offset) => self.front.core.write_configuration(offset, size, value, context),
             None => {
                 let register = self.register(offset, size)?;
-                self.write_register(register, u32::try_from(value).unwrap_or(u32::MAX), context);
+                self.write_register(register, low, context);
             }
         }
+        self.settle(context);
         Ok(())
     }
 
@@ -189,11 +240,17 @@ impl Vdev for Mmio {
             self.reset_registers(context);
             self.page_size = 0;
         }
+        self.settle(context);
         Ok(())
     }
 
+    /// Back ends do this often, and seldom change anything but what they say.
     fn wake(&mut self, wake: Wake, context: &mut Context<'_>) {
+        let before = self.front.core.generation();
         self.front.core.wake(wake, context);
+        if self.front.core.generation() != before {
+            self.settle(context);
+        }
     }
 
     fn describe(&self, parent: &mut Node) {

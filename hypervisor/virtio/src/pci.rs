@@ -14,7 +14,8 @@ use crate::Parts;
 use crate::device::{Core, Interface};
 use crate::front::{Front, high, low, set_high, set_low};
 use ::pci::{
-    Bar, Capability, ConfigSpace, Configuration, Description, Endpoint, Function, Identity, Messages, Region, Width,
+    Bar, Capability, Command, ConfigSpace, Configuration, Description, Endpoint, Function, Identity, Messages, Region,
+    Width,
 };
 use alloc::{boxed::Box, string::ToString, sync::Arc, vec, vec::Vec};
 use common::Field;
@@ -113,6 +114,8 @@ pub(crate) fn device(parts: Parts, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev
         let interrupt = Interrupt::new(interrupts, queues);
         let name = setup.name.to_string();
         let core = Core::new(parts, Interface::Modern, Arc::new(interrupt.clone()), setup)?;
+        // As long as the command register is as after a reset.
+        core.hold();
         Ok(OnBus { front: Front::new(name, core), interrupt, places, generation: 0, known: 0 })
     })
 }
@@ -317,8 +320,12 @@ impl Function for OnBus {
     }
 
     fn control(&mut self, event: Control<'_>, context: &mut Context<'_>) -> Result<(), ControlError> {
+        let is_reset = matches!(event, Control::Reset);
         if self.front.control(event, context)? {
             self.interrupt.reset(context);
+        }
+        if is_reset {
+            self.front.core.hold();
         }
         Ok(())
     }
@@ -327,7 +334,8 @@ impl Function for OnBus {
         self.front.core.wake(wake, context);
     }
 
-    /// 4.1.4.9: accesses to `pci_cfg_data` are accesses to the BAR. One that cannot be is none.
+    /// 4.1.4.9: accesses to `pci_cfg_data` are accesses to the BAR. One that cannot be is none. PCI, 6.2.2: who is not bus master
+    /// does not access memory.
     fn configuration(&mut self, event: Configuration<'_>, context: &mut Context<'_>) {
         let is_data = |capability: u16, at: u16| at & !3 == capability.saturating_add(PCI_CFG_DATA);
         match event {
@@ -344,8 +352,15 @@ impl Function for OnBus {
                     let _refused = self.write(Region::Bar(BAR), offset, size, value, context);
                 }
             }
-            // Messages may have been enabled, or are not any more.
-            Configuration::Written { .. } => self.interrupt.settle(context),
+            // Messages may have been enabled, or are not any more; and so may access to memory.
+            Configuration::Written { space, .. } => {
+                self.interrupt.settle(context);
+                if space.command().contains(Command::BUS_MASTER) {
+                    self.front.core.release(context);
+                } else {
+                    self.front.core.hold();
+                }
+            }
             _ => {}
         }
     }

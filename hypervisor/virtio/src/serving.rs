@@ -6,11 +6,14 @@
 //! after a look whether the queue still lives the life that the request is of; and never for long ([`crate::STEP_BYTES`]). So when a
 //! reset's store has completed nothing is written any more for what came before it.
 
+mod state;
+
+pub(crate) use state::{Lane, State};
+
 use crate::model::{Next, Service};
-use crate::{Chain, Features, Queue, RingError};
+use crate::{Chain, Queue, RingError};
 use alloc::{boxed::Box, sync::Arc, vec::Vec};
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use types::{Ipa, Range, Ticks};
 use vdev::{Context, GuestMemory, Shared, Step, Work, Worker};
 
@@ -19,129 +22,12 @@ pub trait Signals: Send + Sync {
     /// There are used buffers in this queue, and the driver wants to know (2.3, "used buffer notification").
     fn used(&self, queue: u16, context: &mut Context<'_>);
 
-    /// The configuration space has changed, or the device needs a reset ("configuration change notification").
+    /// The configuration space has changed ("configuration change notification"). Called in the device's calls only.
     fn changed(&self, context: &mut Context<'_>);
-}
 
-/// A queue as the device and its worker share it.
-#[derive(Debug, Default)]
-pub(crate) struct Lane {
-    /// There while the driver is there, and the queue is enabled.
-    queue: Option<Queue>,
-    /// Which of its lives this is, and of the device's.
-    incarnation: u32,
-    life: u32,
-}
-
-impl Lane {
-    pub(crate) fn open(&mut self, queue: Queue, state: &State) {
-        (self.incarnation, self.life) = (self.incarnation.wrapping_add(1), state.life());
-        self.queue = Some(queue);
-    }
-
-    pub(crate) fn close(&mut self) {
-        self.queue = None;
-    }
-}
-
-/// What the device and its workers tell each other without waiting.
-pub(crate) struct State {
-    pub(crate) signals: Arc<dyn Signals>,
-    /// `DEVICE_NEEDS_RESET`.
-    needs_reset: AtomicBool,
-    /// The driver is there (`DRIVER_OK`).
-    running: AtomicBool,
-    /// How often a driver has come, and the features of the last one.
-    life: AtomicU32,
-    features: AtomicU64,
-    /// The configuration space's generation (2.5).
-    generation: AtomicU32,
-    /// Queues of which the driver has notified.
-    notes: Box<[AtomicBool]>,
-}
-
-impl fmt::Debug for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State").field("running", &self.running).finish_non_exhaustive()
-    }
-}
-
-impl State {
-    pub(crate) fn new(signals: Arc<dyn Signals>, queues: usize) -> Self {
-        Self {
-            signals,
-            needs_reset: AtomicBool::new(false),
-            running: AtomicBool::new(false),
-            life: AtomicU32::new(0),
-            features: AtomicU64::new(0),
-            generation: AtomicU32::new(0),
-            notes: (0..queues).map(|_| AtomicBool::new(false)).collect(),
-        }
-    }
-
-    pub(crate) fn needs_reset(&self) -> bool {
-        self.needs_reset.load(Acquire)
-    }
-
-    pub(crate) fn is_running(&self) -> bool {
-        self.running.load(Acquire)
-    }
-
-    fn life(&self) -> u32 {
-        self.life.load(Acquire)
-    }
-
-    pub(crate) fn generation(&self) -> u32 {
-        self.generation.load(Acquire)
-    }
-
-    /// A driver is there. Its queues are open, or will be.
-    pub(crate) fn start(&self, features: Features) {
-        self.features.store(features.bits(), Relaxed);
-        self.life.fetch_add(1, Release);
-        self.running.store(true, Release);
-    }
-
-    /// There is none any more. Lanes are to be closed after this.
-    pub(crate) fn stop(&self) {
-        self.running.store(false, Release);
-        self.notes.iter().for_each(|note| note.store(false, Relaxed));
-    }
-
-    /// What was wrong is forgotten. Lanes have been closed before this, so that nobody adds to it.
-    pub(crate) fn forget(&self) {
-        self.needs_reset.store(false, Release);
-    }
-
-    /// The driver has notified of a queue. Says whether there is such a queue.
-    pub(crate) fn note(&self, queue: u16) -> bool {
-        let note = self.notes.get(usize::from(queue));
-        note.inspect(|note| note.store(true, Release)).is_some()
-    }
-
-    fn has_note(&self, queue: u16) -> bool {
-        self.notes.get(usize::from(queue)).is_some_and(|note| note.load(Acquire))
-    }
-
-    fn take_note(&self, queue: u16) -> bool {
-        self.notes.get(usize::from(queue)).is_some_and(|note| note.swap(false, Acquire))
-    }
-
-    /// The configuration space is another than it was.
-    pub(crate) fn change(&self, context: &mut Context<'_>) {
-        self.generation.fetch_add(1, Release);
-        if self.is_running() {
-            self.signals.changed(context);
-        }
-    }
-
-    /// The driver has made a mistake: nothing more is done for it before a reset (2.1.2).
-    pub(crate) fn fail(&self, queue: u16, error: RingError, context: &mut Context<'_>) {
-        context.log(log::Level::Warn, format_args!("queue {queue}: the driver's mistake, it has to reset: {error}"));
-        self.needs_reset.store(true, Release);
-        if self.is_running() {
-            self.signals.changed(context);
-        }
+    /// The device needs a reset (2.1.2): the driver hears of it in the same way.
+    fn failed(&self, context: &mut Context<'_>) {
+        self.changed(context);
     }
 }
 
@@ -240,7 +126,8 @@ impl Serving<'_, '_> {
         self.work.pulse(code);
     }
 
-    /// Takes the next request. If there is none the driver is told of what has been completed, and is to notify of the next one.
+    /// Takes the next request. If there is none the driver is told of what has been completed, and is to notify of the next one. While
+    /// the device is held ([`crate::Core::hold`]) there is none.
     pub fn pop(&mut self, request: &mut Request) -> bool {
         self.pop_reading(request, &mut []).is_some()
     }
@@ -248,6 +135,10 @@ impl Serving<'_, '_> {
     /// The same, and copies the first bytes of the request into `into`, as far as they are in one of the steps of [`Serving::read`].
     /// Says how many those are.
     pub fn pop_reading(&mut self, request: &mut Request, into: &mut [u8]) -> Option<usize> {
+        // All queues are looked at again when it is not held any more.
+        if self.state.is_held() {
+            return None;
+        }
         let (chain, completed) = (&mut request.chain, &mut self.completed);
         let (state, number) = (self.state, self.queue);
         let popped = enter(self.work, self.lane, (state, number, self.life), None, |queue, context| {
@@ -317,18 +208,32 @@ impl Serving<'_, '_> {
         Ok(())
     }
 
-    /// The same, having copied some last bytes into its buffers, in one of the steps of [`Serving::write`].
+    /// The same, having copied last bytes into its buffers as [`Serving::write`] does, and a few, `end`, behind them: the request is
+    /// given back in the step that copies the last of them.
     ///
     /// # Errors
     /// If it is void.
-    pub fn complete_writing(&mut self, request: &mut Request, from: &[u8]) -> Result<(), Stopped> {
-        let chain = &mut request.chain;
-        self.enter(request.origin, |queue, memory| {
-            chain.writer().write(memory, from)?;
-            queue.push(memory, chain, chain.written())
-        })?;
+    pub fn complete_writing(&mut self, request: &mut Request, from: &[u8], end: &[u8]) -> Result<(), Stopped> {
+        let mut from = from;
+        while !self.completed_step(request, &mut from, end)? {}
         self.completed = true;
         Ok(())
+    }
+
+    /// A step of it, behind which `from` is what is left. Says whether it was the last.
+    fn completed_step(&mut self, request: &mut Request, from: &mut &[u8], end: &[u8]) -> Result<bool, Stopped> {
+        let chain = &mut request.chain;
+        let step = self.enter(request.origin, |queue, memory| {
+            let done = chain.writer().write(memory, from)?;
+            *from = from.get(done..).unwrap_or_default();
+            let is_last = from.is_empty() || done == 0;
+            if is_last {
+                chain.writer().write(memory, end)?;
+                queue.push(memory, chain, chain.written())?;
+            }
+            Ok(is_last)
+        });
+        step.map(|(is_last, _)| is_last)
     }
 
     /// Gives several requests of this queue back, of which the driver sees all or none: parts of one thing (5.1.6.4.1, "num_buffers").
@@ -375,12 +280,6 @@ impl Serving<'_, '_> {
     /// Has another queue of the same service served soon, as if its driver had notified.
     pub fn serve_too(&mut self, queue: u16) {
         let _exists = self.state.note(queue);
-    }
-
-    /// The configuration space is another than it was: the driver is told.
-    pub fn change_configuration(&mut self) {
-        let state = self.state;
-        self.work.with(self.lane, |_, context| state.change(context));
     }
 
     /// Does something with the queue and the guest's memory if the request is not void, which else is the result.
@@ -453,6 +352,10 @@ impl Worker for Post {
 
     fn step(&mut self, work: &mut Work<'_>) -> Step {
         let state = &*self.state;
+        // Notes stay, and whoever lets it go on rings.
+        if state.is_held() {
+            return Step::Wait;
+        }
         let mut step = Step::Wait;
         for (number, lane, next) in &mut self.queues {
             let due = match *next {
@@ -465,7 +368,7 @@ impl Worker for Post {
                 let life = state.life();
                 if life != self.life {
                     self.life = life;
-                    self.service.begin(Features::from_bits_retain(state.features.load(Relaxed)));
+                    self.service.begin(state.features());
                 }
                 let mut serving = Serving { work, lane, state, queue: *number, life, completed: false };
                 *next = self.service.serve(&mut serving);

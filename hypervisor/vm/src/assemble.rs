@@ -5,115 +5,25 @@
 //! Does not answer for: reading configurations (`config`), nor for carrying the plan out (the kernel: see [`Vm`]).
 
 mod bus;
+mod description;
+mod error;
+mod places;
 
 pub use bus::PciBus;
+pub use description::{Description, Host, Schedule, VdevDescription};
+pub use error::{AssembleError, Subject};
 
 use crate::Files;
-use crate::controller::{Controller, Frames};
-use crate::id_registers::IdRegisters;
-use crate::load::{self, Load, LoadError, LoadInput, LoadPlan};
+use crate::controller::Frames;
+use crate::load::{self, LoadPlan};
 use crate::partition::{Parts, Vm};
-use crate::policy::Unsupported;
-use crate::smccc::Mitigations;
 use crate::tree::{self, TreeInput};
-use crate::trng::Entropy;
-use alloc::{format, string::String, string::ToString, sync::Arc, vec, vec::Vec};
+use alloc::{format, sync::Arc, vec, vec::Vec};
 use core::fmt;
-use types::{Frequency, IntId, Ipa, PAGE_SIZE, Range};
-use vdev::{Backends, Bus, Clock, Decoder, Device, DeviceId, Factory, Node, Options, PciSlot, Place, Setup};
+use description::MESSAGES;
+use types::{Ipa, Range};
+use vdev::{Backends, Bus, Clock, Decoder, Device, DeviceId, Factory, Node, PciSlot, Setup};
 use vgic::{Version, Vgic, VgicConfig};
-
-/// What a VM is to be.
-#[derive(Debug)]
-pub struct Description {
-    /// What it is called.
-    pub name: String,
-    /// RAM, in the order of the configuration.
-    pub ram: Vec<Range<Ipa>>,
-    /// ROM, likewise.
-    pub rom: Vec<Range<Ipa>>,
-    /// Ranges where nothing is to be placed.
-    pub reserved: Vec<Range<Ipa>>,
-    /// Interrupts that messages are not to have.
-    pub reserved_interrupts: Vec<IntId>,
-    /// How many vCPUs it has.
-    pub vcpus: usize,
-    /// What goes into its memory.
-    pub loads: Vec<Load>,
-    /// The guest's command line.
-    pub cmdline: Option<String>,
-    /// Where it starts, if not where its image says.
-    pub entry: Option<Ipa>,
-    /// Where the interrupt controller is.
-    pub controller: Controller,
-    /// Where its device tree is to be, if that matters.
-    pub tree_at: Option<Ipa>,
-    /// Its devices.
-    pub vdevs: Vec<VdevDescription>,
-    /// Its PCI bus, if some of them are on one.
-    pub pci: Option<PciBus>,
-    /// What becomes of accesses to what it does not have.
-    pub policy: Unsupported,
-    /// Whether it has performance monitors, if the host has some to give.
-    pub monitors: bool,
-    /// How far its counters are behind the host's; without it they start at zero.
-    pub counter_offset: Option<u64>,
-}
-
-/// What a device is to be.
-#[derive(Debug)]
-pub struct VdevDescription {
-    /// What makes it.
-    pub factory: &'static Factory,
-    /// What it is called.
-    pub name: String,
-    /// `loc`.
-    pub location: Option<Ipa>,
-    /// Where on the PCI bus it is, if it is there; then it has no `loc`, unless it is the host bridge.
-    pub slot: Option<PciSlot>,
-    /// `intr`, or the line that its pin on the PCI bus is connected to.
-    pub interrupt: Option<IntId>,
-    /// `sched`: that of a thread of its own, which wakes it, and of its workers; without it, the VM's thread does.
-    pub schedule: Option<Schedule>,
-    /// Whether it takes part in the status report (`set debug`).
-    pub reports: bool,
-    /// Its own options.
-    pub options: Options,
-}
-
-/// How threads that work for a device are scheduled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Schedule {
-    /// 1 to 255, higher is more urgent.
-    pub priority: u8,
-    /// Among others of the same priority it runs until it has nothing to do, and takes no turns.
-    pub fifo: bool,
-}
-
-/// What the host's CPUs are, as far as guests get to see it.
-#[derive(Clone, Copy, Debug)]
-pub struct Host<'a> {
-    /// Their identification registers.
-    pub id: IdRegisters,
-    /// Ticks per second of their counter.
-    pub frequency: Frequency,
-    /// Seconds since 1970, in UTC, when that was zero; zero if nobody knows.
-    pub epoch: u64,
-    /// The architecture of their interrupt controller.
-    pub gic: Version,
-    /// How many list registers they have: `ICH_VTR_EL2.ListRegs + 1`, or that of `GICH_VTR`.
-    pub list_registers: usize,
-    /// How many priority bits their virtual interface has: `ICH_VTR_EL2.PRIbits + 1`.
-    pub priority_bits: u8,
-    /// What firmware said of its workarounds.
-    pub mitigations: Mitigations,
-    /// Whether guests can be given the performance monitors: they have an interrupt for each CPU.
-    pub monitors: bool,
-    /// Where random numbers come from, if from anywhere.
-    pub entropy: Option<Entropy>,
-    /// Entropy for the guest: eight bytes for where its kernel goes, the rest for its generator; empty for none.
-    pub seed: &'a [u8],
-}
 
 /// A VM that could run. It has taken nothing yet.
 #[derive(Debug)]
@@ -125,56 +35,6 @@ pub struct Assembled {
     /// Its device tree.
     pub tree: Vec<u8>,
 }
-
-/// What an error is about: an index in one of the description's lists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subject {
-    /// The VM as a whole.
-    Vm,
-    /// One of [`Description::ram`].
-    Ram(usize),
-    /// One of [`Description::rom`].
-    Rom(usize),
-    /// One of [`Description::loads`].
-    Load(usize),
-    /// [`Description::entry`].
-    Entry,
-    /// [`Description::tree_at`].
-    Tree,
-    /// One of [`Description::vdevs`].
-    Vdev(usize),
-    /// The interrupt controller.
-    InterruptController,
-}
-
-/// Why a VM cannot be put together.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AssembleError {
-    /// What it is about.
-    pub subject: Subject,
-    /// The other party, where two are at odds.
-    pub other: Option<Subject>,
-    /// Where in the configuration, if the thing itself knows more exactly than the subject.
-    pub place: Option<Place>,
-    /// One sentence.
-    pub message: String,
-    /// What to do about it, where there is something to say.
-    pub hint: Option<&'static str>,
-}
-
-impl AssembleError {
-    fn new(subject: Subject, message: impl fmt::Display) -> Self {
-        Self { subject, other: None, place: None, message: message.to_string(), hint: None }
-    }
-}
-
-impl fmt::Display for AssembleError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl core::error::Error for AssembleError {}
 
 /// Puts a VM together. The same description can be put together again, from the very beginning, after the VM has ended.
 ///
@@ -196,11 +56,11 @@ pub fn assemble(
         }
     };
     let slots = bus::Slots::new(description, host);
-    let devices = make_devices(description, limit(host), slots.as_ref(), files, backends, &mut errors);
+    let (devices, shadows) = make_devices(description, limit(host), slots.as_ref(), files, backends, &mut errors);
     match load {
         Some(load) if errors.is_empty() => {
             let decoder = slots.map(bus::Slots::decoder);
-            put_together(description, load, devices, decoder, files, host).map_err(|error| vec![error])
+            put_together(description, load, (devices, shadows), decoder, files, host).map_err(|error| vec![error])
         }
         _ => Err(errors),
     }
@@ -209,7 +69,7 @@ pub fn assemble(
 fn put_together(
     description: &Description,
     load: LoadPlan,
-    devices: Vec<Device>,
+    (devices, shadows): (Vec<Device>, Vec<Ipa>),
     decoder: Option<Arc<dyn Decoder>>,
     files: &dyn Files,
     host: &Host<'_>,
@@ -220,34 +80,7 @@ fn put_together(
         Some(decoder) => bus.with_decoder(decoder),
         None => bus,
     };
-    let version = host.gic;
-    if let Some(wanted) = description.controller.version.filter(|wanted| *wanted != version) {
-        let why = format!("a {wanted} for the guest takes one of the host's, which has a {version}");
-        return Err(AssembleError::new(Subject::InterruptController, why));
-    }
-    let frames = description.controller.frames(version, description.vcpus).ok_or_else(|| {
-        AssembleError::new(Subject::InterruptController, "no room for the interrupt controller's registers")
-    })?;
-    let gic = Vgic::new(VgicConfig {
-        version,
-        vcpus: description.vcpus,
-        intids: description.intids(),
-        list_registers: host.list_registers,
-        priority_bits: host.priority_bits,
-    });
-    let gic = gic.map_err(|error| AssembleError::new(Subject::InterruptController, error))?;
-    let gic = match version {
-        Version::V2 => match frames.messages {
-            Some(frame) => gic.with_message_frame(frame),
-            None => gic,
-        },
-        Version::V3 => gic.with_messages_at(frames.distributor.start()),
-    };
-    let gic = match description.controller.its {
-        Some(its) => gic.with_its(its.at, its.lpis),
-        None => Ok(gic),
-    };
-    let gic = gic.map_err(|error| AssembleError::new(Subject::InterruptController, error))?;
+    let (gic, frames) = make_controller(description, host)?;
     bus.listeners().iter().for_each(|(_, intid)| gic.report_ends(*intid));
     let tree = make_tree(description, frames, &load, &bus, files, host)?;
     let vm = Vm::new(Parts {
@@ -264,81 +97,9 @@ fn put_together(
         monitors: description.monitors && host.monitors,
         entropy: host.entropy,
         stolen_time: description.stolen_time().map(|page| page.start()),
+        shadows,
     });
     Ok(Assembled { vm, load, tree })
-}
-
-impl Description {
-    fn load_input(&self) -> LoadInput<'_> {
-        let Self { ram, rom, reserved, loads, entry, tree_at, .. } = self;
-        LoadInput { ram, rom, reserved, loads, entry: *entry, tree_at: *tree_at }
-    }
-
-    /// How many INTIDs its interrupt controller has: as many as its devices and messages need, and some for software to play
-    /// with. Not all there could be: a guest's driver writes several registers for each.
-    fn intids(&self) -> u32 {
-        const LEAST: u32 = 128;
-        let highest = self.interrupts().map(|intid| intid.0).max().unwrap_or(0);
-        let intids = highest.saturating_add(1).max(LEAST).checked_next_multiple_of(32).unwrap_or(u32::MAX);
-        let end = self.messages().and_then(|first| first.0.checked_add(MESSAGES)).unwrap_or(0);
-        let (first, count) = self.controller.messages.map_or((IntId(0), 0), |frame| frame.interrupts());
-        let end_of_frame = first.0.saturating_add(count).checked_next_multiple_of(32).unwrap_or(u32::MAX);
-        intids.max(end).max(end_of_frame)
-    }
-
-    /// The first of [`MESSAGES`] SPIs for messages: the lowest bank of them of which none is reserved or a device's. `None` if
-    /// there is no such bank.
-    fn messages(&self) -> Option<IntId> {
-        let is_free = |first: &u32| {
-            let bank = *first..first.saturating_add(MESSAGES);
-            !self.interrupts().chain(self.reserved_interrupts.iter().copied()).any(|intid| bank.contains(&intid.0))
-        };
-        (IntId::FIRST_SPI..=IntId::END_SPI.saturating_sub(MESSAGES)).step_by(32).find(is_free).map(IntId)
-    }
-
-    /// The page that tells the guest of stolen time: as on QEMU's virt machine if nothing else is there, or behind that. It
-    /// has 64 KiB for itself, as a guest with such pages wants it; `None` if there is no room for long.
-    #[must_use]
-    pub fn stolen_time(&self) -> Option<Range<Ipa>> {
-        const FIRST: Ipa = Ipa(0x090a_0000);
-        const ROOM: u64 = 0x1_0000;
-        let free = free_place(FIRST, ROOM, &self.taken())?;
-        Range::new(free.start(), PAGE_SIZE)
-    }
-
-    /// The window of each device that has one ([`Factory::window_size`]), below `limit`: behind the first gigabytes, where
-    /// guests have their memory. `None` too for one that finds no room.
-    fn windows(&self, limit: Ipa) -> Vec<Option<Range<Ipa>>> {
-        let mut taken = self.taken();
-        taken.extend(self.stolen_time());
-        taken.extend(self.upper_window(limit));
-        let mut windows = Vec::with_capacity(self.vdevs.len());
-        for size in self.vdevs.iter().map(|vdev| vdev.factory.window_size) {
-            let place = if size == 0 { None } else { free_place(Ipa(size), size, &taken) };
-            let place = place.filter(|place| place.end() <= limit);
-            taken.extend(place);
-            windows.push(place);
-        }
-        windows
-    }
-
-    /// What is somewhere by its configuration.
-    fn taken(&self) -> Vec<Range<Ipa>> {
-        let regions = self.vdevs.iter().filter_map(|vdev| Range::new(vdev.location?, vdev.factory.region_size));
-        let frames = self.controller.claims(self.vcpus).filter_map(|(_, range)| range);
-        let regions = regions.chain(self.pci.iter().flat_map(|pci| pci.windows.iter().copied()));
-        self.ram.iter().chain(&self.rom).chain(&self.reserved).copied().chain(regions).chain(frames).collect()
-    }
-}
-
-/// SPIs that a guest's driver may give to devices for their messages: a bank, and no more than that to set up.
-const MESSAGES: u32 = 32;
-
-/// The first of a thousand places of `size` bytes from `first` on, one behind the other, that is not taken.
-fn free_place(first: Ipa, size: u64, taken: &[Range<Ipa>]) -> Option<Range<Ipa>> {
-    const PLACES: u64 = 1024;
-    let places = (0..PLACES).filter_map(|place| Range::new(first.checked_add(size.checked_mul(place)?)?, size));
-    places.into_iter().find(|place| !taken.iter().any(|other| other.overlaps(place)))
 }
 
 /// The end of the addresses that the host's CPUs can form.
@@ -373,6 +134,37 @@ fn check_addresses(description: &Description, host: &Host<'_>) -> Vec<AssembleEr
     ram.chain(rom).chain(vdevs).chain(gic).filter_map(|(subject, what, range)| too_high(subject, what, range)).collect()
 }
 
+/// The interrupt controller, and where its registers are.
+fn make_controller(description: &Description, host: &Host<'_>) -> Result<(Vgic, Frames), AssembleError> {
+    let error = |why: &dyn fmt::Display| AssembleError::new(Subject::InterruptController, why);
+    let version = host.gic;
+    if let Some(wanted) = description.controller.version.filter(|wanted| *wanted != version) {
+        return Err(error(&format!("a {wanted} for the guest takes one of the host's, which has a {version}")));
+    }
+    let frames = description.controller.frames(version, description.vcpus);
+    let frames = frames.ok_or_else(|| error(&"no room for the interrupt controller's registers"))?;
+    let gic = Vgic::new(VgicConfig {
+        version,
+        vcpus: description.vcpus,
+        intids: description.intids(),
+        list_registers: host.list_registers,
+        priority_bits: host.priority_bits,
+    });
+    let gic = gic.map_err(|flaw| error(&flaw))?;
+    let gic = match version {
+        Version::V2 => match frames.messages {
+            Some(frame) => gic.with_message_frame(frame),
+            None => gic,
+        },
+        Version::V3 => gic.with_messages_at(frames.distributor.start()),
+    };
+    let gic = match description.controller.its {
+        Some(its) => gic.with_its(its.at, its.lpis).map_err(|flaw| error(&flaw))?,
+        None => gic,
+    };
+    Ok((gic, frames))
+}
+
 fn make_devices(
     description: &Description,
     limit: Ipa,
@@ -380,8 +172,9 @@ fn make_devices(
     files: &dyn Files,
     backends: &mut dyn Backends,
     errors: &mut Vec<AssembleError>,
-) -> Vec<Device> {
+) -> (Vec<Device>, Vec<Ipa>) {
     let windows = description.windows(limit);
+    let mut shadows = Vec::new();
     let mut devices = Vec::with_capacity(description.vdevs.len());
     for (index, vdev) in description.vdevs.iter().enumerate() {
         let Ok(id) = u16::try_from(index) else {
@@ -402,35 +195,41 @@ fn make_devices(
             location: vdev.location,
             interrupt: vdev.interrupt,
             window,
+            shadow: description.own_page(vdev),
             connector: slots.and_then(|slots| slots.connector(vdev.slot?)),
             vcpus: description.vcpus,
             hears_ends: false,
             files,
             backends: &mut *backends,
         };
+        let page = setup.shadow;
         let made = match slots.filter(|_| vdev.slot == Some(PciSlot::HOST)) {
             Some(slots) => slots.host_bridge(),
             None => vdev.factory.build(&vdev.options, &mut setup),
         };
         match made {
-            Ok(made) => devices.push(Device {
-                name: vdev.name.clone(),
-                factory: vdev.factory,
-                // What is on the PCI bus is found by that: the host bridge's registers are everybody's configuration spaces.
-                location: vdev.location.filter(|_| vdev.slot.is_none()),
-                interrupt: vdev.interrupt,
-                window,
-                served: vdev.schedule.is_some(),
-                hears_ends: setup.hears_ends,
-                vdev: made,
-            }),
+            Ok(made) => {
+                shadows.extend(page.filter(|_| setup.shadow.is_none()).map(|page| page.start()));
+                devices.push(Device {
+                    name: vdev.name.clone(),
+                    factory: vdev.factory,
+                    // What is on the PCI bus is found by that: the host bridge's registers are everybody's configuration spaces.
+                    location: vdev.location.filter(|_| vdev.slot.is_none()),
+                    interrupt: vdev.interrupt,
+                    window,
+                    served: vdev.schedule.is_some(),
+                    hears_ends: setup.hears_ends,
+                    vdev: made,
+                });
+            }
             Err(error) => {
                 let (place, message) = (error.place, format!("`vdev {}`: {error}", vdev.factory.name));
                 errors.push(AssembleError { place, ..AssembleError::new(Subject::Vdev(index), message) });
             }
         }
     }
-    devices
+    types::sort_by(&mut shadows, Ord::cmp);
+    (devices, shadows)
 }
 
 fn make_tree(
@@ -478,22 +277,6 @@ fn make_tree(
         return Err(AssembleError::new(Subject::Vm, problem));
     }
     Ok(tree)
-}
-
-impl From<LoadError> for AssembleError {
-    fn from(error: LoadError) -> Self {
-        let subject = match (error.load, &error.problem) {
-            (Some(load), _) => Subject::Load(load),
-            (None, load::Problem::BadEntry(_)) => Subject::Entry,
-            // Of what has no `load` only the tree is put where the configuration says.
-            (None, load::Problem::TreeAddress(_) | load::Problem::Outside(..) | load::Problem::Overlap { .. }) => {
-                Subject::Tree
-            }
-            (None, _) => Subject::Vm,
-        };
-        let hint = error.problem.hint();
-        Self { other: error.other.map(Subject::Load), hint, ..Self::new(subject, error) }
-    }
 }
 
 #[cfg(test)]

@@ -81,7 +81,7 @@ pub struct Configuration {
     pub spans: Spans,
 }
 
-/// Where the messages about a VM go (facts 1.10). Those of type `fatal` and `internal` are no matter of choice: what becomes
+/// Where the messages about a VM go (`docs/qvmconf.md`, "Log"). Those of type `fatal` and `internal` are no matter of choice: what becomes
 /// of a VM is told by the last line about it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Messages {
@@ -382,7 +382,7 @@ impl<'a> Reader<'a> {
     }
 
     /// QNX: `stdout` and `stderr` are one here, the console. Any destination but `none` replaces the default; `none` takes
-    /// away from what goes to the console (facts 1.10).
+    /// away from what goes to the console.
     fn messages(&self) -> Option<Messages> {
         let [mut console, mut slog, mut none] = [None::<LogFilters>; 3];
         for statement in self.all(Keyword::Logger) {

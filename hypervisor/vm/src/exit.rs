@@ -15,6 +15,7 @@ mod inject;
 pub mod instruction;
 mod its;
 mod mmio;
+mod shadow;
 pub mod syndrome;
 mod sysreg;
 mod timers;
@@ -36,6 +37,7 @@ pub fn handle<C: Cpu>(vm: &Vm, vcpu: &mut Vcpu, exit: &RawExit, cpu: &mut C, eff
             vcpu.count(Reason::Mmio);
             mmio::handle(vm, vcpu, exit, access, cpu, effects)
         }
+        Exit::Store(access) => shadow::described_store(vm, vcpu, exit, access, cpu, effects),
         Exit::Call(call) => {
             vcpu.count(Reason::Call);
             call::handle(vm, vcpu, call, cpu, effects)

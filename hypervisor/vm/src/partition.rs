@@ -41,6 +41,8 @@ pub struct Vm {
     pub(crate) policy: Unsupported,
     pub(crate) entropy: Option<Entropy>,
     pub(crate) stolen_time: StolenTime,
+    /// Pages of registers that the guest reads without an exit, ascending.
+    shadows: Box<[Ipa]>,
     name: String,
     /// RAM and ROM.
     map: Box<[Range<Ipa>]>,
@@ -93,6 +95,8 @@ pub struct Parts {
     pub entropy: Option<Entropy>,
     /// The page that tells its vCPUs how long they have waited for a CPU.
     pub stolen_time: Option<Ipa>,
+    /// Pages of registers that it reads without an exit, ascending.
+    pub shadows: Vec<Ipa>,
 }
 
 /// A device refused a step.
@@ -139,6 +143,7 @@ impl Vm {
             mitigations: parts.mitigations,
             entropy: parts.entropy,
             stolen_time: StolenTime::new(parts.stolen_time),
+            shadows: parts.shadows.into_boxed_slice(),
         }
     }
 
@@ -191,6 +196,16 @@ impl Vm {
     #[must_use]
     pub fn exits(&self, id: VcpuId) -> Option<&ExitCounters> {
         self.counters.get(id.index()).map(|counters| &**counters)
+    }
+
+    /// Whether it has pages of registers that the guest reads without an exit.
+    pub(crate) const fn has_shadows(&self) -> bool {
+        !self.shadows.is_empty()
+    }
+
+    /// Whether `at` is in one of them.
+    pub(crate) fn is_shadowed(&self, at: Ipa) -> bool {
+        self.shadows.binary_search(&at.align_down(PAGE_SIZE)).is_ok()
     }
 
     /// Whether `vcpu` has asked how much time is stolen from it: then [`Vm::publish_stolen_time`] is called whenever it has

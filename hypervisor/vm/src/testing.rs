@@ -209,6 +209,8 @@ pub(crate) struct Wishes {
     pub(crate) counter_offset: Option<u64>,
     pub(crate) entropy: Option<Entropy>,
     pub(crate) monitors: bool,
+    /// The device's registers are read without an exit.
+    pub(crate) shadow: bool,
 }
 
 impl Default for Wishes {
@@ -222,6 +224,7 @@ impl Default for Wishes {
             counter_offset: None,
             entropy: None,
             monitors: false,
+            shadow: false,
         }
     }
 }
@@ -285,6 +288,7 @@ impl World {
             monitors: wishes.monitors,
             entropy: wishes.entropy,
             stolen_time: Some(STOLEN_TIME),
+            shadows: wishes.shadow.then_some(DEVICE).into_iter().collect(),
         });
         vm.configure(Box::new(Ram::new(RAM, usize::try_from(RAM_SIZE).unwrap())), STARTED).unwrap();
         vm.start(RAM, 0x8800_0000, STARTED).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! Answers for: a tree that describes what the guest can see ([`generate`]): memory, vCPUs, PSCI, timer, interrupt
 //! controller, every vdev, and what the boot loader has to say in `/chosen`; and for merging a user's trees over it
-//! ([`mod@merge`]). Does not answer for: the nodes of vdevs, which describe themselves ([`vdev::Node`]).
+//! (`merge`). Does not answer for: the nodes of vdevs, which describe themselves ([`vdev::Node`]).
 //!
 //! Follows the Devicetree Specification, Release v0.4 ("DTSpec"), and Linux' bindings: `arm/cpus.yaml`, `arm/psci.yaml`,
 //! `arm/pmu.yaml`, `timer/arm,arch_timer.yaml`, `interrupt-controller/arm,gic-v3.yaml`, `clock/fixed-clock.yaml`.

@@ -18,7 +18,7 @@ struct Reads {
     size: &'static str,
     /// How many reads are under way at once.
     depth: u32,
-    /// How often is read more.
+    /// How often is read more. One who reads on and on has no more than the disk.
     count: u32,
     /// Where the disk is.
     place: &'static str,
@@ -31,9 +31,9 @@ const EXITS: [&str; 3] = ["blk-read-exits", "blk-read-exits-pci", "blk-read-exit
 
 const READS: [Reads; 5] = [
     Reads { exits: Some((EXITS[0], 2.0)), ..Reads::new("blk-read-4k", "4k", 1000, MEMORY, Budget::AtMost(6_000.0)) },
-    Reads::new("blk-read-64k", "64k", 200, MEMORY, Budget::AtMost(16_000.0)),
+    Reads::new("blk-read-64k", "64k", 150, MEMORY, Budget::AtMost(16_000.0)),
     Reads { exits: Some((EXITS[1], 2.0)), ..Reads::new("blk-read-4k-pci", "4k", 1000, BUS, Budget::AtMost(6_000.0)) },
-    Reads::new("blk-read-64k-pci", "64k", 200, BUS, Budget::AtMost(16_000.0)),
+    Reads::new("blk-read-64k-pci", "64k", 150, BUS, Budget::AtMost(16_000.0)),
     Reads { exits: Some((EXITS[2], 0.5)), depth: 32, ..Reads::new("blk-read-deep", "4k", 4000, MEMORY, Budget::None) },
 ];
 /// All of the rows.

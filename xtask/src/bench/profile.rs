@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -59,25 +61,34 @@ impl Profile {
         vms: &[Configuration],
         stop: Option<u64>,
     ) -> Result<Profile> {
-        let plugin = artifacts::plugin()?;
+        Ok(Profile::in_vms(mode, board, machine, vms, stop)?.0)
+    }
+
+    /// The same, and what was printed meanwhile.
+    pub(super) fn in_vms(
+        mode: Mode,
+        board: &Board,
+        machine: &Machine,
+        vms: &[Configuration],
+        stop: Option<u64>,
+    ) -> Result<(Profile, String)> {
         let content = fs::read(&board.image)?;
         let begin = load_address(image::text_offset(&content).context("not an arm64 Image")?);
         let linked_at = image::linked_at(&fs::read(&board.elf)?)?;
-        let out = target().join("images").join(format!("counts-{}", std::process::id()));
-        let stop = stop.map_or(String::new(), |address| format!(",stop={address:#x}"));
-        let end = begin + content.len() as u64;
-        let plugin = format!("{},begin={begin:#x},end={end:#x},out={}{stop}", plugin.display(), out.display());
         let archive = pack(vms, mode, &[])?;
-        let mut machine = machine.clone();
-        machine.more.extend(["-plugin".to_string(), plugin]);
-        let mut text = Vec::new();
-        let outcome = batch::run(machine.boot(&board.image, archive.path())?, Some(LIMIT), &mut text)?;
-        let counts = fs::read_to_string(&out);
-        let _ = fs::remove_file(&out);
-        match counts {
-            Ok(counts) if !outcome.late => Profile::parse(&counts, linked_at.wrapping_sub(begin)),
-            _ => bail!("the machine did not come to its end:\n{}", String::from_utf8_lossy(&text)),
-        }
+        let image = begin..begin + content.len() as u64;
+        count(machine, image, linked_at, stop, |machine| machine.boot(&board.image, archive.path()))
+    }
+
+    /// Counts what a kernel executes without a hypervisor: all of it is a guest's but its first instruction, for the boot code of the
+    /// emulator is nobody's. `boot` starts the machine.
+    pub(super) fn on_bare(
+        machine: &Machine,
+        kernel: &Path,
+        boot: impl FnOnce(&Machine) -> Result<Command>,
+    ) -> Result<(Profile, String)> {
+        let begin = load_address(image::text_offset(&fs::read(kernel)?).context("not an arm64 Image")?);
+        count(machine, begin..begin + 4, begin, None, boot)
     }
 
     /// Reads what the plugin wrote; `moved_by` is added to each address.
@@ -166,6 +177,32 @@ impl Profile {
             functions.into_iter().map(|(name, count)| (name.to_string(), count)).collect();
         functions.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         Ok(functions)
+    }
+}
+
+/// Runs a machine under the plugin. `image`: what is not the guests', which is linked at `linked_at`.
+fn count(
+    machine: &Machine,
+    image: Range<u64>,
+    linked_at: u64,
+    stop: Option<u64>,
+    boot: impl FnOnce(&Machine) -> Result<Command>,
+) -> Result<(Profile, String)> {
+    let plugin = artifacts::plugin()?;
+    let out = target().join("images").join(format!("counts-{}", std::process::id()));
+    let stop = stop.map_or(String::new(), |address| format!(",stop={address:#x}"));
+    let Range { start, end } = image;
+    let plugin = format!("{},begin={start:#x},end={end:#x},out={}{stop}", plugin.display(), out.display());
+    let mut machine = machine.clone();
+    machine.more.extend(["-plugin".to_string(), plugin]);
+    let mut text = Vec::new();
+    let outcome = batch::run(boot(&machine)?, Some(LIMIT), &mut text)?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let counts = fs::read_to_string(&out);
+    let _ = fs::remove_file(&out);
+    match counts {
+        Ok(counts) if !outcome.late => Ok((Profile::parse(&counts, linked_at.wrapping_sub(start))?, text)),
+        _ => bail!("the machine did not come to its end:\n{text}"),
     }
 }
 

@@ -45,17 +45,19 @@ pub(crate) fn write(
         .volume_id(NUMBER)
         .volume_label(LABEL);
     let volume = fat(FatVolumeFormatter::format(Partition(card), options))?;
-    // Those of files that are in one come one after the other.
-    let mut last: Option<(&str, _)> = None;
+    let mut folders = BTreeMap::from([("", volume.root_dir())]);
     for (name, path) in files {
         tell(name, super::size(path)?);
         let (folder, file) = name.rsplit_once('/').unwrap_or(("", name));
-        if last.as_ref().is_none_or(|(known, _)| *known != folder) {
-            let root = volume.root_dir();
-            let opened = if folder.is_empty() { root } else { fat(volume.create_dir(&root, folder))? };
-            last = Some((folder, opened));
+        // Those above it come first.
+        for inner in name.match_indices('/').filter_map(|(end, _)| name.get(..end)) {
+            let (above, last) = inner.rsplit_once('/').unwrap_or(("", inner));
+            if let (Some(above), false) = (folders.get(above), folders.contains_key(inner)) {
+                let made = fat(volume.create_dir(above, last))?;
+                folders.insert(inner, made);
+            }
         }
-        let Some((_, folder)) = &last else { continue };
+        let Some(folder) = folders.get(folder) else { continue };
         let entry = fat(volume.create_file(folder, file))?;
         let mut file = fat(volume.write_file(&entry))?;
         let copied = copy(path, |piece| fat(file.write(piece)));
@@ -164,8 +166,14 @@ mod tests {
     fn scene() -> (tempfile::TempDir, BTreeMap<String, PathBuf>) {
         let folder = tempfile::tempdir().unwrap();
         // None of them a multiple of a sector, one of more than a cluster.
-        let contents =
-            [("config.txt", 7), ("a-long-name-of-a-file.bin", 100_001), ("overlays/one.dtbo", 513), ("empty", 0)];
+        let contents = [
+            ("config.txt", 7),
+            ("a-long-name-of-a-file.bin", 100_001),
+            ("overlays/one.dtbo", 513),
+            ("empty", 0),
+            ("EFI/BOOT/BOOTAA64.EFI", 1025),
+            ("EFI/debian/grub.cfg", 9),
+        ];
         let files = contents.map(|(name, length)| {
             let path = folder.path().join(name.replace('/', "-"));
             let bytes: Vec<u8> = (0..length).map(|n: u32| (n % 251) as u8).collect();

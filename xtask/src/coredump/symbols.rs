@@ -4,6 +4,8 @@
 //! a symbol table, and frame information that is the same everywhere: Linux keeps frame records (AAPCS64, "The Frame
 //! Pointer"), and a debugger without it has to guess from the code. ELF-64 as in the System V ABI; DWARF 5, section 6.4.
 
+use std::ops::Range;
+
 use anyhow::{Context, Result};
 
 use super::kallsyms::Symbols;
@@ -33,33 +35,7 @@ impl Symbols {
         let behind = self.0.last().map_or(first, |symbol| symbol.address | 0xfff) + 1;
         let code_end = self.address("_etext").unwrap_or(behind);
         let last = self.address("_end").unwrap_or(behind);
-        let (mut names, mut table) = (vec![0], vec![0; SYMBOL as usize]);
-        let mut globals = Vec::new();
-        let mut local = 1;
-        for (place, symbol) in self.0.iter().enumerate() {
-            let size = self.0.get(place + 1).map_or(0, |next| next.address - symbol.address);
-            let section: u16 = match symbol.address {
-                address if (first..code_end).contains(&address) => 1,
-                address if (code_end..=last).contains(&address) => 2,
-                _ => continue,
-            };
-            let global = symbol.kind.is_uppercase();
-            let kind = if matches!(symbol.kind, 'T' | 't' | 'W' | 'w') { 2 } else { 1 };
-            let mut entry = u32::try_from(names.len())?.to_le_bytes().to_vec();
-            entry.extend([u8::from(global) << 4 | kind, 0]);
-            entry.extend(section.to_le_bytes());
-            entry.extend(symbol.address.to_le_bytes());
-            entry.extend(size.to_le_bytes());
-            names.extend(symbol.name.bytes().chain([0]));
-            // Local ones come first.
-            if global {
-                globals.extend(entry);
-            } else {
-                table.extend(entry);
-                local += 1;
-            }
-        }
-        table.extend(globals);
+        let Table { names, table, local } = self.table(first..code_end, last)?;
         let mut out = vec![0; 64];
         let table_at = out.len() as u64;
         out.extend(&table);
@@ -92,6 +68,47 @@ impl Symbols {
         out.splice(..64, header);
         Ok(out)
     }
+
+    /// Those in the code, and those behind it up to `last`.
+    fn table(&self, code: Range<u64>, last: u64) -> Result<Table> {
+        let (mut names, mut table) = (vec![0], vec![0; SYMBOL as usize]);
+        let mut globals = Vec::new();
+        let mut local = 1;
+        for (place, symbol) in self.0.iter().enumerate() {
+            let size = self.0.get(place + 1).map_or(0, |next| next.address - symbol.address);
+            let section: u16 = match symbol.address {
+                address if code.contains(&address) => 1,
+                address if (code.end..=last).contains(&address) => 2,
+                _ => continue,
+            };
+            let global = symbol.kind.is_uppercase();
+            let kind = if matches!(symbol.kind, 'T' | 't' | 'W' | 'w') { 2 } else { 1 };
+            let mut entry = u32::try_from(names.len())?.to_le_bytes().to_vec();
+            entry.extend([u8::from(global) << 4 | kind, 0]);
+            entry.extend(section.to_le_bytes());
+            entry.extend(symbol.address.to_le_bytes());
+            entry.extend(size.to_le_bytes());
+            names.extend(symbol.name.bytes().chain([0]));
+            // Local ones come first.
+            if global {
+                globals.extend(entry);
+            } else {
+                table.extend(entry);
+                local += 1;
+            }
+        }
+        table.extend(globals);
+        Ok(Table { names, table, local })
+    }
+}
+
+/// A symbol table.
+struct Table {
+    /// The string table.
+    names: Vec<u8>,
+    table: Vec<u8>,
+    /// How many of them are local; those come first.
+    local: u64,
 }
 
 /// A section header; `last` are link, info, alignment and size of an entry.

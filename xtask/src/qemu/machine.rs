@@ -34,6 +34,9 @@ impl Board {
 /// The package of the board for which nothing else is said.
 pub(crate) const PACKAGE: &str = Board::QemuVirt.package();
 
+/// The first of the machine's 32 buses for one virtio device each on which there is a network card.
+const FIRST_BUS_OF_NETS: usize = 24;
+
 /// A machine of QEMU's. What a Raspberry Pi has whatever is said here: at most 4 CPUs, a GICv2, 2 GiB, and cores of the kind
 /// Cortex-A72.
 #[derive(Clone, Debug)]
@@ -58,6 +61,9 @@ pub(crate) struct Machine {
     pub(crate) input: bool,
     /// Images of disks, raw, in the order of their numbers; not of a Raspberry Pi. The hypervisor may write to them.
     pub(crate) disks: Vec<PathBuf>,
+    /// What is behind network cards, as QEMU's `-netdev` takes it without an identifier, in the order of their numbers; not of a Raspberry
+    /// Pi.
+    pub(crate) nets: Vec<String>,
     /// What else is changed in the device tree of a Raspberry Pi.
     pub(crate) alter: fn(&mut Tree),
     /// Options that the user adds.
@@ -103,6 +109,7 @@ impl Default for Machine {
             count_instructions: false,
             input: false,
             disks: Vec::new(),
+            nets: Vec::new(),
             alter: |_| {},
             more: Vec::new(),
         }
@@ -168,6 +175,12 @@ impl Machine {
             command.args(["-drive", &format!("if=none,id=hd{number},format=raw,file={file}")]);
             // The bus says at which address: in that order the hypervisor counts.
             command.args(["-device", &format!("virtio-blk-device,drive=hd{number},bus=virtio-mmio-bus.{number}")]);
+        }
+        for (number, net) in self.nets.iter().enumerate() {
+            command.args(["-netdev", &format!("{net},id=net{number}")]);
+            // Behind those of disks.
+            let bus = FIRST_BUS_OF_NETS + number;
+            command.args(["-device", &format!("virtio-net-device,netdev=net{number},bus=virtio-mmio-bus.{bus}")]);
         }
         command
     }
@@ -235,6 +248,7 @@ mod tests {
             wait_for_debugger: true,
             count_instructions: true,
             disks: vec!["a,b.img".into(), "c.img".into()],
+            nets: vec!["user".into()],
             more: vec!["-d".into(), "int".into()],
             ..Machine::default()
         };
@@ -246,6 +260,7 @@ mod tests {
             "-icount shift=0,sleep=off",
             "file=a,,b.img",
             "drive=hd1,bus=virtio-mmio-bus.1",
+            "-netdev user,id=net0 -device virtio-net-device,netdev=net0,bus=virtio-mmio-bus.24",
         ] {
             assert!(shown.contains(part), "{shown}");
         }

@@ -137,3 +137,22 @@ fn fuzz(name: &str, log: &mut File) -> Result<()> {
     }
     run(&command, log).with_context(|| format!("the input that did it is {}/{name}-*", built.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_threat_model_has_a_row_for_each_fuzz_target_and_each_can_be_built() {
+        let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+        let (model, package) = (read("hypervisor/docs/threat-model.md"), read("hypervisor/fuzz/Cargo.toml"));
+        let (_, table) = model.split_once("\n## The fuzz targets\n").unwrap();
+        let rows: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        let targets = fuzz_targets().unwrap();
+        for target in &targets {
+            assert!(rows.contains(&target.as_str()), "{target}");
+            assert!(package.contains(&format!("path = \"fuzz_targets/{target}.rs\"")), "{target}");
+        }
+        assert_eq!(rows.len(), targets.len(), "{rows:?}");
+    }
+}

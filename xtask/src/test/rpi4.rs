@@ -29,6 +29,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("firmware/uefi", "it does not know what time it is"),
     ("linux/clocks", "it does not know what time it is"),
     ("disks/", "it has no disks that there is a driver for"),
+    ("virtio/uplink", "it has no network card that there is a driver for"),
     ("refused/", "it changes the device tree of the machine virt"),
     ("shared/refused", "it has the memory that is to be refused"),
 ];

@@ -325,7 +325,8 @@ fn reason(kind: RawExitKind, syndrome: u32) -> &'static str {
     let reason = match Exit::decode(&RawExit { kind, esr: syndrome.into(), far: 0, hpfar: 0 }) {
         Exit::Irq => Reason::Interrupt,
         Exit::Call(_) => Reason::Call,
-        Exit::Mmio(_) => Reason::Mmio,
+        // Stores to a ROM are rare.
+        Exit::Mmio(_) | Exit::Store(_) => Reason::Mmio,
         Exit::Sysreg(_) => Reason::Sysreg,
         Exit::Wfx(_) => Reason::Wait,
         Exit::Rare(Rare::DataAbort(_) | Rare::InstructionAbort(_)) => Reason::Abort,
@@ -339,6 +340,7 @@ fn reason(kind: RawExitKind, syndrome: u32) -> &'static str {
 fn detail(kind: RawExitKind, syndrome: u32, payload: u64) -> String {
     match Exit::decode(&RawExit { kind, esr: syndrome.into(), far: 0, hpfar: 0 }) {
         Exit::Mmio(access) => format!("{} {payload:#x}", if access.is_write() { "write" } else { "read" }),
+        Exit::Store(_) => format!("write at virtual {payload:#x}"),
         Exit::Rare(Rare::DataAbort(_) | Rare::InstructionAbort(_)) => format!("{payload:#x}"),
         Exit::Call(_) => format!("function {payload:#x}"),
         Exit::Sysreg(access) => {

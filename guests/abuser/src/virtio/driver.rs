@@ -303,7 +303,7 @@ impl<'a> Bench<'a> {
             put_frame(DATA, tag);
             self.device.send(TRANSMIT, &[Part::readable(DATA, PACKET_HEADER + FRAME)]);
             self.device.wait(TRANSMIT)?;
-            // Before it may come what has waited since before the other device was started.
+            // Before it may come one that was sent a round ago, and was late.
             while let Ok(length) = other.wait_shortly(RECEIVE) {
                 ensure(length == PACKET_HEADER + FRAME, "a frame of so many bytes has come", length)?;
                 let last = arena::read(OTHER_DATA + (PACKET_HEADER + FRAME - 1) as usize, guest_rt::mmio::Width::Byte);

@@ -10,9 +10,10 @@ use guest_rt::registers::with_irq;
 use guest_rt::timer;
 
 use super::arena;
-use super::driver::{Bench, DATA, ENTRIES, EVENT_IDX, IN, Kind, RING_RESET, VERSION_1};
+use super::driver::{Bench, DATA, ENTRIES, EVENT_IDX, IN, Kind, VERSION_1};
+use super::registers;
 use super::ring::Part;
-use super::transport::{Area, USED_BUFFER, register};
+use super::transport::{USED_BUFFER, register};
 use super::{Case, Verdict, ensure};
 
 pub(super) const CASES: &[Case] = &[
@@ -20,13 +21,13 @@ pub(super) const CASES: &[Case] = &[
     Case::new("mmio-read-only-written", Kind::Disk, read_only_written),
     Case::new("mmio-write-only-read", Kind::Disk, write_only_read),
     Case::new("mmio-odd-widths", Kind::Disk, odd_widths),
-    Case::new("mmio-configuration-widths", Kind::Disk, configuration_widths),
+    Case::new("mmio-configuration-widths", Kind::Disk, registers::configuration_widths),
     Case::new("mmio-features-unselected", Kind::Disk, features_unselected),
     Case::new("mmio-size-too-large", Kind::Disk, size_too_large),
-    Case::new("mmio-moved-while-ready", Kind::Disk, moved_while_ready),
+    Case::new("mmio-moved-while-ready", Kind::Disk, registers::moved_while_enabled),
     Case::new("mmio-stopped-unread", Kind::Disk, stopped_unread),
     Case::new("mmio-acknowledged-undefined", Kind::Disk, acknowledged_undefined),
-    Case::new("mmio-reset-unread", Kind::Disk, reset_unread),
+    Case::new("mmio-reset-unread", Kind::Disk, registers::reset_unread),
     Case::new("mmio-shared-memory-unexpected", Kind::Disk, shared_memory_unexpected),
     Case::new("mmio-never-acknowledged", Kind::Disk, never_acknowledged),
     Case::new("mmio-initialized-unasked", Kind::Disk, initialized_unasked),
@@ -118,21 +119,6 @@ fn odd_widths(bench: &mut Bench<'_>) -> Verdict {
     bench.is_unharmed()
 }
 
-fn configuration_widths(bench: &mut Bench<'_>) -> Verdict {
-    bench.start(0)?;
-    let configuration = bench.device.transport.configuration();
-    let capacity = configuration.read_width(0, Width::Doubleword);
-    for offset in 0..64 {
-        for width in Width::ALL {
-            catch(|| configuration.read_width(offset, width));
-            catch(|| configuration.write_width(offset, width, 0));
-        }
-    }
-    let after = configuration.read_width(0, Width::Doubleword);
-    ensure(after == capacity, "the capacity is another one", after)?;
-    bench.is_unharmed()
-}
-
 fn features_unselected(bench: &mut Bench<'_>) -> Verdict {
     // After a reset the first words are selected, whatever was before; a driver that relies on that is not one to rely on.
     let registers = bench.device.transport.registers();
@@ -157,31 +143,7 @@ fn features_unselected(bench: &mut Bench<'_>) -> Verdict {
 fn size_too_large(bench: &mut Bench<'_>) -> Verdict {
     bench.device.transport.select(0);
     let limit = bench.device.transport.limit();
-    for size in [2 * limit, 0x8000, 0x1_0000, limit | 0x1_0000, 1 << 31] {
-        bench.device.negotiate(0)?;
-        bench.device.lay(0, ENTRIES);
-        bench.device.transport.set_size(size);
-        bench.device.enable(0);
-        bench.device.go();
-        bench.device.notify(0);
-        bench.device.needs_reset()?;
-    }
-    Ok(())
-}
-
-fn moved_while_ready(bench: &mut Bench<'_>) -> Verdict {
-    bench.start(0)?;
-    bench.device.transport.select(0);
-    for value in [0, 1, 3, u64::MAX] {
-        bench.device.transport.set_size(value as u32);
-        for area in Area::ALL {
-            bench.device.transport.set_area(area, value);
-        }
-        bench.is_unharmed()?;
-    }
-    // And enabled once more.
-    bench.device.enable(0);
-    bench.is_unharmed()
+    registers::sizes(bench, 0, &[2 * limit, 0x8000, 0x1_0000, limit | 0x1_0000, 1 << 31])
 }
 
 fn stopped_unread(bench: &mut Bench<'_>) -> Verdict {
@@ -210,18 +172,6 @@ fn acknowledged_undefined(bench: &mut Bench<'_>) -> Verdict {
     }
     let events = bench.device.transport.events();
     ensure(events & !3 == 0, "there are events that nobody has defined", events)?;
-    bench.is_unharmed()
-}
-
-fn reset_unread(bench: &mut Bench<'_>) -> Verdict {
-    bench.start(RING_RESET)?;
-    for _ in 0..20 {
-        bench.device.submit(IN, 0, &[Part::writable(DATA, 0xe00)]);
-        bench.device.transport.reset_queue();
-        bench.device.transport.reset_queue();
-        bench.device.lay(0, ENTRIES);
-        bench.device.enable(0);
-    }
     bench.is_unharmed()
 }
 

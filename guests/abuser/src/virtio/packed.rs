@@ -8,6 +8,7 @@ use super::driver::{
     put_header,
 };
 use super::net::MRG_RXBUF;
+use super::registers;
 use super::ring::{INDIRECT, NEXT, Part, WRITE};
 use super::transport::Area;
 use super::{Case, Verdict};
@@ -36,26 +37,11 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 fn misaligned(bench: &mut Bench<'_>, area: Area, alignment: u64) -> Verdict {
-    for offset in 1..alignment {
-        bench.device.negotiate(RING_PACKED)?;
-        bench.device.lay(0, ENTRIES);
-        bench.device.transport.set_area(area, bench.device.rings[0].address(area) + offset);
-        bench.device.enable(0);
-        bench.device.go();
-        bench.device.notify(0);
-        bench.device.needs_reset()?;
-    }
-    Ok(())
+    registers::misaligned(bench, RING_PACKED, area, alignment)
 }
 
 fn size_zero(bench: &mut Bench<'_>) -> Verdict {
-    bench.device.negotiate(RING_PACKED)?;
-    bench.device.lay(0, ENTRIES);
-    bench.device.transport.set_size(0);
-    bench.device.enable(0);
-    bench.device.go();
-    bench.device.notify(0);
-    bench.device.needs_reset()
+    registers::sizes(bench, RING_PACKED, &[0])
 }
 
 fn header() -> Part {

@@ -1,14 +1,13 @@
 //! Rules for devices on the PCI bus (virtio 1.3, 4.1), and what a driver can do to any function there.
 
 use guest_rt::exceptions::catch;
-use guest_rt::mmio::{Mmio, Width};
-use guest_rt::mmu::{self, Kind as Mapping};
+use guest_rt::mmio::Width;
 
-use super::arena::{self, buffer};
-use super::driver::{ALL_OK, Bench, DATA, ENTRIES, IN, Kind, RING_RESET};
+use super::arena;
+use super::driver::{ALL_OK, Bench, DATA, ENTRIES, IN, Kind};
 use super::function::{BARS, BUS_MASTER, COMMAND, MEMORY, OnPci, field};
+use super::registers;
 use super::ring::Part;
-use super::transport::Area;
 use super::{Case, Complaint, Verdict, ensure};
 
 pub(super) const CASES: &[Case] = &[
@@ -16,15 +15,12 @@ pub(super) const CASES: &[Case] = &[
     Case::new("pci-read-only-written", Kind::Disk, read_only_written),
     Case::new("pci-size-too-large", Kind::Disk, size_too_large),
     Case::new("pci-configured-after-enabled", Kind::Disk, configured_after_enabled),
-    Case::new("pci-moved-while-enabled", Kind::Disk, moved_while_enabled),
+    Case::new("pci-moved-while-enabled", Kind::Disk, registers::moved_while_enabled),
     Case::new("pci-disabled-by-zero", Kind::Disk, disabled_by_zero),
     Case::new("pci-status-unread", Kind::Disk, status_unread),
-    Case::new("pci-reset-unread", Kind::Disk, reset_unread),
+    Case::new("pci-reset-unread", Kind::Disk, registers::reset_unread),
     Case::new("pci-odd-widths", Kind::Disk, odd_widths),
-    Case::new("pci-configuration-widths", Kind::Disk, configuration_widths),
-    Case::new("pci-status-read-with-messages", Kind::Disk, status_read_with_messages),
-    Case::new("pci-vector-beyond-table", Kind::Disk, vector_beyond_table),
-    Case::new("pci-message-into-memory", Kind::Disk, message_into_memory),
+    Case::new("pci-configuration-widths", Kind::Disk, registers::configuration_widths),
     Case::new("pci-notification-widths", Kind::Disk, notification_widths),
     Case::new("pci-notification-of-nothing", Kind::Disk, notification_of_nothing),
     Case::new("pci-access-misaligned", Kind::Disk, access_misaligned),
@@ -37,12 +33,7 @@ pub(super) const CASES: &[Case] = &[
     Case::new("pci-space-scribbled", Kind::Disk, space_scribbled),
 ];
 
-const NO_VECTOR: u64 = 0xffff;
-/// Of the capability MSI-X: messages are enabled, and all are masked (PCI, 6.8.2.3).
-const MESSAGES: u64 = 1 << 15;
-const MASKED: u64 = 1 << 14;
-
-fn function<'a>(bench: &Bench<'a>) -> Result<&'a OnPci, Complaint> {
+pub(super) fn function<'a>(bench: &Bench<'a>) -> Result<&'a OnPci, Complaint> {
     bench.device.transport.function().ok_or(Complaint { what: "the device is not on a PCI bus", found: 0 })
 }
 
@@ -84,19 +75,11 @@ fn read_only_written(bench: &mut Bench<'_>) -> Verdict {
 }
 
 fn size_too_large(bench: &mut Bench<'_>) -> Verdict {
+    // Until something else is said it is the largest that there can be.
     bench.device.reset()?;
     bench.device.transport.select(0);
     let limit = bench.device.transport.limit();
-    for size in [2 * limit, 0x8000] {
-        bench.device.negotiate(0)?;
-        bench.device.lay(0, ENTRIES);
-        bench.device.transport.set_size(size);
-        bench.device.enable(0);
-        bench.device.go();
-        bench.device.notify(0);
-        bench.device.needs_reset()?;
-    }
-    Ok(())
+    registers::sizes(bench, 0, &[2 * limit, 0x8000])
 }
 
 fn configured_after_enabled(bench: &mut Bench<'_>) -> Verdict {
@@ -107,20 +90,6 @@ fn configured_after_enabled(bench: &mut Bench<'_>) -> Verdict {
     bench.device.submit(IN, 0, &[Part::writable(DATA, 512)]);
     // The queue is where it was when it was enabled: at 0, where no memory is.
     bench.device.needs_reset()
-}
-
-fn moved_while_enabled(bench: &mut Bench<'_>) -> Verdict {
-    bench.start(0)?;
-    bench.device.transport.select(0);
-    for value in [0, 1, 3, u64::MAX] {
-        bench.device.transport.set_size(value as u32);
-        for area in Area::ALL {
-            bench.device.transport.set_area(area, value);
-        }
-        bench.is_unharmed()?;
-    }
-    bench.device.enable(0);
-    bench.is_unharmed()
 }
 
 fn disabled_by_zero(bench: &mut Bench<'_>) -> Verdict {
@@ -150,18 +119,6 @@ fn status_unread(bench: &mut Bench<'_>) -> Verdict {
     bench.is_unharmed()
 }
 
-fn reset_unread(bench: &mut Bench<'_>) -> Verdict {
-    bench.start(RING_RESET)?;
-    for _ in 0..20 {
-        bench.device.submit(IN, 0, &[Part::writable(DATA, 0xe00)]);
-        bench.device.transport.reset_queue();
-        bench.device.transport.reset_queue();
-        bench.device.lay(0, ENTRIES);
-        bench.device.enable(0);
-    }
-    bench.is_unharmed()
-}
-
 fn odd_widths(bench: &mut Bench<'_>) -> Verdict {
     bench.start(0)?;
     let registers = bench.device.transport.registers();
@@ -176,104 +133,6 @@ fn odd_widths(bench: &mut Bench<'_>) -> Verdict {
         catch(|| registers.write_width(offset, Width::Byte, 0xff));
     }
     bench.is_unharmed()
-}
-
-fn configuration_widths(bench: &mut Bench<'_>) -> Verdict {
-    bench.start(0)?;
-    let configuration = bench.device.transport.configuration();
-    let capacity = configuration.read(0);
-    for (offset, width) in (0..64).flat_map(|offset| Width::ALL.map(|width| (offset, width))) {
-        catch(|| configuration.read_width(offset, width));
-        catch(|| configuration.write_width(offset, width, 0));
-    }
-    let after = configuration.read(0);
-    ensure(after == capacity, "the capacity is another one", after)?;
-    bench.is_unharmed()
-}
-
-/// Enables messages, or disables them; all are masked or none.
-fn set_messages(function: &OnPci, control: u64) -> Verdict {
-    let at = function.messages.ok_or(Complaint { what: "the function sends no messages", found: 0 })?;
-    function.space.write_width(at + 2, Width::Halfword, control);
-    Ok(())
-}
-
-/// How many vectors there are.
-fn vectors(function: &OnPci) -> u64 {
-    let control = function.messages.map_or(0, |at| function.space.read_width(at + 2, Width::Halfword));
-    (control & 0x7ff) + 1
-}
-
-/// Gives both kinds of events the first vector, of a device that is running.
-fn map_vectors(bench: &Bench<'_>) {
-    let registers = bench.device.transport.registers();
-    registers.write_width(field::CONFIG_MSIX_VECTOR, Width::Halfword, 0);
-    bench.device.transport.select(0);
-    registers.write_width(field::QUEUE_MSIX_VECTOR, Width::Halfword, 0);
-}
-
-fn status_read_with_messages(bench: &mut Bench<'_>) -> Verdict {
-    let function = function(bench)?;
-    set_messages(function, MESSAGES | MASKED)?;
-    bench.start(0)?;
-    map_vectors(bench);
-    for _ in 0..5 {
-        bench.works()?;
-        let events = bench.device.transport.events();
-        ensure(events & !3 == 0, "there are events that nobody has defined", events)?;
-    }
-    bench.is_unharmed()
-}
-
-fn vector_beyond_table(bench: &mut Bench<'_>) -> Verdict {
-    let function = function(bench)?;
-    set_messages(function, MESSAGES | MASKED)?;
-    bench.start(0)?;
-    let registers = bench.device.transport.registers();
-    let count = vectors(function);
-    for vector in [count, count + 1, 0x7ff, 0x800, 0xfffe] {
-        for field in [field::CONFIG_MSIX_VECTOR, field::QUEUE_MSIX_VECTOR] {
-            bench.device.transport.select(0);
-            registers.write_width(field, Width::Halfword, vector);
-            let mapped = registers.read_width(field, Width::Halfword);
-            ensure(mapped == NO_VECTOR, "a vector that is not there has been mapped", mapped)?;
-        }
-        bench.works()?;
-    }
-    // Of a queue that is not there, too.
-    bench.device.transport.select(77);
-    registers.write_width(field::QUEUE_MSIX_VECTOR, Width::Halfword, 0);
-    bench.is_unharmed()
-}
-
-/// The table of vectors: address, data, and whether it is masked (PCI, 6.8.2.6 to 6.8.2.9).
-fn table(function: &OnPci) -> Option<Mmio> {
-    let word = function.space.read(function.messages? + 4);
-    let bar = function.bars.iter().find(|bar| bar.is_number(word & 7))?;
-    // SAFETY: in the bus's window, where the function has its table.
-    Some(unsafe { Mmio::new(mmu::reach(bar.at + u64::from(word & !7), Mapping::Device)) })
-}
-
-fn message_into_memory(bench: &mut Bench<'_>) -> Verdict {
-    let function = function(bench)?;
-    let table = table(function).ok_or(Complaint { what: "there is no table of messages", found: 0 })?;
-    let memory = bench.machine.memory[0].clone();
-    // Where canaries are, registers of the interrupt controller that take no messages, and nothing.
-    let targets = [arena::address(buffer(12)), memory.start, bench.machine.distributor.start, memory.end, 1 << 45, !3];
-    for target in targets {
-        for vector in 0..vectors(function) as usize {
-            table.write64(16 * vector, target);
-            table.write64(16 * vector + 8, 0x4d53_4720);
-        }
-        set_messages(function, MESSAGES)?;
-        bench.start(0)?;
-        map_vectors(bench);
-        for _ in 0..3 {
-            bench.works()?;
-        }
-        arena::check()?;
-    }
-    Ok(())
 }
 
 fn notification_widths(bench: &mut Bench<'_>) -> Verdict {
@@ -355,10 +214,9 @@ fn bus_master_off(bench: &mut Bench<'_>) -> Verdict {
     bench.start(0)?;
     function.command(MEMORY);
     bench.device.submit(IN, 0, &[Part::writable(DATA, 0xe00)]);
-    // Done or not, that is the device's choice; but it has forgotten nothing when it may act again.
-    bench.device.linger();
+    // It reaches no memory (PCI, 6.2.2), and has forgotten nothing when it may again.
+    bench.device.is_quiet(0)?;
     function.command(MEMORY | BUS_MASTER);
-    bench.device.notify(0);
     bench.device.wait(0)?;
     bench.is_unharmed()
 }

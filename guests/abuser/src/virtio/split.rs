@@ -4,6 +4,7 @@ use guest_rt::mmio::Width;
 
 use super::arena::{self, buffer};
 use super::driver::{Bench, DATA, ENTRIES, EVENT_IDX, HEADER, IN, INDIRECT_DESC, Kind, STATUS, put_header};
+use super::registers;
 use super::ring::{INDIRECT, MOST, NEXT, Part, WRITE, table_entry};
 use super::transport::Area;
 use super::{Case, Verdict, ensure};
@@ -38,31 +39,12 @@ pub(super) const CASES: &[Case] = &[
     Case::new("split-index-before-entry", Kind::Disk, index_before_entry),
 ];
 
-/// An area at every address but those that it may be at.
 fn misaligned(bench: &mut Bench<'_>, area: Area, alignment: u64) -> Verdict {
-    for offset in 1..alignment {
-        bench.device.negotiate(0)?;
-        bench.device.lay(0, ENTRIES);
-        bench.device.transport.set_area(area, bench.device.rings[0].address(area) + offset);
-        bench.device.enable(0);
-        bench.device.go();
-        bench.device.notify(0);
-        bench.device.needs_reset()?;
-    }
-    Ok(())
+    registers::misaligned(bench, 0, area, alignment)
 }
 
 fn size_no_power_of_two(bench: &mut Bench<'_>) -> Verdict {
-    for size in [0, 3, 7, 9, 15, 17, 100, 255] {
-        bench.device.negotiate(0)?;
-        bench.device.lay(0, ENTRIES);
-        bench.device.transport.set_size(size);
-        bench.device.enable(0);
-        bench.device.go();
-        bench.device.notify(0);
-        bench.device.needs_reset()?;
-    }
-    Ok(())
+    registers::sizes(bench, 0, &[0, 3, 7, 9, 15, 17, 100, 255])
 }
 
 /// A chain of these descriptors from the first on: part, flags, next one.

@@ -81,7 +81,7 @@ impl Bell {
 /// The two queues between whoever prints and the console.
 ///
 /// No lock: a VM's thread may die at any instruction, and the console goes on. One party prints and reads what was typed
-/// ([`Terminal`] makes one of a VM's devices), the other is the console, under its lock.
+/// ([`super::Terminal`] makes one of a VM's devices), the other is the console, under its lock.
 pub struct Stream {
     output: Ring<OUTPUT>,
     input: Ring<INPUT>,

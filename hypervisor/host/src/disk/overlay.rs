@@ -15,8 +15,8 @@ const PAGE_BYTES: u64 = PAGE as u64;
 pub trait PageStore: Send {
     /// One page more, with anything in it; `None` if there is no memory.
     fn add(&mut self) -> Option<u32>;
-    /// That page.
-    fn page(&mut self, number: u32) -> Option<&mut [u8; PAGE]>;
+    /// That page, and those with the next numbers, as far as they are behind it in memory.
+    fn pages(&mut self, first: u32) -> Option<&mut [u8]>;
     /// It is not needed any more: [`PageStore::add`] may return it.
     fn free(&mut self, number: u32);
 }
@@ -53,6 +53,15 @@ impl Base<'_> {
     }
 }
 
+impl<'a> Base<'a> {
+    /// Its bytes from `offset` on, `most` at most: none where there are zeroes.
+    fn bytes(self, offset: u64, most: u64) -> &'a [u8] {
+        let Self::Bytes(bytes) = self else { return &[] };
+        let rest = usize::try_from(offset).ok().and_then(|start| bytes.get(start..)).unwrap_or_default();
+        usize::try_from(most).ok().and_then(|most| rest.get(..most)).unwrap_or(rest)
+    }
+}
+
 /// A disk that keeps what is written to it in memory.
 #[derive(Debug)]
 pub struct Overlay<'a, S> {
@@ -83,6 +92,30 @@ impl<'a, S: PageStore> Overlay<'a, S> {
         usize::try_from(page).ok().and_then(|page| self.pages.get(page)).copied().unwrap_or(0)
     }
 
+    /// Where what is kept of the disk from `offset` on is, up to `end`, which is behind it: the page of the store, 0 for none, and up
+    /// to where all is in those with the next numbers, or in none.
+    fn run(&self, offset: u64, end: u64) -> (u32, u64) {
+        let mut page = offset / PAGE_BYTES;
+        let number = self.kept(page);
+        let (step, mut expected) = (u32::from(number != 0), number);
+        loop {
+            (page, expected) = (page.saturating_add(1), expected.saturating_add(step));
+            let start = page.saturating_mul(PAGE_BYTES);
+            if start >= end || self.kept(page) != expected {
+                return (number, start.min(end));
+            }
+        }
+    }
+
+    /// As much as lies together of what is kept from `offset` to `end`, which is in the page `number` of the store and those behind it.
+    fn part(&mut self, number: u32, offset: u64, end: u64) -> Result<&mut [u8], BlockError> {
+        let pages = self.store.pages(number).ok_or(BlockError::Failed)?;
+        let start = usize::try_from(offset % PAGE_BYTES).unwrap_or(PAGE);
+        let part = pages.get_mut(start..).filter(|part| !part.is_empty()).ok_or(BlockError::Failed)?;
+        let length = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX).min(part.len());
+        part.get_mut(..length).ok_or(BlockError::Failed)
+    }
+
     /// The page of the store for `page` of the disk, with what is read there.
     fn keep(&mut self, page: u64) -> Result<u32, BlockError> {
         let number = self.kept(page);
@@ -90,8 +123,8 @@ impl<'a, S: PageStore> Overlay<'a, S> {
             return Ok(number);
         }
         let number = self.store.add().ok_or(BlockError::Full)?;
-        let below = below(self.base, page.saturating_mul(PAGE_BYTES));
-        let into = self.store.page(number).ok_or(BlockError::Full)?;
+        let below = self.base.bytes(page.saturating_mul(PAGE_BYTES), PAGE_BYTES);
+        let into = self.store.pages(number).and_then(|pages| pages.get_mut(..PAGE)).ok_or(BlockError::Full)?;
         let (copied, rest) = into.split_at_mut_checked(below.len()).ok_or(BlockError::Full)?;
         copied.copy_from_slice(below);
         rest.fill(0);
@@ -102,17 +135,6 @@ impl<'a, S: PageStore> Overlay<'a, S> {
     fn set(&mut self, page: u64, number: u32) {
         if let Some(slot) = usize::try_from(page).ok().and_then(|page| self.pages.get_mut(page)) {
             *slot = number;
-        }
-    }
-}
-
-/// What of `base` is in the page at `offset`: less than a page at its end, nothing where there are zeroes.
-fn below(base: Base<'_>, offset: u64) -> &[u8] {
-    match base {
-        Base::Zeroes(_) => &[],
-        Base::Bytes(bytes) => {
-            let rest = usize::try_from(offset).ok().and_then(|start| bytes.get(start..)).unwrap_or_default();
-            rest.get(..PAGE).unwrap_or(rest)
         }
     }
 }
@@ -139,31 +161,33 @@ impl<S: PageStore> BlockDevice for Overlay<'_, S> {
     fn read(&mut self, offset: u64, length: u64, to: &mut Sink<'_>) -> Result<(), BlockError> {
         const ZEROES: [u8; PAGE] = [0; PAGE];
         self.geometry.check(offset, length)?;
-        for (page, start, end) in pages(offset, length) {
-            match self.kept(page) {
-                0 => {
-                    let below = below(self.base, page.saturating_mul(PAGE_BYTES));
-                    let (has, from) = (end.min(below.len()), start.min(below.len()));
-                    let parts = [below.get(from..has), ZEROES.get(start.max(has)..end)];
-                    for part in parts.into_iter().flatten().filter(|part| !part.is_empty()) {
-                        to(part)?;
-                    }
-                }
-                number => {
-                    let page = self.store.page(number).ok_or(BlockError::Failed)?;
-                    to(page.get(start..end).unwrap_or_default())?;
-                }
-            }
+        let (mut at, end) = (offset, offset.saturating_add(length));
+        while at < end {
+            let (number, until) = self.run(at, end);
+            let part = match number {
+                0 => match self.base.bytes(at, until.saturating_sub(at)) {
+                    [] => Base::Bytes(&ZEROES).bytes(0, until.saturating_sub(at)),
+                    below => below,
+                },
+                number => self.part(number, at, until)?,
+            };
+            to(part)?;
+            at = at.saturating_add(part.len() as u64);
         }
         Ok(())
     }
 
     fn write(&mut self, offset: u64, length: u64, from: &mut Source<'_>) -> Result<(), BlockError> {
         self.geometry.check_write(offset, length)?;
-        for (page, start, end) in pages(offset, length) {
-            let number = self.keep(page)?;
-            let page = self.store.page(number).ok_or(BlockError::Failed)?;
-            from(page.get_mut(start..end).unwrap_or_default())?;
+        for (page, ..) in pages(offset, length) {
+            self.keep(page)?;
+        }
+        let (mut at, end) = (offset, offset.saturating_add(length));
+        while at < end {
+            let (number, until) = self.run(at, end);
+            let part = self.part(number, at, until)?;
+            from(part)?;
+            at = at.saturating_add(part.len() as u64);
         }
         Ok(())
     }
@@ -171,7 +195,7 @@ impl<S: PageStore> BlockDevice for Overlay<'_, S> {
     fn zero(&mut self, offset: u64, length: u64) -> Result<(), BlockError> {
         self.geometry.check_write(offset, length)?;
         for (page, start, end) in pages(offset, length) {
-            let has_base = !below(self.base, page.saturating_mul(PAGE_BYTES)).is_empty();
+            let has_base = !self.base.bytes(page.saturating_mul(PAGE_BYTES), PAGE_BYTES).is_empty();
             match self.kept(page) {
                 0 if !has_base => {}
                 number if number != 0 && start == 0 && end == PAGE && !has_base => {
@@ -180,7 +204,7 @@ impl<S: PageStore> BlockDevice for Overlay<'_, S> {
                 }
                 _ => {
                     let number = self.keep(page)?;
-                    let page = self.store.page(number).ok_or(BlockError::Failed)?;
+                    let page = self.store.pages(number).ok_or(BlockError::Failed)?;
                     page.get_mut(start..end).unwrap_or_default().fill(0);
                 }
             }
@@ -199,10 +223,14 @@ mod tests {
     use alloc::{boxed::Box, vec};
     use proptest::prelude::*;
 
-    /// Pages of a PC's memory, so many at most.
+    /// Pages in a piece of a [`Store`].
+    const TOGETHER: usize = 3;
+
+    /// Pages of a PC's memory, so many at most, some of which lie together.
     #[derive(Default)]
     struct Store {
-        pages: Vec<Box<[u8; PAGE]>>,
+        pieces: Vec<Box<[u8; TOGETHER * PAGE]>>,
+        used: usize,
         free: Vec<u32>,
         most: usize,
     }
@@ -212,12 +240,16 @@ mod tests {
             if let Some(number) = self.free.pop() {
                 return Some(number);
             }
-            (self.pages.len() < self.most).then(|| self.pages.push(Box::new([0xee; PAGE])))?;
-            u32::try_from(self.pages.len()).ok()
+            if self.used == self.pieces.len() * TOGETHER {
+                self.pieces.push(Box::new([0xee; TOGETHER * PAGE]));
+            }
+            (self.used < self.most).then(|| self.used += 1)?;
+            u32::try_from(self.used).ok()
         }
-        fn page(&mut self, number: u32) -> Option<&mut [u8; PAGE]> {
-            assert!(!self.free.contains(&number));
-            self.pages.get_mut(number as usize - 1).map(|page| &mut **page)
+        fn pages(&mut self, first: u32) -> Option<&mut [u8]> {
+            assert!(!self.free.contains(&first));
+            let index = first as usize - 1;
+            self.pieces.get_mut(index / TOGETHER).map(|piece| &mut piece[index % TOGETHER * PAGE..])
         }
         fn free(&mut self, number: u32) {
             self.free.push(number);
@@ -231,7 +263,7 @@ mod tests {
     fn read(disk: &mut dyn BlockDevice, offset: u64, length: u64) -> Result<Vec<u8>, BlockError> {
         let mut bytes = Vec::new();
         disk.read(offset, length, &mut |part| {
-            assert!((1..=PAGE).contains(&part.len()));
+            assert!(!part.is_empty());
             bytes.extend_from_slice(part);
             Ok(())
         })?;
@@ -241,7 +273,7 @@ mod tests {
     fn write(disk: &mut dyn BlockDevice, offset: u64, bytes: &[u8]) -> Result<(), BlockError> {
         let mut rest = bytes;
         disk.write(offset, bytes.len() as u64, &mut |part| {
-            assert!((1..=PAGE).contains(&part.len()));
+            assert!(!part.is_empty());
             let (now, later) = rest.split_at(part.len());
             part.copy_from_slice(now);
             rest = later;
@@ -259,7 +291,7 @@ mod tests {
         write(&mut disk, 4608, &[9; 512]).unwrap();
         let all = read(&mut disk, 0, 5120).unwrap();
         assert!(all[..4608] == file[..4608] && all[4608..] == [9; 512]);
-        assert_eq!((disk.store.pages.len(), file), (1, vec![7; 5000]));
+        assert_eq!((disk.store.used, file), (1, vec![7; 5000]));
     }
 
     #[test]
@@ -281,6 +313,36 @@ mod tests {
         let mut disk = overlay(Base::Bytes(&file), false, 8);
         disk.zero(512, 4096).unwrap();
         assert_eq!(read(&mut disk, 0, 5120).unwrap(), [[7; 512].as_slice(), &[0; 4096], &[7; 512]].concat());
+    }
+
+    #[test]
+    fn parts_are_as_large_as_they_lie_in_memory() {
+        const SIZE: usize = PAGE;
+        let lengths = |disk: &mut Overlay<'_, Store>, offset: usize, length: usize| {
+            let mut read = Vec::new();
+            let mut count = |part: &[u8]| {
+                read.push(part.len());
+                Ok(())
+            };
+            disk.read(offset as u64, length as u64, &mut count).unwrap();
+            read
+        };
+        let file = vec![7; 6 * SIZE + 100];
+        let mut disk = overlay(Base::Bytes(&file), false, 8);
+        assert_eq!(lengths(&mut disk, 512, 6 * SIZE), [6 * SIZE - 412, 412], "the file, and zeroes behind it");
+        // Two pieces of the store, in the order of the disk's pages; then one page in the wrong place.
+        let mut written = Vec::new();
+        let mut count = |part: &mut [u8]| {
+            written.push(part.len());
+            Ok(())
+        };
+        disk.write(512, 4 * SIZE as u64, &mut count).unwrap();
+        disk.write(6 * PAGE_BYTES, 512, &mut count).unwrap();
+        disk.write(5 * PAGE_BYTES, 512, &mut count).unwrap();
+        assert_eq!(written, [3 * SIZE - 512, SIZE + 512, 512, 512]);
+        assert_eq!(lengths(&mut disk, 0, 6 * SIZE + 512), [3 * SIZE, 2 * SIZE, SIZE, 512]);
+        let mut zeroes = overlay(Base::Zeroes(1 << 20), false, 8);
+        assert_eq!(lengths(&mut zeroes, 0, 2 * SIZE + 512), [SIZE, SIZE, 512], "there is a page of them");
     }
 
     #[test]

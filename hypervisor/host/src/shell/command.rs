@@ -4,11 +4,16 @@
 //! `help` and completion know commands from here. Each argument is checked as far as that can be done without looking at
 //! the machine.
 
-use super::{CommandError, Shm, Signal, TYPED, Word, shm, words::words};
+use super::{
+    CommandError, Shm, Signal, TYPED, Uplink, Word,
+    argument::{self, cpus, milliseconds, names, number, plain},
+    shm, uplink,
+    words::words,
+};
 use ::log::LevelFilter;
 use alloc::{borrow::ToOwned, format, vec::Vec};
 use core::fmt;
-use types::{CpuId, CpuSet, MAX_CPUS};
+use types::CpuSet;
 
 /// Something to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +91,8 @@ pub enum Command<'a> {
         /// At least one.
         cpus: CpuSet,
     },
+    /// Connect a network card with a switch.
+    Uplink(Uplink<'a>),
     /// Record what happens.
     Record(Record<'a>),
     /// Record no more.
@@ -144,6 +151,8 @@ pub enum Pidin<'a> {
     Memory,
     /// The machine's disks, and who has them.
     Disks,
+    /// The machine's network cards, and the ports of networks.
+    Net,
 }
 
 /// Where a command may stand.
@@ -202,12 +211,13 @@ pub(super) const COMMANDS: &[Row] = &[
     row("dryrun", "@FILE [OPTION ...] [&]", "check a VM's configuration, start nothing", |call| {
         qvm(call, Some("dryrun"))
     }),
-    row("pidin", "[NAME|threads|memory|disks]", "report on VMs, threads, memory or disks", |call| {
+    row("pidin", "[NAME|threads|memory|disks|net]", "report on VMs, threads, memory, disks, networks", |call| {
         Ok(Command::Pidin(match call.optional()? {
             None => Pidin::All,
             Some(Word { text: "threads", .. }) => Pidin::Threads,
             Some(Word { text: "memory", .. }) => Pidin::Memory,
             Some(Word { text: "disks", .. }) => Pidin::Disks,
+            Some(Word { text: "net", .. }) => Pidin::Net,
             Some(name) => Pidin::Vm(plain(name)?),
         }))
     }),
@@ -235,7 +245,7 @@ pub(super) const COMMANDS: &[Row] = &[
     row("resume", "NAME", "let it run again", |call| call.name().map(Command::Resume)),
     row("balloon", "NAME SIZE", "the memory that a VM has to do with, as in 96M", |call| {
         let [name, size] = call.words else { return call.usage(2) };
-        Ok(Command::Balloon { name: plain(name)?, bytes: bytes(size)? })
+        Ok(Command::Balloon { name: plain(name)?, bytes: argument::size(size)? })
     }),
     only(
         Place::Shell,
@@ -270,6 +280,9 @@ pub(super) const COMMANDS: &[Row] = &[
     row("cluster", "CLUSTER CPU[,CPU...]", "name some CPUs", |call| {
         let [name, list] = call.words else { return call.usage(2) };
         Ok(Command::Cluster { name: plain(name)?, cpus: cpus(list)? })
+    }),
+    row("uplink", uplink::ARGUMENTS, "lead a switch out of the machine", |call| {
+        uplink::read(call).map(Command::Uplink)
     }),
     row("shm", shm::ARGUMENTS, "shared memory; alone: list it", |call| shm::read(call).map(Command::Shm)),
     row("use", "[VDEV]", "the options of a vdev, or all vdevs", |call| {
@@ -344,7 +357,7 @@ pub(super) struct Call<'w, 'a> {
 
 impl<'w, 'a> Call<'w, 'a> {
     /// There are too few words, or more than `most`.
-    fn usage<T>(&self, most: usize) -> Result<T, CommandError> {
+    pub(super) fn usage<T>(&self, most: usize) -> Result<T, CommandError> {
         let word = self.words.get(most).unwrap_or(self.first);
         Err(word.error(format!("usage: `{} {}`", self.row.word, self.row.arguments)))
     }
@@ -360,20 +373,6 @@ impl<'w, 'a> Call<'w, 'a> {
     fn name(&self) -> Result<&'a str, CommandError> {
         self.one().and_then(plain)
     }
-}
-
-/// A word that is a name and no more than that.
-fn plain<'a>(word: &Word<'a>) -> Result<&'a str, CommandError> {
-    match word.text {
-        text if text.contains('"') => Err(word.error("no quotes here")),
-        "&" => Err(word.error("only `qvm` and `dryrun` can go on without waiting")),
-        text if text.starts_with('-') => Err(word.error(format!("unknown option `{text}`"))),
-        text => Ok(text),
-    }
-}
-
-fn names<'a>(words: &[Word<'a>]) -> Result<Vec<&'a str>, CommandError> {
-    words.iter().map(plain).collect()
 }
 
 fn qvm<'a>(call: &Call<'_, 'a>, option: Option<&'static str>) -> Result<Command<'a>, CommandError> {
@@ -456,52 +455,6 @@ fn end<'a>(call: &Call<'_, 'a>, reset: bool) -> Result<Command<'a>, CommandError
     }
 }
 
-/// A number from `min` to `max`.
-fn number(word: &Word<'_>, min: usize, max: usize) -> Result<usize, CommandError> {
-    let number = word.text.parse().ok().filter(|number| (min..=max).contains(number));
-    number.ok_or_else(|| word.error(format!("`{}` is no number from {min} to {max}", word.text)))
-}
-
-/// Seconds with up to three decimal places, at most a few years.
-pub(super) fn milliseconds(word: &Word<'_>) -> Result<u64, CommandError> {
-    let (whole, fraction) = word.text.split_once('.').unwrap_or((word.text, "0"));
-    let digits = |text: &str| !text.is_empty() && text.len() <= 8 && text.bytes().all(|byte| byte.is_ascii_digit());
-    let value = || {
-        let whole: u64 = whole.parse().ok()?;
-        let places = 3_u32.checked_sub(u32::try_from(fraction.len()).ok()?)?;
-        let fraction: u64 = fraction.parse().ok()?;
-        whole.checked_mul(1000)?.checked_add(fraction.checked_mul(10_u64.checked_pow(places)?)?)
-    };
-    let value = if digits(whole) && digits(fraction) { value() } else { None };
-    value.ok_or_else(|| word.error(format!("`{}` is no number of seconds, as in 2 or 0.5", word.text)))
-}
-
-/// A number of bytes with a suffix K, M or G or without one.
-fn bytes(word: &Word<'_>) -> Result<u64, CommandError> {
-    let (digits, shift) = match word.text.split_at_checked(word.text.len().saturating_sub(1)) {
-        Some((digits, "K" | "k")) => (digits, 10),
-        Some((digits, "M" | "m")) => (digits, 20),
-        Some((digits, "G" | "g")) => (digits, 30),
-        _ => (word.text, 0),
-    };
-    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let number = digits.parse::<u64>().ok().filter(|_| is_number);
-    number
-        .and_then(|number| number.checked_mul(1 << shift))
-        .ok_or_else(|| word.error(format!("`{}` is no size, as in 96M or 524288K", word.text)))
-}
-
-fn cpus(word: &Word<'_>) -> Result<CpuSet, CommandError> {
-    let mut set = CpuSet::EMPTY;
-    for part in word.text.split(',') {
-        match part.parse::<u16>().ok().filter(|cpu| usize::from(*cpu) < MAX_CPUS) {
-            Some(cpu) => set.insert(CpuId(cpu)),
-            None => return Err(word.error(format!("`{part}` is no CPU: they are numbered from 0"))),
-        }
-    }
-    Ok(set)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -562,6 +515,7 @@ mod tests {
             ("log off", Command::Log(LevelFilter::Off)),
             ("partition drivers 20%", Command::Partition { name: "drivers", percent: 20 }),
             ("cluster big 2,3", Command::Cluster { name: "big", cpus: CpuSet(0b1100) }),
+            ("pidin net", Command::Pidin(Pidin::Net)),
             ("use", Command::Use(None)),
             ("use pl011", Command::Use(Some("pl011"))),
             ("help slay", Command::Help(Some("slay"))),
@@ -578,7 +532,7 @@ mod tests {
     fn a_typed_line_is_told_what_is_wrong_without_its_place() {
         let expected = [
             ("pdin", "shell: unknown command `pdin`; did you mean `pidin`?"),
-            ("pidin a b", "shell: usage: `pidin [NAME|threads|memory|disks]`"),
+            ("pidin a b", "shell: usage: `pidin [NAME|threads|memory|disks|net]`"),
             ("slay", "shell: usage: `slay [-s SIGNAL] NAME ...`"),
             ("slay -s TERM", "shell: usage: `slay [-s SIGNAL] NAME ...`"),
             ("slay -s KILL a", "shell: `KILL` is none of SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2"),
@@ -591,10 +545,10 @@ mod tests {
             ("tracelogger -b 3", "shell: `3` is no number from 4 to 16384"),
             ("tracelogger -n 3", "shell: unknown option `-n`"),
             ("balloon a", "shell: usage: `balloon NAME SIZE`"),
-            ("balloon a M", "shell: `M` is no size, as in 96M or 524288K"),
-            ("balloon a 1.5G", "shell: `1.5G` is no size, as in 96M or 524288K"),
-            ("balloon a +1K", "shell: `+1K` is no size, as in 96M or 524288K"),
-            ("balloon a 99999999999999G", "shell: `99999999999999G` is no size, as in 96M or 524288K"),
+            ("balloon a M", "shell: `M`: there are no digits"),
+            ("balloon a 1.5G", "shell: `1.5G`: `.` is not a digit"),
+            ("balloon a +1K", "shell: `+1K`: `+` is not a digit"),
+            ("balloon a 99999999999999G", "shell: `99999999999999G`: the number does not fit in 64 bits"),
             ("shutdown now", "shell: usage: `shutdown [-f]`"),
             ("sleep", "shell: usage: `sleep SECONDS`"),
             ("sleep -1", "shell: `-1` is no number of seconds, as in 2 or 0.5"),
@@ -605,6 +559,8 @@ mod tests {
             ("partition a", "shell: usage: `partition PARTITION PERCENT`"),
             ("cluster a 1,,2", "shell: `` is no CPU: they are numbered from 0"),
             ("cluster a 16", "shell: `16` is no CPU: they are numbered from 0"),
+            ("cluster a +1", "shell: `+1` is no CPU: they are numbered from 0"),
+            ("partition a +1", "shell: `+1` is no number from 0 to 100"),
             ("batch", "shell: `batch` is for the start-up script"),
             ("help sley", "shell: unknown command `sley`; did you mean `slay`?"),
             ("smmuman", "shell: `smmuman` is known, not supported yet"),
@@ -618,10 +574,10 @@ mod tests {
     fn help_has_a_line_of_80_characters_for_every_command_that_works() {
         let mut text = String::new();
         help(None, &mut text).unwrap();
-        assert_eq!(text.lines().count(), COMMANDS.len() - 1 + 2);
+        assert_eq!(text.lines().count(), COMMANDS.len() - 1 + 3);
         for line in text.lines() {
             assert!(line.len() <= 80, "{line}");
-            if line.starts_with("shm ") || line.starts_with("pidin ") {
+            if ["shm ", "pidin ", "uplink "].iter().any(|long| line.starts_with(long)) {
                 assert!(line.len() > HELP_COLUMN, "it needs no line of its own");
                 continue;
             }

@@ -2,8 +2,10 @@
 //!
 //! Answers for: making lines of at most 80 characters out of what the kernel has counted. Does not answer for: counting.
 
+use crate::switch::Counts;
 use alloc::{format, string::String, vec::Vec};
 use core::fmt::{self, Write};
+use vdev::Mac;
 use vm::lifecycle::State;
 
 /// Why guests are left, in the order of [`VmInfo::exits`].
@@ -83,6 +85,38 @@ pub struct DiskInfo {
     pub about: String,
     /// Who has it.
     pub holders: Vec<String>,
+}
+
+/// A card of the machine, or a port of a network.
+#[derive(Clone, Debug)]
+pub struct NetInfo {
+    /// Its address.
+    pub mac: Mac,
+    /// Whether its link is up: a card's to whatever is outside.
+    pub is_up: bool,
+    /// What has come through it.
+    pub counts: Counts,
+    /// Who it is, and what it is connected to.
+    pub about: String,
+}
+
+/// `pidin net`: two lines for each card and port, and one above all: SENT and RECEIVED are as whoever is there sees it, which at a
+/// card is the outside.
+///
+/// # Errors
+/// If `out` fails.
+pub fn net(all: &[NetInfo], out: &mut dyn Write) -> fmt::Result {
+    out.write_str("ADDRESS           LINK      SENT  RECEIVED      LOST  TOO LONG    FORGED\n")?;
+    all.iter().try_for_each(|NetInfo { mac, is_up, counts, about }| {
+        let Counts { sent, received, full, undivided, forged } = *counts;
+        write!(out, "{mac} {:4}", if *is_up { "up" } else { "down" })?;
+        [sent, received, full, undivided, forged].into_iter().try_for_each(|count| match count {
+            0..=999_999_999 => write!(out, " {count:9}"),
+            // More than anybody counts to.
+            _ => write!(out, " {:8}M", (count / 1_000_000).min(99_999_999)),
+        })?;
+        writeln!(out, "\n    {about:.76}")
+    })
 }
 
 /// `pidin disks`: a line for each disk and partition and behind it who has it, and one above all.
@@ -322,6 +356,26 @@ hd0p1         16M from sector 2048 on
 ";
         assert_eq!(text(|out| disks(&all[..2], out)), expected[1..]);
         assert_eq!(text(|out| disks(&all, out)).lines().count(), 6);
+    }
+
+    #[test]
+    fn pidin_net_says_who_is_where_and_what_has_come_through() {
+        let counts = Counts { sent: 12, received: 345_678, full: 1, undivided: 0, forged: 2 };
+        let card = NetInfo {
+            mac: Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]),
+            is_up: true,
+            counts,
+            about: "/dev/net0, uplink of /dev/vswitch0, group 0".into(),
+        };
+        let expected = "
+ADDRESS           LINK      SENT  RECEIVED      LOST  TOO LONG    FORGED
+52:54:00:12:34:56 up          12    345678         1         0         2
+    /dev/net0, uplink of /dev/vswitch0, group 0
+";
+        assert_eq!(text(|out| net(core::slice::from_ref(&card), out)), expected[1..]);
+        let most = Counts { sent: u64::MAX, received: u64::MAX, full: u64::MAX, undivided: u64::MAX, forged: 1 << 40 };
+        let long = NetInfo { is_up: false, counts: most, about: "x".repeat(99), ..card };
+        assert!(text(|out| net(&[long], out)).contains("down "));
     }
 
     #[test]

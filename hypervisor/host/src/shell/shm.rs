@@ -2,7 +2,11 @@
 //!
 //! Answers for: what can be done with regions by hand, and in a script. Does not answer for: doing it (the kernel).
 
-use super::{CommandError, Word, command::Call};
+use super::{
+    CommandError, Word,
+    argument::{milliseconds, size},
+    command::Call,
+};
 use alloc::format;
 use types::PAGE_SIZE;
 use vdev::RegionName;
@@ -77,18 +81,18 @@ pub(super) fn read(call: &Call<'_, '_>) -> Result<Shm, CommandError> {
         }
         ("delete", [name]) => Ok(Shm::Delete(region(name)?)),
         ("read", [name, offset, bytes @ ..]) if bytes.len() <= 1 => {
-            let bytes = bytes.first().map_or(Ok(4), number)?.clamp(1, MOST_SHOWN);
-            Ok(Shm::Read { name: region(name)?, offset: number(offset)?, bytes })
+            let bytes = bytes.first().map_or(Ok(4), size)?.clamp(1, MOST_SHOWN);
+            Ok(Shm::Read { name: region(name)?, offset: size(offset)?, bytes })
         }
         ("write", [name, at, value]) => {
             Ok(Shm::Write { name: region(name)?, offset: offset(at)?, value: word(value)? })
         }
         ("wait", [name, at, value, limit @ ..]) if limit.len() <= 1 => {
-            let milliseconds = limit.first().map(super::command::milliseconds).transpose()?;
-            Ok(Shm::Wait { name: region(name)?, offset: offset(at)?, value: word(value)?, milliseconds })
+            let limit = limit.first().map(milliseconds).transpose()?;
+            Ok(Shm::Wait { name: region(name)?, offset: offset(at)?, value: word(value)?, milliseconds: limit })
         }
         ("notify", [name, clients @ ..]) if clients.len() <= 1 => {
-            let mask = clients.first().map_or(Ok(u16::MAX.into()), number)?;
+            let mask = clients.first().map_or(Ok(u16::MAX.into()), size)?;
             let none = || call.first.error("clients are 16 bits, one each");
             Ok(Shm::Notify { name: region(name)?, clients: u16::try_from(mask).map_err(|_| none())? })
         }
@@ -115,17 +119,13 @@ fn region(word: &Word<'_>) -> Result<RegionName, CommandError> {
     RegionName::new(word.text.as_bytes()).ok_or_else(bad)
 }
 
-fn number(word: &Word<'_>) -> Result<u64, CommandError> {
-    qvmconf::size(word.text).map_err(|error| word.error(format!("`{}`: {error}", word.text)))
-}
-
 fn word(word: &Word<'_>) -> Result<u32, CommandError> {
-    let value = number(word)?;
+    let value = size(word)?;
     u32::try_from(value).map_err(|_| word.error(format!("`{}` does not fit 32 bits", word.text)))
 }
 
 fn offset(word: &Word<'_>) -> Result<u64, CommandError> {
-    let offset = number(word)?;
+    let offset = size(word)?;
     let aligned = offset.is_multiple_of(4);
     if aligned { Ok(offset) } else { Err(word.error(format!("`{}` is no multiple of 4", word.text))) }
 }

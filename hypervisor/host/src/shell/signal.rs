@@ -1,6 +1,6 @@
 //! Signals: what `slay` sends.
 
-/// What the original's `qvm` process is sent, and what it does with it (facts 4.4).
+/// What the original's `qvm` process is sent, and what it does with it (`docs/shell.md`, `slay`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signal {
     /// The power button; where nobody listens to it, the end at once.

@@ -2,6 +2,7 @@
 //!
 //! Answers for: its bytes, and the checksum that a sender has left to others. Does not answer for: whose the pieces are.
 
+use super::checksum::Sum;
 use alloc::{boxed::Box, vec::Vec};
 use arrayvec::ArrayVec;
 use vdev::{Checksum, FillFrame, MOST_FRAME, Mac, Unfinished};
@@ -81,27 +82,14 @@ impl Buffer {
     /// Computes the checksum that has been left to others, if one has (RFC 1071; virtio 1.3, 5.1.6.2.1).
     pub(super) fn finish_checksum(&mut self) {
         let Some(Checksum { start, offset }) = self.unfinished.checksum.take() else { return };
-        let (mut sum, mut at, mut odd) = (0_u64, 0_usize, false);
+        let (mut sum, mut at) = (Sum::default(), 0_usize);
         for part in self.parts() {
             let skipped = usize::from(start).saturating_sub(at).min(part.len());
             at = at.saturating_add(part.len());
-            for byte in part.get(skipped..).unwrap_or_default() {
-                let value = u64::from(*byte);
-                sum = sum.saturating_add(if odd { value } else { value << 8 });
-                odd = !odd;
-            }
-        }
-        // At most 65550 bytes: twice is enough for the carries.
-        for _ in 0..3 {
-            sum = (sum & 0xffff).saturating_add(sum >> 16);
+            sum.add(part.get(skipped..).unwrap_or_default());
         }
         let place = usize::from(start).saturating_add(offset.into());
-        // What comes to 0 is sent as all ones: 0 says that there is none (RFC 768), and to TCP both are the same.
-        let checksum = match !u16::try_from(sum).unwrap_or(0) {
-            0 => u16::MAX,
-            checksum => checksum,
-        };
-        for (byte, place) in checksum.to_be_bytes().into_iter().zip(place..) {
+        for (byte, place) in sum.transport_checksum().to_be_bytes().into_iter().zip(place..) {
             let Some((piece, place)) = place.checked_div(PIECE).zip(place.checked_rem(PIECE)) else { return };
             if let Some(to) = self.pieces.get_mut(piece).and_then(|piece| piece.get_mut(place)) {
                 *to = byte;

@@ -7,7 +7,7 @@ use super::rate::Limit;
 use super::station::{Learned, Place};
 use super::{Door, End, PortId};
 use crate::switch::FRAME_PIECES;
-use alloc::{collections::vec_deque::VecDeque, vec::Vec};
+use alloc::{collections::vec_deque::VecDeque, format, string::String, vec::Vec};
 use core::fmt;
 use types::Frequency;
 use vdev::{Mac, NetFilter, NetWish, Offloads, Unfinished};
@@ -112,13 +112,27 @@ impl<D: Door> Port<D> {
         }
     }
 
+    /// What it is connected to, for people.
+    pub(super) fn described_place(&self) -> String {
+        match &self.place {
+            Place::Switch(name) => format!("/dev/vswitch{name}, group {}", self.group),
+            Place::Link(Some(peer)) => format!("{peer}, which is not there"),
+            Place::Link(None) => String::from("nobody"),
+        }
+    }
+
+    /// Whether there is a card of the machine.
+    pub(super) const fn is_card(&self) -> bool {
+        matches!(self.end, End::Card(_))
+    }
+
     /// Whether two are on the same switch.
     pub(super) fn is_on_switch_of(&self, other: &Self) -> bool {
         matches!(self.place, Place::Switch(_)) && self.place == other.place
     }
 
     pub(super) fn open(&mut self, takes: Offloads) {
-        (self.takes, self.filter, self.is_open) = (takes, NetFilter::default(), true);
+        (self.takes, self.is_open) = (takes, true);
         self.storage.frames.clear();
         self.storage.free.extend(self.storage.pieces.drain(..));
     }

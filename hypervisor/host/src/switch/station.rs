@@ -29,7 +29,7 @@ impl Place {
         }
         match text.strip_prefix("/dev/qvm/").and_then(|rest| rest.split_once('/')) {
             Some((vm, device)) if !vm.is_empty() && !device.is_empty() && !device.contains('/') => {
-                Ok(Self::Link(Some(End { vm: vm.into(), device: device.into() })))
+                Ok(Self::Link(Some(End::Device { vm: vm.into(), device: device.into() })))
             }
             _ => Err(wrong()),
         }
@@ -44,6 +44,12 @@ pub fn derive_address(vm: &str, device: &str) -> Mac {
         bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     let [_, _, a, b, c, d, e, f] = (hash ^ hash >> 48).to_be_bytes();
     Mac([a & 0xfc | 2, b, c, d, e, f])
+}
+
+/// Whether frames to this address are for the next bridge only, and none hands them on (IEEE 802.1Q, 8.6.3, table 8-1): spanning trees,
+/// pauses, neighbours' names.
+pub(super) fn is_for_bridges(address: Mac) -> bool {
+    matches!(address.0, [0x01, 0x80, 0xc2, 0x00, 0x00, 0x00..=0x0f])
 }
 
 /// Places for addresses that have the same hash.

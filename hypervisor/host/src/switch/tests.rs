@@ -300,6 +300,9 @@ fn filters_are_the_receivers() {
     world.send(a, Mac([1, 0, 0x5e, 0, 0, 1]), a_mac, 60);
     world.send(a, Mac::BROADCAST, a_mac, 60);
     assert_eq!((world.drain(b), world.counts(b).full), (1, 0));
+    world.with(|net| net.open(b, ALL));
+    world.send(a, Mac([1, 0, 0x5e, 0, 0, 1]), a_mac, 60);
+    assert_eq!(world.drain(b), 0, "who opens a port has not ordered another filter");
 }
 
 #[test]
@@ -347,12 +350,14 @@ fn an_address_twice_is_an_error_that_names_both() {
         world.attach(&number.to_string(), to("/dev/vswitch9")).unwrap();
     }
     assert_eq!(world.attach("g", to("/dev/vswitch9")).unwrap_err(), "there are 32 ports already");
+    assert_eq!(world.end("a"), 1);
+    assert_eq!(world.attach("g", to("/dev/vswitch9")).unwrap().0.index, 0, "the place of the one that has gone");
 }
 
 #[test]
 #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn names_of_places() {
-    let link = |vm: &str, device: &str| Ok(Place::Link(Some(End { vm: vm.into(), device: device.into() })));
+    let link = |vm: &str, device: &str| Ok(Place::Link(Some(End::Device { vm: vm.into(), device: device.into() })));
     assert_eq!(Place::parse("/dev/vswitch0"), Ok(Place::Switch("0".into())));
     assert_eq!(Place::parse("/dev/vswitch"), Ok(Place::Switch(String::new())));
     assert_eq!(Place::parse("/dev/qvm/linux/eth 0"), link("linux", "eth 0"));
@@ -436,6 +441,43 @@ proptest! {
         }
     }
 
+    /// Whatever comes from outside: guests get it as it is or not at all, nobody gets what pretends to be from one of them, and no piece
+    /// is lost.
+    #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
+    fn frames_from_outside_are_handed_on_or_lost(
+        frames in prop::collection::vec((0_usize..5, 0_usize..5, prop::collection::vec(any::<u8>(), 14..1522)), 1..100),
+    ) {
+        let world = World::new();
+        let guests = ["a", "b"].map(|vm| world.plug(vm, 0));
+        let stranger = world.plug("s", 1);
+        let uplink = card(&world, 0, 0, CARDS).unwrap();
+        let known = [guests[0].1, guests[1].1, stranger.1, Mac::BROADCAST];
+        for (to, from, mut bytes) in frames {
+            for (which, at) in [(to, 0), (from, 6)] {
+                if let Some(mac) = known.get(which) {
+                    bytes[at..at + 6].copy_from_slice(&mac.0);
+                }
+            }
+            let before = world.counts(uplink).forged;
+            prop_assert_eq!(world.send_as(uplink, Unfinished::default(), &bytes), Sent::Gone);
+            let is_forged = world.counts(uplink).forged > before;
+            let from = Mac(bytes[6..12].try_into().unwrap());
+            prop_assert_eq!(is_forged, known.contains(&from) || !from.is_station());
+            for (guest, mac) in guests {
+                while let Some((got, unfinished)) = world.receive(guest) {
+                    prop_assert!(!is_forged && got == bytes && unfinished == Unfinished::default());
+                    let to = Mac(got[..6].try_into().unwrap());
+                    prop_assert!(to == mac || !known[..3].contains(&to));
+                }
+            }
+            prop_assert_eq!(world.drain(stranger.0), 0);
+            for id in [guests[0].0, guests[1].0, uplink] {
+                prop_assert_eq!(world.with(|net| net.port(id).unwrap().held()), (2 * FRAME_PIECES, POOL));
+            }
+        }
+    }
+
     /// A checksum does not depend on where pieces end.
     #[test]
     #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
@@ -463,4 +505,141 @@ proptest! {
         }
         prop_assert_eq!((&got[..place], &got[place + 2..]), (&bytes[..place], &bytes[place + 2..]));
     }
+}
+
+/// A card at `/dev/vswitch0`.
+fn card(world: &World, number: u32, group: u16, mac: Mac) -> Result<PortId, String> {
+    let wish = NetWish { group, ..to("/dev/vswitch0") };
+    let parts = (Knocker(std::format!("net{number}"), world.bells.clone()), Storage::new().unwrap());
+    world.with(|net| net.attach_card(number, mac, &wish, HERTZ, parts))
+}
+
+const CARDS: Mac = Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+
+/// What leaves by the card next, and how many that is.
+fn leaving(world: &World, id: PortId, outbox: &mut Outbox) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    let mut into = [0; MOST_ON_WIRE];
+    loop {
+        match outbox.next(world, id, &mut into) {
+            Next::Frame(length) => frames.push(into[..length].to_vec()),
+            Next::Lost => {}
+            Next::None => return frames,
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
+fn an_uplink_is_a_port_of_its_group_alone() {
+    let world = World::new();
+    let [(a, a_mac), (b, b_mac)] = ["a", "b"].map(|vm| world.plug(vm, 1));
+    let (c, c_mac) = world.plug("c", 2);
+    let uplink = card(&world, 0, 1, CARDS).unwrap();
+    let mut outbox = Outbox::new().unwrap();
+    let outside = Mac([2, 5, 5, 5, 5, 5]);
+    // What guests send to each other stays, and what is to somebody nobody knows goes everywhere in the group.
+    world.send(a, b_mac, a_mac, 60);
+    assert!(leaving(&world, uplink, &mut outbox).is_empty());
+    world.send(a, outside, a_mac, 60);
+    assert_eq!((leaving(&world, uplink, &mut outbox), world.drain(b)), (std::vec![frame(outside, a_mac, 60)], 2));
+    // From the other group nothing leaves, and nothing gets there.
+    world.send(c, Mac::BROADCAST, c_mac, 60);
+    world.send(uplink, Mac::BROADCAST, outside, 60);
+    world.send(uplink, c_mac, outside, 60);
+    assert!(leaving(&world, uplink, &mut outbox).is_empty());
+    assert_eq!([a, b, c].map(|port| world.drain(port)), [1, 1, 0]);
+    // Now it is known where that one is.
+    world.send(a, outside, a_mac, 60);
+    assert_eq!((leaving(&world, uplink, &mut outbox).len(), world.drain(b)), (1, 0));
+    // Nobody outside speaks with a guest's address.
+    world.send(uplink, b_mac, a_mac, 60);
+    assert_eq!((world.drain(b), world.counts(uplink).forged), (0, 1));
+    assert_eq!(world.end("net0"), 1);
+    world.send(a, outside, a_mac, 60);
+    assert!(leaving(&world, uplink, &mut outbox).is_empty());
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
+fn what_is_between_bridges_neither_leaves_nor_comes() {
+    let world = World::new();
+    let [(a, a_mac), (b, _)] = ["a", "b"].map(|vm| world.plug(vm, 0));
+    let uplink = card(&world, 0, 0, CARDS).unwrap();
+    let mut outbox = Outbox::new().unwrap();
+    for (last, passes) in [(0x00, 0), (0x0f, 0), (0x10, 1)] {
+        let group = Mac([1, 0x80, 0xc2, 0, 0, last]);
+        world.send(a, group, a_mac, 60);
+        assert_eq!((leaving(&world, uplink, &mut outbox).len(), world.drain(b)), (passes, 1), "{group}");
+        world.send(uplink, group, CARDS, 60);
+        assert_eq!([a, b].map(|port| world.drain(port)), [passes; 2], "{group}");
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
+fn who_cannot_be_an_uplink_is_told_who_is_in_the_way() {
+    let world = World::new();
+    let mac = Mac([2, 0, 0, 0, 0, 1]);
+    world.attach("a", NetWish { mac: Some(mac), ..to("/dev/vswitch0") }).unwrap();
+    let error = card(&world, 0, 0, mac).unwrap_err();
+    assert_eq!(error, "/dev/net0 and /dev/qvm/a/net have the same address, 02:00:00:00:00:01");
+    card(&world, 0, 0, CARDS).unwrap();
+    let error = card(&world, 0, 3, CARDS).unwrap_err();
+    assert_eq!(error, "/dev/net0 is the uplink of /dev/vswitch0, group 0 already");
+    let error = card(&world, 1, 0, Mac([2, 0, 0, 0, 0, 2])).unwrap_err();
+    assert_eq!(
+        error,
+        "/dev/net0 is the uplink of /dev/vswitch0, group 0: what comes in there would go out by /dev/net1"
+    );
+    card(&world, 1, 4, Mac([2, 0, 0, 0, 0, 2])).unwrap();
+    let error = world.attach("b", NetWish { mac: Some(CARDS), ..to("/dev/vswitch0") }).unwrap_err();
+    assert_eq!(error, "/dev/qvm/b/net and /dev/net0 have the same address, 52:54:00:12:34:56");
+    let places: Vec<String> = world.with(|net| net.report()).iter().map(|port| port.place.clone()).collect();
+    assert_eq!(places, ["/dev/vswitch0, group 0", "/dev/vswitch0, group 0", "/dev/vswitch0, group 4"]);
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
+fn a_card_that_is_slow_loses_and_what_it_cannot_send_is_counted() {
+    let world = World::new();
+    let (a, a_mac) = world.plug("a", 0);
+    let uplink = card(&world, 0, 0, CARDS).unwrap();
+    let mut outbox = Outbox::new().unwrap();
+    let outside = Mac([2, 5, 5, 5, 5, 5]);
+    for _ in 0..POOL + 5 {
+        world.send(a, outside, a_mac, 60);
+    }
+    assert_eq!(world.counts(uplink).full, 5);
+    assert_eq!(leaving(&world, uplink, &mut outbox).len(), POOL);
+    world.send(a, outside, a_mac, 9000);
+    let whole = Unfinished { checksum: None, segments: Some(Segments { ipv6: false, size: 1448, headers: 66 }) };
+    assert_eq!(world.send_as(a, whole, &frame(outside, a_mac, 5000)), Sent::Gone);
+    world.send(a, outside, a_mac, 61);
+    let frames = leaving(&world, uplink, &mut outbox);
+    assert_eq!((frames, world.counts(uplink).undivided), (std::vec![frame(outside, a_mac, 61)], 2));
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
+fn a_long_segment_leaves_in_frames_in_order() {
+    let world = World::new();
+    let (a, a_mac) = world.plug("a", 0);
+    let uplink = card(&world, 0, 0, CARDS).unwrap();
+    let mut outbox = Outbox::new().unwrap();
+    let outside = Mac([2, 5, 5, 5, 5, 5]);
+    let mut bytes = frame(outside, a_mac, 54);
+    bytes[12..14].copy_from_slice(&[8, 0]);
+    bytes[14] = 0x45;
+    bytes[20..24].copy_from_slice(&[0x40, 0, 64, 6]);
+    bytes[46] = 0x50;
+    bytes.extend((0..20_000_u32).map(|at| (at / 7) as u8));
+    let checksum = Some(Checksum { start: 34, offset: 16 });
+    let whole = Unfinished { checksum, segments: Some(Segments { ipv6: false, size: 1460, headers: 54 }) };
+    assert_eq!(world.send_as(a, whole, &bytes), Sent::Gone);
+    world.send(a, outside, a_mac, 60);
+    let frames = leaving(&world, uplink, &mut outbox);
+    assert_eq!(frames.len(), 15);
+    let data: Vec<u8> = frames[..14].iter().flat_map(|frame| &frame[54..]).copied().collect();
+    assert!(data == bytes[54..] && frames[14] == frame(outside, a_mac, 60));
 }

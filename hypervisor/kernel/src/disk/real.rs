@@ -1,7 +1,7 @@
 //! The machine's disks.
 //!
-//! Answers for: finding them, who has which part of which, waiting for what they do and for how long, and letting VMs go that end
-//! meanwhile. Does not answer for: requests themselves (`drivers::virtio_blk`), tables and claims (`host::disk`), which interrupt is
+//! Answers for: who has which part of which, waiting for what they do and for how long, and letting VMs go that end
+//! meanwhile. Does not answer for: requests themselves (`drivers::virtio_blk`), finding them (`virtio`), tables and claims (`host::disk`), which interrupt is
 //! whose (`interrupt`).
 //!
 //! Who wants something takes a slot, or waits for one; while the device has it the thread sleeps. It is woken by the interrupt, and
@@ -9,25 +9,24 @@
 //! released when the VM's threads are gone ([`end`]).
 
 use crate::compartment::{Compartment, kernel_work};
-use crate::frames::{self, Owner};
 use crate::interrupt;
-use crate::start;
 use crate::sync::{Lock, Rank};
 use crate::thread::{self, Thread};
+use crate::virtio::{self, Pages};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
-use drivers::virtio::{self, Memory, MmioTransport, VirtioError};
+use drivers::virtio::{MmioTransport, VirtioError};
 use drivers::virtio_blk::{self, MOST, Operation, Ticket};
 use host::disk::table::{self, Table};
 use host::disk::{Claim, Claims, Extent, Holder, Part, PartitionError, RealName, Which, partition};
 use host::shell::report::DiskInfo;
-use machine::{Machine, VirtioWindow};
+use machine::VirtioWindow;
 use spin::Once;
-use types::{IntId, PAGE_SIZE, Pa, Range, Ticks, VmId};
+use types::{IntId, Ticks, VmId};
 use vdev::{BackendError, BlockDevice, BlockError, Geometry, HostDisk, SECTOR, Sink, Source};
 
 /// How long a disk may take for a request, in microseconds. Then it is never asked again.
@@ -37,18 +36,6 @@ const LOOK: u64 = 100_000;
 const LOOK_OFTEN: u64 = 500;
 /// Threads that are woken; more look for themselves.
 const MOST_WAITING: usize = 16;
-/// Bytes in a part of what is read or written.
-const PART: usize = PAGE_SIZE as usize;
-
-/// Page frames, for good.
-struct Pages;
-
-// SAFETY: RAM that the frame allocator has given out and never gets back, mapped where it is.
-unsafe impl Memory for Pages {
-    fn take(pages: usize) -> Option<Pa> {
-        frames::allocate(pages, 1, Owner::Kernel).map(|frames| frames.leak().start())
-    }
-}
 
 struct State {
     driver: virtio_blk::Disk<Pages, MmioTransport<'static>>,
@@ -81,12 +68,10 @@ fn disks() -> &'static [RealDisk] {
     DISKS.get().map_or(&[], Vec::as_slice)
 }
 
-/// Finds the machine's disks, once, before there are other threads.
-pub(crate) fn find(machine: &Machine) {
+/// These are the machine's disks, lowest address first. Once, before there are other threads.
+pub(crate) fn keep(disks: Vec<virtio::Device<'_>>) {
     let mut found: Vec<RealDisk> = Vec::new();
-    let mut mapped = Pa(0);
-    for window in &machine.virtio {
-        let Some(transport) = look(window, &mut mapped) else { continue };
+    for (transport, window) in disks {
         let number = found.len() as u32;
         match RealDisk::new(number, transport, window) {
             Ok(disk) => {
@@ -100,27 +85,6 @@ pub(crate) fn find(machine: &Machine) {
     let intids: Vec<IntId> = found.iter().filter_map(|disk| disk.intid).collect();
     DISKS.call_once(|| found);
     intids.into_iter().for_each(interrupt::enable);
-}
-
-/// The disk in a window, if there is one. Everything below `mapped` is mapped: several windows share a page.
-fn look(window: &VirtioWindow, mapped: &mut Pa) -> Option<MmioTransport<'static>> {
-    let registers = &window.registers;
-    let end = registers.end().align_up(PAGE_SIZE)?;
-    let rest = Range::between(registers.start().align_down(PAGE_SIZE).max(*mapped), end);
-    if !rest.is_empty() {
-        if !start::try_map_device(rest) {
-            log::warn!("the virtio device at {} cannot be mapped", registers.start());
-            return None;
-        }
-        *mapped = end;
-    }
-    // SAFETY: by the device tree, mapped, and looked at once.
-    let transport = unsafe { virtio::find(registers) }?;
-    if !window.is_coherent {
-        log::warn!("the virtio disk at {} is left alone: it goes past the caches", registers.start());
-        return None;
-    }
-    Some(transport)
 }
 
 /// A disk has raised its interrupt. Says whether this is one of a disk's.
@@ -286,7 +250,7 @@ impl BlockDevice for Handle {
                     // Blocks may be larger than what is wanted of them.
                     let from = offset.saturating_sub(at) as usize;
                     let until = (offset + length - at).min(count as u64) as usize;
-                    data.get(from..until).unwrap_or_default().chunks(PART).try_for_each(&mut *to)
+                    data.get(from..until).map_or(Ok(()), &mut *to)
                 },
             )
         })
@@ -299,8 +263,7 @@ impl BlockDevice for Handle {
             return Err(BlockError::Failed);
         }
         requests(offset, length, block).try_for_each(|(at, count)| {
-            let fill = |data: &mut [u8]| data.chunks_mut(PART).try_for_each(&mut *from);
-            self.disk.request(self.owner, (Operation::Write, at, count), fill, |_| Ok(()))
+            self.disk.request(self.owner, (Operation::Write, at, count), &mut *from, |_| Ok(()))
         })
     }
 

@@ -7,7 +7,7 @@ use super::hold::Hold;
 use crate::compartment::{Compartment, kernel_work};
 use crate::controller;
 use crate::frames::Owner;
-use crate::guest_memory::{GuestRam, Loading};
+use crate::guest_memory::{GuestRam, Loading, Shadow};
 use crate::services::Services;
 use crate::stage2::GuestSpace;
 use crate::startup::{self, HostDevices};
@@ -49,6 +49,7 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
         shares: Vec::new(),
         services: Services::default(),
         balloon: None,
+        shadows: Vec::new(),
     };
     let assembled = vm::assemble::assemble(description, archive, &host, &mut backends);
     let Assembled { mut vm, load, tree } = assembled.map_err(|errors| qvm.complain(&errors))?;
@@ -56,7 +57,9 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
     served.for_each(|(device, _)| backends.services.serve(device));
     let go_on = || !compartment.is_ending();
 
-    let (ram, vttbr) = take_memory(compartment, backends.balloon.as_ref().map(|handle| handle.lends))?;
+    let lends = backends.balloon.as_ref().map(|handle| handle.lends);
+    let (ram, vttbr) = take_memory(compartment, lends, &backends.shadows)?;
+    backends.shadows.iter().for_each(|shadow| shadow.attach(ram));
     if let Some(handle) = &backends.balloon {
         handle.attach(ram);
     }
@@ -92,7 +95,7 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
         shares: ManuallyDrop::new(backends.shares),
         services: ManuallyDrop::new(backends.services),
         balloon: backends.balloon.map(|handle| handle.device),
-        helpers: Once::new(),
+        device_threads: Once::new(),
         hold: Hold::new(),
         answers: AtomicU16::new(0),
         registers: ManuallyDrop::new(types::Lock::new(Vec::new())),
@@ -102,16 +105,21 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
     })
 }
 
-/// Takes RAM and ROM and maps them for the guest, which can give the RAM back if there is a balloon, one that `lends` or not. Returns
-/// them, and VTTBR_EL2.
-fn take_memory(compartment: &'static Compartment, balloon: Option<bool>) -> Result<(&'static GuestRam, u64), Failure> {
+/// Takes RAM, ROM and pages for registers and maps them for the guest, which can give the RAM back if there is a balloon, one that
+/// `lends` or not. Returns them, and VTTBR_EL2.
+fn take_memory(
+    compartment: &'static Compartment,
+    balloon: Option<bool>,
+    shadows: &[Arc<Shadow>],
+) -> Result<(&'static GuestRam, u64), Failure> {
     let description = &compartment.qvm.configuration.description;
     let memory = || {
         let writable = description.ram.iter().map(|range| (*range, false));
         let read_only = description.rom.iter().copied().chain(description.stolen_time());
         writable.chain(read_only.map(|range| (range, true)))
     };
-    let wanted = memory().fold(0_u64, |sum, (range, _)| sum.saturating_add(range.length()));
+    let lengths = memory().map(|(range, _)| range).chain(shadows.iter().map(|shadow| shadow.page()));
+    let wanted = lengths.fold(0_u64, |sum, range| sum.saturating_add(range.length()));
     let no_memory = || {
         let free = crate::frames::statistics().0 as u64 * PAGE_SIZE;
         fatal(format_args!("not enough memory: {} KiB are wanted, {} KiB are free", wanted >> 10, free >> 10))
@@ -122,11 +130,17 @@ fn take_memory(compartment: &'static Compartment, balloon: Option<bool>) -> Resu
     }
     let regions: Vec<Range<Ipa>> = memory().map(|(range, _)| range).collect();
     kernel_work(|| {
-        let ram = GuestRam::allocate(Owner::Vm(compartment.id), &regions).ok_or_else(no_memory)?;
+        let owner = Owner::Vm(compartment.id);
+        let ram = GuestRam::allocate(owner, &regions);
+        let ram = ram.and_then(|ram| ram.with_shadows(owner, shadows.iter().map(|shadow| shadow.page())));
+        let ram = ram.ok_or_else(no_memory)?;
         let space = Arc::new(GuestSpace::new(compartment.id).ok_or_else(no_memory)?);
         for (guest, host) in ram.pieces() {
             let read_only = memory().any(|(range, read_only)| read_only && range.contains(guest.start()));
             space.map_memory(guest, host, read_only).map_err(|error| fatal(format_args!("stage 2: {error}")))?;
+        }
+        for (page, frame) in ram.shadows() {
+            space.map_shadow(page, frame).map_err(|error| fatal(format_args!("stage 2: {error}")))?;
         }
         if let Some(to) = controller::guests_interface() {
             let at = description.controller.cpu_interface;

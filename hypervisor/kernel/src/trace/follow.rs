@@ -11,7 +11,7 @@ use el2::state::VirtualTimer;
 use host::console::VmNumber;
 use types::{RawExit, RawExitKind, Ticks, VcpuId};
 use vgic::ListRegisters;
-use vm::exit::syndrome::{Syndrome, fault_ipa};
+use vm::exit::syndrome::{DataAbort, Syndrome, fault_ipa};
 use vm::{Vcpu, Vm, timer};
 
 /// `ESR_ELx.EC` (DDI 0487): aborts from a lower exception level.
@@ -91,6 +91,7 @@ impl Onlooker for Follower {
         super::record_at(self.entered, self.vm, vcpu.id, What::Entry { pc: self.pc });
         let (syndrome, payload) = match (exit.kind, Syndrome(exit.esr).class()) {
             (RawExitKind::Irq | RawExitKind::Fiq, _) => (0, 0),
+            (_, DATA_ABORT) if DataAbort(Syndrome(exit.esr)).is_forbidden_store() => (exit.esr as u32, exit.far),
             (_, INSTRUCTION_ABORT | DATA_ABORT) => (exit.esr as u32, fault_ipa(exit).0),
             (..) => (exit.esr as u32, vcpu.context.register(0)),
         };

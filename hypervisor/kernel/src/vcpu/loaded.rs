@@ -418,6 +418,8 @@ pub(super) fn unload(loaded: &mut LoadedVcpu) {
 
 /// Forgets the vCPU in this CPU without looking at it: its thread has failed.
 pub(crate) fn discard(cpu: &PerCpu) {
+    // Nobody's registers are in the CPU, or will be; and it may have failed while it copied through them.
+    el2::state::trap_fp(true);
     if cpu.loaded.replace(core::ptr::null_mut()).is_null() {
         return;
     }
@@ -430,5 +432,4 @@ pub(crate) fn discard(cpu: &PerCpu) {
         interrupt::set_guest_active(cpu, interrupt::monitors(), false);
     }
     interrupt::set_guest_active(cpu, interrupt::guest_timer(), false);
-    el2::state::trap_fp(true);
 }

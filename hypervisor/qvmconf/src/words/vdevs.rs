@@ -1,7 +1,8 @@
 //! The vdevs of the original, and those of ours that it has not got.
 //!
 //! This hypervisor's own vdevs come from their factories; this table is there so that a name of the original that is not
-//! among them is known as such, and so that its options do not each count as another error. From facts 2.3 and 2.4.
+//! among them is known as such, and so that its options do not each count as another error. Names and options
+//! are those of the original's documentation of each vdev.
 
 use super::{KnownOption, KnownVdev};
 

@@ -2,10 +2,12 @@
 
 use super::balloon::Pages;
 use super::disk::Disk;
+use super::slate::Slate;
 use crate::{
     Attached, BackendError, Backends, Balloon, BlockDevice, Bus, CharDevice, Context, DeviceId, Effects, Entropy,
     HostDevice, HostDisk, HostFiles, Mac, NetPort, NetWish, NewWorker, PulseSink, RegionError, RegionName,
-    RegionWishes, Services, SharedMemory, Step, Taken, TraceSink, Untraced, VsockPort, VsockWish, WORKERS, Wake, Work,
+    RegionWishes, Services, ShadowPage, SharedMemory, Step, Taken, TraceSink, Untraced, VsockPort, VsockWish, WORKERS,
+    Wake, Work,
 };
 use alloc::{
     boxed::Box,
@@ -121,6 +123,10 @@ pub struct Wires {
     pub files: HostFiles,
     /// The RAM that the guest can give back, if it has any pages.
     pub pages: Pages,
+    /// What the guest reads without an exit, if the device asks for that and nobody watches.
+    pub slate: Slate,
+    /// Who has that page in place of `slate`.
+    pub watch: Option<Arc<dyn ShadowPage>>,
     /// Who connects the device to a network: nobody, unless a test says so.
     pub net: Option<Box<Connect>>,
     /// Who gives the device a place among those that have sockets: nobody, unless a test says so.
@@ -144,6 +150,8 @@ impl Default for Wires {
             disk: Disk::default(),
             files: HostFiles::new(),
             pages: Pages::default(),
+            slate: Slate::default(),
+            watch: None,
             net: None,
             vsock: None,
         }
@@ -203,6 +211,14 @@ impl Backends for Wires {
         Ok(Arc::new(self.pages.clone()))
     }
 
+    fn shadow_page(&mut self, _page: Range<Ipa>) -> Option<Arc<dyn ShadowPage>> {
+        if let Some(watch) = self.watch.take() {
+            return Some(watch);
+        }
+        self.slate.give();
+        Some(Arc::new(self.slate.clone()))
+    }
+
     fn watch(&mut self, _id: DeviceId, _vm: &str) -> Result<(), BackendError> {
         Ok(())
     }
@@ -242,12 +258,32 @@ impl Backends for Wires {
 pub struct Crew {
     hands: Arc<Lock<Vec<(NewWorker, Step)>>>,
     pulses: Pulses,
+    /// What happens before each look of a worker's.
+    meanwhile: Meanwhile,
+}
+
+/// What a guest does while workers work, to devices of that bus.
+pub type Interference = dyn FnMut(&Bus, &Services<'_>, &mut Effects);
+
+#[derive(Clone, Default)]
+struct Meanwhile(Arc<Lock<Option<Box<Interference>>>>);
+
+impl fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Meanwhile")
+    }
 }
 
 #[derive(Clone, Debug, Default)]
 struct Pulses(Arc<Lock<Vec<u8>>>);
 
 impl Crew {
+    /// Has the guest do something whenever a worker is about to reach for memory or for what it shares with its device: that is where
+    /// another CPU can have been faster.
+    pub fn interfere(&self, interference: Option<Box<Interference>>) {
+        *self.meanwhile.0.lock() = interference;
+    }
+
     /// The workers take steps as those of the device `id` of `bus` until all of them wait, and then it has its pulses. Says how many
     /// steps that were.
     ///
@@ -257,7 +293,12 @@ impl Crew {
         let mut steps = 0_usize;
         let mut hands = core::mem::take(&mut *self.hands.lock());
         let told = RefCell::new(&mut *effects);
-        let gate = |work: &mut dyn FnMut(&mut Context<'_>)| bus.enter(id, services, &mut told.borrow_mut(), work);
+        let gate = |work: &mut dyn FnMut(&mut Context<'_>)| {
+            if let Some(interfere) = &mut *self.meanwhile.0.lock() {
+                interfere(bus, services, &mut told.borrow_mut());
+            }
+            bus.enter(id, services, &mut told.borrow_mut(), work);
+        };
         for (NewWorker { worker, bell }, next) in &mut hands {
             let is_ready = |next: &Step| match next {
                 Step::Again => true,

@@ -4,6 +4,9 @@ use crate::{BlockDevice, BlockError, Geometry, HostDisk, SECTOR, Sink, Source};
 use alloc::{format, sync::Arc, vec, vec::Vec};
 use types::Lock;
 
+/// Bytes that lie together: more than are copied at once, and not a multiple of that.
+const PART: usize = 9 * 4096;
+
 /// A disk; clones are handles of the same one.
 #[derive(Clone, Debug, Default)]
 pub struct Disk(Arc<Lock<DiskState>>);
@@ -78,13 +81,13 @@ impl BlockDevice for Opened {
         self.geometry.check(offset, length)?;
         let mut copy = vec![];
         self.part(offset, length, &mut |part| copy = part.to_vec())?;
-        copy.chunks(4096).try_for_each(to)
+        copy.chunks(PART).try_for_each(to)
     }
 
     fn write(&mut self, offset: u64, length: u64, from: &mut Source<'_>) -> Result<(), BlockError> {
         self.geometry.check_write(offset, length)?;
         let mut copy = vec![0; usize::try_from(length).map_err(|_| BlockError::Beyond)?];
-        let taken = copy.chunks_mut(4096).try_for_each(from);
+        let taken = copy.chunks_mut(PART).try_for_each(from);
         self.part(offset, length, &mut |part| part.copy_from_slice(&copy))?;
         taken
     }

@@ -97,15 +97,15 @@ impl Uart for Chip {
 }
 
 impl Chip {
-    /// Whether a load at `at` is one of the data register: [`Chip::take`], not [`Chip::read`].
+    /// Whether an access at `at` is one of the data register: a load is [`Chip::take`], not [`Chip::read`].
     #[inline]
     pub(super) const fn is_data(at: u64) -> bool {
         at == offset::DATA
     }
 
     /// A load at `at`, which is not the data register's. Registers are at multiples of four and answer in their low byte
-    /// lane: other lanes, reserved offsets and the test registers read as zero.
-    #[inline]
+    /// lane: other lanes, reserved offsets and the test registers read as zero. It calls nothing, so that nothing has to be saved.
+    #[inline(always)]
     pub(super) fn read(&self, at: u64) -> u16 {
         match at {
             offset::RECEIVE_STATUS => u16::from(self.status.bits()),
@@ -126,7 +126,6 @@ impl Chip {
 
     /// A store of `value` at `at`; bits that do not exist are not kept. Stores to read-only registers, to reserved offsets
     /// and to other byte lanes than the lowest do nothing. Returns whether whoever is at the other end has to be told.
-    #[inline]
     pub(super) fn write(&mut self, at: u64, value: u64, wire: &mut dyn CharDevice) -> bool {
         let [low, high, ..] = value.to_le_bytes();
         if at == offset::DATA {
@@ -158,8 +157,8 @@ impl Chip {
     // ---- sending
 
     /// UARTDR written (3.3.1).
-    #[inline]
-    fn send(&mut self, byte: u8, wire: &mut dyn CharDevice) -> bool {
+    #[inline(always)]
+    pub(super) fn send(&mut self, byte: u8, wire: &mut dyn CharDevice) -> bool {
         let taken = if self.sending && self.transmit.is_empty() { wire.write(byte) } else { Taken::No };
         if taken.is_taken() {
             // The byte has left the FIFO again, which is below its trigger level (3.4, "UARTTXINTR").
@@ -172,6 +171,7 @@ impl Chip {
 
     /// A byte that cannot be sent now, or goes into the loop.
     #[cold]
+    #[inline(never)]
     fn hold(&mut self, byte: u8) {
         if self.looping() {
             self.accept(Received { byte, errors: Errors::empty() });
@@ -329,6 +329,7 @@ impl Chip {
     }
 
     /// The modem inputs: a terminal that is always ready, or in the loop the modem outputs (3.3.8, "LBE").
+    #[inline(always)]
     fn modem(&self) -> Flags {
         if !self.control.is_set(Control::LOOPBACK) {
             return Flags::CTS | Flags::DSR | Flags::DCD;
@@ -342,6 +343,7 @@ impl Chip {
     }
 
     /// UARTFR (3.3.3).
+    #[inline(always)]
     fn flags(&self) -> Flags {
         let mut flags = self.modem();
         // Nearly always, and the shorter way for it.
@@ -358,6 +360,7 @@ impl Chip {
     }
 
     /// How many characters a FIFO holds: one if it is only a holding register.
+    #[inline(always)]
     fn depth(&self) -> usize {
         if self.line_control.is_set(LineControl::FIFO_ENABLE) { DEPTH } else { 1 }
     }

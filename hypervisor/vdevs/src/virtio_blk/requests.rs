@@ -42,6 +42,8 @@ enum Outcome {
     Done(Status),
     /// It goes on.
     Copying(Job),
+    /// It has been done, and given back.
+    GivenBack,
 }
 
 impl Requests {
@@ -79,7 +81,7 @@ impl Service for Requests {
                 }
                 // What cannot be completed any more has nobody who waits for it.
                 Ok(Outcome::Done(status)) => _ = finish(status, &mut slot.request, work),
-                Err(Stopped) => {}
+                Ok(Outcome::GivenBack) | Err(Stopped) => {}
             }
         }
         Next::Again
@@ -128,7 +130,7 @@ fn copy(
 ) -> Result<Outcome, Stopped> {
     let length = job.left.min(*budget);
     *budget = budget.saturating_sub(length);
-    let mut void = false;
+    let (mut void, mut is_given_back) = (false, false);
     let mut whole = |copied: Result<usize, Stopped>, wanted: usize| {
         void |= copied.is_err();
         if copied == Ok(wanted) { Ok(()) } else { Err(BlockError::GivenUp) }
@@ -136,13 +138,24 @@ fn copy(
     let copied = if job.write {
         disk.write(job.offset, length, &mut |part| whole(work.read(request, part), part.len()))
     } else {
-        disk.read(job.offset, length, &mut |part| whole(work.write(request, part), part.len()))
+        let mut left = job.left;
+        disk.read(job.offset, length, &mut |part| {
+            left = left.saturating_sub(part.len() as u64);
+            if left > 0 {
+                return whole(work.write(request, part), part.len());
+            }
+            // All has been read: the status goes with the last of it.
+            let completed = work.complete_writing(request, part, &[Status::Ok as u8]);
+            is_given_back = completed.is_ok();
+            whole(completed.map(|()| part.len()), part.len())
+        })
     };
     if void {
         return Err(Stopped);
     }
     let left = job.left.saturating_sub(length);
     Ok(match copied {
+        _ if is_given_back => Outcome::GivenBack,
         Ok(()) if left > 0 => Outcome::Copying(Job { offset: job.offset.saturating_add(length), left, ..job }),
         copied => Outcome::Done(status(copied)),
     })
@@ -177,5 +190,5 @@ const fn status(done: Result<(), BlockError>) -> Status {
 fn finish(status: Status, request: &mut Request, work: &mut Serving<'_, '_>) -> Result<(), Stopped> {
     let unused = request.writable().saturating_sub(1);
     request.skip_writable(unused);
-    work.complete_writing(request, &[status as u8])
+    work.complete_writing(request, &[], &[status as u8])
 }

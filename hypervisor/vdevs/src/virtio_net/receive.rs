@@ -4,7 +4,7 @@
 
 use super::layout::{Header, feature, header_size};
 use alloc::{sync::Arc, vec::Vec};
-use vdev::{Frame, NetPort, Received};
+use vdev::{Frame, NetPort, Offloads, Received};
 use virtio::{Features, Next, Request, Service, Serving, Stopped};
 use zerocopy::IntoBytes;
 
@@ -115,6 +115,12 @@ impl Service for Receiver {
         self.header_size = header_size(features, self.legacy);
         self.merges = features.contains(feature::MRG_RXBUF);
         self.held = 0;
+        // Without `GUEST_CSUM` there is no dividing by the driver either (5.1.3.1).
+        let checksum = features.contains(feature::GUEST_CSUM);
+        let tcp4 = checksum && features.contains(feature::GUEST_TSO4);
+        let tcp6 = checksum && features.contains(feature::GUEST_TSO6);
+        // By whoever takes frames out: so none is taken that came before.
+        self.port.open(Offloads { checksum, tcp4, tcp6 });
     }
 
     fn serve(&mut self, work: &mut Serving<'_, '_>) -> Next {

@@ -4,11 +4,11 @@
 //! go.
 
 use super::control::Control;
-use super::layout::{Header, feature, header_size};
+use super::layout::{Header, header_size};
 use super::{CONTROL, TRANSMIT};
 use alloc::sync::Arc;
 use types::Ticks;
-use vdev::{LEAST_FRAME, MOST_FRAME, NetPort, Offloads, Sent, Unfinished};
+use vdev::{LEAST_FRAME, MOST_FRAME, NetFilter, NetPort, Sent, Unfinished};
 use virtio::{Features, Next, Request, Service, Serving, Stopped};
 use zerocopy::IntoBytes;
 
@@ -88,11 +88,7 @@ impl Service for Sender {
         (self.features, self.waiting) = (features, None);
         self.header_size = header_size(features, self.legacy);
         self.control.begin(features);
-        // Without `GUEST_CSUM` there is no dividing by the driver either (5.1.3.1).
-        let checksum = features.contains(feature::GUEST_CSUM);
-        let tcp4 = checksum && features.contains(feature::GUEST_TSO4);
-        let tcp6 = checksum && features.contains(feature::GUEST_TSO6);
-        self.port.open(Offloads { checksum, tcp4, tcp6 });
+        self.port.set_filter(&NetFilter::default());
     }
 
     fn serve(&mut self, work: &mut Serving<'_, '_>) -> Next {

@@ -1,13 +1,13 @@
 //! `vdev virtio-balloon`. There is no driver of the package's for it: queues, features and the configuration space are driven here.
 
-use crate::driver::{Machine, Place, Registers, World, tests};
+use crate::driver::{Machine, Place, Registers, World, negotiate, tests};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use types::{Ipa, Ticks};
 use vdev::testkit::{Pages, Rig, Wires};
 use virtio_drivers::queue::VirtQueue;
-use virtio_drivers::transport::{DeviceStatus, DeviceType, Transport};
+use virtio_drivers::transport::{DeviceType, Transport};
 
 tests! {
     what_the_driver_names_goes_and_is_asked_for_by_the_configuration,
@@ -26,7 +26,6 @@ const MUST_TELL_HOST: u64 = 1 << 0;
 const STATS_VQ: u64 = 1 << 1;
 const DEFLATE_ON_OOM: u64 = 1 << 2;
 const PAGE_REPORTING: u64 = 1 << 5;
-const VERSION_1: u64 = 1 << 32;
 
 type Queue = VirtQueue<Machine, 32>;
 
@@ -53,11 +52,7 @@ impl Driver {
         self.queues.clear();
         let transport = &mut self.transport;
         assert_eq!(transport.device_type(), DeviceType::MemoryBalloon);
-        transport.set_status(DeviceStatus::empty());
-        transport.set_status(DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER);
-        assert_eq!(features & !transport.read_device_features(), 0);
-        transport.write_driver_features(features);
-        transport.set_status(DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER | DeviceStatus::FEATURES_OK);
+        negotiate(transport, features);
         let count = if features & PAGE_REPORTING == 0 { 3 } else { 5 };
         self.queues = (0..count).map(|number| Queue::new(transport, number, false, false).unwrap()).collect();
         transport.finish_init();
@@ -90,7 +85,7 @@ fn set(pages: impl IntoIterator<Item = u64>) -> BTreeSet<u64> {
 
 fn what_the_driver_names_goes_and_is_asked_for_by_the_configuration(place: Place) {
     for options in [&[][..], &[("lend", None)]] {
-        let mut driver = Driver::new(place, options, MUST_TELL_HOST | STATS_VQ | VERSION_1);
+        let mut driver = Driver::new(place, options, MUST_TELL_HOST | STATS_VQ);
         assert_eq!(driver.configuration(), (0, 0));
         driver.pages.want(PAGES - 256);
         driver.world.wake();
@@ -113,10 +108,10 @@ fn what_the_driver_names_goes_and_is_asked_for_by_the_configuration(place: Place
 }
 
 fn what_could_not_be_kept_is_not_offered(place: Place) {
-    let plain = Driver::new(place, &[], VERSION_1);
+    let plain = Driver::new(place, &[], 0);
     let offered = plain.transport_features();
     assert_eq!(offered & 0x3f, MUST_TELL_HOST | STATS_VQ, "no reports without `lend`");
-    let lender = Driver::new(place, &[("lend", None)], VERSION_1 | PAGE_REPORTING);
+    let lender = Driver::new(place, &[("lend", None)], PAGE_REPORTING);
     assert_eq!(lender.transport_features() & 0x3f, MUST_TELL_HOST | STATS_VQ | PAGE_REPORTING);
     assert_eq!(offered & DEFLATE_ON_OOM, 0);
 }
@@ -128,7 +123,7 @@ impl Driver {
 }
 
 fn rubbish_takes_nothing_but_the_guests_own(place: Place) {
-    let mut driver = Driver::new(place, &[], MUST_TELL_HOST | VERSION_1);
+    let mut driver = Driver::new(place, &[], MUST_TELL_HOST);
     let own = FIRST..FIRST + PAGES as u32;
     let rubbish = [0, 1, FIRST - 1, own.end, u32::MAX, 0x8000_0000, own.end - 1, own.end - 1, FIRST];
     driver.say(0, &rubbish);
@@ -147,7 +142,7 @@ fn rubbish_takes_nothing_but_the_guests_own(place: Place) {
 /// A report's buffers are the pages: here they are within the drivers' memory, which is declared the guest's RAM.
 fn reported_pages_go_by_either_of_two_queues(place: Place) {
     for queue in [3, 4] {
-        let mut driver = Driver::new(place, &[("lend", None)], MUST_TELL_HOST | STATS_VQ | PAGE_REPORTING | VERSION_1);
+        let mut driver = Driver::new(place, &[("lend", None)], MUST_TELL_HOST | STATS_VQ | PAGE_REPORTING);
         driver.pages.set(Ipa(0x8000_0000), 64);
         let transport = &mut driver.transport;
         let mut buffer = vec![0; 5 * 4096 + 100];
@@ -159,7 +154,7 @@ fn reported_pages_go_by_either_of_two_queues(place: Place) {
 }
 
 fn reports_that_were_not_negotiated_are_not_heard(place: Place) {
-    let mut driver = Driver::new(place, &[("lend", None)], MUST_TELL_HOST | VERSION_1);
+    let mut driver = Driver::new(place, &[("lend", None)], MUST_TELL_HOST);
     driver.pages.set(Ipa(0x8000_0000), 64);
     let transport = &mut driver.transport;
     let mut queue = Queue::new(transport, 4, false, false).unwrap();
@@ -172,7 +167,7 @@ fn reports_that_were_not_negotiated_are_not_heard(place: Place) {
 }
 
 fn the_guests_own_numbers_are_shown_and_asked_for_again(place: Place) {
-    let mut driver = Driver::new(place, &[], MUST_TELL_HOST | STATS_VQ | VERSION_1);
+    let mut driver = Driver::new(place, &[], MUST_TELL_HOST | STATS_VQ);
     let say = |driver: &mut Driver, free: u64, available: u64| {
         let entry = |tag: u16, value: u64| [&tag.to_le_bytes()[..], &value.to_le_bytes()].concat();
         let bytes = [entry(4, free), entry(0x7777, 1), entry(6, available), vec![6]].concat();
@@ -189,7 +184,7 @@ fn the_guests_own_numbers_are_shown_and_asked_for_again(place: Place) {
     driver.world.pass(Rig::clock().frequency().nanoseconds(10_000_000_000).saturating_add(Ticks(1)));
     driver.world.work();
     assert!(driver.queues[2].can_pop(), "asked for again");
-    driver.start(MUST_TELL_HOST | VERSION_1);
+    driver.start(MUST_TELL_HOST);
     assert!(!driver.status().contains("free"), "{}", driver.status());
 }
 
@@ -206,7 +201,7 @@ proptest! {
     /// Against a set: whatever is said in whatever pieces, exactly the guest's own pages among it are gone, until touched.
     #[test]
     fn pages_are_those_of_a_set(requests in vec((vec(0..2 * PAGES as u32, 0..200), vec(0..PAGES, 0..20)), 1..12)) {
-        let mut driver = Driver::new(Place::Memory, &[], MUST_TELL_HOST | VERSION_1);
+        let mut driver = Driver::new(Place::Memory, &[], MUST_TELL_HOST);
         let mut gone = BTreeSet::new();
         for (inflated, touched) in requests {
             if !inflated.is_empty() {

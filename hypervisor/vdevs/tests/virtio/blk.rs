@@ -1,11 +1,11 @@
 //! `vdev virtio-blk`.
 
-use crate::driver::{Machine, Place, Registers, Words, World, tests};
+use crate::driver::{Machine, Place, Registers, Words, World, negotiate, tests};
 use vdev::BlockError;
 use vdev::testkit::{Disk, Rig, Wires};
 use virtio_drivers::device::blk::{BlkReq, BlkResp, VirtIOBlk};
 use virtio_drivers::queue::VirtQueue;
-use virtio_drivers::transport::{DeviceStatus, Transport};
+use virtio_drivers::transport::Transport;
 
 tests! {
     a_driver_reads_and_writes and legacy,
@@ -107,15 +107,11 @@ impl Raw {
     fn new(place: Place, options: Words<'_>) -> (Self, Disk) {
         let (world, disk) = world(place, options);
         let mut transport = world.transport();
-        let mut status = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER;
-        transport.set_status(DeviceStatus::empty());
-        transport.set_status(status);
-        let features = transport.read_device_features();
-        transport.write_driver_features(features & (1 << 32 | 0xff_ffff));
-        status |= DeviceStatus::FEATURES_OK;
-        transport.set_status(status);
+        // All that are a disk's own.
+        let features = transport.read_device_features() & 0xff_ffff;
+        negotiate(&mut transport, features);
         let queue = VirtQueue::new(&mut transport, 0, false, false).unwrap();
-        transport.set_status(status | DeviceStatus::DRIVER_OK);
+        transport.finish_init();
         (Self { world, transport, queue }, disk)
     }
 

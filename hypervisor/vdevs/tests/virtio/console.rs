@@ -1,12 +1,12 @@
 //! `vdev virtio-console`.
 
-use crate::driver::{Machine, Place, Registers, World, tests};
+use crate::driver::{Machine, Place, Registers, World, negotiate, tests};
 use types::AccessSize;
 use vdev::testkit::{Rig, Wire, Wires};
 use vdevs::CATALOGUE;
 use virtio_drivers::device::console::VirtIOConsole;
 use virtio_drivers::queue::VirtQueue;
-use virtio_drivers::transport::{DeviceStatus, Transport};
+use virtio_drivers::transport::Transport;
 
 tests! {
     a_driver_writes_and_reads and legacy,
@@ -93,12 +93,7 @@ impl Driver {
     /// Negotiates these features besides `VERSION_1`.
     fn new(world: &World, features: u64) -> Self {
         let mut transport = world.transport();
-        let found = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER;
-        transport.set_status(DeviceStatus::empty());
-        transport.set_status(found);
-        assert_eq!(transport.read_device_features() & features, features);
-        transport.write_driver_features(1 << 32 | features);
-        transport.set_status(found | DeviceStatus::FEATURES_OK);
+        negotiate(&mut transport, features);
         Self { world: world.clone(), transport }
     }
 

@@ -14,12 +14,13 @@ mod registers;
 use ::pci::testkit::Slots;
 pub(crate) use registers::Registers;
 use std::alloc::{Layout, alloc_zeroed};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use types::{AccessSize, Ipa, Ticks};
-use vdev::testkit::{Crew, Ram, Rig, Wires};
+use vdev::testkit::{Crew, Ram, Rig, Slate, Wires};
 use vdev::{Control, DeviceId, Factory, GuestMemory, Wake};
+use virtio_drivers::transport::{DeviceStatus, Transport};
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
 
 const START: u64 = 0x8000_0000;
@@ -186,7 +187,7 @@ macro_rules! tests {
 pub(crate) use tests;
 
 enum Machinery {
-    Memory(Rig),
+    Memory(Rig, Slate),
     Bus(Slots),
 }
 
@@ -218,7 +219,8 @@ impl World {
                 let options: Vec<_> = options.iter().copied().chain(legacy).collect();
                 let mut rig = Rig::new(factory, &options, &mut wires).unwrap();
                 rig.ram = ram;
-                Machinery::Memory(rig)
+                rig.control(Control::GuestConfigured).unwrap();
+                Machinery::Memory(rig, wires.slate.clone())
             }
         };
         let inner = Rc::new(RefCell::new((machinery, wires.crew)));
@@ -236,13 +238,16 @@ impl World {
     }
 
     fn with<R>(&self, work: impl FnOnce(&mut Machinery) -> R) -> R {
-        work(&mut self.inner.borrow_mut().0)
+        let machinery = &mut self.inner.borrow_mut().0;
+        let result = work(machinery);
+        machinery.check_page();
+        result
     }
 
     /// Loads from the bus, or from offsets in memory.
     fn load(&self, at: u64, size: AccessSize) -> u64 {
         self.with(|machinery| match machinery {
-            Machinery::Memory(rig) => rig.try_read(at, size),
+            Machinery::Memory(rig, _) => rig.try_read(at, size),
             Machinery::Bus(slots) => slots.try_read(Ipa(at), size),
         })
         .unwrap()
@@ -251,7 +256,7 @@ impl World {
     /// Stores there.
     fn store(&self, at: u64, size: AccessSize, value: u64) {
         self.with(|machinery| match machinery {
-            Machinery::Memory(rig) => rig.try_write(at, size, value),
+            Machinery::Memory(rig, _) => rig.try_write(at, size, value),
             Machinery::Bus(slots) => slots.try_write(Ipa(at), size, value),
         })
         .unwrap();
@@ -270,7 +275,7 @@ impl World {
     /// Wakes the device: its back end has space or input.
     pub(crate) fn wake(&self) {
         self.with(|machinery| match machinery {
-            Machinery::Memory(rig) => rig.wake(),
+            Machinery::Memory(rig, _) => rig.wake(),
             Machinery::Bus(slots) => slots.wake(ON_BUS, Wake::Backend),
         });
     }
@@ -278,7 +283,7 @@ impl World {
     /// Whether the device asserts its interrupt.
     pub(crate) fn line(&self) -> bool {
         self.with(|machinery| match machinery {
-            Machinery::Memory(rig) => rig.line(),
+            Machinery::Memory(rig, _) => rig.line(),
             Machinery::Bus(slots) => slots.lines.level(Slots::line_of(Slots::slot(1))),
         })
     }
@@ -286,7 +291,7 @@ impl World {
     /// Tells the device what happens to its VM.
     fn control(&self, event: Control<'_>) {
         self.with(|machinery| match machinery {
-            Machinery::Memory(rig) => rig.control(event),
+            Machinery::Memory(rig, _) => rig.control(event),
             Machinery::Bus(slots) => slots.control(ON_BUS, event),
         })
         .unwrap();
@@ -310,11 +315,29 @@ impl World {
     pub(crate) fn pass(&self, ticks: Ticks) {
         self.with(|machinery| {
             let now = match machinery {
-                Machinery::Memory(rig) => &mut rig.now,
+                Machinery::Memory(rig, _) => &mut rig.now,
                 Machinery::Bus(slots) => &mut slots.now,
             };
             *now = now.saturating_add(ticks);
         });
+    }
+
+    /// Has the guest store such words at a device in memory when its workers are about to look for the `moment`th time, from 0. What is
+    /// returned says whether they have been.
+    pub(crate) fn store_at(&self, moment: usize, words: &'static [(u64, u64)]) -> Rc<Cell<bool>> {
+        let (mut looks, done) = (0, Rc::new(Cell::new(false)));
+        let told = Rc::clone(&done);
+        let crew = self.inner.borrow().1.clone();
+        crew.interfere(Some(Box::new(move |bus, services, effects| {
+            if looks == moment {
+                for (offset, value) in words {
+                    bus.write(Ipa(Rig::BASE.0 + offset), AccessSize::Word, *value, services, effects).unwrap();
+                }
+                told.set(true);
+            }
+            looks += 1;
+        })));
+        done
     }
 
     /// The device's workers do what there is to do.
@@ -324,19 +347,46 @@ impl World {
         MEMORY.with_borrow(|memory| memory.copy_out(0, &mut bytes));
         machinery.ram().write(Ipa(START), &bytes).unwrap();
         match machinery {
-            Machinery::Memory(rig) => rig.work(crew),
+            Machinery::Memory(rig, _) => rig.work(crew),
             Machinery::Bus(slots) => slots.work(ON_BUS, crew),
         };
+        machinery.check_page();
         machinery.ram().read(Ipa(START), &mut bytes).unwrap();
         MEMORY.with_borrow_mut(|memory| memory.copy_in(0, &bytes));
     }
 }
 
 impl Machinery {
+    /// What the driver reads without an exit is what it would have read with one.
+    fn check_page(&mut self) {
+        let Self::Memory(rig, slate) = self else { return };
+        for offset in (0..0x100).step_by(4) {
+            let expected = rig.try_read(offset, AccessSize::Word).unwrap_or(0);
+            assert_eq!(slate.load(offset, AccessSize::Word), Some(expected), "{offset:#x}");
+        }
+        for offset in 0x100..0x200 {
+            let expected = rig.try_read(offset, AccessSize::Byte).unwrap();
+            assert_eq!(slate.load(offset, AccessSize::Byte), Some(expected), "{offset:#x}");
+        }
+    }
+
     fn ram(&self) -> &Ram {
         match self {
-            Self::Memory(rig) => &rig.ram,
+            Self::Memory(rig, _) => &rig.ram,
             Self::Bus(slots) => &slots.ram,
         }
     }
+}
+
+/// Begins as a driver does (3.1.1): a reset, and these features, which have to be offered, with `VERSION_1` where that is. Queues are
+/// next, and then `finish_init`.
+pub(crate) fn negotiate(transport: &mut Registers, features: u64) {
+    const VERSION_1: u64 = 1 << 32;
+    let found = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER;
+    transport.set_status(DeviceStatus::empty());
+    transport.set_status(found);
+    let offered = transport.read_device_features();
+    assert_eq!(features & offered, features, "{features:#x} are offered");
+    transport.write_driver_features(features | offered & VERSION_1);
+    transport.set_status(found | DeviceStatus::FEATURES_OK);
 }

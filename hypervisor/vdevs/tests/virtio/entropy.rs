@@ -1,6 +1,6 @@
 //! `vdev virtio-entropy`.
 
-use crate::driver::{Machine, Place, World, tests};
+use crate::driver::{Machine, Place, World, negotiate, tests};
 use std::sync::atomic::{AtomicU64, Ordering};
 use types::Ticks;
 use vdev::testkit::{Rig, Wires};
@@ -75,13 +75,10 @@ fn hesitant() -> Option<u64> {
 
 fn a_request_waits_for_a_source_that_has_nothing_to_give(place: Place) {
     use virtio_drivers::queue::VirtQueue;
-    use virtio_drivers::transport::{DeviceStatus, Transport};
+    use virtio_drivers::transport::Transport;
     let world = World::new(place, "virtio-entropy", &[], wires(Some(hesitant)));
     let mut transport = world.transport();
-    transport.set_status(DeviceStatus::empty());
-    transport.set_status(DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER);
-    transport.write_driver_features(1 << 32);
-    transport.set_status(DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER | DeviceStatus::FEATURES_OK);
+    negotiate(&mut transport, 0);
     let mut queue = VirtQueue::<Machine, 8>::new(&mut transport, 0, false, false).unwrap();
     transport.finish_init();
     let mut rounds = 0;

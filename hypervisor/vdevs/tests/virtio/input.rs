@@ -1,6 +1,6 @@
 //! `vdev virtio-input`.
 
-use crate::driver::{Machine, Place, Registers, World, tests};
+use crate::driver::{Machine, Place, Registers, World, negotiate, tests};
 use vdev::testkit::Wires;
 use virtio_drivers::device::input::VirtIOInput;
 use virtio_drivers::queue::VirtQueue;
@@ -99,11 +99,7 @@ impl Raw {
     /// Negotiates these features besides `VERSION_1`.
     fn new(world: &World, features: u64) -> Self {
         let mut transport = world.transport();
-        let found = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER;
-        transport.set_status(DeviceStatus::empty());
-        transport.set_status(found);
-        transport.write_driver_features(1 << 32 | features);
-        transport.set_status(found | DeviceStatus::FEATURES_OK);
+        negotiate(&mut transport, features);
         let queues = [0, 1].map(|number| VirtQueue::new(&mut transport, number, false, false).unwrap());
         transport.finish_init();
         Self { world: world.clone(), transport, queues, offered: Vec::new() }

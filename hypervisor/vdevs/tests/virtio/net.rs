@@ -18,6 +18,7 @@ tests! {
     frames_wait_for_buffers_and_those_that_fit_into_none_are_lost,
     what_is_left_undone_is_handed_on_as_it_is,
     frames_without_enough_buffers_wait_for_more,
+    a_driver_gets_what_has_come_since_it_is_there,
     packets_that_cannot_be_are_not_sent_and_given_back,
     a_sender_with_a_limit_waits,
     orders_choose_frames,
@@ -55,7 +56,9 @@ impl NetPort for Cable {
     }
 
     fn open(&self, takes: Offloads) {
-        self.0.lock().unwrap().takes = Some(takes);
+        let mut state = self.0.lock().unwrap();
+        state.takes = Some(takes);
+        state.waiting.clear();
     }
 
     fn set_filter(&self, filter: &NetFilter) {
@@ -145,6 +148,7 @@ fn frames_wait_for_buffers_and_those_that_fit_into_none_are_lost(place: Place) {
     let cable = Cable::default();
     let world = World::new(place, "virtio-net", &[], cable.wires());
     let mut net = VirtIONetRaw::<Machine, _, 16>::new(world.transport()).unwrap();
+    world.work();
     for length in [1600, 500] {
         cable.add(&bytes(length), Unfinished::default());
     }
@@ -165,6 +169,13 @@ struct Driver<T> {
 }
 
 fn driver(world: &World, features: u64) -> Driver<impl Transport> {
+    let mut driver = before_driver_ok(world, features);
+    driver.go();
+    driver
+}
+
+/// One that has done everything but that.
+fn before_driver_ok(world: &World, features: u64) -> Driver<impl Transport> {
     let mut transport = world.transport();
     transport.set_status(DeviceStatus::empty());
     transport.set_status(DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER);
@@ -173,12 +184,15 @@ fn driver(world: &World, features: u64) -> Driver<impl Transport> {
     transport.set_status(DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER | DeviceStatus::FEATURES_OK);
     let mut queue = |number| VirtQueue::new(&mut transport, number, false, false).unwrap();
     let (receive, transmit, control) = (queue(0), queue(1), queue(2));
-    transport.finish_init();
-    world.work();
     Driver { world: world.clone(), transport, receive, transmit, control }
 }
 
 impl<T: Transport> Driver<T> {
+    fn go(&mut self) {
+        self.transport.finish_init();
+        self.world.work();
+    }
+
     fn send(&mut self, header: [u8; 12], packet: &[u8]) {
         self.transmit.add_notify_wait_pop(&[&header, packet], &mut [], &mut self.transport).unwrap();
     }
@@ -248,6 +262,29 @@ fn frames_without_enough_buffers_wait_for_more(place: Place) {
     assert!(!driver.receive.can_pop(), "none of them is given back meanwhile");
     driver.receive(&[300, 300]);
     assert_eq!((cable.with(|state| state.waiting.len()), driver.receive.can_pop()), (0, true));
+}
+
+/// What came when there was no driver, or another one, is nobody's.
+fn a_driver_gets_what_has_come_since_it_is_there(place: Place) {
+    let cable = Cable::default();
+    let world = World::new(place, "virtio-net", &[], cable.wires());
+    let mut first = driver(&world, CTRL);
+    assert_eq!(first.order(&[0, 0, 0]), 0);
+    cable.add(&bytes(60), Unfinished::default());
+    wake(&world);
+    assert_eq!(cable.with(|state| state.waiting.len()), 1, "it has no buffers");
+    first.transport.set_status(DeviceStatus::empty());
+    cable.add(&bytes(61), Unfinished::default());
+    wake(&world);
+    let mut second = before_driver_ok(&world, 0);
+    cable.add(&bytes(62), Unfinished::default());
+    assert_eq!(second.receive(&[1526; 3]), [[0; 0]; 0]);
+    second.go();
+    assert!(!second.receive.can_pop());
+    assert!(cable.with(|state| state.filter.promiscuous), "nor does what another one has ordered count");
+    cable.add(&bytes(63), Unfinished::default());
+    let more = second.receive(&[]);
+    assert!(more.is_empty() && second.receive.can_pop() && cable.with(|state| state.waiting.is_empty()));
 }
 
 fn packets_that_cannot_be_are_not_sent_and_given_back(place: Place) {

@@ -1,6 +1,6 @@
 //! `vdev virtio-vsock`, over the host's own connections.
 
-use crate::driver::{Machine, Place, Registers, Words, World, tests};
+use crate::driver::{Machine, Place, Registers, Words, World, negotiate, tests};
 use host::vsock::{AGENT_PORT, Door, ECHO_PORT, HOST_CID, Hub, Signals, StationId, Storage, Table, WINDOW};
 use std::sync::{Arc, Mutex};
 use types::AccessSize;
@@ -24,7 +24,6 @@ tests! {
 }
 
 const NAME: &str = "virtio-vsock";
-const VERSION_1: u64 = 1 << 32;
 const RING_RESET: u64 = 1 << 40;
 
 /// The host's side of all devices; clones are handles of the same.
@@ -242,11 +241,7 @@ struct Raw {
 impl Raw {
     fn new(world: &World, features: u64) -> Self {
         let mut transport = world.transport();
-        let status = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER;
-        transport.set_status(DeviceStatus::empty());
-        transport.set_status(status);
-        transport.write_driver_features(VERSION_1 | features);
-        transport.set_status(status | DeviceStatus::FEATURES_OK);
+        negotiate(&mut transport, features);
         let queues = [0, 1, 2].map(|number| VirtQueue::new(&mut transport, number, false, false).unwrap());
         transport.finish_init();
         Self { world: world.clone(), transport, queues }
@@ -366,6 +361,45 @@ fn a_queue_that_is_reset_alone_takes_nothing_with_it(place: Place) {
     let station = host.with(|hub| hub.end(|_| true));
     assert_eq!(station.len(), 1);
     assert_eq!(station[0].1.received, 1, "there was nowhere to put it");
+}
+
+/// 5.10.6.7: "the VIRTIO_VSOCK_EVENT_TRANSPORT_RESET event indicates that communication has been interrupted". Whenever a guest takes
+/// the receive queue away, it gets what there was for it, in that queue or in the next one, or hears that its connections are lost.
+#[test]
+fn what_is_lost_with_a_queue_is_told() {
+    let mut told = 0;
+    for moment in 0..100 {
+        let host = Host::new();
+        let world = host.device(Place::Memory, &[]);
+        let mut driver = Raw::new(&world, RING_RESET);
+        let [mut events, mut old, mut new] = [4, 100, 100].map(|length| vec![vec![0xff; length]]);
+        driver.offer(2, &mut events);
+        driver.offer(0, &mut old);
+        // QueueSel, QueueReset.
+        let was_reset = world.store_at(moment, &[(0x30, 0), (0xc0, 1)]);
+        driver.exchange(&packet(7, 1, 1, 0, b""), &mut []);
+        let in_the_old = driver.take(0, &mut old);
+        if !was_reset.get() {
+            assert_eq!((in_the_old, told > 0), (vec![44], true), "all moments have been tried");
+            return;
+        }
+        driver.queues[0] = VirtQueue::new(&mut driver.transport, 0, false, false).unwrap();
+        driver.offer(0, &mut new);
+        let heard = [in_the_old, driver.take(0, &mut new)].concat();
+        let event = driver.take(2, &mut events);
+        match (&heard[..], &event[..]) {
+            ([44], []) => {}
+            ([], [4]) => {
+                assert_eq!(events[0], [0; 4], "VIRTIO_VSOCK_EVENT_TRANSPORT_RESET");
+                // And lost they are.
+                assert_eq!(driver.exchange(&packet(7, 1, 5, 2, b"hi"), &mut []), []);
+                assert_eq!((driver.take(0, &mut new), new[0][30]), (vec![44], 3), "a reset");
+                told += 1;
+            }
+            other => panic!("at moment {moment}: {other:?}"),
+        }
+    }
+    panic!("no end of moments");
 }
 
 fn options_are_checked_and_the_cid_is_shown(place: Place) {

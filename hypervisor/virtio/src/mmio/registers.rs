@@ -18,6 +18,13 @@ macro_rules! registers {
                     _ => None,
                 }
             }
+
+            /// Where it is.
+            pub(super) const fn offset(self) -> u16 {
+                match self {
+                    $(Self::$name => $offset,)*
+                }
+            }
         }
     };
 }

@@ -1,18 +1,20 @@
 //! A device that gives back what it gets, as its driver finds it on MMIO.
 
 mod life;
+mod shadow;
 
 use super::*;
 use crate::Features;
 use crate::loopback::{DATA, LOOPBACK, RAM};
 use crate::testing::{Driver, Offered, Wish};
 use vdev::GuestMemory;
-use vdev::testkit::{Crew, Rig, Wires};
+use vdev::testkit::{Crew, Rig, Slate, Wires};
 
 /// A guest with that device.
 struct Guest {
     rig: Rig,
     crew: Crew,
+    slate: Slate,
 }
 
 impl Guest {
@@ -20,7 +22,7 @@ impl Guest {
         let mut wires = Wires::default();
         let options: &[_] = if legacy { &[("legacy", None)] } else { &[] };
         let rig = Rig::new(&LOOPBACK, options, &mut wires).unwrap();
-        Self { rig, crew: wires.crew }
+        Self { rig, crew: wires.crew, slate: wires.slate }
     }
 
     fn read(&mut self, offset: u64) -> u64 {
@@ -191,7 +193,9 @@ fn the_configuration_space_takes_all_sizes_and_is_zero_outside() {
     assert_eq!(guest.rig.try_read(0x104, AccessSize::Word), Ok(0xbbcc_aa11));
     assert_eq!(guest.rig.try_read(0x107, AccessSize::Byte), Ok(0xbb));
     assert_eq!(guest.rig.try_read(0x100, AccessSize::Doubleword), Ok(0xbbcc_aa11 << 32));
-    for (offset, size) in [(0x108, AccessSize::Byte), (0x1fc, AccessSize::Word), (0x1f8, AccessSize::Doubleword)] {
+    assert_eq!(guest.rig.try_write(0x108, AccessSize::Doubleword, u64::MAX), Ok(()));
+    assert_eq!(guest.rig.try_read(0x108, AccessSize::Word), Ok(0xff), "the one byte that there still is");
+    for (offset, size) in [(0x109, AccessSize::Byte), (0x1fc, AccessSize::Word), (0x1f8, AccessSize::Doubleword)] {
         assert_eq!(guest.rig.try_write(offset, size, size.mask()), Ok(()));
         assert_eq!(guest.rig.try_read(offset, size), Ok(0));
     }

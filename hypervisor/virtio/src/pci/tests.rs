@@ -186,7 +186,7 @@ fn capabilities_say_where_structures_are() {
         let mut guest = Guest::new(has_messages);
         let kinds: Vec<u8> = guest.capabilities.keys().copied().collect();
         assert_eq!(kinds, if has_messages { &[0, 1, 2, 3, 4, 5][..] } else { &[1, 2, 3, 4, 5] });
-        let lengths = [(1, 16, 0x3c), (2, 20, 8), (3, 16, 1), (4, 16, 8), (5, 20, 0)];
+        let lengths = [(1, 16, 0x3c), (2, 20, 8), (3, 16, 1), (4, 16, 12), (5, 20, 0)];
         for (kind, own, length) in lengths {
             assert_eq!(guest.capability(kind, 0) >> 16 & 0xff, own, "cap_len of {kind}");
             assert_eq!(guest.capability(kind, 12), length, "{kind}");
@@ -372,8 +372,14 @@ fn the_configuration_space_takes_all_sizes_and_is_zero_outside() {
     guest.write(at + 6, HALFWORD, 0xbbcc);
     assert_eq!(guest.read(at + 4, WORD), 0xbbcc_aa11);
     assert_eq!(guest.read(at, DOUBLEWORD), 0xbbcc_aa11 << 32);
-    guest.write(at + 8, WORD, u64::MAX);
-    assert_eq!((guest.read(at + 8, WORD), guest.read(at + 0xff8, DOUBLEWORD)), (0, 0));
+    guest.write(at + 9, BYTE, 0xff);
+    guest.write(at + 0xc, WORD, 0xffff_ffff);
+    assert_eq!((guest.read(at + 9, BYTE), guest.read(at + 0xc, WORD), guest.read(at + 0xff8, DOUBLEWORD)), (0, 0, 0));
+    // What lies across the end: bytes that there are, and zeroes.
+    guest.write(at + 8, WORD, 0xffff_ff5a);
+    for size in [BYTE, HALFWORD, WORD, DOUBLEWORD] {
+        assert_eq!(guest.read(at + 8, size), 0x5a, "{size:?}");
+    }
 }
 
 /// 4.1.4.9.

@@ -3,9 +3,10 @@
 use crate::{Chain, RingError};
 use types::Ipa;
 use vdev::GuestMemory;
+use zerocopy::IntoBytes;
 
-/// Bytes of a descriptor.
-const SIZE: usize = 16;
+/// The two words of a descriptor as they are in memory, little-endian.
+type Words = [u64; 2];
 /// Descriptors of a table that are read at once.
 const WINDOW: u16 = 8;
 
@@ -26,14 +27,14 @@ pub(crate) struct Descriptor {
 impl Descriptor {
     /// A split queue's.
     pub(super) fn read(memory: &dyn GuestMemory, at: Ipa) -> Result<Self, RingError> {
-        let mut bytes = [0; SIZE];
-        memory.read(at, &mut bytes)?;
-        Ok(Self::split(&bytes))
+        let mut words = Words::default();
+        memory.read(at, words.as_mut_bytes())?;
+        Ok(Self::split(&words))
     }
 
-    fn split(bytes: &[u8; SIZE]) -> Self {
-        let [address, rest] = words(bytes);
-        Self { address, length: low(rest.0), flags: half(rest.0 >> 32), link: half(rest.0 >> 48) }
+    fn split(words: &Words) -> Self {
+        let [address, rest] = words.map(u64::from_le);
+        Self { address: Ipa(address), length: low(rest), flags: half(rest >> 32), link: half(rest >> 48) }
     }
 
     /// A packed queue's: its first word, and its second, which has the flags.
@@ -69,7 +70,7 @@ pub(super) struct Table {
 }
 
 /// Some of a table's descriptors.
-type Window = [[u8; SIZE]; WINDOW as usize];
+type Window = [Words; WINDOW as usize];
 
 impl Table {
     /// The one that `descriptor` refers to, which has been found to be allowed.
@@ -81,20 +82,25 @@ impl Table {
         Ok(Self { start, count, first: 0, held: 0 })
     }
 
-    /// The bytes of one of its descriptors, which are in the window then, with those that follow.
+    /// Reads the descriptor `index` and those behind it, as many as there are and the window has room for.
+    fn read<'a>(&self, window: &'a mut Window, memory: &dyn GuestMemory, index: u16) -> Result<&'a [Words], RingError> {
+        let left = self.count.checked_sub(index).filter(|left| *left > 0).ok_or(RingError::Next(index))?;
+        let some = window.get_mut(..left.min(WINDOW).into()).unwrap_or_default();
+        memory.read(Ipa(self.start.0.wrapping_add(u64::from(index) << 4)), some.as_mut_bytes())?;
+        Ok(some)
+    }
+
+    /// One of its descriptors, which are in the window then, with those that follow.
     fn get<'a>(
         &mut self,
         window: &'a mut Window,
         memory: &dyn GuestMemory,
         index: u16,
-    ) -> Result<&'a [u8; SIZE], RingError> {
+    ) -> Result<&'a Words, RingError> {
         let mut place = usize::from(index.wrapping_sub(self.first));
         if place >= self.held.into() {
-            let left = self.count.checked_sub(index).filter(|left| *left > 0).ok_or(RingError::Next(index))?;
-            let held = left.min(WINDOW);
-            let some = window.get_mut(..held.into()).unwrap_or_default();
-            memory.read(Ipa(self.start.0.wrapping_add(u64::from(index) << 4)), some.as_flattened_mut())?;
-            (self.first, self.held, place) = (index, held, 0);
+            let some = self.read(window, memory, index)?;
+            (self.first, self.held, place) = (index, u16::try_from(some.len()).unwrap_or(WINDOW), 0);
         }
         window.get(place).ok_or(RingError::Next(index))
     }
@@ -124,20 +130,15 @@ impl Table {
         memory: &dyn GuestMemory,
         chain: &mut Chain,
     ) -> Result<(), RingError> {
-        let (mut table, mut window) = (Self::new(descriptor)?, Window::default());
-        for index in 0..table.count {
-            let [address, rest] = words(table.get(&mut window, memory, index)?);
-            chain.add(&Descriptor::packed(address.0, rest.0))?;
+        let (table, mut window) = (Self::new(descriptor)?, Window::default());
+        for index in (0..table.count).step_by(WINDOW.into()) {
+            for words in table.read(&mut window, memory, index)? {
+                let [address, rest] = words.map(u64::from_le);
+                chain.add(&Descriptor::packed(address, rest))?;
+            }
         }
         Ok(())
     }
-}
-
-/// The two little-endian words of a descriptor.
-fn words(bytes: &[u8; SIZE]) -> [Ipa; 2] {
-    let (words, _) = bytes.as_chunks::<8>();
-    let word = |index: usize| Ipa(words.get(index).map_or(0, |word| u64::from_le_bytes(*word)));
-    [word(0), word(1)]
 }
 
 /// Bits 31 to 0.

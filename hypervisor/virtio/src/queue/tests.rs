@@ -374,11 +374,12 @@ fn what_is_written_behind_a_gap_does_not_count() {
 #[test]
 fn a_step_copies_so_many_bytes_and_buffers_and_no_more() {
     let mut both = Both::new(Features::empty(), 256);
-    both.offer(&[readable(DATA, 0x2000)]);
+    both.offer(&[readable(DATA, 2 * STEP as u32)]);
     both.pop().unwrap();
-    assert_eq!(both.chain.reader().read(&both.ram, &mut [0; 0x3000]), Ok(STEP));
-    assert_eq!(both.chain.reader().read(&both.ram, &mut [0; 0x3000]), Ok(STEP));
-    assert_eq!(both.chain.reader().read(&both.ram, &mut [0; 0x3000]), Ok(0));
+    let mut into = vec![0; 3 * STEP];
+    assert_eq!(both.chain.reader().read(&both.ram, &mut into), Ok(STEP));
+    assert_eq!(both.chain.reader().read(&both.ram, &mut into), Ok(STEP));
+    assert_eq!(both.chain.reader().read(&both.ram, &mut into), Ok(0));
     let many: Vec<Offered> = (0..100).map(|at| writable(DATA + 2 * at, 1)).collect();
     both.offer(&many);
     both.pop().unwrap();

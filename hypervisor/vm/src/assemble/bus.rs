@@ -3,7 +3,8 @@
 //! Answers for: putting together what the configuration says of the bus, which of its devices are on it, and what the host can do.
 //! Does not answer for: the bus itself (`pci`), nor for which function is in which slot (`config`).
 
-use super::{Description, Host, Subject, free_place, limit};
+use super::places::free_place;
+use super::{Description, Host, Subject, limit};
 use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::sync::Arc;

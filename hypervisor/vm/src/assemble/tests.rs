@@ -1,15 +1,18 @@
 use super::*;
-use crate::controller::Its;
-use crate::load::BlobKind;
+use crate::controller::{Controller, Its};
+use crate::load::{BlobKind, Load};
+use crate::policy::Unsupported;
+use crate::smccc::Mitigations;
 use crate::testing::{FakeCpu, PROBE, host_id};
 use crate::vcpu::Next;
 use alloc::boxed::Box;
+use alloc::string::ToString;
 use alloc::vec;
 use dtoolkit::{Node as _, Property as _, fdt::Fdt};
 use std::collections::HashMap;
-use types::{AccessSize, RequesterId, Ticks, VcpuId};
+use types::{AccessSize, Frequency, IntId, RequesterId, Ticks, VcpuId};
 use vdev::testkit::{PlainNumbers, Ram, Wires};
-use vdev::{Effects, GuestMemory as _};
+use vdev::{Effects, GuestMemory as _, Options};
 
 const START: Ipa = Ipa(0x8000_0000);
 const SIZE: u64 = 16 << 20;
@@ -323,3 +326,37 @@ fn a_host_whose_interface_makes_no_sense_is_an_error() {
 }
 
 mod pci;
+
+/// Asks for a page of its own.
+static READ_WITHOUT_EXIT: Factory = Factory {
+    name: "readable",
+    region_size: 0x200,
+    ..Factory::new(|_, setup| {
+        let _ = setup.shadow_page();
+        Ok(Box::<crate::testing::Probe>::default())
+    })
+};
+
+#[test]
+fn a_device_has_its_page_read_without_an_exit_if_nothing_else_is_there() {
+    const AT: u64 = 0x1c0d_0000;
+    let is_granted = |at: u64, change: &dyn Fn(&mut Description)| {
+        let mut description = description();
+        description.vdevs.push(VdevDescription { factory: &READ_WITHOUT_EXIT, ..probe("readable", at, 41) });
+        change(&mut description);
+        let assembled = assemble(&description, &archive(), &host(), &mut Wires::default()).unwrap();
+        assembled.vm.is_shadowed(Ipa(at | 0xff8)) && !assembled.vm.is_shadowed(Ipa(at + 0x1000))
+    };
+    assert!(is_granted(AT, &|_| {}));
+    assert!(!is_granted(AT + 0x200, &|_| {}), "it does not begin the page");
+    let ends = [(AT + 0x200, false), (AT + 0xff8, false), (AT + 0x1000, true), (AT - 0x38, true), (AT - 0x1000, true)];
+    for (at, expected) in ends {
+        assert_eq!(is_granted(AT, &|all| all.vdevs.push(probe("other", at, 42))), expected, "{at:#x}");
+    }
+    let range = |at, length| Range::new(Ipa(at), length).unwrap();
+    assert!(!is_granted(AT, &|all| all.reserved.push(range(AT + 0x400, 0x100))), "who knows what is there");
+    assert!(is_granted(AT, &|all| all.rom.push(range(AT + 0x1000, 0x1000))));
+    // Nobody is given what others ask for.
+    let assembled = assemble(&description(), &archive(), &host(), &mut Wires::default()).unwrap();
+    assert!(!assembled.vm.is_shadowed(Ipa(0x1c09_0000)));
+}

@@ -32,7 +32,17 @@ pub enum CpuPolicy {
     Sporadic(SporadicServer),
 }
 
-/// What `cpu` alone means (facts 7.1).
+impl From<SchedulingPolicy> for CpuPolicy {
+    fn from(policy: SchedulingPolicy) -> Self {
+        match policy {
+            SchedulingPolicy::Fifo => Self::Fifo,
+            SchedulingPolicy::Sporadic(server) => Self::Sporadic(server),
+            SchedulingPolicy::RoundRobin | SchedulingPolicy::Other => Self::RoundRobin,
+        }
+    }
+}
+
+/// What `cpu` alone means.
 const DEFAULT: CpuConfig =
     CpuConfig { priority: 10, policy: CpuPolicy::RoundRobin, runmask: None, partition: SYSTEM_PARTITION };
 
@@ -48,11 +58,7 @@ pub(super) fn read(reader: &mut Reader<'_>, limits: Limits<'_>) -> Vec<CpuConfig
             statement.setting(Keyword::Sched).map(qvmconf::Setting::value)
         {
             cpu.priority = *priority;
-            cpu.policy = match policy {
-                SchedulingPolicy::Fifo => CpuPolicy::Fifo,
-                SchedulingPolicy::Sporadic(server) => CpuPolicy::Sporadic(*server),
-                SchedulingPolicy::RoundRobin | SchedulingPolicy::Other => CpuPolicy::RoundRobin,
-            };
+            cpu.policy = (*policy).into();
         }
         if let Some(setting) = statement.setting(Keyword::Runmask)
             && let Value::Cpus(list) = setting.value()

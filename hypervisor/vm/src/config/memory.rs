@@ -1,8 +1,8 @@
 //! `ram`, `rom`, `reserve`.
 //!
-//! A region without a start begins just above the highest one given before it, the first at 0x8000_0000 (facts 1.5), and
+//! A region without a start begins just above the highest one given before it, the first at 0x8000_0000 (`docs/qvmconf.md`, "Memory and addresses"), and
 //! above what is reserved there: that start is this hypervisor's choice, and `reserve` is there to keep such choices away.
-//! Memory stands before the `load` that uses it (facts 1.2).
+//! Memory stands before the `load` that uses it.
 
 use super::Reader;
 use alloc::format;

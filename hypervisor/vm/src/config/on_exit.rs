@@ -1,6 +1,6 @@
 //! `on-exit`: what becomes of a VM that has ended.
 //!
-//! QNX: not of the original, where a script or a monitor starts `qvm` again (facts 4.4).
+//! QNX: not of the original, where a script or a monitor starts `qvm` again (`docs/qvmconf.md`, "When it has ended").
 
 use alloc::format;
 use alloc::string::String;
@@ -57,7 +57,7 @@ pub(super) fn read(text: &str) -> Result<OnExit, String> {
         word => return Err(format!("`{}` is none of never, on-failure and always", word.unwrap_or_default())),
     };
     if let Some(limit) = parts.next() {
-        let number = |text: &str| text.parse::<u32>().ok().filter(|number| *number > 0);
+        let number = |text: &str| u32::try_from(qvmconf::number(text).ok()?).ok().filter(|number| *number > 0);
         let pair = limit.split_once('/').and_then(|(count, seconds)| Some((number(count)?, number(seconds)?)));
         policy.limit = pair.ok_or_else(|| format!("`{limit}` is no number of times in a number of seconds"))?;
     }

@@ -27,7 +27,6 @@ const FIRST: u64 = 0x3000_0000;
 const WINDOW: u64 = 256 << 20;
 
 /// What the configuration says of the bus.
-#[derive(Default)]
 pub(super) struct Bus {
     /// Which of the devices are on it, and where they want to be, and where that is said.
     pub(super) functions: Vec<(usize, Option<PciFunction>, Span)>,
@@ -43,6 +42,9 @@ struct Host {
 }
 
 impl Bus {
+    /// Nothing on it.
+    pub(super) const NONE: Self = Self { functions: Vec::new(), host: None };
+
     /// Whether the device `index` is on it.
     pub(super) fn has(&self, index: usize) -> bool {
         self.functions.iter().any(|(function, ..)| *function == index)

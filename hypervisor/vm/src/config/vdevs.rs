@@ -42,6 +42,23 @@ pub(super) struct Vdevs {
     pub(super) pci: pci::Bus,
 }
 
+impl Vdevs {
+    /// No devices but the interrupt controller that is always there.
+    const fn none() -> Self {
+        Self {
+            list: Vec::new(),
+            spans: Vec::new(),
+            controller: Controller::DEFAULT,
+            gic: None,
+            frame: None,
+            messages: Vec::new(),
+            reserved: Vec::new(),
+            claims: Vec::new(),
+            pci: pci::Bus::NONE,
+        }
+    }
+}
+
 /// Where a device is to be.
 enum Where {
     /// At an address, or where there is room, or nowhere.
@@ -74,17 +91,7 @@ impl Numbers for Language<'_> {
 }
 
 pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> Vdevs {
-    let mut vdevs = Vdevs {
-        list: Vec::new(),
-        spans: Vec::new(),
-        controller: Controller::DEFAULT,
-        gic: None,
-        frame: None,
-        messages: Vec::new(),
-        reserved: Vec::new(),
-        claims: Vec::new(),
-        pci: pci::Bus::default(),
-    };
+    let mut vdevs = Vdevs::none();
     let known: Vec<(usize, &Statement, &'static Factory)> = reader
         .all(Keyword::Vdev)
         .enumerate()
@@ -291,7 +298,7 @@ impl Names {
         for (index, statement, _) in known {
             let Some(setting) = statement.setting(Keyword::Name) else { continue };
             let (Value::Text(name), span) = (setting.value(), setting.value_span()) else { continue };
-            // QNX: a colon is allowed too, though nobody can refer to such an interrupt controller (facts 1.4).
+            // QNX: a colon is allowed too, though nobody can refer to such an interrupt controller.
             if name.is_empty() || !name.chars().all(|c| is_name_character(c) || matches!(c, '/' | ':')) {
                 let hint = "letters, digits, `-`, `_`, `.`, `:` and `/`";
                 reader.error(span, format!("`{name}` cannot name a device"), hint);
@@ -381,8 +388,11 @@ fn interrupt(
     controller: &Named,
 ) -> Option<(IntId, Span)> {
     let Some(setting) = statement.setting(Keyword::Intr) else {
-        let required =
-            !is_on_bus && factory.flags.intersects(FactoryFlags::INTR_REQUIRED | FactoryFlags::INTR_UNLESS_PCI);
+        // A place that is none may have been one on the bus.
+        let may_be_on_bus =
+            is_on_bus || statement.setting(Keyword::Loc).is_some_and(|loc| matches!(loc.value(), Value::Invalid));
+        let required = factory.flags.contains(FactoryFlags::INTR_REQUIRED) && !is_on_bus
+            || factory.flags.contains(FactoryFlags::INTR_UNLESS_PCI) && !may_be_on_bus;
         if required && !factory.flags.contains(FactoryFlags::ASSIGN) {
             let message = format!("`vdev {}` needs an `intr`", factory.name);
             reader.error(statement.span, message, "as in `intr gic:37`");

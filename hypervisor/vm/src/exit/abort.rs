@@ -3,10 +3,10 @@
 //! Answers for: stage 2 data aborts that the syndrome does not describe or that are no translation faults, instruction
 //! aborts, SErrors (DDI 0487, "ISS encoding for an exception from a Data Abort", "… from an Instruction Abort", "… an
 //! SError interrupt"), memory that comes back. Does not answer for: described accesses (`mmio`), those that only the instruction describes
-//! (`emulate`), nor for the policy (`unsupported`).
+//! (`emulate`), stores to registers that the guest reads without an exit (`shadow`), nor for the policy (`unsupported`).
 
 use super::syndrome::{DataAbort, Syndrome, fault, fault_ipa};
-use super::{emulate, inject, unsupported, walk};
+use super::{emulate, inject, shadow, unsupported, walk};
 use crate::partition::Vm;
 use crate::vcpu::{Cpu, El1Register, Next, Vcpu};
 use types::{Pstate, RawExit};
@@ -35,6 +35,9 @@ pub(super) fn data<C: Cpu>(
         // There is nothing in a cache of what is not memory, and nothing of the guest's in one of ROM.
         vcpu.context.step(4);
         return Next::Resume;
+    }
+    if let Some(next) = shadow::store(vm, vcpu, exit, abort, cpu, effects) {
+        return next;
     }
     if permission {
         return unsupported::store_to_rom(vm, vcpu, exit, abort, cpu, effects);
@@ -72,6 +75,9 @@ pub(super) fn instruction<C: Cpu>(
     if syndrome.on_stage_1_walk() {
         let level = walk::level_of_fault(vm, cpu, exit);
         return inject::instruction_abort(vm, vcpu, cpu, exit, fault::EXTERNAL_ON_WALK | level);
+    }
+    if let Some(exit) = shadow::as_if_unmapped(vm, exit, syndrome, cpu) {
+        return unsupported::fetch(vm, vcpu, &exit, cpu, effects);
     }
     if !syndrome.is_fault(fault::TRANSLATION) {
         // What the real memory answered.

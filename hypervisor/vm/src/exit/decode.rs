@@ -16,6 +16,8 @@ pub enum Exit {
     Call(Call),
     /// A load or store to where stage 2 maps nothing, with everything needed to emulate it in the syndrome.
     Mmio(DataAbort),
+    /// A store to what stage 2 maps read-only, described likewise.
+    Store(DataAbort),
     /// A trapped MSR, MRS or system instruction.
     Sysreg(SysregAccess),
     /// WFI, WFE, WFIT, WFET.
@@ -59,7 +61,13 @@ impl Exit {
         match syndrome.class() {
             class::DATA_ABORT_LOWER => {
                 let abort = DataAbort(syndrome);
-                if abort.can_be_emulated() { Self::Mmio(abort) } else { Self::Rare(Rare::DataAbort(abort)) }
+                if abort.can_be_emulated() {
+                    Self::Mmio(abort)
+                } else if abort.is_forbidden_store() {
+                    Self::Store(abort)
+                } else {
+                    Self::Rare(Rare::DataAbort(abort))
+                }
             }
             class::HVC | class::SMC => Self::Call(Call(syndrome)),
             class::SYSREG => Self::Sysreg(SysregAccess(syndrome)),

@@ -35,6 +35,24 @@ pub(super) fn handle<C: Cpu>(
     }
 }
 
+/// The store of an exit to a register at `at`, which is `target`.
+#[inline(always)]
+pub(super) fn complete_store<C: Cpu>(
+    vm: &Vm,
+    vcpu: &mut Vcpu,
+    (exit, at): (&RawExit, Ipa),
+    target: Target<'_>,
+    access: DataAbort,
+    cpu: &mut C,
+    effects: &mut Effects,
+) -> Next {
+    match store(vm, vcpu, target, access, cpu.counter(), effects) {
+        Ok(()) if effects.none() || !effects.may_end() => Next::Resume,
+        Ok(()) => after_device(vm, vcpu, at, effects),
+        Err(fault) => no_answer(vm, vcpu, exit, access, fault, cpu, effects),
+    }
+}
+
 // What loads is inlined into the run loop, where no registers have to be saved for it; stores are not, most of them go on
 // to do more than that costs.
 

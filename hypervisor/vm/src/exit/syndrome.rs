@@ -89,7 +89,7 @@ impl Syndrome {
         self.0 & 0x3f
     }
 
-    /// Whether an abort's status is `code` (see [`fault`]) at any level.
+    /// Whether an abort's status is `code` (see `fault`) at any level.
     #[inline(always)]
     #[must_use]
     pub const fn is_fault(self, code: u64) -> bool {
@@ -151,6 +151,15 @@ impl DataAbort {
     pub const fn can_be_emulated(self) -> bool {
         let all = Self::ISV | Self::S1PTW | Self::CM | Self::EA | fault::WITHOUT_LEVEL;
         self.0.0 & all == Self::ISV | fault::TRANSLATION
+    }
+
+    /// Whether it is a store to where stage 2 lets the guest only read, with everything in the syndrome that emulation needs but the
+    /// address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_forbidden_store(self) -> bool {
+        let all = Self::ISV | Self::S1PTW | Self::CM | Self::EA | Self::WNR | fault::WITHOUT_LEVEL;
+        self.0.0 & all == Self::ISV | Self::WNR | fault::PERMISSION
     }
 
     /// `WnR`: a store.

@@ -4,6 +4,7 @@ mod aborts;
 mod emulation;
 mod mmio;
 mod registers;
+mod shadow;
 mod waits;
 
 use crate::testing::{World, class};

@@ -105,7 +105,7 @@ proptest! {
 
     #[test]
     #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
-    fn liars_harm_nobody(acts in prop::collection::vec(act(), 1..400), room in 1..40_000_u32) {
+    fn liars_harm_nobody(acts in prop::collection::vec(act(), 1..400), room in prop_oneof![1 => 1..10_u32, 9 => 10..40_000_u32]) {
         let world = World::new();
         let (a, b) = connected(&world);
         let liars = [world.guest("c", 5, &["both"]), world.guest("d", 6, &["both"])];
@@ -146,8 +146,9 @@ proptest! {
             }
             world.check();
         }
-        // In the end everything has arrived.
-        for _ in 0..1000 {
+        // In the end everything has arrived; who has room for one byte gets them one by one.
+        let missing: u64 = { let [(_, a), (_, b)] = &ends; a.next_out + b.next_out - a.next_in - b.next_in };
+        for _ in 0..1000 + missing {
             ends.iter_mut().for_each(|(guest, stream)| stream.read(guest));
         }
         let [(_, a), (_, b)] = &ends;

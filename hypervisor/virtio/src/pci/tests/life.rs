@@ -162,3 +162,64 @@ fn the_report_says_how_far_the_driver_is() {
     guest.slots.control(DEVICE, Control::Status(&mut report)).unwrap();
     assert_eq!(report, "virtio-loopback: no driver; features 0x0\n");
 }
+
+impl Guest {
+    /// Writes the command register: memory space, and bus master or not.
+    fn set_bus_master(&mut self, is_master: bool) {
+        self.slots.set_config(Self::slot(), 0x04, if is_master { 0x6 } else { 0x2 });
+    }
+
+    fn memory(&self) -> Vec<u8> {
+        let mut bytes = vec![0; 0x1_0000];
+        self.slots.ram.read(Ipa(RAM), &mut bytes).unwrap();
+        bytes
+    }
+}
+
+/// PCI, 6.2.2, "Bus Master": "A value of 0 disables the device from generating PCI accesses."
+#[test]
+fn who_is_not_bus_master_does_nothing_in_memory_and_goes_on_later() {
+    for features in ANY {
+        let mut guest = Guest::new(true);
+        let [mut first, mut second] = guest.start(features);
+        let under_way = guest.ask(&mut second, b"under way");
+        guest.kick(1);
+        guest.set_bus_master(false);
+        let notified = guest.ask(&mut first, b"notified");
+        let before = guest.memory();
+        guest.kick(0);
+        guest.slots.now = types::Ticks(10);
+        guest.work();
+        guest.slots.wake(DEVICE, vdev::Wake::Backend);
+        guest.work();
+        assert!(before == guest.memory(), "neither queues nor buffers");
+        let unnoticed = guest.ask(&mut first, b"not notified of.");
+        guest.work();
+        guest.set_bus_master(true);
+        guest.work();
+        assert_eq!(first.take_used(&guest.slots.ram), Some((notified, Some(8))));
+        assert_eq!(first.take_used(&guest.slots.ram), Some((unnoticed, Some(16))));
+        assert_eq!(second.take_used(&guest.slots.ram).map(|(id, _)| id), Some(under_way));
+        assert_eq!(guest.status(), 15);
+    }
+}
+
+#[test]
+fn a_driver_that_comes_while_the_function_is_no_bus_master_is_served_afterwards() {
+    for by_machine in [false, true] {
+        let mut guest = Guest::new(true);
+        guest.start(Features::empty());
+        if by_machine {
+            guest.slots.control(DEVICE, Control::Reset).unwrap();
+            guest.slots.set_config(Guest::slot(), 0x10, BASE as u32);
+        }
+        guest.set_bus_master(false);
+        let [mut driver, _] = guest.start(Features::empty());
+        guest.ask(&mut driver, b"x");
+        guest.kick(0);
+        assert_eq!(driver.take_used(&guest.slots.ram), None);
+        guest.set_bus_master(true);
+        guest.work();
+        assert!(driver.take_used(&guest.slots.ram).is_some());
+    }
+}

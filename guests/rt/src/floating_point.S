@@ -3,8 +3,8 @@
 .arch_extension simd
 
 .text
-.global selftest_fill_vectors
-selftest_fill_vectors:
+.global guest_fill_vectors
+guest_fill_vectors:
     .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31
     add     x1, x0, #\n
     dup     v\n\().2d, x1
@@ -12,8 +12,8 @@ selftest_fill_vectors:
     ret
 
 // x0: how many registers do not hold what they should.
-.global selftest_compare_vectors
-selftest_compare_vectors:
+.global guest_compare_vectors
+guest_compare_vectors:
     mov     x2, #0
     .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31
     add     x1, x0, #\n

@@ -1,0 +1,60 @@
+//! The machine's virtio devices: finding them.
+//!
+//! Answers for: looking into each window once, and who gets what is there; memory for such devices. Does not answer for: what disks and
+//! cards do (`disk`, `uplink`), registers (`drivers::virtio`).
+
+use crate::frames::{self, Owner};
+use crate::{disk, start, uplink};
+use alloc::vec::Vec;
+use drivers::virtio::{self, Found, Memory, MmioTransport};
+use machine::{Machine, VirtioWindow};
+use types::{PAGE_SIZE, Pa, Range};
+
+/// Page frames, for good.
+pub(crate) struct Pages;
+
+// SAFETY: RAM that the frame allocator has given out and never gets back, mapped where it is.
+unsafe impl Memory for Pages {
+    fn take(pages: usize) -> Option<Pa> {
+        frames::allocate(pages, 1, Owner::Kernel).map(|frames| frames.leak().start())
+    }
+}
+
+/// A device, and where it is.
+pub(crate) type Device<'m> = (MmioTransport<'static>, &'m VirtioWindow);
+
+/// Finds them, lowest address first, once, before there are other threads.
+pub(crate) fn find(machine: &Machine) {
+    let (mut disks, mut cards): (Vec<Device<'_>>, Vec<Device<'_>>) = (Vec::new(), Vec::new());
+    let mut mapped = Pa(0);
+    for window in &machine.virtio {
+        let (what, found) = match look(window, &mut mapped) {
+            Some(Found::Disk(transport)) => ("disk", (&mut disks, transport)),
+            Some(Found::Card(transport)) => ("network card", (&mut cards, transport)),
+            None => continue,
+        };
+        if window.is_coherent {
+            found.0.push((found.1, window));
+        } else {
+            log::warn!("the virtio {what} at {} is left alone: it goes past the caches", window.registers.start());
+        }
+    }
+    disk::keep(disks);
+    uplink::keep(cards);
+}
+
+/// What is in a window. Everything below `mapped` is mapped: several windows share a page.
+fn look(window: &VirtioWindow, mapped: &mut Pa) -> Option<Found> {
+    let registers = &window.registers;
+    let end = registers.end().align_up(PAGE_SIZE)?;
+    let rest = Range::between(registers.start().align_down(PAGE_SIZE).max(*mapped), end);
+    if !rest.is_empty() {
+        if !start::try_map_device(rest) {
+            log::warn!("the virtio device at {} cannot be mapped", registers.start());
+            return None;
+        }
+        *mapped = end;
+    }
+    // SAFETY: by the device tree, mapped, and looked at once.
+    unsafe { virtio::find(registers) }
+}
