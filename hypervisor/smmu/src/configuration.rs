@@ -24,8 +24,10 @@
 // without prefix is hexadecimal there, and refused here where it could be meant decimal (`qvmconf::address`).
 
 mod check;
+mod resolve;
 mod value;
 
+pub use resolve::{Place, Places, resolve};
 pub use value::{MemoryRange, Spec};
 
 use alloc::borrow::ToOwned;

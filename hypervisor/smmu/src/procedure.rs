@@ -5,7 +5,7 @@
 //! The lists are made where the specification is cited (`streams`, `invalidate`, `start`); here they are only held. Does not
 //! answer for: carrying them out ([`crate::Smmu::advance`]).
 
-use crate::{Command, CommandError};
+use crate::{Command, CommandError, Registers};
 use arrayvec::ArrayVec;
 use core::fmt;
 use types::{Pa, Ticks};
@@ -50,6 +50,23 @@ pub enum Step {
         /// The value of these bits.
         value: u32,
     },
+}
+
+impl Step {
+    /// Does what a step has to do with registers: all that some do, nothing that others do. Whether that is done, and not
+    /// waited for.
+    pub(crate) fn touch(&self, registers: &mut impl Registers) -> bool {
+        match *self {
+            Self::Set { register, value } => registers.set(register, value),
+            Self::Copy { from, to } => {
+                let value = registers.get(from);
+                registers.set(to, value);
+            }
+            Self::Await { register, mask, value } => return registers.get(register) & mask == value,
+            Self::Store { .. } | Self::Issue(_) | Self::Synchronize => {}
+        }
+        true
+    }
 }
 
 /// What keeps a change from being made. The SMMU may then still have what there was before, or anything in between: memory

@@ -139,12 +139,7 @@ impl Smmu {
     ) -> Result<bool, Trouble> {
         match step {
             Step::Store { at, word } => io.store(at, word),
-            Step::Set { register, value } => io.set(register, value),
-            Step::Copy { from, to } => {
-                let value = io.get(from);
-                io.set(to, value);
-            }
-            Step::Await { register, mask, value } => return Ok(io.get(register) & mask == value),
+            Step::Set { .. } | Step::Copy { .. } | Step::Await { .. } => return Ok(step.touch(io)),
             Step::Issue(command) => return self.issue(&command, io).map(|number| number.is_some()),
             Step::Synchronize => {
                 if ticket.is_none() {

@@ -1,7 +1,8 @@
 //! From whatever firmware has left to an SMMU that refuses every stream (IHI 0070, 3.11, 6.3.9, 6.3.14).
 //!
-//! Answers for: the order of register writes, so that there is no moment at which traffic passes that did not pass before.
-//! Does not answer for: memory (zeroed before), and streams that are to be something else than refused.
+//! Answers for: the order of register writes, so that there is no moment at which traffic passes that did not pass before; and
+//! for closing one that is not to be started. Does not answer for: memory (zeroed before), and streams that are to be something
+//! else than refused.
 
 use crate::registers::{
     CMDQ_BASE_OFFSET, CMDQ_CONS_OFFSET, CMDQ_PROD_OFFSET, CR0, CR0_OFFSET, CR0ACK_OFFSET, CR1, CR1_OFFSET, CR2,
@@ -9,7 +10,8 @@ use crate::registers::{
     GERROR_IRQ_CFG0_OFFSET, GERROR_OFFSET, GERRORN_OFFSET, IRQ_CTRL, IRQ_CTRL_OFFSET, IRQ_CTRLACK_OFFSET,
     STRTAB_BASE_CFG_OFFSET, STRTAB_BASE_OFFSET,
 };
-use crate::{Command, Procedure, Smmu, Step};
+use crate::{Command, Procedure, Registers, Smmu, Step, Trouble};
+use types::Ticks;
 
 /// The bits of `SMMU_CR0` that are acknowledged and that anything here sets.
 const CR0_MASK: u32 = 0b1_1111;
@@ -18,25 +20,10 @@ impl Smmu {
     /// Takes it over. From the first step on traffic is aborted, and when it is done every stream is refused until
     /// [`crate::Streams`] says something else.
     pub fn start(&self) -> Procedure {
-        let mut procedure = Procedure::default();
-        self.disable(&mut procedure);
+        let mut procedure = disabled();
         self.set_up(&mut procedure);
         self.enable(&mut procedure);
         procedure
-    }
-
-    /// Traffic is aborted, nothing is walked, queues stand still.
-    fn disable(&self, procedure: &mut Procedure) {
-        let idle = Step::Await { register: GBPA_OFFSET, mask: GBPA::UPDATE::SET.value, value: 0 };
-        let abort = Step::Set { register: GBPA_OFFSET, value: GBPA::UPDATE::SET.value | GBPA::ABORT::SET.value };
-        procedure.then_all([idle, abort, idle]);
-        switch(procedure, 0);
-        procedure.then_all([
-            Step::Set { register: IRQ_CTRL_OFFSET, value: 0 },
-            Step::Await { register: IRQ_CTRLACK_OFFSET, mask: 0b111, value: 0 },
-            // Errors of somebody else's time; one of the command queue would keep it from going.
-            Step::Copy { from: GERROR_OFFSET, to: GERRORN_OFFSET },
-        ]);
     }
 
     fn set_up(&self, procedure: &mut Procedure) {
@@ -82,6 +69,39 @@ impl Smmu {
         }
         switch(procedure, on | CR0::SMMUEN::SET.value);
     }
+}
+
+/// Traffic is aborted, nothing is walked, queues stand still.
+fn disabled() -> Procedure {
+    let mut procedure = Procedure::default();
+    let idle = Step::Await { register: GBPA_OFFSET, mask: GBPA::UPDATE::SET.value, value: 0 };
+    let abort = Step::Set { register: GBPA_OFFSET, value: GBPA::UPDATE::SET.value | GBPA::ABORT::SET.value };
+    procedure.then_all([idle, abort, idle]);
+    switch(&mut procedure, 0);
+    procedure.then_all([
+        Step::Set { register: IRQ_CTRL_OFFSET, value: 0 },
+        Step::Await { register: IRQ_CTRLACK_OFFSET, mask: 0b111, value: 0 },
+        // Errors of somebody else's time; one of the command queue would keep it from going.
+        Step::Copy { from: GERROR_OFFSET, to: GERRORN_OFFSET },
+    ]);
+    procedure
+}
+
+/// Closes an SMMU that is not to be started, or has not started: all traffic is aborted, whatever else it can do or cannot. Asks
+/// again and again until it is so, or `now` is past `deadline`.
+///
+/// # Errors
+/// What it has not done in time; then nobody knows what passes.
+pub fn close(registers: &mut impl Registers, now: impl Fn() -> Ticks, deadline: Ticks) -> Result<(), Trouble> {
+    let procedure = disabled();
+    for step in procedure.steps() {
+        while !step.touch(registers) {
+            if now() > deadline {
+                return Err(Trouble::Late(*step));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Sets `SMMU_CR0`, and waits until it is so.

@@ -140,6 +140,75 @@ fn places_are_shown_as_they_are_written() {
     }
 }
 
+/// One PCI bus behind the first SMMU, on which a device's functions have one stream; all else has none.
+struct Bus;
+
+impl Places for Bus {
+    fn streams(&self, spec: &Spec) -> Result<Vec<Place>, String> {
+        match *spec {
+            Spec::Pci { bus: 0, device, .. } => Ok(vec![Place { smmu: 0, stream: u32::from(device) << 3 }]),
+            Spec::Streams { first, last } => Ok((first..=last).map(|stream| Place { smmu: 0, stream }).collect()),
+            _ => Err("it is behind no SMMU".into()),
+        }
+    }
+
+    fn may_give(&self, memory: Range<Pa>) -> Result<(), String> {
+        if memory.start() < Pa(0x8000_0000) { Err("it is the hypervisor's".into()) } else { Ok(()) }
+    }
+}
+
+fn resolved(text: &str) -> Result<Vec<Vec<Place>>, Vec<String>> {
+    let mut sources = Sources::new();
+    let root = sources.add_file("etc/host.smmu", text.as_bytes());
+    let configuration = parse(&mut sources, &[root], &mut NoFiles);
+    assert!(configuration.diagnostics.is_empty(), "{:?}", configuration.diagnostics);
+    resolve(&configuration, &Bus).map_err(|found| {
+        let line = |span: Span| sources.location(span).line;
+        let text = |it: &Diagnostic| {
+            let notes: String =
+                it.notes.iter().map(|note| format!(" / {}: {}", line(note.span), note.message)).collect();
+            format!("{}: {}{notes}", it.span.map_or(0, line), it.message)
+        };
+        found.iter().map(text).collect()
+    })
+}
+
+#[test]
+fn places_come_to_streams() {
+    let place = |stream| Place { smmu: 0, stream };
+    let found = resolved("device pci:0:2.0 a device pci:0:2.1 a device stream:0x20-0x21 b device stream:0x22 b");
+    assert_eq!(found, Ok(vec![vec![place(0x10)], vec![place(0x20), place(0x21), place(0x22)]]), "each once");
+}
+
+#[test]
+fn a_stream_has_one_device_whatever_it_is_called_and_both_are_named() {
+    assert_eq!(
+        resolved("device pci:0:2.0 net\ndevice pci:0:2.1 disk"),
+        Err(vec![
+            "2: pci:0:2.1 sends by stream 0x10, which is that of `net`: it cannot be `disk`, too / 1: `net` is here"
+                .into()
+        ])
+    );
+    assert_eq!(
+        resolved("device stream:0x10-0x11 a\ndevice pci:0:2.0 b"),
+        Err(vec![
+            "2: pci:0:2.0 sends by stream 0x10, which is that of `a`: it cannot be `b`, too / 1: `a` is here".into()
+        ])
+    );
+}
+
+#[test]
+fn what_the_machine_has_not_is_told_all_at_once() {
+    assert_eq!(
+        resolved("device pci:1:0.0 a\ndevice mmio:0x1000 b\nallow b 0x7ffff000,8K\nallow b 0x80000000,4K"),
+        Err(vec![
+            "1: `a`: it is behind no SMMU".into(),
+            "2: `b`: it is behind no SMMU".into(),
+            "3: `b` cannot reach 0x7ffff000-0x80000fff: it is the hypervisor's".into(),
+        ])
+    );
+}
+
 proptest! {
     #[test]
     #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]

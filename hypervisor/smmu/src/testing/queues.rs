@@ -1,9 +1,13 @@
 //! Queues that are full, that stop, that overflow, that never answer; and streams that are not to be had.
 
-use super::Outcome;
 use super::world::{PATIENCE, STREAMS, World};
-use crate::registers::{CMDQ_CONS_OFFSET, CMDQ_PROD_OFFSET, EVENTQ_PROD_OFFSET, GERROR_OFFSET, GERRORN_OFFSET};
-use crate::{Command, CommandError, GlobalErrors, Kind, Procedure, Progress, Registers, Step, Trouble, Walks};
+use super::{Model, Outcome};
+use crate::registers::{
+    CMDQ_CONS_OFFSET, CMDQ_PROD_OFFSET, CR0ACK_OFFSET, EVENTQ_PROD_OFFSET, GBPA_OFFSET, GERROR_OFFSET, GERRORN_OFFSET,
+    IRQ_CTRLACK_OFFSET,
+};
+use crate::{Command, CommandError, GlobalErrors, Kind, Procedure, Progress, Registers, Step, Trouble, Walks, close};
+use std::cell::{Cell, RefCell};
 use std::vec::Vec;
 use types::{Ipa, Range, Ticks};
 
@@ -16,6 +20,59 @@ fn forget() -> Procedure {
     let mut procedure = Procedure::default();
     procedure.then_all([Step::Issue(Command::TlbiS12Vmall { vmid: 1 }), Step::Synchronize]);
     procedure
+}
+
+/// Nobody has started it; time goes on when it is looked at.
+fn closed(model: &mut Model) -> Result<(), Trouble> {
+    let (now, model) = (Cell::new(0), RefCell::new(model));
+    let clock = || {
+        model.borrow_mut().tick();
+        now.set(now.get() + 1);
+        Ticks(now.get())
+    };
+    close(&mut Shared(&model), clock, PATIENCE)
+}
+
+struct Shared<'a>(&'a RefCell<&'a mut Model>);
+
+impl Registers for Shared<'_> {
+    fn get(&mut self, offset: usize) -> u32 {
+        self.0.borrow_mut().get(offset)
+    }
+
+    fn set(&mut self, offset: usize, value: u32) {
+        self.0.borrow_mut().set(offset, value);
+    }
+}
+
+#[test]
+fn one_that_is_not_to_be_used_is_closed() {
+    // As somebody has left it: on, with streams that are let through.
+    let mut model = Model::new(1);
+    assert_eq!(closed(&mut model), Ok(()));
+    assert!(!model.is_translating());
+    assert_eq!(model.get(GBPA_OFFSET), 1 << 20, "ABORT, and the update is done");
+    assert_eq!((model.get(CR0ACK_OFFSET) & 0x1f, model.get(IRQ_CTRLACK_OFFSET) & 7), (0, 0));
+    assert_eq!(model.get(GERROR_OFFSET), model.get(GERRORN_OFFSET));
+}
+
+#[test]
+fn one_that_does_not_even_close_is_told_of() {
+    struct Nothing;
+    impl Registers for Nothing {
+        fn get(&mut self, _: usize) -> u32 {
+            u32::MAX
+        }
+        fn set(&mut self, _: usize, _: u32) {}
+    }
+    let now = Cell::new(0);
+    let clock = || {
+        now.set(now.get() + 1);
+        Ticks(now.get())
+    };
+    let late = close(&mut Nothing, clock, PATIENCE);
+    assert!(matches!(late, Err(Trouble::Late(Step::Await { register: GBPA_OFFSET, .. }))), "{late:?}");
+    assert_eq!(now.get(), PATIENCE.0 + 1);
 }
 
 fn finish(world: &World, procedure: &mut Procedure) -> Progress {
