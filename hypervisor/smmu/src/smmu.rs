@@ -72,6 +72,12 @@ impl Smmu {
         &self.features
     }
 
+    /// The shape of its stream table.
+    #[must_use]
+    pub const fn geometry(&self) -> Geometry {
+        self.layout.geometry
+    }
+
     /// Whether a page has to be given before `stream` can have an owner.
     #[must_use]
     pub fn lacks_leaf(&self, stream: u32) -> bool {

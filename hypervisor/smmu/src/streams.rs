@@ -270,6 +270,11 @@ impl Streams {
         Some((&known.device, known.owner.as_ref()))
     }
 
+    /// All that have a device, by number, with what is behind each, and who has it.
+    pub fn known(&self) -> impl Iterator<Item = (u32, &str, Option<&Owner>)> {
+        self.known.iter().map(|known| (known.stream, known.device.as_str(), known.owner.as_ref()))
+    }
+
     /// The streams of `owner`.
     pub fn of<'a>(&'a self, owner: &'a Owner) -> impl Iterator<Item = u32> + 'a {
         self.known.iter().filter(|known| known.owner.as_ref() == Some(owner)).map(|known| known.stream)
