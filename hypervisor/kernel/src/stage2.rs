@@ -131,9 +131,10 @@ impl TablePool for Cleaned {
     }
 }
 
-/// What a device of the machine may reach that is no VM's: memory at its own addresses. No CPU uses it.
+/// What a device of the machine may reach that is no VM's: memory at its own addresses. No CPU uses it. Not to be dropped while an
+/// SMMU walks it.
 pub(crate) struct DeviceSpace {
-    tables: Stage2,
+    tables: Option<Stage2>,
     vmid: Vmid,
 }
 
@@ -141,20 +142,28 @@ impl DeviceSpace {
     /// Empty. `None` if there is no memory for a root, or no VMID.
     pub(crate) fn new() -> Option<Self> {
         let vmid = Vmid::new()?;
-        Some(Self { tables: Stage2::new(layout(), &mut Cleaned)?, vmid })
+        Some(Self { tables: Some(Stage2::new(layout(), &mut Cleaned)?), vmid })
     }
 
     /// Lets the device reach `memory`. Not once an SMMU walks this.
     pub(crate) fn map(&mut self, memory: Range<Pa>, access: Access) -> Result<(), MapError<Ipa>> {
         let range = Range::between(Ipa(memory.start().0), Ipa(memory.end().0));
         let attributes = Stage2Attributes::new(Memory::NormalWriteBack, access);
-        let done = self.tables.map(range, memory.start(), attributes, usize::MAX, &mut Cleaned, &mut Idle);
-        done.map(|_| ())
+        let tables = self.tables.as_mut().ok_or(MapError::OutOfTables)?;
+        tables.map(range, memory.start(), attributes, usize::MAX, &mut Cleaned, &mut Idle).map(|_| ())
     }
 
-    /// VMID, `VTCR_EL2`, root: what an SMMU has to be told to walk it. It walks it for as long as it is not told otherwise.
-    pub(crate) fn describe(&self) -> (u16, u64, Pa) {
-        (self.vmid.0, layout().vtcr(VmidSize::Bits8), self.tables.root())
+    /// VMID, `VTCR_EL2`, root: what an SMMU has to be told to walk it.
+    pub(crate) fn describe(&self) -> Option<(u16, u64, Pa)> {
+        Some((self.vmid.0, layout().vtcr(VmidSize::Bits8), self.tables.as_ref()?.root()))
+    }
+}
+
+impl Drop for DeviceSpace {
+    fn drop(&mut self) {
+        if let Some(tables) = self.tables.take() {
+            tables.destroy(&mut Cleaned);
+        }
     }
 }
 

@@ -3,9 +3,10 @@
 //! Answers for: reading it, what it comes to on this machine, and making it so. Does not answer for: the language
 //! (`smmu::configuration`), devices that VMs are passed.
 //!
-//! It is told once, and that lasts until the machine's end. What is wrong is told all at once, and then nothing of it takes effect.
+//! It is told once, and that lasts until the machine's end. What is wrong with it is told all at once, and then nothing of it takes
+//! effect; an SMMU that fails while it is carried out leaves the device refused, and that is told.
 
-use super::unit::{Reach, Unit};
+use super::unit::Reach;
 use super::units;
 use crate::address_space::Image;
 use crate::stage2::DeviceSpace;
@@ -107,8 +108,8 @@ fn confine(device: &Device, streams: &[Place], group: u32) -> Result<(), String>
         let range = allowed.memory.range;
         space.map(range, access).map_err(|why| format!("{range}: {why}"))?;
     }
-    let (vmid, vtcr, root) = space.describe();
-    // From here on an SMMU walks it.
+    let (vmid, vtcr, root) = space.describe().ok_or_else(no_memory)?;
+    // From here on an SMMU walks it, for good: whatever fails below may have been done by half.
     core::mem::forget(space);
     give(vmid, Reach::Stage2(&Stage2 { vtcr, root }))
 }
@@ -117,9 +118,9 @@ fn confine(device: &Device, streams: &[Place], group: u32) -> Result<(), String>
 struct Here<'m>(&'m Machine);
 
 impl Here<'_> {
-    /// Those that an SMMU which works has.
+    /// Those streams, if an SMMU that works has them.
     fn usable(streams: Vec<Place>) -> Result<Vec<Place>, String> {
-        let flaw = |place: &Place| units().get(place.smmu).and_then(Unit::flaw);
+        let flaw = |place: &Place| units().get(place.smmu).and_then(|unit| unit.flaw(place.stream));
         streams.iter().find_map(flaw).map_or(Ok(streams), Err)
     }
 }

@@ -103,10 +103,14 @@ impl Unit {
         matches!(&*self.stage.lock(), Stage::Working(_))
     }
 
-    /// What keeps it from being used, if something does.
-    pub(super) fn flaw(&self) -> Option<String> {
+    /// What keeps `stream` from being given to anybody, if something does.
+    pub(super) fn flaw(&self, stream: u32) -> Option<String> {
         match &*self.stage.lock() {
-            Stage::Working(_) => None,
+            Stage::Working(working) if working.smmu.geometry().has(stream) => None,
+            Stage::Working(working) => {
+                let bits = working.smmu.geometry().bits();
+                Some(format!("smmu{} has no stream {stream:#x}: there are {}", self.number, 1_u64 << bits))
+            }
             Stage::Useless(why) => Some(format!("smmu{} at {} is not used: {why}", self.number, self.at)),
         }
     }

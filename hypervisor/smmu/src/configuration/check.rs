@@ -29,6 +29,7 @@ pub(super) fn resolve(configuration: &mut Configuration, allows: Vec<Allow>) {
 pub(super) fn check(configuration: &mut Configuration) {
     let mut found = Diagnostics::new();
     places(configuration, &mut found);
+    repetitions(configuration, &mut found);
     reservations(configuration, &mut found);
     bypasses(configuration, &mut found);
     configuration.diagnostics.extend(found);
@@ -43,6 +44,21 @@ fn places(configuration: &Configuration, found: &mut Diagnostics) {
             if let Some((other, (_, first))) = others.find(|(_, (other, _))| spec.overlaps(other)) {
                 let message = format!("{spec} is `{}` already: it cannot be `{}`, too", other.name, device.name);
                 found.push(Diagnostic::error(*span, message).note(*first, format!("`{}` is here", other.name)));
+            }
+        }
+    }
+}
+
+/// Memory is allowed to a device once: twice could be with different permissions.
+fn repetitions(configuration: &Configuration, found: &mut Diagnostics) {
+    for device in &configuration.devices {
+        for (index, allowed) in device.allowed.iter().enumerate() {
+            let memory = &allowed.memory;
+            let earlier = device.allowed.iter().take(index).map(|other| &other.memory);
+            if let Some(first) = earlier.into_iter().find(|other| other.range.overlaps(&memory.range)) {
+                let message = format!("`{}` may reach some of {} already", device.name, memory.range);
+                found
+                    .push(Diagnostic::error(memory.span, message).note(first.span, format!("{} is here", first.range)));
             }
         }
     }

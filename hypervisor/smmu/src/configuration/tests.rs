@@ -75,6 +75,15 @@ fn one_place_has_one_device_and_both_are_named() {
 }
 
 #[test]
+fn memory_is_allowed_to_a_device_once_and_to_several() {
+    assert_eq!(
+        errors("device stream:1 a\nallow a 0x80000000,8K\nallow a 0x80001000,4K,r"),
+        ["3: `a` may reach some of 0x80001000-0x80001fff already / 2: 0x80000000-0x80001fff is here"]
+    );
+    assert_eq!(errors("device stream:1 a device stream:2 b allow a 0x1000,4K allow b 0x1000,4K"), [""; 0]);
+}
+
+#[test]
 fn what_is_reserved_is_allowed_to_nobody() {
     assert_eq!(
         errors("device stream:1 a\nallow a 0x80001000,8K\nreserve 0x80002000,4K"),
@@ -200,7 +209,7 @@ fn a_stream_has_one_device_whatever_it_is_called_and_both_are_named() {
 #[test]
 fn what_the_machine_has_not_is_told_all_at_once() {
     assert_eq!(
-        resolved("device pci:1:0.0 a\ndevice mmio:0x1000 b\nallow b 0x7ffff000,8K\nallow b 0x80000000,4K"),
+        resolved("device pci:1:0.0 a\ndevice mmio:0x1000 b\nallow b 0x7ffff000,8K\nallow b 0x80001000,4K"),
         Err(vec![
             "1: `a`: it is behind no SMMU".into(),
             "2: `b`: it is behind no SMMU".into(),
