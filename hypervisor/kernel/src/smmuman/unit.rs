@@ -34,6 +34,9 @@ const STREAM_BITS: u8 = 16;
 /// Events that are taken at once.
 const BATCH: usize = 32;
 
+/// What follows where there is nobody to speak to.
+const LEFT_ALONE: &str = "It is left alone: DMA from behind it may pass";
+
 /// One that has started.
 struct Working {
     driver: Smmuv3,
@@ -259,14 +262,14 @@ impl Working {
         // There may be more behind, which is not used.
         let registers = Range::new(description.registers.start(), REGISTERS_LENGTH);
         let Some(registers) = registers.filter(|_| description.registers.length() >= REGISTERS_LENGTH) else {
-            return Err(format!("its registers, {}, are too few", description.registers));
+            return Err(format!("its registers, {}, are too few. {LEFT_ALONE}", description.registers));
         };
         if !start::try_map_device(registers) {
-            return Err(format!("its registers, {registers}, overlap something else"));
+            return Err(format!("its registers, {registers}, overlap something else. {LEFT_ALONE}"));
         }
         // SAFETY: an SMMUv3 by the device tree, mapped just now for good, and each is begun with once.
         let driver = unsafe { Smmuv3::new(&registers, description.is_coherent) };
-        let mut driver = driver.ok_or_else(|| String::from("its registers are too few"))?;
+        let mut driver = driver.ok_or(LEFT_ALONE)?;
         let begun = begin_with(&mut driver, highest);
         match begun {
             Ok(smmu) => {
