@@ -2,9 +2,9 @@
 //!
 //! Answers for: the formats of its structures, commands and event records, its registers by name and bit; which
 //! writes, commands and waits make which change ([`Procedure`]), and carrying them out with a limit in time ([`Smmu`]); who
-//! owns which stream ([`Streams`]); the configuration of `smmuman` ([`configuration`]). Does not answer for: how a
-//! register or a table is reached ([`Registers`], [`Memory`]: the driver's), translation tables (`pagetable`), locks,
-//! and what becomes of a VM whose device has faulted.
+//! owns which stream ([`Streams`]), how many events each has had ([`Tally`]); the configuration of `smmuman`
+//! ([`configuration`]). Does not answer for: how a register or a table is reached ([`Registers`], [`Memory`]: the driver's),
+//! translation tables (`pagetable`), locks, and what becomes of a VM whose device has faulted.
 //!
 //! Follows the Arm System Memory Management Unit Architecture Specification, version 3 (IHI 0070); sections have the numbers
 //! of an issue that covers SMMUv3.4. Only the Non-secure programming interface; no PRI queue, no ATS: a device that comes

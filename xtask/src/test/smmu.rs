@@ -184,7 +184,7 @@ fn words(case: &Case) -> Result<()> {
         "there is no file `absent.smmu` in the boot archive",
         "    at 0x9050000, 65536 streams",
         "smmuman: `net` is let through: it reaches all memory",
-        "smmu0: 12 steps in ",
+        "smmu0: 13 steps in ",
         "    at 0x9050000, 65536 streams",
         "    0x10              0          net: let through by smmuman",
         "    0x123             0          raw: refused",
