@@ -23,6 +23,17 @@ pub struct Smmuv3 {
     shared: Vec<Range<Pa>>,
 }
 
+/// What turns a started SMMU off, whatever else is being done with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Switch(Mmio);
+
+impl Switch {
+    /// All its traffic is aborted, soon.
+    pub fn off(self) {
+        smmu::turn_off(&mut Smmuv3 { registers: self.0, is_coherent: true, shared: Vec::new() });
+    }
+}
+
 impl Smmuv3 {
     /// The SMMU whose registers a device tree describes; `is_coherent` if that says so of it. `None` if the window is too small.
     ///
@@ -46,6 +57,12 @@ impl Smmuv3 {
         let features = Features::of(self)?;
         self.is_coherent &= features.coherent;
         Ok(Features { coherent: self.is_coherent, ..features })
+    }
+
+    /// What turns it off.
+    #[must_use]
+    pub const fn switch(&self) -> Switch {
+        Switch(self.registers)
     }
 
     /// Shares `memory` with it, all zeroes. To be called once it is known what it can do.

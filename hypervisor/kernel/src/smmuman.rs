@@ -78,6 +78,11 @@ pub(crate) fn interrupt(intid: IntId) -> bool {
     is_own
 }
 
+/// The hypervisor has failed: no device behind an SMMU does DMA any more. Takes no lock, and waits for nothing.
+pub(crate) fn turn_off() {
+    units().iter().for_each(Unit::turn_off);
+}
+
 /// The thread.
 fn watch() {
     let has_interrupts = units().iter().all(|unit| unit.has_interrupts() || !unit.works());

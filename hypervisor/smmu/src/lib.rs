@@ -62,7 +62,7 @@ pub use invalidate::{MAX_COMMANDS, Walks};
 pub use procedure::{Procedure, Progress, Step, Trouble};
 pub use registers::REGISTERS_LENGTH;
 pub use smmu::{GlobalErrors, Layout, Smmu};
-pub use start::close;
+pub use start::{close, turn_off};
 pub use stream_table_entry::{NestedFlaw, Stage1, Stage2, Stage2Flaw, StreamTableEntry};
 pub use streams::{Owner, Refusal, Streams};
 pub use tally::{Count, MAX_STREAMS, Tally};

@@ -104,6 +104,12 @@ pub fn close(registers: &mut impl Registers, now: impl Fn() -> Ticks, deadline: 
     Ok(())
 }
 
+/// Turns an SMMU off that has been started, in whatever state it is: traffic is aborted from when it sees this on, because
+/// `SMMU_GBPA` has said so since the start (6.3.14). Nobody waits for that: it is for when nothing else counts any more.
+pub fn turn_off(registers: &mut impl Registers) {
+    registers.set(CR0_OFFSET, 0);
+}
+
 /// Sets `SMMU_CR0`, and waits until it is so.
 fn switch(procedure: &mut Procedure, value: u32) {
     procedure.then_all([

@@ -13,7 +13,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
-use drivers::smmuv3::Smmuv3;
+use drivers::smmuv3::{Smmuv3, Switch};
 use host::shell::report::{SmmuInfo, StreamInfo};
 use smmu::configuration::OnFault;
 use smmu::{
@@ -59,6 +59,8 @@ pub(super) struct Unit {
     at: Pa,
     interrupts: ArrayVec<IntId, 3>,
     has_interrupts: bool,
+    /// If it has been started.
+    switch: Option<Switch>,
     stage: Lock<Stage>,
 }
 
@@ -85,8 +87,10 @@ impl Unit {
     pub(super) fn begin(number: usize, description: &machine::Smmu, highest: u32) -> Self {
         let at = description.registers.start();
         let name = format!("smmu{number} at {at}");
+        let mut switch = None;
         let stage = match Working::begin(description, highest) {
             Ok(working) => {
+                switch = Some(working.driver.switch());
                 let bits = working.smmu.geometry().bits();
                 log::info!("{name}: SMMUv3 with stage 2, {} streams, all refused", 1_u64 << bits);
                 Stage::Working(Box::new(working))
@@ -99,7 +103,7 @@ impl Unit {
         let wires = [description.eventq, description.gerror, description.combined];
         let has_interrupts = description.combined.is_some() || description.eventq.is_some();
         let interrupts = wires.into_iter().flatten().collect();
-        Self { number, at, interrupts, has_interrupts, stage: Lock::new(Rank::Smmus, stage) }
+        Self { number, at, interrupts, has_interrupts, switch, stage: Lock::new(Rank::Smmus, stage) }
     }
 
     pub(super) fn works(&self) -> bool {
@@ -131,6 +135,13 @@ impl Unit {
     pub(super) fn listen(&self) {
         if self.works() {
             self.interrupts.iter().for_each(|intid| interrupt::enable_edge(*intid));
+        }
+    }
+
+    /// Nothing behind it does DMA any more, soon. Takes no lock.
+    pub(super) fn turn_off(&self) {
+        if let Some(switch) = self.switch {
+            switch.off();
         }
     }
 

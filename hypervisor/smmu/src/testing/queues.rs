@@ -6,7 +6,9 @@ use crate::registers::{
     CMDQ_CONS_OFFSET, CMDQ_PROD_OFFSET, CR0ACK_OFFSET, EVENTQ_PROD_OFFSET, GBPA_OFFSET, GERROR_OFFSET, GERRORN_OFFSET,
     IRQ_CTRLACK_OFFSET,
 };
-use crate::{Command, CommandError, GlobalErrors, Kind, Procedure, Progress, Registers, Step, Trouble, Walks, close};
+use crate::{
+    Command, CommandError, GlobalErrors, Kind, Procedure, Progress, Registers, Step, Trouble, Walks, close, turn_off,
+};
 use std::cell::{Cell, RefCell};
 use std::vec::Vec;
 use types::{Ipa, Range, Ticks};
@@ -54,6 +56,18 @@ fn one_that_is_not_to_be_used_is_closed() {
     assert_eq!(model.get(GBPA_OFFSET), 1 << 20, "ABORT, and the update is done");
     assert_eq!((model.get(CR0ACK_OFFSET) & 0x1f, model.get(IRQ_CTRLACK_OFFSET) & 7), (0, 0));
     assert_eq!(model.get(GERROR_OFFSET), model.get(GERRORN_OFFSET));
+}
+
+#[test]
+fn one_that_is_turned_off_aborts_what_it_has_let_through() {
+    let mut world = world();
+    assert_eq!(world.attach(0, STREAMS[0]), Ok(()));
+    let model = &mut world.machine.borrow_mut().model;
+    turn_off(model);
+    while model.is_translating() {
+        model.tick();
+    }
+    assert_eq!(model.transact(STREAMS[0], 0x10), Outcome::Aborted(0));
 }
 
 #[test]
