@@ -8,6 +8,7 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use dtoolkit::fdt::Fdt;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
+use dtoolkit::{Node as _, Property as _};
 
 use super::Test;
 use super::machine::{Case, Ran};
@@ -27,6 +28,7 @@ pub(super) fn tests() -> Vec<Test> {
         Test::hypervisor("smmu/boot", "an SMMU refuses every stream, and VMs and the hypervisor's disks go on", boot),
         Test::hypervisor("smmu/unfit", "an SMMU without stage 2 is closed, named and not used", unfit),
         Test::hypervisor("smmu/liar", "registers that are no SMMU's are named, and not used", liar),
+        Test::hypervisor("smmu/behind", "a disk of the hypervisor's behind an SMMU is left alone, and named", behind),
         Test::hypervisor(
             "smmu/smmuman",
             "good words of `smmuman` take effect, of bad ones both owners are named",
@@ -91,8 +93,12 @@ fn unfit(case: &Case) -> Result<()> {
 }
 
 /// Boots with the tree that `change` makes of QEMU's.
-fn with_tree(case: &Case, scene: &Scene, change: impl FnOnce(&mut DeviceTreeNode) -> Option<()>) -> Result<Ran> {
-    let machine = machine();
+fn with_tree(
+    case: &Case,
+    machine: Machine,
+    scene: &Scene,
+    change: impl FnOnce(&mut DeviceTreeNode) -> Option<()>,
+) -> Result<Ran> {
     let blob = case.tree(&machine, &scene.archive(case)?)?;
     let fdt = Fdt::new(&blob).ok().context("QEMU's device tree is none")?;
     let mut tree = DeviceTree::from_fdt(&fdt);
@@ -110,7 +116,7 @@ fn liar(case: &Case) -> Result<()> {
         smmu.property_mut("reg")?.set_value(cells(&[0, FLASH, 0, 0x2_0000]));
         Some(())
     };
-    let ran = with_tree(case, &hello(&["pidin smmu"])?, elsewhere)?;
+    let ran = with_tree(case, machine(), &hello(&["pidin smmu"])?, elsewhere)?;
     ran.expect("smmu0 at 0x4000000 is not used: it has no stage 2")?;
     goes_on(&ran)?;
     let small = |root: &mut DeviceTreeNode| {
@@ -118,8 +124,27 @@ fn liar(case: &Case) -> Result<()> {
         smmu.property_mut("reg")?.set_value(cells(&[0, AT, 0, 0x1000]));
         Some(())
     };
-    let ran = with_tree(case, &hello(&["pidin smmu"])?, small)?;
+    let ran = with_tree(case, machine(), &hello(&["pidin smmu"])?, small)?;
     ran.expect("smmu0 at 0x9050000 is not used: its registers, 0x9050000-0x9050fff, are too few")?;
+    goes_on(&ran)
+}
+
+fn behind(case: &Case) -> Result<()> {
+    let disk = case.file("disk.img", vec![0; 1 << 20])?;
+    let machine = Machine { disks: vec![disk], ..machine() };
+    // By the way: a stream that QEMU's SMMU has not.
+    let iommus = |root: &mut DeviceTreeNode| {
+        let smmu = root.child(&format!("smmuv3@{AT:x}"))?.property("phandle")?.value().to_vec();
+        let iommus = DeviceTreeProperty::new("iommus", [smmu, cells(&[0x2_0000])].concat()).ok()?;
+        root.child_mut("virtio_mmio@a000000")?.add_property(iommus);
+        Some(())
+    };
+    let ran = with_tree(case, machine, &hello(&["pidin smmu", "pidin disks"])?, iommus)?;
+    ran.in_order(&[
+        "smmu0 at 0x9050000: SMMUv3 with stage 2, 65536 streams, all refused",
+        "the virtio disk at 0xa000000 is left alone: an SMMU is in front of it, which refuses it",
+    ])?;
+    ensure!(!ran.text.lines().any(|line| line.starts_with("hd0 ")), "it is in use");
     goes_on(&ran)
 }
 
@@ -217,7 +242,7 @@ fn allow(case: &Case) -> Result<()> {
     let beyond = format!("device pci:0:2.0 video\nallow video {start:#x},2M\n");
     let good = format!("device pci:0:2.0 video\nallow video {start:#x},512K\nallow video 0x90080000,512K,r\n");
     scene.file("beyond.smmu", beyond.into()).file("good.smmu", good.into());
-    let ran = with_tree(case, &scene, reserve)?;
+    let ran = with_tree(case, machine(), &scene, reserve)?;
     ran.in_order(&[
         "beyond.smmu:2:13: error: `video` cannot reach 0x90000000-0x901fffff: ",
         "    at 0x9050000, 65536 streams",
