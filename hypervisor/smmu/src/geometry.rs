@@ -6,7 +6,6 @@
 
 use crate::Features;
 use crate::registers::{BASE_ALLOCATE, STRTAB_BASE_CFG};
-use core::fmt;
 use types::Pa;
 
 /// `SPLIT`: a leaf has 2^6 entries, which is a page.
@@ -15,6 +14,8 @@ const SPLIT: u8 = 6;
 const SPAN: u64 = 7;
 const ENTRY_BYTES: u64 = 64;
 const DESCRIPTOR_BYTES: u64 = 8;
+/// Of the streams of a PCI bus domain, by the usual mapping: 8 KiB for the first level.
+const DOMAIN_BITS: u8 = 16;
 /// Of a table in one level: 4 MiB.
 const MAX_LINEAR_BITS: u8 = 16;
 /// Of a table in two levels: 512 KiB for the first.
@@ -27,35 +28,21 @@ pub struct Geometry {
     two_level: bool,
 }
 
-/// A stream that no table of this SMMU's can have room for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct TooManyStreams {
-    /// The stream.
-    pub stream: u32,
-    /// How many bits a StreamID may have here.
-    pub bits: u8,
-}
-
-impl fmt::Display for TooManyStreams {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "there is no stream {:#x}: StreamIDs have {} bits here", self.stream, self.bits)
-    }
-}
-
 impl Geometry {
-    /// The least table with room for streams 0 to `highest`. Streams beyond it are refused by the SMMU.
-    ///
-    /// # Errors
-    /// If the SMMU has no such stream, or the table would take unreasonably much memory.
-    pub fn with_room_for(highest: u32, features: &Features) -> Result<Self, TooManyStreams> {
-        let needed = u8::try_from(highest.checked_ilog2().map_or(0, |bit| bit.saturating_add(1))).unwrap_or(32);
-        let two_level = features.two_level && needed > SPLIT;
-        let most = if features.two_level { MAX_TWO_LEVEL_BITS } else { MAX_LINEAR_BITS };
-        let most = features.stream_bits.min(most);
-        if needed > most {
-            return Err(TooManyStreams { stream: highest, bits: most });
-        }
-        Ok(Self { bits: needed, two_level })
+    /// Room for streams 0 to `highest`, the last that the device tree has something behind, and for those of a whole PCI bus domain
+    /// where that costs little. No more than the SMMU has, or a table of a reasonable size: a tree may say more, as those do that
+    /// give a whole domain to an SMMU for few. Streams beyond the table are refused by the SMMU.
+    #[must_use]
+    pub fn for_machine(highest: u32, features: &Features) -> Self {
+        let named = highest.checked_ilog2().map_or(0, |bit| bit.saturating_add(1));
+        let (least, most) = if features.two_level { (DOMAIN_BITS, MAX_TWO_LEVEL_BITS) } else { (0, MAX_LINEAR_BITS) };
+        let wanted = u8::try_from(named).unwrap_or(most).max(least);
+        Self::with_bits(wanted.min(most).min(features.stream_bits), features)
+    }
+
+    /// Room for streams of so many bits, which the SMMU has.
+    pub(crate) const fn with_bits(bits: u8, features: &Features) -> Self {
+        Self { bits, two_level: features.two_level && bits > SPLIT }
     }
 
     /// Whether it has room for `stream`.
@@ -142,39 +129,45 @@ mod tests {
 
     #[test]
     fn a_table_is_as_small_as_its_streams_allow() {
-        let two = Geometry::with_room_for(0xffff, &FEATURES).unwrap();
+        let two = Geometry::for_machine(0xffff, &FEATURES);
         assert!(two.is_two_level());
         assert_eq!((two.bytes(), two.leaves()), (8 << 10, 1024));
         assert_eq!(two.configuration_register(), 1 << 16 | 6 << 6 | 16);
-        let linear = Geometry::with_room_for(0xffff, &LINEAR).unwrap();
+        let linear = Geometry::for_machine(0xffff, &LINEAR);
         assert_eq!((linear.bytes(), linear.leaves(), linear.configuration_register()), (4 << 20, 0, 16));
-        let page = Geometry::with_room_for(63, &FEATURES).unwrap();
+        let page = Geometry::with_bits(6, &FEATURES);
         assert!(!page.is_two_level(), "a first level of one descriptor is of no use");
         assert_eq!((page.bytes(), page.configuration_register()), (4096, 6));
-        assert_eq!(Geometry::with_room_for(0, &FEATURES).unwrap().bytes(), 64);
+        assert_eq!(Geometry::for_machine(0, &LINEAR).bytes(), 64);
     }
 
     #[test]
-    fn streams_that_the_smmu_does_not_have_are_refused() {
-        let refused = Geometry::with_room_for(0x1_0000, &FEATURES).unwrap_err();
-        assert_eq!(refused, TooManyStreams { stream: 0x1_0000, bits: 16 });
-        let wide = Features { stream_bits: 32, ..FEATURES };
-        assert!(Geometry::with_room_for((1 << 22) - 1, &wide).is_ok());
-        assert_eq!(Geometry::with_room_for(u32::MAX, &wide).unwrap_err().bits, 22);
-        assert_eq!(Geometry::with_room_for(1 << 16, &Features { stream_bits: 32, ..LINEAR }).unwrap_err().bits, 16);
-        let geometry = Geometry::with_room_for(64, &FEATURES).unwrap();
+    fn room_that_costs_little_is_for_a_whole_domain() {
+        let bits = |highest, features: Features| Geometry::for_machine(highest, &features).bits();
+        assert_eq!((bits(0, FEATURES), bits(64, LINEAR)), (16, 7));
+        assert_eq!(bits(0, Features { stream_bits: 8, ..FEATURES }), 8);
+        assert_eq!(bits(0x1_0000, Features { stream_bits: 32, ..FEATURES }), 17);
+    }
+
+    #[test]
+    fn a_tree_that_names_more_streams_than_there_are_is_believed_as_far_as_they_go() {
+        let bits = |highest, features: Features| Geometry::for_machine(highest, &features).bits();
+        assert_eq!((bits(0x1_0000, FEATURES), bits(0xffff, Features { stream_bits: 8, ..LINEAR })), (16, 8));
+        assert_eq!(bits(u32::MAX, Features { stream_bits: 32, ..FEATURES }), 22);
+        assert_eq!(bits(u32::MAX, Features { stream_bits: 32, ..LINEAR }), 16);
+        let geometry = Geometry::for_machine(64, &LINEAR);
         assert!(geometry.has(127) && !geometry.has(128));
     }
 
     #[test]
     fn places_are_those_of_the_specification() {
         let table = Pa(0x8000_0000);
-        let two = Geometry::with_room_for(0xffff, &FEATURES).unwrap();
+        let two = Geometry::for_machine(0xffff, &FEATURES);
         assert_eq!(two.descriptor_at(table, 0x1234), Pa(0x8000_0000 + (0x1234 >> 6) * 8));
         assert_eq!(two.entry_at(Pa(0x9000_0000), 0x1234), Pa(0x9000_0000 + (0x1234 & 63) * 64));
         assert_eq!((two.leaf_of(0x1234), two.leaf_of(63), two.leaf_of(64)), (0x48, 0, 1));
         assert_eq!(Geometry::descriptor(Pa(0x9000_1000)), 0x9000_1007, "2^(7-1) entries");
-        let linear = Geometry::with_room_for(0xffff, &LINEAR).unwrap();
+        let linear = Geometry::for_machine(0xffff, &LINEAR);
         assert_eq!(linear.entry_at(table, 0x1234), Pa(0x8000_0000 + 0x1234 * 64));
         assert_eq!(two.base_register(table), 1 << 62 | 0x8000_0000);
     }

@@ -57,7 +57,7 @@ pub use context_descriptor::{ContextDescriptor, Half};
 pub use event::{Class, Event, Fault, Kind};
 pub use event_queue::EventQueue;
 pub use features::{Features, Unfit};
-pub use geometry::{Geometry, TooManyStreams};
+pub use geometry::Geometry;
 pub use invalidate::{MAX_COMMANDS, Walks};
 pub use procedure::{Procedure, Progress, Step, Trouble};
 pub use registers::REGISTERS_LENGTH;

@@ -29,8 +29,6 @@ const INTERVAL: u64 = 1_000_000;
 /// Queues of a page: 256 commands, 128 events.
 const COMMAND_BITS: u8 = 8;
 const EVENT_BITS: u8 = 7;
-/// Streams that there is room for, as a power of two, where room costs little: those of one PCI bus domain.
-const STREAM_BITS: u8 = 16;
 /// Events that are taken at once.
 const BATCH: usize = 32;
 
@@ -349,7 +347,7 @@ impl Working {
 /// Gives it memory, and starts it.
 fn begin_with(driver: &mut Smmuv3, highest: u32) -> Result<Smmu, String> {
     let features = driver.features().map_err(|unfit| unfit.to_string())?;
-    let geometry = geometry(highest, &features)?;
+    let geometry = Geometry::for_machine(highest, &features);
     let command_bits = features.command_queue_bits.min(COMMAND_BITS);
     if command_bits == 0 {
         return Err("its command queue has room for one command (IDR1.CMDQS is 0)".into());
@@ -372,17 +370,6 @@ fn begin_with(driver: &mut Smmuv3, highest: u32) -> Result<Smmu, String> {
             Progress::Waiting => el2::cpu::relax(),
         }
     }
-}
-
-/// A table for what the device tree names, and more where that is cheap. A tree may say more than the SMMU has, as those do that give
-/// a whole PCI bus domain to one of 8 bits: what is beyond it is refused.
-fn geometry(highest: u32, features: &Features) -> Result<Geometry, String> {
-    let cheap = if features.two_level { (1_u32 << features.stream_bits.min(STREAM_BITS)) - 1 } else { 0 };
-    let wanted = highest.max(cheap);
-    let all = |bits: u8| 1_u32.checked_shl(bits.into()).map_or(u32::MAX, |end| end - 1);
-    Geometry::with_room_for(wanted, features)
-        .or_else(|many| Geometry::with_room_for(wanted.min(all(many.bits)), features))
-        .map_err(|many| many.to_string())
 }
 
 /// Memory of so many bytes, a power of two, and aligned to that, for good.

@@ -5,7 +5,7 @@ use alloc::string::ToString;
 use types::Ticks;
 
 fn smmu() -> Smmu {
-    let geometry = Geometry::with_room_for(0xff, &FEATURES).unwrap();
+    let geometry = Geometry::with_bits(8, &FEATURES);
     let (table, command_queue, event_queue) = (Pa(0x1000), Pa(0x2000), Pa(0x3000));
     let layout =
         Layout { geometry, table, command_queue, command_bits: 4, event_queue, event_bits: 4, patience: Ticks(1) };

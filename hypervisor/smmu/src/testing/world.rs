@@ -160,7 +160,7 @@ impl World {
         change(&mut features);
         model.streams.extend(STREAMS);
         model.pages.extend(PAGES);
-        let geometry = Geometry::with_room_for(0xff, &features).unwrap();
+        let geometry = Geometry::with_bits(8, &features);
         let layout = Layout {
             geometry,
             table: Pa(TABLE),
