@@ -78,8 +78,9 @@ fn boot(case: &Case) -> Result<()> {
 }
 
 fn unfit(case: &Case) -> Result<()> {
-    let stage1 = ["-global".into(), "arm-smmuv3.stage=1".into()];
-    let machine = Machine { more: stage1.into(), ..machine() };
+    // Later versions of the machine set the stage themselves.
+    let more = ["-M", "virt-9.1,iommu=smmuv3", "-global", "arm-smmuv3.stage=1"].map(String::from).into();
+    let machine = Machine { more, ..Machine::default() };
     let mut scene = hello(&["smmuman @host.smmu", "pidin smmu"])?;
     scene.file("host.smmu", b"device pci:0:2.0 disk\nallow disk bypass\n".into());
     let ran = scene.run(case, &machine, None, 1)?;
@@ -208,13 +209,17 @@ fn words(case: &Case) -> Result<()> {
     ran.in_order(&[
         "there is no file `absent.smmu` in the boot archive",
         "    at 0x9050000, 65536 streams",
-        "smmuman: `net` is let through: it reaches all memory",
-        "smmu0: 13 steps in ",
         "    at 0x9050000, 65536 streams",
         "    0x10              0          net: let through by smmuman",
         "    0x123             0          raw: refused",
         "    0x124             0          raw: refused",
         "smmuman: it has a configuration already, which lasts",
+    ])?;
+    // The log has its own pace.
+    ran.in_order(&[
+        "smmuman: `net` is let through: it reaches all memory",
+        "smmu0: 13 steps in ",
+        "smmuman: `raw` is",
     ])?;
     goes_on(&ran)?;
     let mut scene = hello(&["smmuman @good.smmu"])?;

@@ -75,7 +75,12 @@ pub(crate) fn configure(parts: &[Part<'_>], missing: impl Fn(&Word<'_>, String) 
         if let Err(why) = confine(device, &streams, group) {
             wrong.push_str(&format!("smmuman: `{}`: {why}\n", device.name));
         } else if debug > 0 {
-            log::info!("smmuman: `{}` streams: {}, ranges: {}", device.name, streams.len(), device.allowed.len());
+            log::info!(
+                "smmuman: `{}` is known; streams: {}, ranges: {}",
+                device.name,
+                streams.len(),
+                device.allowed.len()
+            );
         }
     }
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
