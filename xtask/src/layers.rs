@@ -33,7 +33,8 @@ const LAYERS: &[Layer] = &[
     portable("qvmconf", &[]),
     portable("machine", &[]),
     portable("pagetable", &[]),
-    portable("smmu", &[]),
+    // The lexer and the diagnostics: `smmuman` speaks a language of its own with the same words.
+    portable("smmu", &["qvmconf"]),
     portable("sched", &[]),
     portable("trace", &[]),
     portable("vdev", &[]),

@@ -41,6 +41,7 @@ mod rpi4;
 mod scene;
 mod scheduling;
 mod shared;
+mod smmu;
 mod trace;
 mod uplink;
 mod virtio;
@@ -147,6 +148,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(virtio_abuse::tests());
     tests.extend(disks::tests());
     tests.extend(uplink::tests());
+    tests.extend(smmu::tests());
     tests.extend(balloon::tests());
     tests.extend(firmware::tests());
     tests.extend(rpi4::tests());

@@ -17,6 +17,7 @@ mod distributor {
     pub(super) const ICACTIVER: usize = 0x380;
     pub(super) const IPRIORITYR: usize = 0x400;
     pub(super) const ITARGETSR: usize = 0x800;
+    pub(super) const ICFGR: usize = 0xc00;
     pub(super) const SGIR: usize = 0xf00;
     pub(super) const CPENDSGIR: usize = 0xf10;
     pub(super) const ICPIDR2: usize = 0xfe8;
@@ -92,6 +93,15 @@ impl Distributor {
         }
         registers.write_u32(distributor::CTLR, distributor::CTLR_ENABLE);
         Ok(Self { registers, intids: (lines * 32).min(IntId::END_SPI) })
+    }
+
+    /// Has an SPI, which is disabled, come by edges. Anything but an implemented SPI is ignored.
+    pub fn set_edge(&mut self, intid: IntId) {
+        if intid.is_spi() && intid.0 < self.intids {
+            let register = distributor::ICFGR + intid.0 as usize / 16 * 4;
+            let edge = 0b10 << (intid.0 % 16 * 2);
+            self.registers.write_u32(register, self.registers.read_u32(register) | edge);
+        }
     }
 
     /// Has an SPI come to the CPUs with these bits ([`Banked::mask`]), and enables it. Anything but an implemented SPI is ignored.

@@ -14,6 +14,7 @@ mod distributor {
     pub(super) const ICPENDR: usize = 0x0280;
     pub(super) const ICACTIVER: usize = 0x0380;
     pub(super) const IPRIORITYR: usize = 0x0400;
+    pub(super) const ICFGR: usize = 0x0c00;
     pub(super) const IROUTER: usize = 0x6000;
     pub(super) const PIDR2: usize = 0xffe8;
 
@@ -89,6 +90,15 @@ impl Distributor {
     #[must_use]
     pub fn intids(&self) -> u32 {
         self.intids
+    }
+
+    /// Has an SPI, which is disabled, come by edges. Anything but an implemented SPI is ignored.
+    pub fn set_edge(&mut self, intid: IntId) {
+        if intid.is_spi() && intid.0 < self.intids {
+            let register = distributor::ICFGR + intid.0 as usize / 16 * 4;
+            let edge = 0b10 << (intid.0 % 16 * 2);
+            self.registers.write_u32(register, self.registers.read_u32(register) | edge);
+        }
     }
 
     /// Routes an SPI to a CPU and enables it. Anything but an implemented SPI is ignored.

@@ -32,6 +32,8 @@ pub mod pl011;
 pub mod pl031;
 #[cfg(target_os = "none")]
 mod serial;
+#[cfg(target_os = "none")]
+pub mod smmuv3;
 pub mod virtio;
 pub mod virtio_blk;
 pub mod virtio_net;

@@ -115,6 +115,14 @@ impl Distributor {
         }
     }
 
+    /// Has an SPI, which is disabled, come by edges.
+    pub(crate) fn set_edge(&mut self, intid: IntId) {
+        match self {
+            Self::V2(distributor) => distributor.set_edge(intid),
+            Self::V3(distributor) => distributor.set_edge(intid),
+        }
+    }
+
     /// Lets an SPI come to a CPU.
     pub(crate) fn enable(&mut self, intid: IntId, cpu: &PerCpu) {
         match self {

@@ -1,6 +1,6 @@
 //! Physical interrupts: who they are for.
 //!
-//! Answers for: acknowledging and completing, interrupts between CPUs, the console's input, disks and network cards. Does not answer for: what
+//! Answers for: acknowledging and completing, interrupts between CPUs, the console's input, disks, network cards, SMMUs. Does not answer for: what
 //! guests see (`vgic`); a guest's timer interrupt is handed to the vCPU that is loaded.
 //!
 //! Priority drop and deactivation are split: everything of ours is completed at once, a guest's timer interrupt stays
@@ -10,7 +10,7 @@ use crate::controller::{self, Distributor};
 use crate::cpu::{self, PerCpu};
 use crate::panic;
 use crate::sync::{Lock, Rank};
-use crate::{console, disk, thread, trace, uplink, vcpu};
+use crate::{console, disk, smmuman, thread, trace, uplink, vcpu};
 use core::sync::atomic::{AtomicU32, Ordering};
 use drivers::GicError;
 use drivers::gicv2::CpuInterface;
@@ -96,6 +96,14 @@ pub(crate) fn enable_console(intid: IntId) {
 /// Lets a shared interrupt come to this CPU.
 pub(crate) fn enable(intid: IntId) {
     if let Some(distributor) = DISTRIBUTOR.lock().as_mut() {
+        distributor.enable(intid, cpu::this());
+    }
+}
+
+/// The same for one that comes by edges.
+pub(crate) fn enable_edge(intid: IntId) {
+    if let Some(distributor) = DISTRIBUTOR.lock().as_mut() {
+        distributor.set_edge(intid);
         distributor.enable(intid, cpu::this());
     }
 }
@@ -233,8 +241,8 @@ fn serve_device(intid: u32) -> bool {
         SGI_STOP => panic::stop_here(),
         _ if intid == PRIVATE.monitors.load(Ordering::Relaxed) => return vcpu::is_counting(),
         _ if intid == CONSOLE_INTID.load(Ordering::Relaxed) => console::input_ready(),
-        // Both have a look: they may share it.
-        _ if disk::interrupt(IntId(intid)) | uplink::interrupt(IntId(intid)) => {}
+        // All have a look: they may share it.
+        _ if disk::interrupt(IntId(intid)) | uplink::interrupt(IntId(intid)) | smmuman::interrupt(IntId(intid)) => {}
         _ => disable(IntId(intid)),
     }
     false

@@ -31,6 +31,7 @@ mod services;
 mod shared;
 mod shell;
 mod silicon;
+mod smmuman;
 mod stage2;
 mod start;
 mod startup;

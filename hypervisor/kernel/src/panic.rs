@@ -1,11 +1,11 @@
 //! What happens when code of ours has failed: in a thread of a VM that VM ends (`compartment`), anywhere else the hypervisor
 //! itself has failed, and there is nothing but the global safe state.
 //!
-//! Answers for: telling the two apart; stopping the other CPUs, an epitaph that tells what, where and on whose behalf, and the board's reset hook,
+//! Answers for: telling the two apart; stopping the other CPUs and DMA behind SMMUs, an epitaph that tells what, where and on whose behalf, and the board's reset hook,
 //! which must always succeed. Nothing here allocates, takes a lock that could be held, or returns.
 
 use crate::address_space::{self, Image};
-use crate::{board, console, interrupt};
+use crate::{board, console, interrupt, smmuman};
 use crate::{compartment, cpu};
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
@@ -48,6 +48,7 @@ fn is_first() -> bool {
     }
     cpu::this().failing.set(true);
     interrupt::stop_others();
+    smmuman::turn_off();
     true
 }
 

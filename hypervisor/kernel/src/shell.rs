@@ -13,7 +13,7 @@ use crate::qvm::{self, Qvm};
 use crate::report::{self, Snapshot};
 use crate::startup::{self, find_archive, print};
 use crate::thread::{self, Thread};
-use crate::{board, console, files, groups, trace, uplink};
+use crate::{board, console, files, groups, smmuman, trace, uplink};
 use alloc::collections::vec_deque::VecDeque;
 use alloc::format;
 use alloc::string::String;
@@ -153,6 +153,11 @@ impl Shell {
             Command::Sleep { milliseconds } => self.sleep(milliseconds.saturating_mul(1000), || false),
             Command::End { reset, force } => self.end(reset, force),
             Command::Slog2info(vm) => show_log(vm, out),
+            Command::Smmuman(ref parts) => {
+                if let Err(wrong) = smmuman::configure(parts, missing) {
+                    let _ = writeln!(out, "{}", wrong.trim_end());
+                }
+            }
             Command::Shm(command) => shm::carry_out(self, command, out),
             Command::Use(vdev) => explain_vdev(vdev, out),
             Command::Partition { name, percent } => {
@@ -217,9 +222,6 @@ impl Shell {
 
     fn start(&mut self, qvm: &shell::Qvm<'_>) {
         let mut sources = Sources::new();
-        let missing = |word: &shell::Word<'_>, message| {
-            format!("{}", CommandError { line: word.line, column: word.column, message })
-        };
         match startup::read(&qvm.parts, &mut sources, missing) {
             Ok(configuration) => {
                 if let Some((vm, keeper)) = qvm::start(configuration, sources) {
@@ -369,6 +371,11 @@ impl Shell {
         console::flush();
         if reset { board::reset() } else { board::power_off() }
     }
+}
+
+/// Says that a file is.
+fn missing(word: &shell::Word<'_>, message: String) -> String {
+    format!("{}", CommandError { line: word.line, column: word.column, message })
 }
 
 /// Says why `what` of that name cannot be, if it cannot.

@@ -1,6 +1,6 @@
 //! Stage 2 of each VM: its tables' memory, its VMID, and the maintenance that belongs to a change.
 //!
-//! Answers for: building and taking down what confines a guest's CPU accesses. Does not answer for: the format of the
+//! Answers for: building and taking down what confines a guest's CPU accesses, and building what confines a device that is no VM's. Does not answer for: the format of the
 //! tables (`pagetable`), which memory is mapped where (`partition`).
 
 use crate::frames::{self, Owner};
@@ -8,7 +8,8 @@ use crate::sync::{Lock, Masked, Rank};
 use core::ptr;
 use core::sync::atomic::AtomicU64;
 use pagetable::{
-    Access, Maintenance, MapError, Memory, PaRange, Stage2, Stage2Attributes, Stage2Layout, Stale, TablePool, VmidSize,
+    Access, Idle, Maintenance, MapError, Memory, PaRange, Stage2, Stage2Attributes, Stage2Layout, Stale, TablePool,
+    VmidSize,
 };
 use types::{Ipa, PAGE_SIZE, Pa, Range, VmId};
 
@@ -101,6 +102,68 @@ impl TablePool for Pool {
     fn write(&mut self, table: Pa, index: usize, descriptor: u64) {
         // SAFETY: a table of ours; the index is below 512 (contract of the trait). One 64-bit store.
         unsafe { ptr::write_volatile((table.0 as *mut u64).wrapping_add(index), descriptor) };
+    }
+}
+
+/// Tables of the hypervisor's own that somebody walks who may not see our caches.
+struct Cleaned;
+
+impl TablePool for Cleaned {
+    fn allocate(&mut self, pages: usize) -> Option<Pa> {
+        let table = frames::allocate(pages, pages, Owner::Kernel)?.leak();
+        // SAFETY: fresh frames, mapped at their own address.
+        unsafe { el2::cache::zero_and_clean(table.start().0 as usize, table.length() as usize) };
+        Some(table.start())
+    }
+
+    fn free(&mut self, table: Pa, pages: usize) {
+        Pool(Owner::Kernel).free(table, pages);
+    }
+
+    fn read(&self, table: Pa, index: usize) -> u64 {
+        Pool(Owner::Kernel).read(table, index)
+    }
+
+    fn write(&mut self, table: Pa, index: usize, descriptor: u64) {
+        Pool(Owner::Kernel).write(table, index, descriptor);
+        // SAFETY: the word that was written, in a table of ours.
+        unsafe { el2::cache::clean_and_invalidate_word((table.0 as *const u64).wrapping_add(index) as usize) };
+    }
+}
+
+/// What a device of the machine may reach that is no VM's: memory at its own addresses. No CPU uses it. Not to be dropped while an
+/// SMMU walks it.
+pub(crate) struct DeviceSpace {
+    tables: Option<Stage2>,
+    vmid: Vmid,
+}
+
+impl DeviceSpace {
+    /// Empty. `None` if there is no memory for a root, or no VMID.
+    pub(crate) fn new() -> Option<Self> {
+        let vmid = Vmid::new()?;
+        Some(Self { tables: Some(Stage2::new(layout(), &mut Cleaned)?), vmid })
+    }
+
+    /// Lets the device reach `memory`. Not once an SMMU walks this.
+    pub(crate) fn map(&mut self, memory: Range<Pa>, access: Access) -> Result<(), MapError<Ipa>> {
+        let range = Range::between(Ipa(memory.start().0), Ipa(memory.end().0));
+        let attributes = Stage2Attributes::new(Memory::NormalWriteBack, access);
+        let tables = self.tables.as_mut().ok_or(MapError::OutOfTables)?;
+        tables.map(range, memory.start(), attributes, usize::MAX, &mut Cleaned, &mut Idle).map(|_| ())
+    }
+
+    /// VMID, `VTCR_EL2`, root: what an SMMU has to be told to walk it.
+    pub(crate) fn describe(&self) -> Option<(u16, u64, Pa)> {
+        Some((self.vmid.0, layout().vtcr(VmidSize::Bits8), self.tables.as_ref()?.root()))
+    }
+}
+
+impl Drop for DeviceSpace {
+    fn drop(&mut self) {
+        if let Some(tables) = self.tables.take() {
+            tables.destroy(&mut Cleaned);
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::address_space::{self, FirstTables, Image};
 use crate::board::{self, Board, FirstConsole};
 use crate::controller;
 use crate::cpu::{self, PerCpu};
-use crate::{compartment, console, frames, groups, heap, interrupt, shell, silicon, startup, thread, virtio};
+use crate::{compartment, console, frames, groups, heap, interrupt, shell, silicon, smmuman, startup, thread, virtio};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -184,10 +184,12 @@ fn with_heap(blob: &'static [u8], bank: Range<Pa>, image: &Image) -> ! {
     this.online.store(true, Ordering::Release);
     console::initialise(machine);
     startup::read_calendar(machine, frequency);
+    smmuman::initialise(machine);
     virtio::find(machine);
     banner(machine, frequency);
     silicon::initialise_cpu(this);
     start_others(machine, this, frequency);
+    smmuman::start_thread();
     let parameters = startup::host_parameters(startup::PRIORITY);
     if let Err(error) = thread::spawn("shell".into(), parameters, shell::run) {
         refuse(format_args!("no memory for the first thread ({error:?})"));

@@ -22,7 +22,7 @@ use host::archive::Archive;
 use host::console::Terminal;
 use host::shell::{Part, Word};
 use machine::Machine;
-use qvmconf::Sources;
+use qvmconf::{SourceId, Sources};
 use sched::{Parameters, Policy, Priority, ShareId, Sporadic};
 use spin::Once;
 use types::{CpuSet, Frequency, Ipa, MAX_CPUS, Range, Ticks};
@@ -115,18 +115,28 @@ pub(crate) fn find_archive() -> Result<&'static Archive<'static>, String> {
     Ok(ARCHIVE.call_once(|| archive))
 }
 
-/// What a VM is called whose configuration is of no use, and why that is so.
-pub(crate) type Unreadable = (String, String);
-
-/// Reads a VM's configuration. `complain` says in its own words that a file is missing.
-pub(crate) fn read(
+/// Adds what a command line consists of to the sources.
+///
+/// # Errors
+/// The files that are missing, as `missing` says it.
+pub(crate) fn roots(
+    archive: &Archive<'_>,
     parts: &[Part<'_>],
     sources: &mut Sources,
     missing: impl Fn(&Word<'_>, String) -> String,
-) -> Result<Configuration, Unreadable> {
-    let Some(archive) = archive() else { return Err((String::new(), "there is no boot archive".into())) };
-    let mut roots = Vec::new();
-    let mut complaints = String::new();
+) -> Result<Vec<SourceId>, String> {
+    let (roots, complaints) = add_all(archive, parts, sources, missing);
+    if complaints.is_empty() { Ok(roots) } else { Err(complaints) }
+}
+
+/// The same, with an empty file for each that is missing, and what is missing.
+fn add_all(
+    archive: &Archive<'_>,
+    parts: &[Part<'_>],
+    sources: &mut Sources,
+    missing: impl Fn(&Word<'_>, String) -> String,
+) -> (Vec<SourceId>, String) {
+    let (mut roots, mut complaints) = (Vec::new(), String::new());
     for part in parts {
         match part {
             Part::File(word) => {
@@ -141,6 +151,20 @@ pub(crate) fn read(
             Part::Inline(word) => roots.push(sources.add_text("command line", "", word.text)),
         }
     }
+    (roots, complaints)
+}
+
+/// What a VM is called whose configuration is of no use, and why that is so.
+pub(crate) type Unreadable = (String, String);
+
+/// Reads a VM's configuration. `complain` says in its own words that a file is missing.
+pub(crate) fn read(
+    parts: &[Part<'_>],
+    sources: &mut Sources,
+    missing: impl Fn(&Word<'_>, String) -> String,
+) -> Result<Configuration, Unreadable> {
+    let Some(archive) = archive() else { return Err((String::new(), "there is no boot archive".into())) };
+    let (roots, complaints) = add_all(archive, parts, sources, missing);
     let vocabulary = config::vocabulary(board::factories());
     let document = qvmconf::parse(sources, &roots, &mut Includes(archive), &vocabulary);
     let name = config::name_of(&document);

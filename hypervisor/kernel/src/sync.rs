@@ -60,6 +60,8 @@ pub(crate) enum Rank {
     Vsock,
     /// A real disk's requests, or who has which.
     Disks,
+    /// An SMMU, and who has which of its streams; or what becomes of faults.
+    Smmus,
     /// What is being traced.
     Trace,
     /// Threads, ready queues, timeouts.

@@ -33,14 +33,23 @@ pub(crate) fn find(machine: &Machine) {
             Some(Found::Card(transport)) => ("network card", (&mut cards, transport)),
             None => continue,
         };
-        if window.is_coherent {
-            found.0.push((found.1, window));
-        } else {
-            log::warn!("the virtio {what} at {} is left alone: it goes past the caches", window.registers.start());
-        }
+        let why = match window {
+            VirtioWindow { is_coherent: false, .. } => "it goes past the caches",
+            _ if is_behind_smmu(machine, window) => "an SMMU is in front of it, which refuses it",
+            _ => {
+                found.0.push((found.1, window));
+                continue;
+            }
+        };
+        log::warn!("the virtio {what} at {} is left alone: {why}", window.registers.start());
     }
     disk::keep(disks);
     uplink::keep(cards);
+}
+
+fn is_behind_smmu(machine: &Machine, window: &VirtioWindow) -> bool {
+    let own = |registers: &Range<Pa>| registers.overlaps(&window.registers);
+    machine.masters.iter().any(|master| !master.streams.is_empty() && master.registers.as_ref().is_some_and(own))
 }
 
 /// What is in a window. Everything below `mapped` is mapped: several windows share a page.

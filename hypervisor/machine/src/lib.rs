@@ -7,7 +7,8 @@
 //! Follows the Devicetree Specification, Release v0.4 ("DTSpec"), and for the nodes of an Arm machine the bindings that
 //! come with Linux (`Documentation/devicetree/bindings`): `arm/cpus.yaml`, `arm/psci.yaml`,
 //! `interrupt-controller/arm,gic.yaml`, `interrupt-controller/arm,gic-v3.yaml`, `timer/arm,arch_timer.yaml`,
-//! `serial/pl011.yaml`, `serial/8250.yaml`, `rtc/arm,pl031.yaml`, `virtio/mmio.yaml`.
+//! `serial/pl011.yaml`, `serial/8250.yaml`, `rtc/arm,pl031.yaml`, `virtio/mmio.yaml`, `iommu/arm,smmu-v3.yaml`, `iommu/iommu.txt`,
+//! `pci/pci-iommu.txt`.
 //!
 //! A blob is checked whole (see `blob`) before any of it is read; after that the `fdt` package reads it. What a tree
 //! says about itself can still be nonsense, and then the error names node and property.
@@ -40,6 +41,7 @@ mod index;
 mod interrupts;
 mod memory;
 mod node;
+mod smmu;
 mod virtio;
 
 pub use blob::{MAX_DEPTH, total_size, validate};
@@ -48,6 +50,7 @@ pub use cpus::{Conduit, Cpu, EnableMethod};
 pub use early::Early;
 pub use error::{Flaw, MachineError};
 pub use interrupts::{Gic, Timer};
+pub use smmu::{Master, RequesterMap, Smmu, Stream};
 pub use virtio::VirtioWindow;
 
 use alloc::{string::String, vec::Vec};
@@ -77,6 +80,10 @@ pub struct Machine {
     pub calendar: Option<Range<Pa>>,
     /// Where virtio devices may be found, lowest address first.
     pub virtio: Vec<VirtioWindow>,
+    /// The SMMUs that have a driver, in the order of the tree.
+    pub smmus: Vec<Smmu>,
+    /// What is behind them, in the order of the tree.
+    pub masters: Vec<Master>,
     /// How to call PSCI, if firmware has it.
     pub psci: Option<Conduit>,
     /// `/chosen/bootargs`.
@@ -97,7 +104,10 @@ impl Machine {
         let sound = blob::Sound::check(blob)?;
         let index = index::Index::of(&sound)?;
         let gic = interrupts::gic(&index)?;
+        let (smmus, masters) = smmu::smmus(&index, &gic);
         Ok(Self {
+            smmus,
+            masters,
             model: index
                 .root()
                 .and_then(|root| node::string(node::Properties::value(&root, "model")?))

@@ -28,15 +28,15 @@ pub(crate) const MAX_WORD: usize = 4096;
 
 /// A word, and where it stands.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Token {
+pub struct Token {
     /// Its text, without the quotes.
-    pub(crate) text: String,
+    pub text: String,
     /// Where it stands, quotes included.
-    pub(crate) span: Span,
+    pub span: Span,
     /// Whether it has quotes anywhere.
-    pub(crate) quoted: bool,
+    pub quoted: bool,
     /// Whether it is the first of its line. It means nothing but where people probably begin an option.
-    pub(crate) starts_line: bool,
+    pub starts_line: bool,
 }
 
 /// The words of source `id`. What is wrong is added to `diagnostics`; the words around it are there all the same.

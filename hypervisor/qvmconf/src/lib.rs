@@ -4,7 +4,7 @@
 //! ([`words`]), includes, and messages that show file, line, column and a caret ([`Diagnostic`], [`Sources::render`]).
 //! Does not answer for: what a configuration means. Whether memory overlaps, whether a file exists, whether a CPU is
 //! there is asked in `vm::config`. This crate knows no machine and no vdev: the options of vdevs come in as a
-//! [`Vocabulary`].
+//! [`Vocabulary`]. Other languages with the same words take them from [`words_of`].
 //!
 //! Follows the language of the QNX Hypervisor's `qvm` as `hypervisor/docs/qvmconf.md` describes it; where this dialect
 //! decides or deviates, a `QNX:` comment says so.
@@ -48,9 +48,9 @@ pub mod words;
 
 pub use diagnostic::{Diagnostic, Diagnostics, MAX_DIAGNOSTICS, Note, Severity};
 pub use document::{Argument, Document, Setting, SettingName, Statement};
-pub use lexer::quote;
+pub use lexer::{Token, quote};
 pub use number::{NumberError, address, boolean, number, size};
-pub use parser::{Loader, NoFiles, VdevOption, VdevWords, Vocabulary, parse};
+pub use parser::{Loader, NoFiles, VdevOption, VdevWords, Vocabulary, parse, words_of};
 pub use path::{PathError, folder_of, resolve, stem_of};
 pub use render::{Rendered, RenderedAll};
 pub use source::{Location, MAX_SOURCE_BYTES, Source, SourceId, Sources, Span};

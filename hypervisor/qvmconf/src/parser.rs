@@ -76,11 +76,7 @@ pub fn parse(sources: &mut Sources, roots: &[SourceId], loader: &mut dyn Loader,
     let stem = roots.iter().filter_map(|id| sources.get(*id)).find(|source| source.is_file());
     let mut document = Document { stem: stem.map(|source| stem_of(source.name()).to_string()), ..Document::default() };
     let mut diagnostics = Diagnostics::new();
-    let mut includes = Includes { sources, loader, open: Vec::new(), count: 0, full: false };
-    let mut tokens = Vec::new();
-    for root in roots {
-        includes.read(*root, &mut tokens, &mut diagnostics);
-    }
+    let tokens = words_of(sources, roots, loader, &mut diagnostics);
     let mut parser = Parser {
         tokens: tokens.into_iter().peekable(),
         end: Span::default(),
@@ -92,6 +88,23 @@ pub fn parse(sources: &mut Sources, roots: &[SourceId], loader: &mut dyn Loader,
     parser.run();
     document.diagnostics = parser.diagnostics;
     document
+}
+
+/// The words of the sources `roots`, in this order, with those of the files that they include (`@FILE`). What is wrong is added to
+/// `diagnostics`.
+#[must_use]
+pub fn words_of(
+    sources: &mut Sources,
+    roots: &[SourceId],
+    loader: &mut dyn Loader,
+    diagnostics: &mut Diagnostics,
+) -> Vec<Token> {
+    let mut includes = Includes { sources, loader, open: Vec::new(), count: 0, full: false };
+    let mut tokens = Vec::new();
+    for root in roots {
+        includes.read(*root, &mut tokens, diagnostics);
+    }
+    tokens
 }
 
 /// What following options apply to.

@@ -93,6 +93,8 @@ pub enum Command<'a> {
     },
     /// Connect a network card with a switch.
     Uplink(Uplink<'a>),
+    /// Tell the SMMUs what devices may reach that are no VM's.
+    Smmuman(Vec<Part<'a>>),
     /// Record what happens.
     Record(Record<'a>),
     /// Record no more.
@@ -153,6 +155,8 @@ pub enum Pidin<'a> {
     Disks,
     /// The machine's network cards, and the ports of networks.
     Net,
+    /// The machine's SMMUs, and who has which stream.
+    Smmu,
 }
 
 /// Where a command may stand.
@@ -174,14 +178,13 @@ pub(super) struct Row {
     help: &'static str,
     /// Where it may stand; `None`: in either place.
     only: Option<Place>,
-    /// `None`: the original has something like it, we do not yet.
-    read: Option<Reader>,
+    read: Reader,
 }
 
 impl Row {
-    /// Whether it works, and may stand there.
+    /// Whether it may stand there.
     pub(super) fn may_be(&self, place: Place) -> bool {
-        self.read.is_some() && self.only.is_none_or(|only| only == place)
+        self.only.is_none_or(|only| only == place)
     }
 }
 
@@ -191,15 +194,11 @@ type Reader = for<'a> fn(&Call<'_, 'a>) -> Result<Command<'a>, CommandError>;
 pub type Read<'a> = Result<Option<Command<'a>>, CommandError>;
 
 const fn row(word: &'static str, arguments: &'static str, help: &'static str, read: Reader) -> Row {
-    Row { word, arguments, help, only: None, read: Some(read) }
+    Row { word, arguments, help, only: None, read }
 }
 
 const fn only(place: Place, row: Row) -> Row {
     Row { only: Some(place), ..row }
-}
-
-const fn later(word: &'static str) -> Row {
-    Row { word, arguments: "", help: "", only: None, read: None }
 }
 
 /// Where in a line of help the explanation begins.
@@ -211,13 +210,14 @@ pub(super) const COMMANDS: &[Row] = &[
     row("dryrun", "@FILE [OPTION ...] [&]", "check a VM's configuration, start nothing", |call| {
         qvm(call, Some("dryrun"))
     }),
-    row("pidin", "[NAME|threads|memory|disks|net]", "report on VMs, threads, memory, disks, networks", |call| {
+    row("pidin", "[NAME|threads|memory|disks|net|smmu]", "report on VMs, threads, memory, devices, DMA", |call| {
         Ok(Command::Pidin(match call.optional()? {
             None => Pidin::All,
             Some(Word { text: "threads", .. }) => Pidin::Threads,
             Some(Word { text: "memory", .. }) => Pidin::Memory,
             Some(Word { text: "disks", .. }) => Pidin::Disks,
             Some(Word { text: "net", .. }) => Pidin::Net,
+            Some(Word { text: "smmu", .. }) => Pidin::Smmu,
             Some(name) => Pidin::Vm(plain(name)?),
         }))
     }),
@@ -284,6 +284,10 @@ pub(super) const COMMANDS: &[Row] = &[
     row("uplink", uplink::ARGUMENTS, "lead a switch out of the machine", |call| {
         uplink::read(call).map(Command::Uplink)
     }),
+    row("smmuman", "@FILE [OPTION ...]", "what devices may reach that are no VM's", |call| match parts(call)? {
+        (parts, false) => Ok(Command::Smmuman(parts)),
+        (_, true) => call.usage(call.words.len().saturating_sub(1)),
+    }),
     row("shm", shm::ARGUMENTS, "shared memory; alone: list it", |call| shm::read(call).map(Command::Shm)),
     row("use", "[VDEV]", "the options of a vdev, or all vdevs", |call| {
         Ok(Command::Use(call.optional()?.map(plain).transpose()?))
@@ -292,7 +296,6 @@ pub(super) const COMMANDS: &[Row] = &[
         Some(word) => find(word).map(|row| Command::Help(Some(row.word))),
         None => Ok(Command::Help(None)),
     }),
-    later("smmuman"),
 ];
 
 /// Explains the command `word`, or all that there are, a line each.
@@ -300,7 +303,7 @@ pub(super) const COMMANDS: &[Row] = &[
 /// # Errors
 /// If `out` fails.
 pub fn help(word: Option<&str>, out: &mut dyn fmt::Write) -> fmt::Result {
-    for row in COMMANDS.iter().filter(|row| row.read.is_some() && word.is_none_or(|word| word == row.word)) {
+    for row in COMMANDS.iter().filter(|row| word.is_none_or(|word| word == row.word)) {
         let Row { word, arguments, help, .. } = row;
         let used = word.len().saturating_add(arguments.len()).saturating_add(1);
         // Long ones have a line to themselves.
@@ -323,22 +326,21 @@ pub(super) fn read_at(text: &str, place: Place, line: usize) -> Read<'_> {
     let words = words(text, line)?;
     let Some((first, words)) = words.split_first() else { return Ok(None) };
     let row = find(first)?;
-    match (row.only, row.read) {
-        (Some(Place::Script), _) if place == Place::Shell => {
+    match row.only {
+        Some(Place::Script) if place == Place::Shell => {
             Err(first.error(format!("`{}` is for the start-up script", first.text)))
         }
-        (Some(Place::Shell), _) if place == Place::Script => {
+        Some(Place::Shell) if place == Place::Script => {
             Err(first.error(format!("`{}` is for the shell, not for a script", first.text)))
         }
-        (_, Some(read)) => read(&Call { first, words, row }).map(Some),
-        (_, None) => Err(first.error(format!("`{}` is known, not supported yet", first.text))),
+        _ => (row.read)(&Call { first, words, row }).map(Some),
     }
 }
 
 /// The row of a command.
 fn find(word: &Word<'_>) -> Result<&'static Row, CommandError> {
     COMMANDS.iter().find(|row| row.word == word.text).ok_or_else(|| {
-        let known = COMMANDS.iter().filter(|row| row.read.is_some()).map(|row| row.word);
+        let known = COMMANDS.iter().map(|row| row.word);
         let hint = match qvmconf::nearest(word.text, known) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "`help` lists them all".to_owned(),
@@ -376,6 +378,13 @@ impl<'w, 'a> Call<'w, 'a> {
 }
 
 fn qvm<'a>(call: &Call<'_, 'a>, option: Option<&'static str>) -> Result<Command<'a>, CommandError> {
+    let (mut parts, background) = parts(call)?;
+    parts.extend(option.map(|text| Part::Inline(Word { text, ..*call.first })));
+    Ok(Command::Qvm(Qvm { parts, background }))
+}
+
+/// A configuration, and whether there is a `&` behind it.
+fn parts<'a>(call: &Call<'_, 'a>) -> Result<(Vec<Part<'a>>, bool), CommandError> {
     let (words, background) = match call.words.split_last() {
         Some((last, before)) if last.text == "&" => (before, true),
         _ => (call.words, false),
@@ -396,8 +405,7 @@ fn qvm<'a>(call: &Call<'_, 'a>, option: Option<&'static str>) -> Result<Command<
         let word = call.first;
         return Err(word.error(format!("`{0}` needs a configuration: `{0} @FILE`", word.text)));
     }
-    parts.extend(option.map(|text| Part::Inline(Word { text, ..*call.first })));
-    Ok(Command::Qvm(Qvm { parts, background }))
+    Ok((parts, background))
 }
 
 fn slay<'a>(call: &Call<'_, 'a>) -> Result<Command<'a>, CommandError> {
@@ -481,6 +489,8 @@ mod tests {
 
     #[test]
     fn every_command_can_be_typed() {
+        let file = Part::File(Word { text: "etc/host.smmu", line: TYPED, column: 9 });
+        let safety = Word { text: "safety", line: TYPED, column: 25 };
         let expected = [
             ("pidin", Command::Pidin(Pidin::All)),
             ("pidin linux", Command::Pidin(Pidin::Vm("linux"))),
@@ -516,6 +526,8 @@ mod tests {
             ("partition drivers 20%", Command::Partition { name: "drivers", percent: 20 }),
             ("cluster big 2,3", Command::Cluster { name: "big", cpus: CpuSet(0b1100) }),
             ("pidin net", Command::Pidin(Pidin::Net)),
+            ("pidin smmu", Command::Pidin(Pidin::Smmu)),
+            ("smmuman @/etc/host.smmu safety", Command::Smmuman(vec![file, Part::Inline(safety)])),
             ("use", Command::Use(None)),
             ("use pl011", Command::Use(Some("pl011"))),
             ("help slay", Command::Help(Some("slay"))),
@@ -532,7 +544,7 @@ mod tests {
     fn a_typed_line_is_told_what_is_wrong_without_its_place() {
         let expected = [
             ("pdin", "shell: unknown command `pdin`; did you mean `pidin`?"),
-            ("pidin a b", "shell: usage: `pidin [NAME|threads|memory|disks|net]`"),
+            ("pidin a b", "shell: usage: `pidin [NAME|threads|memory|disks|net|smmu]`"),
             ("slay", "shell: usage: `slay [-s SIGNAL] NAME ...`"),
             ("slay -s TERM", "shell: usage: `slay [-s SIGNAL] NAME ...`"),
             ("slay -s KILL a", "shell: `KILL` is none of SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2"),
@@ -563,7 +575,10 @@ mod tests {
             ("partition a +1", "shell: `+1` is no number from 0 to 100"),
             ("batch", "shell: `batch` is for the start-up script"),
             ("help sley", "shell: unknown command `sley`; did you mean `slay`?"),
-            ("smmuman", "shell: `smmuman` is known, not supported yet"),
+            ("smmuman", "shell: `smmuman` needs a configuration: `smmuman @FILE`"),
+            ("smmuman @", "shell: `@` needs a file's name right behind it"),
+            ("smmuman @a &", "shell: usage: `smmuman @FILE [OPTION ...]`"),
+            ("smmuman @a & b", "shell: `&` must be the last word of the line"),
         ];
         for (text, message) in expected {
             assert_eq!(error(text), message);
@@ -574,7 +589,7 @@ mod tests {
     fn help_has_a_line_of_80_characters_for_every_command_that_works() {
         let mut text = String::new();
         help(None, &mut text).unwrap();
-        assert_eq!(text.lines().count(), COMMANDS.len() - 1 + 3);
+        assert_eq!(text.lines().count(), COMMANDS.len() + 3);
         for line in text.lines() {
             assert!(line.len() <= 80, "{line}");
             if ["shm ", "pidin ", "uplink "].iter().any(|long| line.starts_with(long)) {

@@ -100,6 +100,63 @@ pub struct NetInfo {
     pub about: String,
 }
 
+/// An SMMU of the machine.
+#[derive(Clone, Debug)]
+pub struct SmmuInfo {
+    /// Its name.
+    pub name: String,
+    /// Where it is, and what it does.
+    pub about: String,
+    /// How many events it has recorded.
+    pub events: u64,
+    /// How often some were lost.
+    pub lost: u64,
+    /// The streams that have a device, or have had events.
+    pub streams: Vec<StreamInfo>,
+    /// Events of streams that are not among these.
+    pub others: u64,
+}
+
+/// A stream of an SMMU.
+#[derive(Clone, Debug)]
+pub struct StreamInfo {
+    /// Its number.
+    pub stream: u32,
+    /// How many events it has had.
+    pub events: u64,
+    /// What is behind it, and who has it.
+    pub about: String,
+}
+
+/// `pidin smmu`: for each SMMU a line with what it is, and one for each stream that there is something to say of; all others are
+/// refused.
+///
+/// # Errors
+/// If `out` fails.
+pub fn smmus(all: &[SmmuInfo], out: &mut dyn Write) -> fmt::Result {
+    out.write_str("SMMU             EVENTS      LOST\n")?;
+    all.iter().try_for_each(|SmmuInfo { name, about, events, lost, streams, others }| {
+        writeln!(out, "{name:13}{}{}", count(*events), count(*lost))?;
+        writeln!(out, "    {about:.76}")?;
+        streams.iter().try_for_each(|StreamInfo { stream, events, about }| {
+            let stream = format!("{stream:#x}");
+            writeln!(out, "    {stream:<9}{}          {about:.45}", count(*events))
+        })?;
+        match others {
+            0 => Ok(()),
+            others => writeln!(out, "    others   {}", count(*others)),
+        }
+    })
+}
+
+/// A count in ten columns, the first of them empty; what is more than anybody counts to in millions.
+fn count(count: u64) -> String {
+    match count {
+        0..=999_999_999 => format!(" {count:9}"),
+        _ => format!(" {:8}M", (count / 1_000_000).min(99_999_999)),
+    }
+}
+
 /// `pidin net`: two lines for each card and port, and one above all: SENT and RECEIVED are as whoever is there sees it, which at a
 /// card is the outside.
 ///
@@ -110,11 +167,7 @@ pub fn net(all: &[NetInfo], out: &mut dyn Write) -> fmt::Result {
     all.iter().try_for_each(|NetInfo { mac, is_up, counts, about }| {
         let Counts { sent, received, full, undivided, forged } = *counts;
         write!(out, "{mac} {:4}", if *is_up { "up" } else { "down" })?;
-        [sent, received, full, undivided, forged].into_iter().try_for_each(|count| match count {
-            0..=999_999_999 => write!(out, " {count:9}"),
-            // More than anybody counts to.
-            _ => write!(out, " {:8}M", (count / 1_000_000).min(99_999_999)),
-        })?;
+        [sent, received, full, undivided, forged].into_iter().try_for_each(|it| out.write_str(&count(it)))?;
         writeln!(out, "\n    {about:.76}")
     })
 }
@@ -241,6 +294,7 @@ fn time(nanoseconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
 
     const LINUX: VmInfo<'static> = VmInfo {
         number: 1,
@@ -376,6 +430,39 @@ ADDRESS           LINK      SENT  RECEIVED      LOST  TOO LONG    FORGED
         let most = Counts { sent: u64::MAX, received: u64::MAX, full: u64::MAX, undivided: u64::MAX, forged: 1 << 40 };
         let long = NetInfo { is_up: false, counts: most, about: "x".repeat(99), ..card };
         assert!(text(|out| net(&[long], out)).contains("down "));
+    }
+
+    #[test]
+    fn pidin_smmu_says_whose_streams_are_and_how_often_they_have_failed() {
+        let stream = |stream, events, about: &str| StreamInfo { stream, events, about: about.into() };
+        let smmu = SmmuInfo {
+            name: "smmu0".into(),
+            about: "at 0x9050000, 65536 streams".into(),
+            events: 345,
+            lost: 2,
+            streams: vec![stream(8, 0, "disk: confined by smmuman"), stream(0x1234, 340, "nobody's: refused")],
+            others: 5,
+        };
+        let expected = "
+SMMU             EVENTS      LOST
+smmu0               345         2
+    at 0x9050000, 65536 streams
+    0x8               0          disk: confined by smmuman
+    0x1234          340          nobody's: refused
+    others            5
+";
+        assert_eq!(text(|out| smmus(core::slice::from_ref(&smmu), out)), expected[1..]);
+        let long = "x".repeat(99);
+        let most = SmmuInfo {
+            name: "smmu100".into(),
+            about: long.clone(),
+            events: u64::MAX,
+            lost: 1 << 40,
+            streams: vec![stream(u32::MAX, u64::MAX, &long)],
+            others: u64::MAX,
+        };
+        text(|out| smmus(&[most], out));
+        assert_eq!(text(|out| smmus(&[], out)).lines().count(), 1);
     }
 
     #[test]

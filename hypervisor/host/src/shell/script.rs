@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn errors_say_where_and_come_all_at_once() {
-        let script = "qwm @a\nbatch now\nconsole\nlog loud\nqvm\n qvm & @a\nqvm @\nqvm \"x\nsmmuman linux\nlog info x\n\
+        let script = "qwm @a\nbatch now\nconsole\nlog loud\nqvm\n qvm & @a\nqvm @\nqvm \"x\nsmmuman\nlog info x\n\
             frobnicate\ntop\ndryrun\n";
         let expected = [
             "startup:1:1: error: unknown command `qwm`; did you mean `qvm`?",
@@ -119,7 +119,7 @@ mod tests {
             "startup:6:6: error: `&` must be the last word of the line",
             "startup:7:5: error: `@` needs a file's name right behind it",
             "startup:8:5: error: a quote without end",
-            "startup:9:1: error: `smmuman` is known, not supported yet",
+            "startup:9:1: error: `smmuman` needs a configuration: `smmuman @FILE`",
             "startup:10:10: error: usage: `log LEVEL`",
             "startup:11:1: error: unknown command `frobnicate`; `help` lists them all",
             "startup:12:1: error: `top` is for the shell, not for a script",

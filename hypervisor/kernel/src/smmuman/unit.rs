@@ -1,0 +1,387 @@
+//! One SMMU.
+//!
+//! Answers for: memory for its tables and queues, carrying procedures out, taking events out and telling of them, cutting a device
+//! off. Does not answer for: which steps a procedure has, who may own what (`smmu`), the thread (`smmuman`).
+
+use super::{configure, on_fault, ticks};
+use crate::frames::{self, Owner as Frames};
+use crate::interrupt;
+use crate::start;
+use crate::sync::{Lock, Rank};
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use arrayvec::ArrayVec;
+use drivers::smmuv3::{Smmuv3, Switch};
+use host::shell::report::{SmmuInfo, StreamInfo};
+use smmu::configuration::OnFault;
+use smmu::{
+    Count, Event, Features, Geometry, Layout, Owner, Procedure, Progress, REGISTERS_LENGTH, Smmu, Stage2, Streams,
+    Tally,
+};
+use types::{IntId, PAGE_SIZE, Pa, Range};
+
+/// How long an SMMU may take for a procedure, in microseconds.
+const PATIENCE: u64 = 100_000;
+/// How often a stream's faults are told of, in microseconds, after the first few.
+const INTERVAL: u64 = 1_000_000;
+/// Queues of a page: 256 commands, 128 events.
+const COMMAND_BITS: u8 = 8;
+const EVENT_BITS: u8 = 7;
+/// Events that are taken at once.
+const BATCH: usize = 32;
+
+/// What follows where there is nobody to speak to.
+const LEFT_ALONE: &str = "It is left alone: DMA from behind it may pass";
+
+/// One that has started.
+struct Working {
+    driver: Smmuv3,
+    smmu: Smmu,
+    streams: Streams,
+    tally: Tally,
+    /// How often events were lost, as far as it has been told of.
+    lost: Count,
+}
+
+enum Stage {
+    Working(Box<Working>),
+    /// It is never used again; why.
+    Useless(String),
+}
+
+/// An SMMU of the machine.
+pub(super) struct Unit {
+    number: usize,
+    at: Pa,
+    interrupts: ArrayVec<IntId, 3>,
+    has_interrupts: bool,
+    /// If it has been started.
+    switch: Option<Switch>,
+    stage: Lock<Stage>,
+}
+
+/// What somebody's device reaches.
+#[derive(Clone, Copy)]
+pub(super) enum Reach<'a> {
+    /// This.
+    Stage2(&'a Stage2),
+    /// Everything.
+    Bypass,
+}
+
+/// An event that is told of.
+struct Told {
+    event: Event,
+    /// Those since the last one of its stream that was told of.
+    untold: u64,
+    device: Option<String>,
+}
+
+impl Unit {
+    /// Starts it, with every stream refused; or closes it, if it cannot be used, and says so. `highest` is the last stream that the
+    /// device tree has something behind.
+    pub(super) fn begin(number: usize, description: &machine::Smmu, highest: u32) -> Self {
+        let at = description.registers.start();
+        let name = format!("smmu{number} at {at}");
+        let mut switch = None;
+        let stage = match Working::begin(description, highest) {
+            Ok(working) => {
+                switch = Some(working.driver.switch());
+                let bits = working.smmu.geometry().bits();
+                log::info!("{name}: SMMUv3 with stage 2, {} streams, all refused", 1_u64 << bits);
+                Stage::Working(Box::new(working))
+            }
+            Err(why) => {
+                log::error!("{name} is not used: {why}. No device behind it can be given to a VM");
+                Stage::Useless(why)
+            }
+        };
+        let wires = [description.eventq, description.gerror, description.combined];
+        let has_interrupts = description.combined.is_some() || description.eventq.is_some();
+        let interrupts = wires.into_iter().flatten().collect();
+        Self { number, at, interrupts, has_interrupts, switch, stage: Lock::new(Rank::Smmus, stage) }
+    }
+
+    pub(super) fn works(&self) -> bool {
+        matches!(&*self.stage.lock(), Stage::Working(_))
+    }
+
+    /// What keeps `stream` from being given to anybody, if something does.
+    pub(super) fn flaw(&self, stream: u32) -> Option<String> {
+        match &*self.stage.lock() {
+            Stage::Working(working) if working.smmu.geometry().has(stream) => None,
+            Stage::Working(working) => {
+                let bits = working.smmu.geometry().bits();
+                Some(format!("smmu{} has no stream {stream:#x}: there are {}", self.number, 1_u64 << bits))
+            }
+            Stage::Useless(why) => Some(format!("smmu{} at {} is not used: {why}", self.number, self.at)),
+        }
+    }
+
+    /// Whether it says by itself that something has happened.
+    pub(super) const fn has_interrupts(&self) -> bool {
+        self.has_interrupts
+    }
+
+    pub(super) fn has_interrupt(&self, intid: IntId) -> bool {
+        self.interrupts.contains(&intid)
+    }
+
+    /// Lets its interrupts come. Its wires carry pulses (IHI 0070, 3.18).
+    pub(super) fn listen(&self) {
+        if self.works() {
+            self.interrupts.iter().for_each(|intid| interrupt::enable_edge(*intid));
+        }
+    }
+
+    /// Nothing behind it does DMA any more, soon. Takes no lock.
+    pub(super) fn turn_off(&self) {
+        if let Some(switch) = self.switch {
+            switch.off();
+        }
+    }
+
+    /// Does something with it, if it works.
+    fn with<R>(&self, work: impl FnOnce(&mut Working) -> Result<R, String>) -> Result<R, String> {
+        match &mut *self.stage.lock() {
+            Stage::Working(working) => work(working),
+            Stage::Useless(why) => Err(why.clone()),
+        }
+    }
+
+    /// Carries a procedure out, and waits for that. Others may have the SMMU meanwhile.
+    fn carry_out(&self, procedure: &mut Procedure) -> Result<(), String> {
+        let begun = el2::cpu::counter();
+        loop {
+            let progress = self.with(|working| {
+                let Working { smmu, driver, .. } = working;
+                Ok(smmu.advance(procedure, el2::cpu::counter(), driver))
+            });
+            match progress? {
+                Progress::Done => break,
+                Progress::Failed(trouble) => return Err(trouble.to_string()),
+                Progress::Waiting => el2::cpu::relax(),
+            }
+        }
+        if configure::rules().debug > 1 {
+            let took = el2::cpu::counter().saturating_sub(begun);
+            log::info!("smmu{}: {} steps in {} ticks", self.number, procedure.steps().len(), took.0);
+        }
+        Ok(())
+    }
+
+    /// Makes `device` known as what is behind `stream`. Streams of one `group` have one owner.
+    pub(super) fn declare(&self, device: &str, stream: u32, group: u32, may_bypass: bool) -> Result<(), String> {
+        self.with(|working| {
+            let geometry = working.smmu.geometry();
+            working.streams.declare(device, stream, group, may_bypass, geometry).map_err(|why| why.to_string())
+        })
+    }
+
+    /// Gives a stream that has been declared to `owner`.
+    pub(super) fn give(&self, stream: u32, owner: &Owner, reach: Reach<'_>) -> Result<(), String> {
+        let mut procedure = self.with(|working| {
+            working.make_room(stream)?;
+            let Working { smmu, streams, .. } = working;
+            let procedure = match reach {
+                Reach::Stage2(stage2) => streams.attach(stream, owner, stage2, None, smmu),
+                Reach::Bypass => streams.bypass(stream, owner, smmu),
+            };
+            procedure.map_err(|why| why.to_string())
+        })?;
+        self.carry_out(&mut procedure)
+    }
+
+    /// Refuses whatever `stream` sends from now on, without further events, and takes it from its owner.
+    fn cut_off(&self, stream: u32) {
+        let detached = self.with(|working| {
+            let Some((device, Some(owner))) = working.streams.who(stream) else { return Ok(None) };
+            let procedure =
+                working.streams.detach(stream, owner, true, &working.smmu).map_err(|why| why.to_string())?;
+            Ok(Some((String::from(device), procedure)))
+        });
+        let done = detached.and_then(|detached| {
+            let Some((device, mut procedure)) = detached else { return Ok(None) };
+            self.carry_out(&mut procedure)?;
+            self.with(|working| Ok(working.streams.released(stream, &procedure).then_some(device)))
+        });
+        match done {
+            Ok(Some(device)) => log::warn!("smmu{}: `{device}` (stream {stream:#x}) is cut off", self.number),
+            Ok(None) => {}
+            Err(why) => log::error!("smmu{}: stream {stream:#x} cannot be cut off: {why}", self.number),
+        }
+    }
+
+    /// Looks what has happened, tells of it, and does what is to be done then. Whether there may be more.
+    pub(super) fn look(&self) -> bool {
+        let mut told: ArrayVec<Told, BATCH> = ArrayVec::new();
+        let mut guilty: ArrayVec<u32, BATCH> = ArrayVec::new();
+        let looked = self.with(|working| Ok(working.take(&mut told, &mut guilty)));
+        let Ok(looked) = looked else { return false };
+        for Told { event, untold, device } in told {
+            let device = device.map(|device| format!(" [{device}]")).unwrap_or_default();
+            let others =
+                if untold > 0 { format!("; {untold} more since the last that was told") } else { String::new() };
+            log::warn!("smmu{}: {event}{device}{others}", self.number);
+        }
+        if let Some(untold) = looked.lost {
+            log::warn!("smmu{}: events are lost: more come than are taken ({untold} times untold)", self.number);
+        }
+        if looked.has_failed {
+            // It lets nothing through any more (12.3).
+            log::error!("smmu{} has failed (SFM_ERR): no device behind it does DMA any more", self.number);
+            *self.stage.lock() = Stage::Useless("it has failed (SFM_ERR), and lets nothing through".into());
+            return false;
+        }
+        if on_fault() != OnFault::Report {
+            guilty.iter().for_each(|stream| self.cut_off(*stream));
+        }
+        looked.is_more
+    }
+
+    pub(super) fn report(&self) -> SmmuInfo {
+        let (mut events, mut lost, mut others, mut streams) = (0, 0, 0, Vec::new());
+        let about = match &*self.stage.lock() {
+            Stage::Useless(why) => format!("at {}, not used: {why}", self.at),
+            Stage::Working(working) => {
+                (events, lost) = (working.smmu.events.recorded(), working.smmu.events.overflows());
+                others = working.tally.others();
+                streams = working.report();
+                format!("at {}, {} streams", self.at, 1_u64 << working.smmu.geometry().bits())
+            }
+        };
+        SmmuInfo { name: format!("smmu{}", self.number), about, events, lost, streams, others }
+    }
+}
+
+/// What a look has found, besides events.
+struct Looked {
+    has_failed: bool,
+    /// Events have been lost, and it is to be told of: how often since it was told of last.
+    lost: Option<u64>,
+    is_more: bool,
+}
+
+impl Working {
+    /// # Errors
+    /// Why it cannot be used, and whether it is closed.
+    fn begin(description: &machine::Smmu, highest: u32) -> Result<Self, String> {
+        // There may be more behind, which is not used.
+        let registers = Range::new(description.registers.start(), REGISTERS_LENGTH);
+        let Some(registers) = registers.filter(|_| description.registers.length() >= REGISTERS_LENGTH) else {
+            return Err(format!("its registers, {}, are too few. {LEFT_ALONE}", description.registers));
+        };
+        if !start::try_map_device(registers) {
+            return Err(format!("its registers, {registers}, overlap something else. {LEFT_ALONE}"));
+        }
+        // SAFETY: an SMMUv3 by the device tree, mapped just now for good, and each is begun with once.
+        let driver = unsafe { Smmuv3::new(&registers, description.is_coherent) };
+        let mut driver = driver.ok_or(LEFT_ALONE)?;
+        let begun = begin_with(&mut driver, highest);
+        match begun {
+            Ok(smmu) => {
+                let (streams, tally, lost) = (Streams::new(), Tally::default(), Count::default());
+                Ok(Self { driver, smmu, streams, tally, lost })
+            }
+            Err(why) => {
+                let deadline = el2::cpu::counter().saturating_add(ticks(PATIENCE));
+                Err(match smmu::close(&mut driver, el2::cpu::counter, deadline) {
+                    Ok(()) => format!("{why}. It is closed: no device behind it does DMA"),
+                    Err(trouble) => format!("{why}. Nor can it be closed ({trouble}): DMA from behind it may pass"),
+                })
+            }
+        }
+    }
+
+    /// Sees to it that the entry of `stream` has a place.
+    fn make_room(&mut self, stream: u32) -> Result<(), String> {
+        if self.smmu.lacks_leaf(stream) && self.smmu.geometry().has(stream) {
+            let page = share(&mut self.driver, PAGE_SIZE, self.smmu.features())?;
+            self.smmu.give_leaf(stream, page);
+        }
+        Ok(())
+    }
+
+    /// Takes events out: those that are to be `told` of, and which streams that somebody owns are `guilty`.
+    fn take(&mut self, told: &mut ArrayVec<Told, BATCH>, guilty: &mut ArrayVec<u32, BATCH>) -> Looked {
+        let (now, interval) = (el2::cpu::counter(), ticks(INTERVAL));
+        let errors = self.smmu.global_errors(&mut self.driver);
+        let before = self.smmu.events.overflows();
+        let mut taken = 0;
+        while taken < BATCH
+            && let Some(event) = self.smmu.events.take(&mut self.driver)
+        {
+            taken += 1;
+            let (device, owner) = self.streams.who(event.stream).unzip();
+            if owner.flatten().is_some() && !guilty.contains(&event.stream) {
+                guilty.push(event.stream);
+            }
+            if let Some(untold) = self.tally.note(event.stream, now, interval) {
+                told.push(Told { event, untold, device: device.map(String::from) });
+            }
+        }
+        let are_lost = errors.events_lost || self.smmu.events.overflows() != before;
+        let lost = if are_lost { self.lost.note(now, interval) } else { None };
+        Looked { has_failed: errors.failed, lost, is_more: taken == BATCH }
+    }
+
+    /// The streams that there is something to say of.
+    fn report(&self) -> Vec<StreamInfo> {
+        let events = |stream| self.tally.streams().find(|(other, _)| *other == stream).map_or(0, |(_, events)| events);
+        let known = self.streams.known().map(|(stream, device, owner)| {
+            let about = match owner {
+                None => format!("{device}: refused"),
+                Some(Owner { name, vmid: 0 }) => format!("{device}: let through by {name}"),
+                Some(Owner { name, .. }) => format!("{device}: confined by {name}"),
+            };
+            StreamInfo { stream, events: events(stream), about }
+        });
+        let unknown = self.tally.streams().filter(|(stream, _)| self.streams.who(*stream).is_none());
+        let unknown = unknown.map(|(stream, events)| StreamInfo { stream, events, about: "nobody's: refused".into() });
+        known.chain(unknown).collect()
+    }
+}
+
+/// Gives it memory, and starts it.
+fn begin_with(driver: &mut Smmuv3, highest: u32) -> Result<Smmu, String> {
+    let features = driver.features().map_err(|unfit| unfit.to_string())?;
+    let geometry = Geometry::for_machine(highest, &features);
+    let command_bits = features.command_queue_bits.min(COMMAND_BITS);
+    if command_bits == 0 {
+        return Err("its command queue has room for one command (IDR1.CMDQS is 0)".into());
+    }
+    let layout = Layout {
+        geometry,
+        table: share(driver, geometry.bytes(), &features)?,
+        command_queue: share(driver, PAGE_SIZE, &features)?,
+        command_bits,
+        event_queue: share(driver, PAGE_SIZE, &features)?,
+        event_bits: features.event_queue_bits.min(EVENT_BITS),
+        patience: ticks(PATIENCE),
+    };
+    let mut smmu = Smmu::new(features, layout);
+    let mut procedure = smmu.start();
+    loop {
+        match smmu.advance(&mut procedure, el2::cpu::counter(), driver) {
+            Progress::Done => return Ok(smmu),
+            Progress::Failed(trouble) => return Err(format!("it does not start: {trouble}")),
+            Progress::Waiting => el2::cpu::relax(),
+        }
+    }
+}
+
+/// Memory of so many bytes, a power of two, and aligned to that, for good.
+fn share(driver: &mut Smmuv3, bytes: u64, features: &Features) -> Result<Pa, String> {
+    let pages = bytes.div_ceil(PAGE_SIZE) as usize;
+    let frames = frames::allocate(pages, pages, Frames::Kernel)
+        .ok_or_else(|| format!("there are no {} KiB of memory for its tables", bytes >> 10))?;
+    if (frames.range().end().0 - 1) >> features.address_bits != 0 {
+        return Err(format!("it does not reach memory at {} (IDR5.OAS)", frames.start()));
+    }
+    let memory = frames.leak();
+    // SAFETY: RAM that the frame allocator has given out and never gets back, mapped where it is.
+    unsafe { driver.share(memory) };
+    Ok(memory.start())
+}

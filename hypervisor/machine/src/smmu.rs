@@ -1,0 +1,169 @@
+//! SMMUs, and which devices are behind them.
+//!
+//! Answers for: where an SMMUv3 is, and which stream a device or a PCI function sends by. Follows the bindings
+//! `iommu/arm,smmu-v3.yaml`, `iommu/iommu.txt` and `pci/pci-iommu.txt`. Does not answer for: which streams an SMMU has room for; its
+//! registers say that. What a tree says of a device's streams and is no sense counts as not said: such a device is behind no
+//! SMMU.
+
+use crate::{
+    index::{Index, Node, NodeId},
+    interrupts::Found,
+    node::{self, Properties},
+};
+use alloc::{string::String, vec::Vec};
+use types::{IntId, Pa, Range, RequesterId};
+
+/// An SMMUv3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Smmu {
+    /// Its registers.
+    pub registers: Range<Pa>,
+    /// The interrupt of its event queue.
+    pub eventq: Option<IntId>,
+    /// Its interrupt for global errors.
+    pub gerror: Option<IntId>,
+    /// Its interrupt for the completion of commands.
+    pub cmdq_sync: Option<IntId>,
+    /// Its one interrupt for all of these, where it has only one.
+    pub combined: Option<IntId>,
+    /// Whether it reads tables and queues through the CPUs' caches (`dma-coherent`, DTSpec 2.3.10; said of it or of a bus above).
+    pub is_coherent: bool,
+}
+
+/// A stream of an SMMU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// Which SMMU: an index into [`crate::Machine::smmus`].
+    pub smmu: usize,
+    /// Which of its streams.
+    pub id: u32,
+}
+
+/// Something whose transactions go through an SMMU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Master {
+    /// The path of its node.
+    pub path: String,
+    /// The first of its registers, if it has any that can be reached.
+    pub registers: Option<Range<Pa>>,
+    /// Its own streams (`iommus`).
+    pub streams: Vec<Stream>,
+    /// For a PCI host, those of the functions behind it (`iommu-map`).
+    pub functions: Option<RequesterMap>,
+}
+
+/// Which streams the functions of a PCI host send by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequesterMap {
+    /// The bits of a requester's number that count (`iommu-map-mask`).
+    mask: u32,
+    spans: Vec<Span>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Span {
+    requester: u32,
+    stream: Stream,
+    count: u32,
+}
+
+impl RequesterMap {
+    /// The stream of a function, if it goes through an SMMU. Several functions may have one: then they cannot be told apart.
+    #[must_use]
+    pub fn stream(&self, requester: RequesterId) -> Option<Stream> {
+        let requester = u32::from(requester.0) & self.mask;
+        self.spans.iter().find_map(|span| {
+            let offset = requester.checked_sub(span.requester).filter(|offset| *offset < span.count)?;
+            Some(Stream { id: span.stream.id.checked_add(offset)?, ..span.stream })
+        })
+    }
+
+    /// The highest stream of this SMMU that a function can have.
+    #[must_use]
+    pub fn highest(&self, smmu: usize) -> Option<u32> {
+        let spans = self.spans.iter().filter(|span| span.stream.smmu == smmu && span.count > 0);
+        // No requester has more than 16 bits.
+        let last = |span: &Span| {
+            let behind = (self.mask & 0xffff).checked_sub(span.requester)?.min(span.count.checked_sub(1)?);
+            Some(span.stream.id.saturating_add(behind))
+        };
+        spans.filter_map(last).max()
+    }
+}
+
+/// All of them, and all that is behind them.
+pub(crate) fn smmus(index: &Index<'_>, gic: &Found) -> (Vec<Smmu>, Vec<Master>) {
+    let found: Vec<NodeId> =
+        index.compatible(&["arm,smmu-v3"]).map(|(id, _)| id).filter(|id| index.registers(*id, 0).is_ok()).collect();
+    let smmus = found.iter().filter_map(|id| smmu(index, gic, *id)).collect();
+    let masters = if found.is_empty() {
+        Vec::new()
+    } else {
+        index.all().filter_map(|(id, node)| master(index, &found, id, &node)).collect()
+    };
+    (smmus, masters)
+}
+
+fn smmu(index: &Index<'_>, gic: &Found, id: NodeId) -> Option<Smmu> {
+    let names = index.node(id)?.value("interrupt-names").unwrap_or_default();
+    let interrupt = |name: &str| {
+        let position = node::strings(names).position(|found| found == name)?;
+        gic.interrupt_of(index, id, position)
+    };
+    Some(Smmu {
+        registers: index.registers(id, 0).ok()?,
+        eventq: interrupt("eventq"),
+        gerror: interrupt("gerror"),
+        cmdq_sync: interrupt("cmdq-sync"),
+        combined: interrupt("combined"),
+        is_coherent: index.lineage(id).iter().any(|node| node.value("dma-coherent").is_some()),
+    })
+}
+
+fn master(index: &Index<'_>, smmus: &[NodeId], id: NodeId, node: &Node<'_, '_>) -> Option<Master> {
+    let streams = node.value("iommus").and_then(|value| own(index, smmus, value)).unwrap_or_default();
+    let functions = node.value("iommu-map").and_then(|value| behind(index, smmus, node, value));
+    if streams.is_empty() && functions.is_none() || !index.lineage(id).iter().all(node::is_enabled) {
+        return None;
+    }
+    Some(Master { path: index.path(id), registers: index.registers(id, 0).ok(), streams, functions })
+}
+
+/// `iommus`: a phandle each, with as many cells as the IOMMU says; one for an SMMUv3, the stream.
+fn own(index: &Index<'_>, smmus: &[NodeId], mut value: &[u8]) -> Option<Vec<Stream>> {
+    let mut streams = Vec::new();
+    while !value.is_empty() {
+        let (phandle, rest) = cell(value)?;
+        let iommu = index.by_phandle(phandle)?;
+        let cells = node::whole_number(index.node(iommu)?.value("#iommu-cells")?)?;
+        let (specifier, rest) = rest.split_at_checked(usize::try_from(cells).ok()?.checked_mul(4)?)?;
+        if let (Some(smmu), 1) = (smmus.iter().position(|id| *id == iommu), cells) {
+            streams.push(Stream { smmu, id: cell(specifier)?.0 });
+        }
+        value = rest;
+    }
+    Some(streams)
+}
+
+/// `iommu-map`: first requester, phandle, first stream, how many.
+fn behind(index: &Index<'_>, smmus: &[NodeId], node: &Node<'_, '_>, mut value: &[u8]) -> Option<RequesterMap> {
+    let mask = node.value("iommu-map-mask").map_or(Some(u32::MAX), |mask| cell(mask).map(|(mask, _)| mask))?;
+    let mut spans = Vec::new();
+    while !value.is_empty() {
+        let (requester, rest) = cell(value)?;
+        let (phandle, rest) = cell(rest)?;
+        let (id, rest) = cell(rest)?;
+        let (count, rest) = cell(rest)?;
+        let iommu = index.by_phandle(phandle)?;
+        if let Some(smmu) = smmus.iter().position(|id| *id == iommu) {
+            spans.push(Span { requester, stream: Stream { smmu, id }, count });
+        }
+        value = rest;
+    }
+    (!spans.is_empty()).then_some(RequesterMap { mask, spans })
+}
+
+fn cell(value: &[u8]) -> Option<(u32, &[u8])> {
+    let (number, rest) = node::number(value, 1)?;
+    Some((u32::try_from(number).ok()?, rest))
+}
