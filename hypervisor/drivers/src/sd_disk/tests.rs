@@ -397,7 +397,7 @@ fn settle(disk: &mut Tested, ticket: Ticket) -> Option<Result<(), Failed>> {
     disk.result(ticket)
 }
 
-fn data(disk: &Tested, ticket: Ticket) -> &mut [u8] {
+fn data(disk: &mut Tested, ticket: Ticket) -> &mut [u8] {
     // SAFETY: the slot's, which the test holds.
     unsafe { core::slice::from_raw_parts_mut(disk.data(ticket).unwrap().as_ptr(), MOST) }
 }
@@ -481,7 +481,7 @@ fn what_is_written_is_read_and_in_the_right_place() {
         fake.with(|model| model.busy = 2);
         for (sector, length) in [(9, 512), (100, 4096), (300, MOST)] {
             let ticket = disk.take(None).unwrap();
-            data(&disk, ticket)[..length].fill(0xa5);
+            data(&mut disk, ticket)[..length].fill(0xa5);
             disk.send(ticket, Operation::Write, sector, length).unwrap();
             assert_eq!(settle(&mut disk, ticket), Some(Ok(())), "{kind:?}");
             disk.release(ticket);
@@ -496,7 +496,7 @@ fn what_is_written_is_read_and_in_the_right_place() {
         let ticket = disk.take(None).unwrap();
         disk.send(ticket, Operation::Read, 99, 1024).unwrap();
         assert_eq!(settle(&mut disk, ticket), Some(Ok(())));
-        assert_eq!(data(&disk, ticket)[..1024], [[99; 512], [0xa5; 512]].concat());
+        assert_eq!(data(&mut disk, ticket)[..1024], [[99; 512], [0xa5; 512]].concat());
         disk.release(ticket);
         assert_eq!(ask(&mut disk, Operation::Read, 511, 512), Some(Ok(())));
         assert_eq!(fake.commands(), [18, 12, 17]);
@@ -532,7 +532,7 @@ fn requests_have_their_turns_in_the_order_in_which_they_came() {
     assert_eq!(disk.send(tickets[0], Operation::Read, 0, 512), Err(Failed), "it is sent");
     for (sector, ticket) in (10..).zip(tickets.iter().rev()) {
         assert_eq!(settle(&mut disk, *ticket), Some(Ok(())));
-        assert_eq!(data(&disk, *ticket)[..512], [sector; 512]);
+        assert_eq!(data(&mut disk, *ticket)[..512], [sector; 512]);
     }
     let sectors: Vec<u32> = fake.with(|model| model.log.iter().map(|(_, argument)| *argument).collect());
     assert_eq!(sectors, [10, 11, 12, 13]);
@@ -642,7 +642,7 @@ fn an_error_fails_the_request_and_not_the_next() {
             disk.send(second, Operation::Read, 7, 512).unwrap();
             assert_eq!(settle(&mut disk, first), Some(Err(Failed)), "{command} {wrong:?}");
             assert_eq!(settle(&mut disk, second), Some(Ok(())), "{command} {wrong:?}");
-            assert_eq!(data(&disk, second)[..512], [7; 512]);
+            assert_eq!(data(&mut disk, second)[..512], [7; 512]);
             assert_eq!(fake.commands(), [command, 12, 17], "it was told to stop");
             assert_eq!(disk.why_broken(), None);
         }
