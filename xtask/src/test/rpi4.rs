@@ -130,12 +130,10 @@ fn sd_card(case: &Case) -> Result<()> {
         ensure!(memchr::memmem::find(&part, note.as_bytes()).is_some(), "`{note}` is not at sector {first}");
     }
 
-    let protected = format!("if=sd,format=raw,readonly=on,file={}", image.display());
-    let machine = Machine { more: vec!["-drive".into(), protected], ..machine() };
     let mut scene = Scene::new();
     scene.line("pidin disks").vm("hello", "hello", "16M", "")?.line("qvm @hello.qvmconf");
-    let ran = scene.run(case, &machine, None, 1)?;
-    ran.in_order(&["MBR, read-only", "hd0t131       32M p1, from sector 2048 on", "hd0t131.1     32M p2"])?;
+    let ran = scene.run(case, &Machine { disks: vec![image], ..machine() }, None, 1)?;
+    ran.in_order(&["hd0         4096M MBR", "hd0t131       32M p1, from sector 2048 on", "hd0t131.1     32M p2"])?;
     Ok(())
 }
 
