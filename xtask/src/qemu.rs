@@ -57,7 +57,8 @@ pub(crate) struct Arguments {
     /// Give the machine an SMMUv3
     #[arg(long)]
     smmu: bool,
-    /// A disk of the machine, the image in FILE, which is written to: /dev/hd0 for the first one, /dev/hd1 for the next
+    /// A disk of the machine, the image in FILE, which is written to: /dev/hd0 for the first one, /dev/hd1 for the next; of a Raspberry Pi its
+    /// SD card, of a length that is a power of two
     #[arg(long, value_name = "FILE")]
     disk: Vec<PathBuf>,
     /// A network card of the machine, /dev/net0 for the first one, which is the uplink of /dev/vswitch0, and so on; behind it is what QEMU's
@@ -226,7 +227,7 @@ impl Arguments {
             (self.memory.is_some(), "--memory", "QEMU's has 2 GiB"),
             (self.cpu.is_some(), "--cpu", "its cores are of the kind Cortex-A72"),
             (self.smmu, "--smmu", "it has none"),
-            (!self.disk.is_empty(), "--disk", "it has no disk that there is a driver for"),
+            (self.disk.len() > 1, "--disk", "it has room for one SD card"),
             (!self.net.is_empty(), "--net", "it has no network card that there is a driver for"),
         ];
         match given.into_iter().find(|(given, ..)| *given) {

@@ -3,7 +3,7 @@
 #![no_std]
 #![no_main]
 
-use drivers::{bcm2835_pm, iproc_rng200};
+use drivers::{bcm2711_emmc2, bcm2835_pm, iproc_rng200};
 use kernel::{ConsoleKind, FirstConsole, Pa};
 
 static BOARD: kernel::Board = kernel::Board {
@@ -11,7 +11,7 @@ static BOARD: kernel::Board = kernel::Board {
     factories: vdevs::CATALOGUE,
     // The mini UART, which has pins 14 and 15 with `enable_uart=1`.
     console: Some(FirstConsole { kind: ConsoleKind::MiniUart, registers: Pa(0xfe21_5040) }),
-    devices: &[&bcm2835_pm::DEVICE, &iproc_rng200::DEVICE],
+    devices: &[&bcm2711_emmc2::DEVICE, &bcm2835_pm::DEVICE, &iproc_rng200::DEVICE],
 };
 
 kernel::entry!(BOARD);

@@ -7,13 +7,18 @@
 
 #![no_std]
 
+#[cfg(target_os = "none")]
+extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
 #[cfg(target_os = "none")]
+pub mod bcm2711_emmc2;
+#[cfg(target_os = "none")]
 pub mod bcm2835_pm;
 #[cfg(target_os = "none")]
 mod device;
+pub mod disk;
 #[cfg(target_os = "none")]
 mod gic_error;
 #[cfg(target_os = "none")]
@@ -30,6 +35,9 @@ pub mod ns16550;
 pub mod pl011;
 #[cfg(target_os = "none")]
 pub mod pl031;
+mod sd_card;
+pub mod sd_disk;
+pub mod sdhci;
 #[cfg(target_os = "none")]
 mod serial;
 #[cfg(target_os = "none")]
@@ -39,7 +47,7 @@ pub mod virtio_blk;
 pub mod virtio_net;
 
 #[cfg(target_os = "none")]
-pub use device::Device;
+pub use device::{BeginDisk, Device};
 #[cfg(target_os = "none")]
 pub use gic_error::GicError;
 #[cfg(target_os = "none")]

@@ -108,16 +108,24 @@ pub enum VirtioError {
     Silent,
 }
 
-impl fmt::Display for VirtioError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl VirtioError {
+    /// The same in words.
+    #[must_use]
+    pub const fn why(self) -> &'static str {
+        match self {
             Self::Features => "it does not do what it has offered, or wants more than there is",
             Self::Memory => "there is no memory for its queues",
             Self::Queue => "its queue is too short, or in use",
             Self::Configuration => "what it says of itself makes no sense",
             Self::WrongRequest => "it has answered a request that nobody had made",
             Self::Silent => "it has not answered in time",
-        })
+        }
+    }
+}
+
+impl fmt::Display for VirtioError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.why())
     }
 }
 

@@ -6,8 +6,8 @@
 use crate::start;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
-use drivers::{Device, Mmio};
-use machine::ConsoleKind;
+use drivers::{BeginDisk, Device, Mmio};
+use machine::{ConsoleKind, DeviceWindow};
 use spin::Once;
 use types::Pa;
 use vdev::Factory;
@@ -23,7 +23,7 @@ pub struct Board {
     /// The serial port that firmware has set up, for the one message that there is no device tree to say so.
     pub console: Option<FirstConsole>,
     /// The drivers of its own: of those that the machine has the device for, the first that can is asked for random numbers,
-    /// and each for a reset and to switch off, where firmware cannot (PSCI SYSTEM_RESET, SYSTEM_OFF).
+    /// and each for a reset and to switch off, where firmware cannot (PSCI SYSTEM_RESET, SYSTEM_OFF), and for its disk.
     pub devices: &'static [&'static Device],
 }
 
@@ -65,8 +65,15 @@ pub(crate) fn set_psci(has: bool) {
     HAS_PSCI.store(has, Ordering::Relaxed);
 }
 
+/// A device that is there.
+struct Attached {
+    device: &'static Device,
+    registers: Mmio,
+    window: DeviceWindow,
+}
+
 /// The devices that are there.
-static ATTACHED: Once<Vec<(&'static Device, Mmio)>> = Once::new();
+static ATTACHED: Once<Vec<Attached>> = Once::new();
 
 /// Looks for the devices that the board has drivers for.
 pub(crate) fn attach(tree: &[u8]) {
@@ -76,14 +83,14 @@ pub(crate) fn attach(tree: &[u8]) {
     }
     let wanted: Vec<_> = devices.iter().map(|device| device.compatible).collect();
     let mut attached = Vec::new();
-    for (device, registers) in devices.iter().zip(machine::registers_of(tree, &wanted)) {
-        if let Some(registers) = registers.filter(|registers| start::try_map_device(*registers)) {
+    for (device, window) in devices.iter().zip(machine::find_devices(tree, &wanted)) {
+        if let Some(window) = window.filter(|window| start::try_map_device(window.registers)) {
             // SAFETY: a device by the device tree, mapped just now; this is its only driver.
-            let registers = unsafe { Mmio::of(&registers) };
+            let registers = unsafe { Mmio::of(&window.registers) };
             if let Some(start) = device.start {
                 start(&registers);
             }
-            attached.push((*device, registers));
+            attached.push(Attached { device, registers, window });
         }
     }
     ATTACHED.call_once(|| attached);
@@ -91,7 +98,13 @@ pub(crate) fn attach(tree: &[u8]) {
 
 /// What the devices that are there can do of one thing, in the order of the board.
 fn able<F: Copy>(what: impl Fn(&Device) -> Option<F>) -> impl Iterator<Item = (F, &'static Mmio)> {
-    ATTACHED.get().into_iter().flatten().filter_map(move |(device, registers)| Some((what(device)?, registers)))
+    ATTACHED.get().into_iter().flatten().filter_map(move |found| Some((what(found.device)?, &found.registers)))
+}
+
+/// The devices that are disks, and where they are.
+pub(crate) fn disks() -> impl Iterator<Item = (BeginDisk, &'static Mmio, DeviceWindow)> {
+    let attached = ATTACHED.get().into_iter().flatten();
+    attached.filter_map(|found| Some((found.device.disk?, &found.registers, found.window)))
 }
 
 /// The vdevs of this image.

@@ -129,14 +129,28 @@ impl Machine {
     }
 }
 
-/// The registers of the first usable device that is compatible with one of each list of `wanted`: what drivers of a board's own
+/// Where a device of a board's own is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceWindow {
+    /// Its registers.
+    pub registers: Range<Pa>,
+    /// Its interrupt, if it has one at the GIC.
+    pub intid: Option<IntId>,
+}
+
+/// The first usable device that is compatible with one of each list of `wanted`: what drivers of a board's own
 /// are for. `None` for one that there is none of, or that cannot be reached through its buses. Needs the heap.
 #[must_use]
-pub fn registers_of(blob: &[u8], wanted: &[&[&str]]) -> Vec<Option<Range<Pa>>> {
+pub fn find_devices(blob: &[u8], wanted: &[&[&str]]) -> Vec<Option<DeviceWindow>> {
     let Ok(sound) = blob::Sound::check(blob) else { return Vec::new() };
     let Ok(index) = index::Index::of(&sound) else { return Vec::new() };
-    let registers = |names: &&[&str]| index.registers(index.compatible(names).next()?.0, 0).ok();
-    wanted.iter().map(registers).collect()
+    let gic = interrupts::gic(&index).ok();
+    let find = |names: &&[&str]| {
+        let (id, _) = index.compatible(names).next()?;
+        let intid = gic.as_ref().and_then(|gic| gic.interrupt_of(&index, id, 0));
+        Some(DeviceWindow { registers: index.registers(id, 0).ok()?, intid })
+    };
+    wanted.iter().map(find).collect()
 }
 
 #[cfg(test)]

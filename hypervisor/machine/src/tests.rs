@@ -304,11 +304,13 @@ fn firmware_is_known_before_there_is_a_heap() {
 #[test]
 fn drivers_of_boards_find_their_devices() {
     let wanted: &[&[&str]] = &[&["nothing", "brcm,bcm2835-aux-uart"], &["nothing"], &["arm,pl011"]];
-    let found = [Some(range(0xfe21_5040, 0x40)), None, Some(range(0xfe20_1000, 0x40))];
-    assert_eq!(registers_of(&blob(pi()), wanted), found);
+    let window =
+        |start, spi| Some(DeviceWindow { registers: range(start, 0x40), intid: Some(IntId(IntId::FIRST_SPI + spi)) });
+    let found = [window(0xfe21_5040, 93), None, window(0xfe20_1000, 121)];
+    assert_eq!(find_devices(&blob(pi()), wanted), found);
     let off = pi_with("/soc", "status", Some(text("disabled")));
-    assert_eq!(registers_of(&blob(off), wanted), [None; 3]);
-    assert!(registers_of(b"no tree", wanted).is_empty());
+    assert_eq!(find_devices(&blob(off), wanted), [None; 3]);
+    assert!(find_devices(b"no tree", wanted).is_empty());
 }
 
 #[test]

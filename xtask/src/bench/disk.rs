@@ -29,14 +29,14 @@ const MEMORY: &str = "loc 0x1c0d0000 intr gic:41";
 const BUS: &str = "loc pci:1";
 const EXITS: [&str; 3] = ["blk-read-exits", "blk-read-exits-pci", "blk-read-exits-deep"];
 
-/// Two exits for each read, and what comes in among a thousand of them whether there is a disk or not: interrupts of timers, some of
+/// Two exits for each read, and what comes in among thousands of them whether there is a disk or not: interrupts of timers, some of
 /// which return to EL2 itself.
 const TWO: f64 = 2.1;
 
 const READS: [Reads; 5] = [
-    Reads { exits: Some((EXITS[0], TWO)), ..Reads::new("blk-read-4k", "4k", 1000, MEMORY, Budget::AtMost(6_000.0)) },
+    Reads { exits: Some((EXITS[0], TWO)), ..Reads::new("blk-read-4k", "4k", 3000, MEMORY, Budget::AtMost(6_000.0)) },
     Reads::new("blk-read-64k", "64k", 150, MEMORY, Budget::AtMost(16_000.0)),
-    Reads { exits: Some((EXITS[1], TWO)), ..Reads::new("blk-read-4k-pci", "4k", 1000, BUS, Budget::AtMost(6_000.0)) },
+    Reads { exits: Some((EXITS[1], TWO)), ..Reads::new("blk-read-4k-pci", "4k", 3000, BUS, Budget::AtMost(6_000.0)) },
     Reads::new("blk-read-64k-pci", "64k", 150, BUS, Budget::AtMost(16_000.0)),
     Reads { exits: Some((EXITS[2], 0.5)), depth: 32, ..Reads::new("blk-read-deep", "4k", 4000, MEMORY, Budget::None) },
 ];

@@ -59,7 +59,8 @@ pub(crate) struct Machine {
     pub(crate) count_instructions: bool,
     /// Whether standard input is the serial port's input.
     pub(crate) input: bool,
-    /// Images of disks, raw, in the order of their numbers; not of a Raspberry Pi. The hypervisor may write to them.
+    /// Images of disks, raw, in the order of their numbers; of a Raspberry Pi one, an SD card, whose length is a power of two. The hypervisor
+    /// may write to them.
     pub(crate) disks: Vec<PathBuf>,
     /// What is behind network cards, as QEMU's `-netdev` takes it without an identifier, in the order of their numbers; not of a Raspberry
     /// Pi.
@@ -170,9 +171,7 @@ impl Machine {
         self.common(&mut command);
         command.args(["-serial", "chardev:console"]);
         for (number, disk) in self.disks.iter().enumerate() {
-            // A comma in a file's name is written twice.
-            let file = disk.display().to_string().replace(',', ",,");
-            command.args(["-drive", &format!("if=none,id=hd{number},format=raw,file={file}")]);
+            command.args(["-drive", &format!("if=none,id=hd{number},format=raw,file={}", in_option(disk))]);
             // The bus says at which address: in that order the hypervisor counts.
             command.args(["-device", &format!("virtio-blk-device,drive=hd{number},bus=virtio-mmio-bus.{number}")]);
         }
@@ -195,6 +194,9 @@ impl Machine {
         // The PL011 is the first, the mini UART the second.
         command.args(["-serial", "null"].repeat(port));
         command.args(["-serial", "chardev:console"]);
+        for disk in &self.disks {
+            command.args(["-drive", &format!("if=sd,format=raw,file={}", in_option(disk))]);
+        }
         Ok(command)
     }
 
@@ -210,6 +212,11 @@ impl Machine {
             command.args(["-icount", "shift=0,sleep=off"]);
         }
     }
+}
+
+/// A file's name as it is part of an option: a comma is written twice.
+fn in_option(file: &Path) -> String {
+    file.display().to_string().replace(',', ",,")
 }
 
 /// Checks an amount of memory: a number with a suffix that QEMU knows. Mebibytes without one.

@@ -1,7 +1,7 @@
 //! The device tree of QEMU's Raspberry Pi 4.
 //!
 //! Answers for: the tree that comes with Linux, completed as the firmware of a Raspberry Pi and QEMU would have to: neither is
-//! there to do it. Does not answer for: what QEMU does to it itself: it tells where the initrd is, replaces the node
+//! there to do it; and where QEMU's is another machine. Does not answer for: what QEMU does to it itself: it tells where the initrd is, replaces the node
 //! `memory` by one for the lower 960 MiB, and takes out what it does not emulate.
 
 use std::fs;
@@ -20,6 +20,11 @@ use crate::workspace::{root, target};
 pub(crate) const CPUS: u32 = 4;
 /// RAM from 1 GiB on that QEMU has and does not tell of: up to 2 GiB.
 const UPPER: (u32, u32) = (0x4000_0000, 0x4000_0000);
+/// Its controllers of SD cards. A real one's card is behind the second, QEMU's behind the first (`hw/arm/bcm2838_peripherals.c`), which is a
+/// real one's wireless network's; QEMU emulates both alike.
+const CONTROLLERS: [&str; 2] = ["/soc/mmc@7e300000", "/emmc2bus/mmc@7e340000"];
+/// Where QEMU's is for its bus: address, length.
+const CARD: [u32; 3] = [0, 0x7e30_0000, 0x100];
 
 /// A device tree, to be changed.
 pub(crate) struct Tree(DeviceTree);
@@ -74,6 +79,9 @@ fn complete(blob: &[u8], cpus: u32) -> Option<Tree> {
     upper.add_property(DeviceTreeProperty::new("device_type", "memory").ok()?);
     upper.add_property(DeviceTreeProperty::new("reg", cells(&[0, UPPER.0, UPPER.1])).ok()?);
     tree.0.root.add_child(upper);
+    let [wireless, card] = CONTROLLERS;
+    tree.set(wireless, "status", b"disabled\0");
+    tree.set(card, "reg", &cells(&CARD));
     for cpu in cpus..CPUS {
         tree.set(&format!("/cpus/cpu@{cpu}"), "status", b"disabled\0");
     }

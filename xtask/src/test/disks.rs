@@ -23,8 +23,8 @@ const BOOT: Duration = Duration::from_secs(120);
 const SOON: Duration = Duration::from_secs(30);
 
 const SECTOR: usize = 512;
-/// A disk, and its partitions by first sector and length.
-const SECTORS: usize = 80 << 11;
+/// A disk, and its partitions by first sector and length. An SD card's length is a power of two.
+const SECTORS: usize = 128 << 11;
 const PARTITIONS: [(usize, usize); 2] = [(2048, 32 << 11), (36 << 11, 32 << 11)];
 /// What sectors are full of that are nobody's.
 const NOBODYS: u8 = 0x5a;
@@ -107,7 +107,7 @@ fn machine(disks: Vec<PathBuf>) -> Machine {
 }
 
 /// A Linux guest with this disk.
-fn linux(name: &str, commands: &str, disk: &str) -> String {
+pub(super) fn linux(name: &str, commands: &str, disk: &str) -> String {
     with_initramfs(1, commands, INITRAMFS).replace("system linux", &format!("system {name}"))
         + &format!("vdev virtio-blk loc 0x1c0d0000 intr gic:41 hostdev {disk} name disk\n")
 }
@@ -250,7 +250,7 @@ fn claims(case: &Case) -> Result<()> {
     scene.vm("after", "hello", "2M", &(disk(3, "/dev/hd0") + &disk(4, "/dev/hd1t178")))?.line("qvm @after.qvmconf");
     let ran = scene.run(case, &machine(disks), None, 4)?;
     ran.in_order(&[
-        "hd0           80M GPT",
+        "hd0          128M GPT",
         "hd0p1         32M from sector 2048 on",
         "hd1          500K MBR",
         "hd1t178       46K p1, from sector 8 on",

@@ -3,9 +3,12 @@
 //! Answers for: what is the board's own: its CPUs and how they are started, its serial ports, its reset, what its device tree
 //! says. Does not answer for: what runs on it like anywhere else (`cargo xtask test --board rpi4`).
 
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::Test;
 use super::guests::judge;
@@ -14,6 +17,7 @@ use super::machine::{Case, PATIENCE, Ran};
 use super::scene::Scene;
 use crate::qemu::machine::{Board, Machine};
 use crate::qemu::raspberry::{Tree, cells};
+use crate::setup;
 
 const SOON: Duration = Duration::from_secs(60);
 const PROMPT: &str = "bulkhead# ";
@@ -28,7 +32,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("linux/profiler", "its performance monitors have no private interrupt"),
     ("firmware/uefi", "it does not know what time it is"),
     ("linux/clocks", "it does not know what time it is"),
-    ("disks/", "it has no disks that there is a driver for"),
+    ("disks/silent", "QEMU does not go on while its card keeps silent"),
+    ("disks/claims", "it has one disk"),
     ("virtio/uplink", "it has no network card that there is a driver for"),
     ("refused/", "it changes the device tree of the machine virt"),
     ("shared/refused", "it has the memory that is to be refused"),
@@ -58,6 +63,7 @@ pub(super) fn tests() -> Vec<Test> {
         ),
         Test::hypervisor("rpi4/pl011", "somebody at the PL011", pl011),
         Test::hypervisor("rpi4/disks", "a disk that it has not got is named in vain", disks),
+        Test::hypervisor("rpi4/sd-card", "Linux writes to two partitions of a large SD card", sd_card),
         Test::hypervisor("rpi4/absent", "CPUs that cannot be started are told of, and the others go on", absent),
     ]
 }
@@ -83,6 +89,51 @@ fn disks(case: &Case) -> Result<()> {
     let ran = scene.run(case, &machine(), None, 1)?;
     ran.expect("there is no disk `/dev/hd0`: this machine has none that there is a driver for")?;
     ran.expect("qvm: none ended: code 65")?;
+    Ok(())
+}
+
+/// Partitions of an SD card by first sector, each of 32 MiB; the second is where bytes cannot be counted in 32 bits.
+const PARTITIONS: [u32; 2] = [2048, 6 << 20];
+
+/// An SD card of high capacity with a partition table of [`PARTITIONS`].
+fn large_card(case: &Case) -> Result<PathBuf> {
+    let mut table = [0; 512];
+    for (number, first) in PARTITIONS.iter().enumerate() {
+        let at = 446 + 16 * number;
+        table[at + 4] = 131;
+        table[at + 8..at + 12].copy_from_slice(&first.to_le_bytes());
+        table[at + 12..at + 16].copy_from_slice(&u32::to_le_bytes(32 << 11));
+    }
+    table[510..].copy_from_slice(&[0x55, 0xaa]);
+    let image = case.file("card.img", table)?;
+    File::options().write(true).open(&image)?.set_len(4 << 30)?;
+    Ok(image)
+}
+
+fn sd_card(case: &Case) -> Result<()> {
+    setup::linux_guest_with_drivers()?;
+    let image = large_card(case)?;
+    let commands = "mkdir /mnt; for disk in vda vdb; do /sbin/mke2fs -q -t ext4 /dev/$disk; mount -t ext4 /dev/$disk /mnt; \
+                    cp /bin/busybox /mnt/copy; echo written to $disk > /mnt/note; umount /mnt; mount -t ext4 /dev/$disk /mnt; \
+                    cmp /bin/busybox /mnt/copy && echo equal on $(cat /sys/block/$disk/size); umount /mnt; done";
+    let text = super::disks::linux("linux", commands, "/dev/hd0t131")
+        + "vdev virtio-blk loc 0x1c0e0000 intr gic:42 hostdev /dev/hd0t131.1 name other\n";
+    let ran = case.batch(&Machine { disks: vec![image.clone()], ..machine() }, &[case.file("linux.qvmconf", text)?])?;
+    ran.expect_status(0)?.expect("hd0: 4194304 KiB, SD card at 0xfe300000")?;
+    ran.in_order(&["linux| equal on 65536", "linux| equal on 65536"])?;
+    let mut file = File::open(&image)?;
+    for (first, note) in PARTITIONS.iter().zip(["written to vda", "written to vdb"]) {
+        let mut part = vec![0; 32 << 20];
+        file.seek(SeekFrom::Start(u64::from(*first) * 512))?;
+        file.read_exact(&mut part)?;
+        ensure!(part[1024 + 56..1024 + 58] == [0x53, 0xef], "there is no ext4 at sector {first}");
+        ensure!(memchr::memmem::find(&part, note.as_bytes()).is_some(), "`{note}` is not at sector {first}");
+    }
+
+    let mut scene = Scene::new();
+    scene.line("pidin disks").vm("hello", "hello", "16M", "")?.line("qvm @hello.qvmconf");
+    let ran = scene.run(case, &Machine { disks: vec![image], ..machine() }, None, 1)?;
+    ran.in_order(&["hd0         4096M MBR", "hd0t131       32M p1, from sector 2048 on", "hd0t131.1     32M p2"])?;
     Ok(())
 }
 

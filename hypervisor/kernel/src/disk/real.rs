@@ -1,13 +1,14 @@
 //! The machine's disks.
 //!
 //! Answers for: who has which part of which, waiting for what they do and for how long, and letting VMs go that end
-//! meanwhile. Does not answer for: requests themselves (`drivers::virtio_blk`), finding them (`virtio`), tables and claims (`host::disk`), which interrupt is
-//! whose (`interrupt`).
+//! meanwhile. Does not answer for: requests themselves (`drivers::virtio_blk`, `drivers::sd_disk`), finding them (`virtio`, `board`), tables and
+//! claims (`host::disk`), which interrupt is whose (`interrupt`).
 //!
 //! Who wants something takes a slot, or waits for one; while the device has it the thread sleeps. It is woken by the interrupt, and
 //! looks from time to time all the same. A thread of a VM can be given up while it sleeps, and nowhere else in here: its slots are
 //! released when the VM's threads are gone ([`end`]).
 
+use crate::board;
 use crate::compartment::{Compartment, kernel_work};
 use crate::interrupt;
 use crate::sync::{Lock, Rank};
@@ -19,14 +20,13 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
-use drivers::virtio::{MmioTransport, VirtioError};
-use drivers::virtio_blk::{self, MOST, Operation, Ticket};
+use drivers::disk::{Driver, Failed, Host, MOST, Operation, Ticket};
+use drivers::virtio_blk;
 use host::disk::table::{self, Table};
 use host::disk::{Claim, Claims, Extent, Holder, Part, PartitionError, RealName, Which, partition};
 use host::shell::report::DiskInfo;
-use machine::VirtioWindow;
 use spin::Once;
-use types::{IntId, Ticks, VmId};
+use types::{IntId, Pa, Ticks, VmId};
 use vdev::{BackendError, BlockDevice, BlockError, Geometry, HostDisk, SECTOR, Sink, Source};
 
 /// How long a disk may take for a request, in microseconds. Then it is never asked again.
@@ -38,7 +38,7 @@ const LOOK_OFTEN: u64 = 500;
 const MOST_WAITING: usize = 16;
 
 struct State {
-    driver: virtio_blk::Disk<Pages, MmioTransport<'static>>,
+    driver: Box<dyn Driver>,
     /// Who waits for a slot, or for an answer.
     waiting: ArrayVec<Arc<Thread>, MOST_WAITING>,
 }
@@ -68,23 +68,41 @@ fn disks() -> &'static [RealDisk] {
     DISKS.get().map_or(&[], Vec::as_slice)
 }
 
-/// These are the machine's disks, lowest address first. Once, before there are other threads.
+/// A disk that can be used.
+struct Found {
+    kind: &'static str,
+    at: Pa,
+    intid: Option<IntId>,
+    driver: Box<dyn Driver>,
+}
+
+/// These are the machine's virtio disks; those that the board has drivers for are looked for. Once, before there are other threads.
 pub(crate) fn keep(disks: Vec<virtio::Device<'_>>) {
-    let mut found: Vec<RealDisk> = Vec::new();
+    let mut found: Vec<Found> = Vec::new();
     for (transport, window) in disks {
-        let number = found.len() as u32;
-        match RealDisk::new(number, transport, window) {
-            Ok(disk) => {
-                let kibibytes = disk.geometry.sectors / 2;
-                log::info!("hd{number}: {kibibytes} KiB, virtio at {}", window.registers.start());
-                found.push(disk);
-            }
-            Err(error) => log::warn!("the virtio disk at {} is left alone: {error}", window.registers.start()),
+        let at = window.registers.start();
+        match virtio_blk::Disk::<Pages, _>::new(transport) {
+            Ok(disk) => found.push(Found { kind: "virtio", at, intid: window.intid, driver: Box::new(disk) }),
+            Err(error) => log::warn!("the virtio disk at {at} is left alone: {error}"),
         }
     }
+    for (begin, registers, window) in board::disks() {
+        let at = window.registers.start();
+        match begin(registers, &Host::new::<Pages>(microseconds)) {
+            Ok(Some(driver)) => found.push(Found { kind: "SD card", at, intid: window.intid, driver }),
+            Ok(None) => log::debug!("there is no SD card at {at}"),
+            Err(why) => log::warn!("the SD card at {at} is left alone: {why}"),
+        }
+    }
+    types::sort_by(&mut found, |a, b| a.at.cmp(&b.at));
     let intids: Vec<IntId> = found.iter().filter_map(|disk| disk.intid).collect();
-    DISKS.call_once(|| found);
+    DISKS.call_once(|| (0..).zip(found).map(|(number, found)| RealDisk::new(number, found)).collect());
     intids.into_iter().for_each(interrupt::enable);
+}
+
+/// What drivers measure by.
+fn microseconds() -> u64 {
+    el2::cpu::counter_frequency().map_or(0, |frequency| frequency.to_nanoseconds(el2::cpu::counter()) / 1000)
 }
 
 /// A disk has raised its interrupt. Says whether this is one of a disk's.
@@ -92,8 +110,7 @@ pub(crate) fn interrupt(intid: IntId) -> bool {
     let own = || disks().iter().filter(|disk| disk.intid == Some(intid));
     for disk in own() {
         let mut state = disk.state.lock();
-        if state.driver.acknowledge() {
-            state.driver.take_answers();
+        if state.driver.acknowledge() && state.driver.take_answers() {
             state.wake();
         }
     }
@@ -116,8 +133,8 @@ fn after(microseconds: u64) -> Ticks {
 }
 
 impl RealDisk {
-    fn new(number: u32, transport: MmioTransport<'static>, window: &VirtioWindow) -> Result<Self, VirtioError> {
-        let driver = virtio_blk::Disk::new(transport)?;
+    fn new(number: u32, Found { kind, at, intid, driver }: Found) -> Self {
+        log::info!("hd{number}: {} KiB, {kind} at {at}", driver.sectors() / 2);
         let geometry = Geometry {
             sectors: driver.sectors(),
             block_size: driver.block_size(),
@@ -127,7 +144,7 @@ impl RealDisk {
             name: format!("/dev/hd{number}"),
         };
         let state = Lock::new(Rank::Disks, State { driver, waiting: ArrayVec::new() });
-        Ok(Self { number, intid: window.intid, geometry, state })
+        Self { number, intid, geometry, state }
     }
 
     /// Does something with the driver, for the kernel: nothing of a VM's is touched.
@@ -141,7 +158,9 @@ impl RealDisk {
         let pause = if self.intid.is_some() { LOOK } else { LOOK_OFTEN };
         loop {
             let found = self.with(|state| {
-                state.driver.take_answers();
+                if state.driver.take_answers() {
+                    state.wake();
+                }
                 let found = look(state);
                 if found.is_none()
                     && let Some(me) = thread::current_shared()
@@ -168,7 +187,7 @@ impl RealDisk {
         fill: impl FnOnce(&mut [u8]) -> Result<(), BlockError>,
         take: impl FnOnce(&[u8]) -> Result<(), BlockError>,
     ) -> Result<(), BlockError> {
-        let ticket = self.wait(|state| match state.driver.broken() {
+        let ticket = self.wait(|state| match state.driver.why_broken() {
             Some(_) => Some(None),
             None => state.driver.take(owner).map(Some),
         });
@@ -203,12 +222,12 @@ impl RealDisk {
         let answer = self.wait(|state| state.driver.result(ticket));
         if answer.is_none() {
             self.with(|state| {
-                state.driver.give_up(VirtioError::Silent);
+                state.driver.abandon();
                 state.wake();
             });
-            log::error!("hd{}: {}: it is not used any more", self.number, VirtioError::Silent);
+            log::error!("hd{}: it has not answered in time: it is not used any more", self.number);
         }
-        answer.unwrap_or(Err(virtio_blk::Failed)).map_err(|_| BlockError::Failed)
+        answer.unwrap_or(Err(Failed)).map_err(|_| BlockError::Failed)
     }
 }
 
@@ -332,7 +351,7 @@ fn check(extent: Extent, geometry: &Geometry, name: &str) -> Result<(), BackendE
 pub(crate) fn report() -> Vec<DiskInfo> {
     let mut all = Vec::new();
     for disk in disks() {
-        let broken = disk.with(|state| state.driver.broken());
+        let broken = disk.with(|state| state.driver.why_broken());
         let table = match broken {
             None => table::read(&mut Handle { disk, owner: None }),
             Some(why) => Err(PartitionError(format!("not used any more: {why}"))),
