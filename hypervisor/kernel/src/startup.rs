@@ -306,6 +306,8 @@ pub(crate) fn host(seed: &[u8]) -> Option<Host<'_>> {
         },
         monitors: start::MACHINE.get().is_some_and(|machine| machine.monitors.is_some()),
         entropy: board::entropy(),
+        // Without one nothing can be passed.
+        tree: &[],
         seed,
     })
 }
