@@ -16,6 +16,7 @@ mod distributor {
     pub(super) const ISACTIVER: usize = 0x300;
     pub(super) const ICACTIVER: usize = 0x380;
     pub(super) const IPRIORITYR: usize = 0x400;
+    pub(super) const ICFGR: usize = 0xc00;
     pub(super) const ITARGETSR: usize = 0x800;
     pub(super) const SGIR: usize = 0xf00;
     pub(super) const CPENDSGIR: usize = 0xf10;
@@ -102,6 +103,31 @@ impl Distributor {
             let others = self.registers.read_u32(register) & !(0xff << shift);
             self.registers.write_u32(register, others | u32::from(mask) << shift);
             self.registers.write_u32(distributor::ISENABLER + 4 * (n / 32), 1 << (n % 32));
+        }
+    }
+
+    /// Makes a disabled SPI edge-triggered, or level-sensitive. Anything but an implemented SPI is ignored.
+    pub fn configure(&mut self, intid: IntId, edge: bool) {
+        if intid.is_spi() && intid.0 < self.intids {
+            let (register, shift) = (distributor::ICFGR + intid.0 as usize / 16 * 4, intid.0 % 16 * 2);
+            let others = self.registers.read_u32(register) & !(0b11 << shift);
+            self.registers.write_u32(register, others | u32::from(edge) << (shift + 1));
+        }
+    }
+
+    /// Makes an SPI inactive, whoever has acknowledged it. Anything but an implemented SPI is ignored.
+    pub fn deactivate(&mut self, intid: IntId) {
+        if intid.is_spi() && intid.0 < self.intids {
+            let n = intid.0 as usize;
+            self.registers.write_u32(distributor::ICACTIVER + 4 * (n / 32), 1 << (n % 32));
+        }
+    }
+
+    /// Forgets that an edge-triggered SPI is pending. Anything but an implemented SPI is ignored.
+    pub fn forget(&mut self, intid: IntId) {
+        if intid.is_spi() && intid.0 < self.intids {
+            let n = intid.0 as usize;
+            self.registers.write_u32(distributor::ICPENDR + 4 * (n / 32), 1 << (n % 32));
         }
     }
 

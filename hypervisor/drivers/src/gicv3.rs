@@ -14,6 +14,7 @@ mod distributor {
     pub(super) const ICPENDR: usize = 0x0280;
     pub(super) const ICACTIVER: usize = 0x0380;
     pub(super) const IPRIORITYR: usize = 0x0400;
+    pub(super) const ICFGR: usize = 0x0c00;
     pub(super) const IROUTER: usize = 0x6000;
     pub(super) const PIDR2: usize = 0xffe8;
 
@@ -97,6 +98,31 @@ impl Distributor {
             let n = intid.0 as usize;
             self.registers.write_u64(distributor::IROUTER + 8 * n, target.0);
             self.registers.write_u32(distributor::ISENABLER + 4 * (n / 32), 1 << (n % 32));
+        }
+    }
+
+    /// Makes a disabled SPI edge-triggered, or level-sensitive. Anything but an implemented SPI is ignored.
+    pub fn configure(&mut self, intid: IntId, edge: bool) {
+        if intid.is_spi() && intid.0 < self.intids {
+            let (register, shift) = (distributor::ICFGR + intid.0 as usize / 16 * 4, intid.0 % 16 * 2);
+            let others = self.registers.read_u32(register) & !(0b11 << shift);
+            self.registers.write_u32(register, others | u32::from(edge) << (shift + 1));
+        }
+    }
+
+    /// Makes an SPI inactive, whoever has acknowledged it. Anything but an implemented SPI is ignored.
+    pub fn deactivate(&mut self, intid: IntId) {
+        if intid.is_spi() && intid.0 < self.intids {
+            let n = intid.0 as usize;
+            self.registers.write_u32(distributor::ICACTIVER + 4 * (n / 32), 1 << (n % 32));
+        }
+    }
+
+    /// Forgets that an edge-triggered SPI is pending. Anything but an implemented SPI is ignored.
+    pub fn forget(&mut self, intid: IntId) {
+        if intid.is_spi() && intid.0 < self.intids {
+            let n = intid.0 as usize;
+            self.registers.write_u32(distributor::ICPENDR + 4 * (n / 32), 1 << (n % 32));
         }
     }
 

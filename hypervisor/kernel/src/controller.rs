@@ -123,6 +123,30 @@ impl Distributor {
         }
     }
 
+    /// Makes a disabled SPI edge-triggered, or level-sensitive.
+    pub(crate) fn configure(&mut self, intid: IntId, edge: bool) {
+        match self {
+            Self::V2(distributor) => distributor.configure(intid, edge),
+            Self::V3(distributor) => distributor.configure(intid, edge),
+        }
+    }
+
+    /// Makes an SPI inactive.
+    pub(crate) fn deactivate(&mut self, intid: IntId) {
+        match self {
+            Self::V2(distributor) => distributor.deactivate(intid),
+            Self::V3(distributor) => distributor.deactivate(intid),
+        }
+    }
+
+    /// Forgets that an SPI is pending.
+    pub(crate) fn forget(&mut self, intid: IntId) {
+        match self {
+            Self::V2(distributor) => distributor.forget(intid),
+            Self::V3(distributor) => distributor.forget(intid),
+        }
+    }
+
     /// # Errors
     /// As the drivers'.
     pub(crate) fn disable(&mut self, intid: IntId) -> Result<(), GicError> {

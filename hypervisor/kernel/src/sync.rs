@@ -60,6 +60,8 @@ pub(crate) enum Rank {
     Vsock,
     /// A real disk's requests, or who has which.
     Disks,
+    /// Who has which device of the machine.
+    Passed,
     /// What is being traced.
     Trace,
     /// Threads, ready queues, timeouts.

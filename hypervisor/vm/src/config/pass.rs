@@ -21,6 +21,8 @@ use types::{IntId, Ipa, PAGE_SIZE, Pa, Range};
 const MAX_PASSED: usize = 32;
 /// Most regions, and most interrupts, of a device.
 const MAX_PARTS: usize = 16;
+/// Most interrupts of all of them: the kernel has a bit for each.
+const MAX_INTERRUPTS: usize = 32;
 
 /// What a letter would mean that is known and not carried out.
 const REFUSED: [(char, &str); 7] = [
@@ -86,6 +88,10 @@ pub(super) fn read(reader: &mut Reader<'_>, line: &Line<'_>, used: &[(IntId, Spa
             lines.push((interrupt.host, span));
             passed.interrupts.push((interrupt.guest, span));
             device.interrupts.push(interrupt);
+        }
+        if passed.interrupts.len() > MAX_INTERRUPTS {
+            let message = format!("more than {MAX_INTERRUPTS} interrupts of passed devices");
+            return finish(reader, passed, statement.span, &message);
         }
         passed.devices.push(device);
     }

@@ -91,7 +91,7 @@ pub(super) fn nodes(passed: &[PassedNode]) -> Vec<DeviceTreeNode> {
 }
 
 fn model(passed: &PassedNode, phandle: impl Fn(u32) -> u32) -> DeviceTreeNode {
-    let start = passed.registers.first().map_or(Ipa(0), |range| range.start());
+    let start = passed.registers.first().map_or(Ipa(0), Range::start);
     let mut node = Node::at(&passed.name, start).reg(&passed.registers);
     if !passed.interrupts.is_empty() {
         node = node.numbers("interrupts", passed.interrupts.as_flattened());

@@ -78,3 +78,11 @@ fn what_places_itself_stays_clear_of_what_is_passed() {
     assert_ne!(description.vdevs[0].location, Some(Ipa(0x1d00_0000)));
     assert_ne!(description.vdevs[0].interrupt, Some(IntId(64)));
 }
+
+#[test]
+fn there_is_an_end_to_what_is_passed() {
+    let lines: String = (40..73).map(|line| format!("pass intr gic:{line}\n")).collect();
+    refused(&lines, &["more than 32"]);
+    let parts: String = (40..57).map(|line| format!("intr gic:{line} ")).collect();
+    refused(&format!("pass {parts}"), &["16 parts of one"]);
+}
