@@ -322,7 +322,7 @@ pub(crate) fn host(seed: &[u8]) -> Option<Host<'_>> {
         },
         monitors: start::MACHINE.get().is_some_and(|machine| machine.monitors.is_some()),
         entropy: board::entropy(),
-        tree: tree(),
+        tree: Some(tree()),
         seed,
     })
 }

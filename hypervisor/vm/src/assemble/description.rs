@@ -105,8 +105,9 @@ pub struct Host<'a> {
     pub monitors: bool,
     /// Where random numbers come from, if from anywhere.
     pub entropy: Option<Entropy>,
-    /// The device tree of the machine: what can be passed.
-    pub tree: &'a [u8],
+    /// The device tree of the machine: what can be passed. `None` where the machine is not known, on a PC: then nothing is said against
+    /// what is passed, and the guest's tree has no node for it.
+    pub tree: Option<&'a [u8]>,
     /// Entropy for the guest: eight bytes for where its kernel goes, the rest for its generator; empty for none.
     pub seed: &'a [u8],
 }

@@ -78,10 +78,8 @@ fn at(place: Option<Place>, message: String, hint: &'static str) -> AssembleErro
 
 /// What the guest's tree is to have of all that is passed.
 pub(super) fn nodes(description: &Description, host: &Host<'_>) -> Result<Vec<PassedNode>, Vec<AssembleError>> {
-    if description.passed.is_empty() {
-        return Ok(Vec::new());
-    }
-    let devices = machine::devices(host.tree)
+    let Some(tree) = host.tree.filter(|_| !description.passed.is_empty()) else { return Ok(Vec::new()) };
+    let devices = machine::devices(tree)
         .map_err(|error| alloc::vec![AssembleError::new(Subject::Vm, format!("nothing can be passed: {error}"))])?;
     let (mut nodes, mut errors) = (Vec::new(), Vec::new());
     for passed in &description.passed {

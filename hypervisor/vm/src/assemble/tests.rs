@@ -42,7 +42,7 @@ fn host() -> Host<'static> {
         mitigations: Mitigations::default(),
         monitors: true,
         entropy: None,
-        tree: &[],
+        tree: None,
         seed: &[],
     }
 }

@@ -24,7 +24,7 @@ fn passed(regions: &[PassedRegion], interrupts: &[PassedInterrupt]) -> PassedDev
 
 fn on(tree: &[u8], devices: Vec<PassedDevice>) -> Result<Vec<u8>, Vec<AssembleError>> {
     let description = Description { passed: devices, ..description() };
-    let host = Host { tree, ..host() };
+    let host = Host { tree: Some(tree), ..host() };
     assemble(&description, &archive(), &host, &mut Wires::default()).map(|assembled| assembled.tree)
 }
 
@@ -191,6 +191,11 @@ fn without_a_tree_nothing_is_passed() {
     let said = messages(&[], passed(&[pages(0x1000_0000, 0x901_0000)], &[]));
     assert!(said[0].starts_with("nothing can be passed: device tree:"), "{said:?}");
     assert!(on(&[], vec![]).is_ok(), "and nobody asks for one otherwise");
+    let description = Description { passed: vec![passed(&[pages(0x1000_0000, 0x901_0000)], &[])], ..description() };
+    assert!(
+        assemble(&description, &archive(), &host(), &mut Wires::default()).is_ok(),
+        "of a machine that is not known"
+    );
 }
 
 #[test]
