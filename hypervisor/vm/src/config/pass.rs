@@ -49,6 +49,10 @@ pub(super) fn read(reader: &mut Reader<'_>, line: &Line<'_>, used: &[(IntId, Spa
     let mut hosts: Vec<(Range<Pa>, Span)> = Vec::new();
     let mut lines: Vec<(IntId, Span)> = Vec::new();
     for statement in reader.all(Keyword::Pass) {
+        if let Some(safety) = reader.last(Keyword::Safety) {
+            let message = "`pass`: nothing brings the device to rest at the end of the VM";
+            reader.conflict(statement.span, message, safety.span, "which this asks for");
+        }
         if let Some(prefix) = statement.prefix {
             let word = format!("{prefix:?}").to_lowercase();
             reader.error(statement.span, format!("`{word} pass`: known, not supported yet"), "`load` brings a file");
