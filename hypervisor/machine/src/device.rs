@@ -82,6 +82,9 @@ pub const PROPERTIES: [&str; 21] = [
     "#interrupt-cells",
 ];
 
+/// Properties of nothing but what reaches memory by itself.
+const MASTERS: [&str; 5] = ["dma-coherent", "iommus", "iommu-map", "#dma-cells", "memory-region"];
+
 /// What is whose by its nature.
 const ROLES: [(&str, &[&str]); 4] = [
     (
@@ -127,7 +130,7 @@ fn device(index: &Index<'_>, gic: &Found, id: NodeId) -> Option<Device> {
     let is = |names: &[&str]| node::is_compatible(&node, names);
     let has = |name| node.value(name).is_some();
     let names = |property| node::strings(node.value(property).unwrap_or_default()).map(String::from).collect();
-    let bus = has("iommu-map") || node.value("device_type").and_then(node::string) == Some("pci");
+    let bus = node.value("device_type").and_then(node::string) == Some("pci");
     Some(Device {
         path: index.path(id),
         name: String::from(node.name.split('@').next().unwrap_or_default()),
@@ -137,7 +140,7 @@ fn device(index: &Index<'_>, gic: &Found, id: NodeId) -> Option<Device> {
         clocks: clocks(index, id),
         properties: PROPERTIES.iter().filter_map(|name| Some((*name, node.value(name)?.to_vec()))).collect(),
         // What is said of a bus is not said of each device on it.
-        reaches_memory: bus || has("dma-coherent") || has("iommus") || is(&["virtio,mmio"]),
+        reaches_memory: bus || MASTERS.into_iter().any(has) || is(&["virtio,mmio"]),
         role: ROLES.iter().find(|(_, names)| is(names)).map(|(role, _)| *role),
     })
 }

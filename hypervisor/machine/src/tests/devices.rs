@@ -36,6 +36,16 @@ fn what_reaches_memory_is_known_by_its_node() {
     for path in ["/fw-cfg@9020000", "/virtio_mmio@a000000", "/pcie@10000000"] {
         assert!(device(&devices, path).reaches_memory, "{path}");
     }
+    let mut root = pi();
+    for (at, property) in
+        (0xfd00_0000_u32..).zip(["dma-coherent", "iommus", "iommu-map", "#dma-cells", "memory-region"])
+    {
+        root.add_child(node(&format!("x@{at:x}"), &[("reg", cells(&[0, at, 1])), (property, cells(&[1]))], vec![]));
+    }
+    root.add_child(node("none@fd000010", &[("reg", cells(&[0, 0xfd00_0010, 1])), ("dmas", cells(&[1]))], vec![]));
+    let devices = all(&blob(root));
+    assert_eq!(devices.iter().filter(|device| device.reaches_memory).count(), 5);
+    assert!(!device(&devices, "/none@fd000010").reaches_memory, "another device does it for this one");
 }
 
 #[test]
