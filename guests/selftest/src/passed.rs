@@ -9,7 +9,7 @@ use guest_rt::machine::Machine;
 use guest_rt::mmio::Mmio;
 use guest_rt::mmu::{self, Kind};
 use guest_rt::tap::{Outcome, Test, Verdict};
-use guest_rt::{check, check_equal, timer};
+use guest_rt::{check, check_equal, println, timer};
 
 use crate::stage;
 
@@ -19,6 +19,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "passed: with a split end, the deactivation is the end", run: split },
     Test { name: "passed: an interrupt that software makes inactive has ended", run: by_software },
     Test { name: "passed: an interrupt that is disabled comes when it is enabled", run: disabled },
+    Test { name: "held: the VM is ended while an interrupt is active and its line high", run: held },
 ];
 
 const DR: usize = 0x00;
@@ -165,4 +166,18 @@ fn disabled(machine: &'static Machine) -> Outcome {
     rig.lower();
     gic::end(rig.intid);
     silence()
+}
+
+/// For whoever ends the VM then, and starts another one.
+fn held(machine: &'static Machine) -> Outcome {
+    if !machine.has_argument("held") {
+        return Err(Verdict::Skip("nobody wants it"));
+    }
+    let rig = Rig::new(machine)?;
+    rig.raise()?;
+    rig.take()?;
+    println!("# the interrupt is active");
+    loop {
+        timer::delay(LONG);
+    }
 }

@@ -318,6 +318,16 @@ impl CpuInterface {
         self.registers.write_u32(cpu::DIR, acknowledged);
     }
 
+    /// Makes an SPI inactive, whichever CPU has acknowledged it: the other one works by the CPU.
+    #[inline]
+    pub fn deactivate_shared(self, intid: IntId) {
+        if intid.is_spi() {
+            let n = intid.0 as usize;
+            // A bit that is 0 changes nothing, so this needs no lock (IHI 0048, GICD_ICACTIVER<n>).
+            self.distributor.write_u32(distributor::ICACTIVER + 4 * (n / 32), 1 << (n % 32));
+        }
+    }
+
     /// Sends SGI `intid` (0–15) to the CPUs with these bits ([`Banked::mask`]).
     #[inline]
     pub fn send_sgi(self, intid: u32, mask: u8) {
