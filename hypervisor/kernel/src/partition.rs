@@ -65,6 +65,8 @@ pub(crate) struct Partition {
     arrived: AtomicU32,
     /// The vCPU that took the last one.
     takes: AtomicU16,
+    /// The CPU that they come to; none before the first.
+    routed: AtomicU16,
     /// What vCPUs have shown for a dump.
     registers: ManuallyDrop<types::Lock<Shown>>,
     threads: Once<Vec<Arc<Thread>>>,

@@ -103,6 +103,7 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
         description,
         arrived: AtomicU32::new(0),
         takes: AtomicU16::new(0),
+        routed: AtomicU16::new(u16::MAX),
         registers: ManuallyDrop::new(types::Lock::new(Vec::new())),
         threads: Once::new(),
         keeper: qvm.keeper(),

@@ -6,7 +6,7 @@
 use super::Partition;
 use super::hold::ENDED;
 use crate::sync::masked;
-use crate::{interrupt, passed, thread};
+use crate::{cpu, interrupt, passed, thread};
 use core::sync::atomic::Ordering;
 use types::{IntId, VcpuId, VcpuSet};
 
@@ -26,6 +26,14 @@ impl Partition {
     /// Gives the guest what has come, in the thread of vCPU `own`, which is not in its guest.
     pub(super) fn take_passed_interrupts(&self, own: VcpuId) {
         let arrived = self.arrived.swap(0, Ordering::SeqCst);
+        if arrived == 0 {
+            return;
+        }
+        // The next one comes to where this one was taken: then nobody else has to be told.
+        let here = cpu::this().id;
+        if self.routed.swap(here.0, Ordering::Relaxed) != here.0 {
+            passed::interrupts(self.description).for_each(|passed| interrupt::enable(passed.host));
+        }
         let mut kick = VcpuSet::EMPTY;
         for (number, passed) in passed::interrupts(self.description).take(MOST).enumerate() {
             if arrived >> number & 1 == 0 {
