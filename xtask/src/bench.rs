@@ -62,6 +62,7 @@ const BUDGETS: &[(&str, Budget)] = &[
     ("ipi", Budget::AtMost(1000.0)),
     ("irq-ack-eoi", Budget::AsBare),
     ("timer-late", Budget::AtMost(500.0)),
+    ("device-irq", Budget::None),
     ("uart-byte", Budget::AtMost(600.0)),
     ("virtio-console-byte", Budget::AtMost(12.0)),
 ];

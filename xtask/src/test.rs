@@ -35,6 +35,7 @@ mod loader;
 pub(crate) mod machine;
 mod models;
 pub(crate) mod ordeals;
+mod passed;
 mod pci;
 mod refused;
 mod rpi4;
@@ -151,6 +152,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(smmu::tests());
     tests.extend(balloon::tests());
     tests.extend(firmware::tests());
+    tests.extend(passed::tests());
     tests.extend(rpi4::tests());
     tests.extend(card::tests());
     tests.extend(loader::tests());
@@ -158,11 +160,12 @@ fn all() -> Result<Vec<Test>> {
 }
 
 /// Those that run once more on machines with a GICv2, where nobody asks for all of them there.
-const ON_GICV2: [&str; 11] = [
+const ON_GICV2: [&str; 12] = [
     "selftest/1-on-1-cortex-a72",
     "selftest/4-on-4-cortex-a72",
     "selftest/million",
     "selftest/ends",
+    "passed/selftest",
     "abuser/2-on-2-cortex-a72",
     "contained/terminate-hang",
     "life/restarts",

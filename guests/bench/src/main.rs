@@ -53,6 +53,7 @@ const BENCHMARKS: &[Benchmark] = &[
     alone("irq-ack-eoi", interrupts::acknowledge_and_end),
     alone("timer-late", interrupts::timer_lateness_spinning),
     alone("timer-late-wfi", interrupts::timer_lateness_sleeping),
+    alone("device-irq", interrupts::device_interrupt),
     alone("uart-byte", accesses::uart_byte),
     alone("virtio-console-byte", virtio_console::byte),
     in_company("switch", company::switch),

@@ -20,6 +20,7 @@ mod gic;
 mod instructions;
 mod memory;
 mod monitors;
+mod passed;
 mod power;
 mod recorder;
 mod registers;
@@ -58,6 +59,7 @@ const SUITES: &[&[Test]] = &[
     uart::TESTS,
     devices::TESTS,
     ends::TESTS,
+    passed::TESTS,
 ];
 
 fn main(machine: &'static Machine) {

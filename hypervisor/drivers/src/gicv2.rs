@@ -16,8 +16,8 @@ mod distributor {
     pub(super) const ISACTIVER: usize = 0x300;
     pub(super) const ICACTIVER: usize = 0x380;
     pub(super) const IPRIORITYR: usize = 0x400;
-    pub(super) const ITARGETSR: usize = 0x800;
     pub(super) const ICFGR: usize = 0xc00;
+    pub(super) const ITARGETSR: usize = 0x800;
     pub(super) const SGIR: usize = 0xf00;
     pub(super) const CPENDSGIR: usize = 0xf10;
     pub(super) const ICPIDR2: usize = 0xfe8;
@@ -95,15 +95,6 @@ impl Distributor {
         Ok(Self { registers, intids: (lines * 32).min(IntId::END_SPI) })
     }
 
-    /// Has an SPI, which is disabled, come by edges. Anything but an implemented SPI is ignored.
-    pub fn set_edge(&mut self, intid: IntId) {
-        if intid.is_spi() && intid.0 < self.intids {
-            let register = distributor::ICFGR + intid.0 as usize / 16 * 4;
-            let edge = 0b10 << (intid.0 % 16 * 2);
-            self.registers.write_u32(register, self.registers.read_u32(register) | edge);
-        }
-    }
-
     /// Has an SPI come to the CPUs with these bits ([`Banked::mask`]), and enables it. Anything but an implemented SPI is ignored.
     pub fn enable(&mut self, intid: IntId, mask: u8) {
         if intid.is_spi() && intid.0 < self.intids {
@@ -112,6 +103,31 @@ impl Distributor {
             let others = self.registers.read_u32(register) & !(0xff << shift);
             self.registers.write_u32(register, others | u32::from(mask) << shift);
             self.registers.write_u32(distributor::ISENABLER + 4 * (n / 32), 1 << (n % 32));
+        }
+    }
+
+    /// Makes a disabled SPI edge-triggered, or level-sensitive. Anything but an implemented SPI is ignored.
+    pub fn configure(&mut self, intid: IntId, edge: bool) {
+        if intid.is_spi() && intid.0 < self.intids {
+            let (register, shift) = (distributor::ICFGR + intid.0 as usize / 16 * 4, intid.0 % 16 * 2);
+            let others = self.registers.read_u32(register) & !(0b11 << shift);
+            self.registers.write_u32(register, others | u32::from(edge) << (shift + 1));
+        }
+    }
+
+    /// Makes an SPI inactive, whoever has acknowledged it. Anything but an implemented SPI is ignored.
+    pub fn deactivate(&mut self, intid: IntId) {
+        if intid.is_spi() && intid.0 < self.intids {
+            let n = intid.0 as usize;
+            self.registers.write_u32(distributor::ICACTIVER + 4 * (n / 32), 1 << (n % 32));
+        }
+    }
+
+    /// Forgets that an edge-triggered SPI is pending. Anything but an implemented SPI is ignored.
+    pub fn forget(&mut self, intid: IntId) {
+        if intid.is_spi() && intid.0 < self.intids {
+            let n = intid.0 as usize;
+            self.registers.write_u32(distributor::ICPENDR + 4 * (n / 32), 1 << (n % 32));
         }
     }
 
@@ -300,6 +316,16 @@ impl CpuInterface {
     #[inline]
     pub fn deactivate(self, acknowledged: u32) {
         self.registers.write_u32(cpu::DIR, acknowledged);
+    }
+
+    /// Makes an SPI inactive, whichever CPU has acknowledged it: the other one works by the CPU.
+    #[inline]
+    pub fn deactivate_shared(self, intid: IntId) {
+        if intid.is_spi() {
+            let n = intid.0 as usize;
+            // A bit that is 0 changes nothing, so this needs no lock (IHI 0048, GICD_ICACTIVER<n>).
+            self.distributor.write_u32(distributor::ICACTIVER + 4 * (n / 32), 1 << (n % 32));
+        }
     }
 
     /// Sends SGI `intid` (0–15) to the CPUs with these bits ([`Banked::mask`]).

@@ -92,21 +92,37 @@ impl Distributor {
         self.intids
     }
 
-    /// Has an SPI, which is disabled, come by edges. Anything but an implemented SPI is ignored.
-    pub fn set_edge(&mut self, intid: IntId) {
-        if intid.is_spi() && intid.0 < self.intids {
-            let register = distributor::ICFGR + intid.0 as usize / 16 * 4;
-            let edge = 0b10 << (intid.0 % 16 * 2);
-            self.registers.write_u32(register, self.registers.read_u32(register) | edge);
-        }
-    }
-
     /// Routes an SPI to a CPU and enables it. Anything but an implemented SPI is ignored.
     pub fn enable(&mut self, intid: IntId, target: Mpidr) {
         if intid.is_spi() && intid.0 < self.intids {
             let n = intid.0 as usize;
             self.registers.write_u64(distributor::IROUTER + 8 * n, target.0);
             self.registers.write_u32(distributor::ISENABLER + 4 * (n / 32), 1 << (n % 32));
+        }
+    }
+
+    /// Makes a disabled SPI edge-triggered, or level-sensitive. Anything but an implemented SPI is ignored.
+    pub fn configure(&mut self, intid: IntId, edge: bool) {
+        if intid.is_spi() && intid.0 < self.intids {
+            let (register, shift) = (distributor::ICFGR + intid.0 as usize / 16 * 4, intid.0 % 16 * 2);
+            let others = self.registers.read_u32(register) & !(0b11 << shift);
+            self.registers.write_u32(register, others | u32::from(edge) << (shift + 1));
+        }
+    }
+
+    /// Makes an SPI inactive, whoever has acknowledged it. Anything but an implemented SPI is ignored.
+    pub fn deactivate(&mut self, intid: IntId) {
+        if intid.is_spi() && intid.0 < self.intids {
+            let n = intid.0 as usize;
+            self.registers.write_u32(distributor::ICACTIVER + 4 * (n / 32), 1 << (n % 32));
+        }
+    }
+
+    /// Forgets that an edge-triggered SPI is pending. Anything but an implemented SPI is ignored.
+    pub fn forget(&mut self, intid: IntId) {
+        if intid.is_spi() && intid.0 < self.intids {
+            let n = intid.0 as usize;
+            self.registers.write_u32(distributor::ICPENDR + 4 * (n / 32), 1 << (n % 32));
         }
     }
 

@@ -24,6 +24,7 @@ fuzz_target!(|data: &[u8]| {
         gic: Frames { version: Version::V3, distributor: range(0x800_0000), interface: range(0x80a_0000), messages: None, its: None },
         messages: None,
         devices: Node::new(""),
+        passed: &[],
         cmdline: Some("quiet"),
         initrd: None,
         monitors: true,

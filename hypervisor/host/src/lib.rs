@@ -2,7 +2,7 @@
 //!
 //! Answers for: the boot archive ([`archive`]), the shell and its start-up script ([`shell`]), the console that VMs and host share
 //! ([`console`]), files in RAM ([`mod@file`]), disks ([`disk`]), networks ([`switch`]), sockets ([`vsock`]), who may have how much RAM
-//! ([`ledger`]), the log ([`log`]), whether VMs are started again ([`restart`]), and the line that reports a VM's end ([`end_line`]).
+//! ([`ledger`]), and who has which device of the machine ([`ownership`]), the log ([`log`]), whether VMs are started again ([`restart`]), and the line that reports a VM's end ([`end_line`]).
 //! Does not answer for: running anything. The kernel's host threads call in here, and do what is returned.
 
 #![no_std]
@@ -30,6 +30,7 @@ mod end;
 pub mod file;
 pub mod ledger;
 pub mod log;
+pub mod ownership;
 pub mod restart;
 pub mod shared;
 pub mod shell;

@@ -81,9 +81,8 @@ pub(crate) fn attach(tree: &[u8]) {
     if devices.is_empty() {
         return;
     }
-    let wanted: Vec<_> = devices.iter().map(|device| device.compatible).collect();
     let mut attached = Vec::new();
-    for (device, window) in devices.iter().zip(machine::find_devices(tree, &wanted)) {
+    for (device, window) in devices.iter().zip(machine::find_devices(tree, &wanted())) {
         if let Some(window) = window.filter(|window| start::try_map_device(window.registers)) {
             // SAFETY: a device by the device tree, mapped just now; this is its only driver.
             let registers = unsafe { Mmio::of(&window.registers) };
@@ -94,6 +93,11 @@ pub(crate) fn attach(tree: &[u8]) {
         }
     }
     ATTACHED.call_once(|| attached);
+}
+
+/// What its devices are compatible with.
+pub(crate) fn wanted() -> Vec<&'static [&'static str]> {
+    installed().map_or(&[][..], |board| board.devices).iter().map(|device| device.compatible).collect()
 }
 
 /// What the devices that are there can do of one thing, in the order of the board.

@@ -19,7 +19,7 @@ use crate::shared;
 use crate::stage2::GuestSpace;
 use crate::sync::{Lock, Rank};
 use crate::thread::{self, Thread};
-use crate::{files, net, startup, trace, vsock};
+use crate::{files, net, passed, startup, trace, vsock};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;
@@ -318,6 +318,7 @@ impl Compartment {
         qvm::report_memory(&self.qvm.name, "runs");
         trace::introduce_vcpus(&self.qvm, &threads);
         partition.set_threads(threads);
+        passed::enable(&self.qvm.configuration.description);
     }
 
     /// Says whether all vCPUs have stopped.
@@ -427,6 +428,7 @@ impl Compartment {
     /// # Safety
     /// All of its threads are gone, and nobody else looks at what it has.
     pub(crate) unsafe fn take_down(&self) {
+        passed::end(self);
         files::abandon(self.id);
         let Memory { space, ram, disks } = core::mem::take(&mut *self.memory.lock());
         if let Some(space) = &space {
@@ -440,6 +442,7 @@ impl Compartment {
             ram.scrub(|| true);
         }
         drop(space);
+        passed::release(self.id);
         if let Some(disks) = &disks {
             disks.give_back();
         }

@@ -115,19 +115,35 @@ impl Distributor {
         }
     }
 
-    /// Has an SPI, which is disabled, come by edges.
-    pub(crate) fn set_edge(&mut self, intid: IntId) {
-        match self {
-            Self::V2(distributor) => distributor.set_edge(intid),
-            Self::V3(distributor) => distributor.set_edge(intid),
-        }
-    }
-
     /// Lets an SPI come to a CPU.
     pub(crate) fn enable(&mut self, intid: IntId, cpu: &PerCpu) {
         match self {
             Self::V2(distributor) => distributor.enable(intid, cpu.interface.load(Ordering::Relaxed)),
             Self::V3(distributor) => distributor.enable(intid, cpu.mpidr),
+        }
+    }
+
+    /// Makes a disabled SPI edge-triggered, or level-sensitive.
+    pub(crate) fn configure(&mut self, intid: IntId, edge: bool) {
+        match self {
+            Self::V2(distributor) => distributor.configure(intid, edge),
+            Self::V3(distributor) => distributor.configure(intid, edge),
+        }
+    }
+
+    /// Makes an SPI inactive.
+    pub(crate) fn deactivate(&mut self, intid: IntId) {
+        match self {
+            Self::V2(distributor) => distributor.deactivate(intid),
+            Self::V3(distributor) => distributor.deactivate(intid),
+        }
+    }
+
+    /// Forgets that an SPI is pending.
+    pub(crate) fn forget(&mut self, intid: IntId) {
+        match self {
+            Self::V2(distributor) => distributor.forget(intid),
+            Self::V3(distributor) => distributor.forget(intid),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::controller::{self, Distributor};
 use crate::cpu::{self, PerCpu};
 use crate::panic;
 use crate::sync::{Lock, Rank};
-use crate::{console, disk, smmuman, thread, trace, uplink, vcpu};
+use crate::{console, disk, passed, smmuman, thread, trace, uplink, vcpu};
 use core::sync::atomic::{AtomicU32, Ordering};
 use drivers::GicError;
 use drivers::gicv2::CpuInterface;
@@ -100,11 +100,29 @@ pub(crate) fn enable(intid: IntId) {
     }
 }
 
-/// The same for one that comes by edges.
-pub(crate) fn enable_edge(intid: IntId) {
+/// The same for one that comes by edges, or by levels, as is said.
+pub(crate) fn enable_as(intid: IntId, edge: bool) {
     if let Some(distributor) = DISTRIBUTOR.lock().as_mut() {
-        distributor.set_edge(intid);
+        distributor.configure(intid, edge);
         distributor.enable(intid, cpu::this());
+    }
+}
+
+/// The guest has made the interrupt of a passed device inactive without the hardware.
+pub(crate) fn deactivate_passed(intid: IntId) {
+    if let Some(distributor) = DISTRIBUTOR.lock().as_mut() {
+        distributor.deactivate(intid);
+    }
+}
+
+/// The interrupt of a passed device does not come any more, and is as if it had never come.
+pub(crate) fn release_passed(intid: IntId) {
+    if let Some(distributor) = DISTRIBUTOR.lock().as_mut() {
+        if let Err(error) = distributor.disable(intid) {
+            log::error!("interrupt {} of a passed device cannot be disabled: {error}", intid.0);
+        }
+        distributor.forget(intid);
+        distributor.deactivate(intid);
     }
 }
 
@@ -203,7 +221,11 @@ fn handle_all<P: Physical>(interface: &P) {
         let guests = if intid == PRIVATE.guest_timer.load(Ordering::Relaxed) {
             Some(IntId::VIRTUAL_TIMER)
         } else {
-            take(intid).then_some(IntId::MONITORS)
+            match take(intid) {
+                Served::Completely => None,
+                Served::OfMonitors => Some(IntId::MONITORS),
+                Served::ByGuest => continue,
+            }
         };
         if let Some(guests) = guests
             && vcpu::hand_on(guests, IntId(intid))
@@ -214,16 +236,25 @@ fn handle_all<P: Physical>(interface: &P) {
     }
 }
 
-/// Whether it is of the loaded vCPU's monitors.
-fn take(intid: u32) -> bool {
-    let cpu = cpu::this();
-    cpu.in_interrupt.set(true);
-    let of_monitors = serve(intid);
-    cpu.in_interrupt.set(false);
-    of_monitors
+/// What has become of an interrupt.
+enum Served {
+    /// There is nothing else to do about it.
+    Completely,
+    /// It is of the loaded vCPU's monitors.
+    OfMonitors,
+    /// It is a passed device's, and stays active until its guest has ended it.
+    ByGuest,
 }
 
-fn serve(intid: u32) -> bool {
+fn take(intid: u32) -> Served {
+    let cpu = cpu::this();
+    cpu.in_interrupt.set(true);
+    let served = serve(intid);
+    cpu.in_interrupt.set(false);
+    served
+}
+
+fn serve(intid: u32) -> Served {
     match intid {
         SGI_RESCHEDULE => cpu::this().need_reschedule.set(true),
         SGI_KICK => {}
@@ -231,21 +262,27 @@ fn serve(intid: u32) -> bool {
         _ if intid == PRIVATE.maintenance.load(Ordering::Relaxed) => vcpu::maintenance(),
         _ => return serve_device(intid),
     }
-    false
+    Served::Completely
 }
 
 /// What does not come with every turn of a thread. Out of line: its registers would have to be saved for the timer too.
 #[inline(never)]
-fn serve_device(intid: u32) -> bool {
+fn serve_device(intid: u32) -> Served {
     match intid {
         SGI_STOP => panic::stop_here(),
-        _ if intid == PRIVATE.monitors.load(Ordering::Relaxed) => return vcpu::is_counting(),
+        _ if intid == PRIVATE.monitors.load(Ordering::Relaxed) => {
+            return if vcpu::is_counting() { Served::OfMonitors } else { Served::Completely };
+        }
         _ if intid == CONSOLE_INTID.load(Ordering::Relaxed) => console::input_ready(),
         // All have a look: they may share it.
         _ if disk::interrupt(IntId(intid)) | uplink::interrupt(IntId(intid)) | smmuman::interrupt(IntId(intid)) => {}
-        _ => disable(IntId(intid)),
+        _ => match passed::interrupt(IntId(intid)) {
+            Some(true) => return Served::ByGuest,
+            Some(false) => {}
+            None => disable(IntId(intid)),
+        },
     }
-    false
+    Served::Completely
 }
 
 /// An interrupt that nobody has asked for: it must not come again, whatever left it enabled.

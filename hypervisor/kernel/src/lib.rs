@@ -25,6 +25,7 @@ mod interrupt;
 mod net;
 mod panic;
 mod partition;
+mod passed;
 mod qvm;
 mod report;
 mod services;

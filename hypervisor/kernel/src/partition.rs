@@ -8,6 +8,7 @@
 mod balloon;
 mod build;
 mod hold;
+mod passed;
 mod serve;
 
 pub(crate) use serve::{quiet, status, work};
@@ -24,13 +25,14 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem::ManuallyDrop;
-use core::sync::atomic::{AtomicU16, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use hold::{CALLED, DUMPING, ENDED, Hold, PAUSED, STOPPING, TRACED};
 use host::console::Terminal;
 use spin::Once;
 use types::{CpuId, MAX_CPUS, Ticks, VcpuId, VcpuSet};
 use vdev::{DeviceId, Effects, Wake};
 use vm::Vm;
+use vm::assemble::Description;
 use vm::dump::Registers;
 use vm::lifecycle::State;
 
@@ -58,6 +60,13 @@ pub(crate) struct Partition {
     hold: Hold,
     /// The vCPU that answers calls: the one that had to be kicked the last time.
     answers: AtomicU16,
+    description: &'static Description,
+    /// Interrupts of passed devices that have come and wait for a vCPU: a bit each.
+    arrived: AtomicU32,
+    /// The vCPU that took the last one.
+    takes: AtomicU16,
+    /// The CPU that they come to; none before the first.
+    routed: AtomicU16,
     /// What vCPUs have shown for a dump.
     registers: ManuallyDrop<types::Lock<Shown>>,
     threads: Once<Vec<Arc<Thread>>>,
@@ -303,6 +312,7 @@ impl Partition {
         self.end_if_dry();
         if self.hold.has(ENDED) && self.hold.remove(ENDED) {
             self.report_ended_interrupts();
+            self.take_passed_interrupts(own);
         }
         if !self.hold.has(CALLED) || !self.hold.remove(CALLED) {
             return;
@@ -319,6 +329,7 @@ impl Partition {
     /// Wakes the devices whose interrupts have ended, or has their own threads do so.
     fn report_ended_interrupts(&self) {
         let ended = masked(|| self.vm.gic.take_ended());
+        self.deactivate_passed();
         for (device, _) in self.vm.bus.listeners().iter().filter(|(_, intid)| ended.contains(*intid)) {
             match self.services.served(*device) {
                 Some(inbox) => inbox.put_ended(),

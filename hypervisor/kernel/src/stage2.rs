@@ -249,6 +249,14 @@ impl GuestSpace {
         self.map_as(range, to, attributes, usize::MAX, Owner::Vm(self.id)).map(|_| ())
     }
 
+    /// Maps registers of a passed device. Writes of it may be answered before they are done, as drivers expect that map it as
+    /// Device-nGnRE (Linux' `ioremap`); a guest that wants them done says so by its own attributes.
+    pub(crate) fn map_passed(&self, range: Range<Ipa>, to: Pa, writable: bool) -> Result<(), MapError<Ipa>> {
+        let access = if writable { Access::READ | Access::WRITE } else { Access::READ };
+        let attributes = Stage2Attributes::new(Memory::DeviceNgnre, access);
+        self.map_as(range, to, attributes, usize::MAX, Owner::Vm(self.id)).map(|_| ())
+    }
+
     fn map(
         &self,
         range: Range<Ipa>,

@@ -164,6 +164,7 @@ fn with_heap(blob: &'static [u8], bank: Range<Pa>, image: &Image) -> ! {
     board::set_psci(machine.psci == Some(Conduit::Smc));
     claim_memory(machine, blob, bank, image);
     board::attach(blob);
+    startup::keep_tree(blob);
     give_back_tree(machine, blob, bank, image);
     for window in controller::windows(machine) {
         map_device(window);

@@ -290,6 +290,22 @@ pub(crate) fn seed() -> Vec<u8> {
     (0..WORDS).map_while(|_| word()).flat_map(u64::to_ne_bytes).collect()
 }
 
+/// The machine's device tree, for what is passed to guests.
+static TREE: Once<Vec<u8>> = Once::new();
+
+/// Keeps what there is in the tree, whose own memory is given back.
+pub(crate) fn keep_tree(blob: &[u8]) {
+    // It has been read, so it is sound; without it nothing can be passed.
+    if let Ok(tree) = machine::compact(blob) {
+        TREE.call_once(|| tree);
+    }
+}
+
+/// What was kept of the tree; nothing if nothing was.
+pub(crate) fn tree() -> &'static [u8] {
+    TREE.get().map_or(&[], Vec::as_slice)
+}
+
 /// Seconds since 1970 when the counter was zero; zero if nobody knows.
 static EPOCH: AtomicU64 = AtomicU64::new(0);
 
@@ -330,6 +346,7 @@ pub(crate) fn host(seed: &[u8]) -> Option<Host<'_>> {
         },
         monitors: start::MACHINE.get().is_some_and(|machine| machine.monitors.is_some()),
         entropy: board::entropy(),
+        tree: Some(tree()),
         seed,
     })
 }

@@ -62,6 +62,8 @@ pub(crate) enum Rank {
     Disks,
     /// An SMMU, and who has which of its streams; or what becomes of faults.
     Smmus,
+    /// Who has which device of the machine.
+    Passed,
     /// What is being traced.
     Trace,
     /// Threads, ready queues, timeouts.

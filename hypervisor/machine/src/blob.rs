@@ -89,6 +89,14 @@ impl<'a> Sound<'a> {
     }
 }
 
+/// The tree at the start of `blob`, without what it does not need: for somebody who wants to read it again.
+///
+/// # Errors
+/// As for [`validate`].
+pub fn compact(blob: &[u8]) -> Result<Vec<u8>, MachineError> {
+    without_nops(used(validate(blob)?.data())?)
+}
+
 struct Scan {
     nops: bool,
     depths: Vec<u8>,

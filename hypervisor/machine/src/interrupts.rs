@@ -4,7 +4,7 @@
 //! `timer/arm,arch_timer.yaml`, `arm/pmu.yaml`; interrupt specifiers as DTSpec section 2.4 has them.
 
 use crate::{
-    Flaw, MachineError,
+    Flaw, Line, MachineError,
     index::{Index, NodeId},
     node::{self, Properties},
 };
@@ -130,9 +130,34 @@ impl Found {
     pub(crate) fn interrupt_of(&self, index: &Index<'_>, id: NodeId, n: usize) -> Option<IntId> {
         interrupt(index, id, self.node, n)
     }
+
+    /// All interrupts of a node; `None` for one that does not go straight to this controller.
+    pub(crate) fn lines_of(&self, index: &Index<'_>, id: NodeId) -> Vec<Option<Line>> {
+        let count = index.node(id).map_or(0, |node| count(index, id, &node));
+        (0..count).map(|n| line(index, id, self.node, n)).collect()
+    }
+}
+
+/// How many interrupts a node has; none if it cannot be said.
+fn count<'a>(index: &Index<'_>, id: NodeId, node: &impl Properties<'a>) -> usize {
+    if let Some(mut rest) = node.value("interrupts-extended") {
+        let mut count: usize = 0;
+        while let Some((_, after)) = extended_entry(index, rest) {
+            (count, rest) = (count.saturating_add(1), after);
+        }
+        return count;
+    }
+    let parent = interrupt_parent(index, id).and_then(|parent| index.node(parent));
+    let cells = parent.and_then(|parent| node::whole_number(parent.value("#interrupt-cells")?));
+    let bytes = cells.and_then(|cells| usize::try_from(cells.checked_mul(4)?).ok()).filter(|bytes| *bytes != 0);
+    bytes.and_then(|bytes| node.value("interrupts")?.len().checked_div(bytes)).unwrap_or(0)
 }
 
 fn interrupt(index: &Index<'_>, id: NodeId, gic: NodeId, n: usize) -> Option<IntId> {
+    line(index, id, gic, n).map(|line| line.intid)
+}
+
+fn line(index: &Index<'_>, id: NodeId, gic: NodeId, n: usize) -> Option<Line> {
     let node = index.node(id)?;
     let cells = usize::try_from(node::whole_number(index.node(gic)?.value("#interrupt-cells")?)?).ok()?;
     if !(3..=8).contains(&cells) {
@@ -174,14 +199,16 @@ fn interrupt_parent(index: &Index<'_>, id: NodeId) -> Option<NodeId> {
 }
 
 /// The GIC's three cells: type, number within the type, flags.
-fn specifier(cells: &[u8]) -> Option<IntId> {
+fn specifier(cells: &[u8]) -> Option<Line> {
     let (kind, rest) = node::number(cells, 1)?;
-    let (number, _) = node::number(rest, 1)?;
+    let (number, rest) = node::number(rest, 1)?;
+    let flags = u32::try_from(node::number(rest, 1)?.0).ok()?;
     let number = u32::try_from(number).ok()?;
-    match kind {
+    let intid = match kind {
         0 => number.checked_add(IntId::FIRST_SPI).map(IntId).filter(|intid| intid.is_spi()),
         1 => number.checked_add(16).map(IntId).filter(|intid| intid.is_private()),
         // Extended ranges of GICv3.1: none of ours.
         _ => None,
-    }
+    };
+    intid.map(|intid| Line { intid, flags })
 }

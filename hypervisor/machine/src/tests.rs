@@ -4,6 +4,7 @@ use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use types::{IntId, Mpidr};
 
 mod damage;
+mod devices;
 mod smmu;
 
 const GICV2_1: &[u8] = include_bytes!("tests/trees/qemu-gicv2-1cpu.dtb");

@@ -56,5 +56,6 @@ pub use render::{Rendered, RenderedAll};
 pub use source::{Location, MAX_SOURCE_BYTES, Source, SourceId, Sources, Span};
 pub use suggest::nearest;
 pub use value::{
-    Interrupt, LogFilters, PciFunction, Place, Scheduling, SchedulingPolicy, SporadicServer, Value, scheduling,
+    Interrupt, LogFilters, PassAttributes, PassedInterrupt, PassedPlace, PciFunction, PciIdentity, Place, Scheduling,
+    SchedulingPolicy, SporadicServer, Value, scheduling,
 };

@@ -469,7 +469,7 @@ const fn article(shape: Shape) -> &'static str {
         Shape::Number => "a number",
         Shape::File => "a file",
         Shape::Region | Shape::Range => "a range",
-        Shape::Interrupt => "an interrupt",
+        Shape::Interrupt | Shape::PassedInterrupt => "an interrupt",
         Shape::Boolean => "yes or no",
         Shape::Vdev => "the name of a vdev",
         Shape::Variable => "the name of a variable",

@@ -10,6 +10,10 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+mod pass;
+
+pub use pass::{PassAttributes, PassedInterrupt, PassedPlace, PciIdentity};
+
 /// Most CPUs in one list; a list is no longer than any machine is wide.
 const MAX_CPU_LIST: usize = 64;
 
@@ -50,6 +54,10 @@ pub enum Value {
     Choice(&'static str),
     /// Types of messages.
     Filters(LogFilters),
+    /// What of the host a guest gets, and where.
+    Passed(PassedPlace),
+    /// An interrupt of the host that a guest gets.
+    PassedInterrupt(PassedInterrupt),
 }
 
 /// An address in one of a guest's spaces.
@@ -204,7 +212,7 @@ pub(crate) fn read(shape: Shape, text: &str) -> Result<Value, ValueError> {
             Value::Region { start: None, .. } => Err(ValueError::new(format!("`{text}` has no length"))),
             range => Ok(range),
         },
-        Shape::Interrupt => interrupt(text),
+        Shape::Interrupt => interrupt(text).map(Value::Interrupt),
         Shape::Scheduling => read_scheduling(text).map(Value::Scheduling),
         Shape::Cpus => cpus(text),
         Shape::Choice(words) => match words.iter().find(|word| **word == text) {
@@ -212,6 +220,8 @@ pub(crate) fn read(shape: Shape, text: &str) -> Result<Value, ValueError> {
             None => Err(choice_error(text, words)),
         },
         Shape::Filters => filters(text),
+        Shape::PassedPlace => pass::place(text).map(Value::Passed),
+        Shape::PassedInterrupt => pass::interrupt(text).map(Value::PassedInterrupt),
     }
 }
 
@@ -299,7 +309,7 @@ fn pci_function(text: &str, function: &str) -> Result<PciFunction, ValueError> {
     Ok(PciFunction { device: below("PCI device", device, 32)?, function: below("function", function, 8)? })
 }
 
-fn interrupt(text: &str) -> Result<Value, ValueError> {
+fn interrupt(text: &str) -> Result<Interrupt, ValueError> {
     let Some((controller, line)) = text.rsplit_once(':') else {
         return Err(ValueError::new(format!("`{text}` does not say which line of which interrupt controller")));
     };
@@ -314,7 +324,7 @@ fn interrupt(text: &str) -> Result<Value, ValueError> {
     }
     let value = quantity("interrupt line", text, line, number)?;
     let line = u32::try_from(value).map_err(|_| ValueError::new(format!("`{line}` is no interrupt line")))?;
-    Ok(Value::Interrupt(Interrupt { controller: controller.to_string(), line }))
+    Ok(Interrupt { controller: controller.to_string(), line })
 }
 
 /// Reads how a thread is scheduled, as behind `sched`: a priority with `r`, `f`, `o` or nothing behind it, or the five numbers of a

@@ -62,6 +62,12 @@ impl Vgic {
         self.any_ended.is_up()
     }
 
+    /// Calls `each` with the host's interrupts that the guest has made inactive without the hardware ([`Vgic::inject_hardware_shared`])
+    /// since this was last asked: they are to be deactivated. To be asked when [`Vgic::take_ended`] is.
+    pub fn take_physical(&self, mut each: impl FnMut(IntId)) {
+        self.shared.lock().take_physical(|physical| each(IntId(u32::from(physical))));
+    }
+
     /// The reported interrupts that have ended since this was last asked. Several ends of one may come as one.
     #[must_use]
     pub fn take_ended(&self) -> Ended {

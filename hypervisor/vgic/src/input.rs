@@ -40,6 +40,28 @@ impl vdev::InterruptController for Vgic {
 }
 
 impl Vgic {
+    /// The same for an SPI of the VM, whichever vCPU takes it, and the host's SPI `physical`. Where the guest makes it inactive without
+    /// the hardware, the host's is among those of [`Vgic::take_physical`]. Returns the vCPUs to kick.
+    ///
+    /// Anything but two SPIs is ignored.
+    pub fn inject_hardware_shared(&self, virtual_: IntId, physical: IntId) -> VcpuSet {
+        let (true, true, Ok(physical)) = (virtual_.is_spi(), physical.is_spi(), u16::try_from(physical.0)) else {
+            return VcpuSet::EMPTY;
+        };
+        let mut shared = self.shared.lock();
+        let mut signals = self.signals(None);
+        shared.inject_hardware(virtual_.0, physical, &mut signals);
+        signals.kick
+    }
+
+    /// The SPI `virtual_` becomes pending once: an edge.
+    pub fn inject_edge(&self, virtual_: IntId) -> VcpuSet {
+        let mut shared = self.shared.lock();
+        let mut signals = self.signals(None);
+        shared.pulse(virtual_.0, &mut signals);
+        signals.kick
+    }
+
     /// The host's interrupt `physical`, active on the CPU on which the vCPU is loaded (its priority dropped, not
     /// deactivated), is the vCPU's private interrupt `virtual_`: it becomes pending, and when the guest ends it the hardware
     /// ends the host's with it (`ICH_LR<n>_EL2.HW`). Returns whether the vCPU needs a refill.

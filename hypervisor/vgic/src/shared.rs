@@ -5,13 +5,14 @@
 //!
 //! Follows IHI 0069, "Affinity routing" and `GICD_IROUTER<n>`.
 
+mod linked;
 mod lpis;
 mod routing;
 
 pub(crate) use lpis::{Configuration, FIRST_LPI, Lpis, Told};
 
 use crate::Version;
-use crate::bank::{Bank, BitRegister, Change, ENABLE_GROUPS};
+use crate::bank::{Bank, BitRegister, Change, ENABLE_GROUPS, Folded};
 use crate::best::{Best, Key};
 use crate::ends::{Ended, Flag};
 use crate::registers::lr;
@@ -39,6 +40,10 @@ struct SharedBank {
     reported: u32,
     /// Those of them that have ended since somebody asked.
     ended: u32,
+    /// The host's INTIDs behind hardware-linked ones.
+    physical: [u16; 32],
+    /// Hardware-linked ones that became inactive without the hardware: to be deactivated at the host.
+    to_deactivate: u32,
 }
 
 impl SharedBank {
@@ -46,9 +51,9 @@ impl SharedBank {
         self.reported & bit(index) != 0
     }
 
-    /// What the list register of an interrupt whose end is reported has besides.
+    /// What the list register of an interrupt whose end is reported has besides. One that is linked to the host's has no room for it.
     fn report(&self, index: u32) -> u64 {
-        if self.is_reported(index) { lr::EOI } else { 0 }
+        if self.is_reported(index) && self.bank.linked & bit(index) == 0 { lr::EOI } else { 0 }
     }
 
     fn target_of(&self, index: u32) -> u8 {
@@ -69,7 +74,8 @@ impl SharedBank {
     /// between two deliveries.
     fn take_active(&mut self, index: u32, intid: u32, groups: u32, crowded: bool) -> u64 {
         let crowded = crowded || self.is_reported(index);
-        self.bank.take_active(index, intid, 0, groups, crowded) | self.report(index)
+        let physical = self.physical_of(index);
+        self.bank.take_active(index, intid, physical, groups, crowded) | self.report(index)
     }
 
     /// Of `bits`, those that `vcpu` holds.
@@ -126,6 +132,8 @@ impl Shared {
                 holder: [NOBODY; 32],
                 reported: 0,
                 ended: 0,
+                physical: [0; 32],
+                to_deactivate: 0,
             })
             .collect();
         Self { banks, ready: alloc::vec![0; vcpus], rotor: 0, any_ended, lpis: Lpis::default() }
@@ -235,6 +243,7 @@ impl Shared {
         let unmasked = disabled & shared.bank.enabled & (shared.bank.pending() | shared.bank.line);
         let ended = stranded & !shared.bank.active;
         self.end(number, unmasked | ended, signals);
+        self.deactivate_physical(number, change.physical, signals);
         self.apply(number, change, signals);
     }
 
@@ -348,7 +357,7 @@ impl Shared {
             for index in Ones(shared.targeting(shared.bank.deliverable(groups), me)) {
                 let intid = intid_at(number as usize, index);
                 shared.set_holder(index, me);
-                put(intid, shared.bank.take_pending(index, intid, 0) | shared.report(index));
+                put(intid, shared.take_pending(index, intid));
             }
             for index in Ones(shared.held_by(shared.bank.stranded(), me)) {
                 let intid = intid_at(number as usize, index);
@@ -389,7 +398,7 @@ impl Shared {
         let Some((number, index)) = place(intid) else { return 0 };
         let Some(shared) = self.banks.get_mut(number) else { return self.take_lpi(intid, vcpu) };
         shared.set_holder(index, u8::try_from(vcpu.0).unwrap_or(NOBODY));
-        shared.bank.take_pending(index, intid, 0) | shared.report(index)
+        shared.take_pending(index, intid)
     }
 
     /// Moves an active SPI into a list register of `vcpu`, its holder: what to write there. If it is pending as well and
@@ -414,12 +423,14 @@ impl Shared {
     pub(crate) fn fold(&mut self, intid: u32, value: u64, signals: &mut Signals<'_>) {
         let Some((number, index)) = place(intid) else { return };
         let Some(shared) = self.banks.get_mut(number) else { return self.fold_lpi(intid, value, signals) };
-        // Nothing of the host's stands behind it.
-        let _ = shared.bank.fold(bit(index), value);
+        let folded = shared.bank.fold(bit(index), value);
         // The guest has ended it, or made it inactive in another way.
         let (pending, active) = (value & lr::PENDING != 0, value & lr::ACTIVE != 0);
         if !pending && !active || active && shared.bank.active & bit(index) == 0 {
             self.end(number, bit(index), signals);
+        }
+        if folded == Folded::DeactivatePhysical {
+            self.deactivate_physical(number, bit(index), signals);
         }
         self.settle(number, index, signals);
     }

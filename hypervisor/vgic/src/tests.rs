@@ -9,6 +9,7 @@ use vdev::InterruptController;
 
 const WORD: AccessSize = AccessSize::Word;
 mod ends;
+mod linked;
 mod list_registers;
 mod messages;
 mod pending;

@@ -7,17 +7,19 @@
 mod bus;
 mod description;
 mod error;
+mod passed;
 mod places;
 
 pub use bus::PciBus;
 pub use description::{Description, Host, Schedule, VdevDescription};
 pub use error::{AssembleError, Subject};
+pub use passed::{PassedDevice, PassedInterrupt, PassedRegion};
 
 use crate::Files;
 use crate::controller::Frames;
 use crate::load::{self, LoadPlan};
 use crate::partition::{Parts, Vm};
-use crate::tree::{self, TreeInput};
+use crate::tree::{self, TreeInput, passed::PassedNode};
 use alloc::{format, sync::Arc, vec, vec::Vec};
 use core::fmt;
 use description::MESSAGES;
@@ -55,12 +57,17 @@ pub fn assemble(
             None
         }
     };
+    let passed = passed::nodes(description, host).unwrap_or_else(|failed| {
+        errors.extend(failed);
+        Vec::new()
+    });
     let slots = bus::Slots::new(description, host);
     let (devices, shadows) = make_devices(description, limit(host), slots.as_ref(), files, backends, &mut errors);
     match load {
         Some(load) if errors.is_empty() => {
             let decoder = slots.map(bus::Slots::decoder);
-            put_together(description, load, (devices, shadows), decoder, files, host).map_err(|error| vec![error])
+            put_together(description, load, (devices, shadows), (decoder, &passed), files, host)
+                .map_err(|error| vec![error])
         }
         _ => Err(errors),
     }
@@ -70,7 +77,7 @@ fn put_together(
     description: &Description,
     load: LoadPlan,
     (devices, shadows): (Vec<Device>, Vec<Ipa>),
-    decoder: Option<Arc<dyn Decoder>>,
+    (decoder, passed): (Option<Arc<dyn Decoder>>, &[PassedNode]),
     files: &dyn Files,
     host: &Host<'_>,
 ) -> Result<Assembled, AssembleError> {
@@ -82,7 +89,7 @@ fn put_together(
     };
     let (gic, frames) = make_controller(description, host)?;
     bus.listeners().iter().for_each(|(_, intid)| gic.report_ends(*intid));
-    let tree = make_tree(description, frames, &load, &bus, files, host)?;
+    let tree = make_tree(description, frames, &load, (&bus, passed), files, host)?;
     let vm = Vm::new(Parts {
         name: description.name.clone(),
         memory: description.ram.iter().chain(&description.rom).copied().collect(),
@@ -236,7 +243,7 @@ fn make_tree(
     description: &Description,
     frames: Frames,
     load: &LoadPlan,
-    bus: &Bus,
+    (bus, passed): (&Bus, &[PassedNode]),
     files: &dyn Files,
     host: &Host<'_>,
 ) -> Result<Vec<u8>, AssembleError> {
@@ -257,6 +264,7 @@ fn make_tree(
         gic: frames,
         messages: description.messages().filter(|_| frames.version == Version::V3).map(|first| (first, MESSAGES)),
         devices,
+        passed,
         cmdline: description.cmdline.as_deref(),
         initrd: load.initrd,
         monitors: description.monitors && host.monitors && host.id.has_monitors(),

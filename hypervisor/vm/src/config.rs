@@ -14,6 +14,7 @@ mod cpus;
 mod groups;
 mod memory;
 mod on_exit;
+mod pass;
 mod pci;
 mod vdevs;
 
@@ -208,6 +209,7 @@ pub fn build(
         controller: vdevs.controller,
         tree_at: reader.variable(TREE_AT).and_then(number).map(Ipa),
         vdevs: vdevs.list,
+        passed: vdevs.passed,
         pci,
         policy: reader.policy(),
         monitors: !matches!(reader.variable("pmu"), Some(Value::Boolean(false))),

@@ -8,6 +8,7 @@
 //! `arm/pmu.yaml`, `timer/arm,arch_timer.yaml`, `interrupt-controller/arm,gic-v3.yaml`, `clock/fixed-clock.yaml`.
 
 mod merge;
+pub mod passed;
 
 use crate::controller::Frames;
 use alloc::{format, string::String, vec::Vec};
@@ -35,6 +36,8 @@ pub struct TreeInput<'a> {
     pub messages: Option<(IntId, u32)>,
     /// A node whose children are those of the vdevs, in the order of the configuration.
     pub devices: Node,
+    /// Devices of the host.
+    pub passed: &'a [passed::PassedNode],
     /// The guest's command line. It wins over one in a user's tree.
     pub cmdline: Option<&'a str>,
     /// Where the initrd is. It wins over one in a user's tree.
@@ -138,6 +141,7 @@ pub fn generate(input: &TreeInput<'_>) -> Result<Vec<u8>, TreeError> {
     for device in devices.children() {
         root.add_child(device.clone());
     }
+    passed::nodes(input.passed).into_iter().for_each(|node| root.add_child(node));
     merge::all(&mut tree, input.user)?;
     chosen(&mut tree.root, input);
     merge::check(&tree)?;

@@ -123,6 +123,7 @@ fn assembled(first: &[(&str, &str)]) -> Assembled {
         controller: vm::controller::Controller::DEFAULT,
         tree_at: None,
         vdevs: vec![vdev("first", 0x1c00_0000, first), vdev("last", 0x1c01_0000, &[])],
+        passed: Vec::new(),
         pci: None,
         policy: Unsupported::default(),
         monitors: false,
@@ -141,6 +142,7 @@ fn assembled(first: &[(&str, &str)]) -> Assembled {
         mitigations: Mitigations::default(),
         monitors: false,
         entropy: None,
+        tree: None,
         seed: &[],
     };
     vm::assemble(&description, &NoFiles, &host, &mut Wires::default()).unwrap()

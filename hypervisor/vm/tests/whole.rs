@@ -65,6 +65,7 @@ fn host() -> Host<'static> {
         mitigations: Mitigations::default(),
         monitors: true,
         entropy: None,
+        tree: None,
         seed: &[],
     }
 }

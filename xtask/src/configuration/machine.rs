@@ -44,6 +44,7 @@ pub(super) fn host(gic: Version) -> vm::Host<'static> {
         mitigations: vm::smccc::Mitigations::default(),
         monitors: true,
         entropy: None,
+        tree: None,
         seed: &[],
     }
 }

@@ -68,11 +68,11 @@ pub(super) fn tests() -> Vec<Test> {
 }
 
 /// The name of a VM, the options that it is refused for, from its fourth line on, and what is said of that.
-type Refused = (&'static str, &'static str, &'static [&'static str]);
+pub(super) type Refused = (&'static str, &'static str, &'static [&'static str]);
 
 /// Starts VMs, one after the other, behind what `scene` has begun and before the `last` line of its script, and finds that none of
 /// them comes to be, and why.
-fn refuse(case: &Case, machine: &Machine, mut scene: Scene, last: &str, refused: &[Refused]) -> Result<()> {
+pub(super) fn refuse(case: &Case, machine: &Machine, mut scene: Scene, last: &str, refused: &[Refused]) -> Result<()> {
     scene.guest("hello")?;
     for (name, options, _) in refused {
         let text = format!("system {name}\nram 0x80000000,4M\nload hello.elf\n{options}\n");

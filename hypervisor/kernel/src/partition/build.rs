@@ -8,6 +8,7 @@ use crate::compartment::{Compartment, kernel_work};
 use crate::controller;
 use crate::frames::Owner;
 use crate::guest_memory::{GuestRam, Loading, Shadow};
+use crate::passed;
 use crate::services::Services;
 use crate::stage2::GuestSpace;
 use crate::startup::{self, HostDevices};
@@ -20,7 +21,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::mem::ManuallyDrop;
-use core::sync::atomic::AtomicU16;
+use core::sync::atomic::{AtomicU16, AtomicU32};
 use host::console::Terminal;
 use spin::Once;
 use types::{AccessSize, Ipa, MAX_CPUS, PAGE_SIZE, Range};
@@ -55,6 +56,7 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
     let Assembled { mut vm, load, tree } = assembled.map_err(|errors| qvm.complain(&errors))?;
     let served = vm.bus.devices().zip(&description.vdevs).filter(|(_, vdev)| vdev.schedule.is_some());
     served.for_each(|(device, _)| backends.services.serve(device));
+    passed::claim(compartment).map_err(|errors| qvm.complain(&errors))?;
     let go_on = || !compartment.is_ending();
 
     let lends = backends.balloon.as_ref().map(|handle| handle.lends);
@@ -98,6 +100,10 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
         device_threads: Once::new(),
         hold: Hold::new(),
         answers: AtomicU16::new(0),
+        description,
+        arrived: AtomicU32::new(0),
+        takes: AtomicU16::new(0),
+        routed: AtomicU16::new(u16::MAX),
         registers: ManuallyDrop::new(types::Lock::new(Vec::new())),
         threads: Once::new(),
         keeper: qvm.keeper(),
@@ -146,6 +152,10 @@ fn take_memory(
             let at = description.controller.cpu_interface;
             let page = Range::new(at, PAGE_SIZE).ok_or_else(no_memory)?;
             space.map_registers(page, to).map_err(|error| fatal(format_args!("stage 2: {error}")))?;
+        }
+        for region in description.passed.iter().flat_map(|device| &device.regions) {
+            let mapped = space.map_passed(region.guest, region.host.start(), region.writable);
+            mapped.map_err(|error| fatal(format_args!("stage 2: {error}")))?;
         }
         let ram = match balloon {
             Some(lends) => ram.lend(compartment, &description.ram, &space, lends).ok_or_else(no_memory)?,

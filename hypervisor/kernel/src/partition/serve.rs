@@ -132,6 +132,15 @@ pub(crate) fn status(compartment: &Compartment, partition: &Partition, mut info:
     if let Some(its) = masked(|| vm.gic.its_status()) {
         info(format_args!("{its}"));
     }
+    for device in &partition.description.passed {
+        for region in &device.regions {
+            info(format_args!("passed: {} of the machine at {}", region.host, region.guest));
+        }
+        for interrupt in &device.interrupts {
+            let (host, guest) = (interrupt.host.0, interrupt.guest.0);
+            info(format_args!("passed: interrupt {host} of the machine as {guest}"));
+        }
+    }
     let described = &compartment.qvm.configuration.description.vdevs;
     for (device, vdev) in vm.bus.devices().zip(described).filter(|(_, vdev)| vdev.reports) {
         let mut text = format!("{}: vdev {}", vdev.name, vdev.factory.name);

@@ -132,7 +132,7 @@ impl Unit {
     /// Lets its interrupts come. Its wires carry pulses (IHI 0070, 3.18).
     pub(super) fn listen(&self) {
         if self.works() {
-            self.interrupts.iter().for_each(|intid| interrupt::enable_edge(*intid));
+            self.interrupts.iter().for_each(|intid| interrupt::enable_as(*intid, true));
         }
     }
 

@@ -142,7 +142,11 @@ impl ListRegisters for InMemory {
     fn set_ap1r(&mut self, _: usize, _: u64) {}
     #[inline(always)]
     fn deactivate(&mut self, physical: IntId) {
-        if let Some(interface) = controller::cpu_interface() {
+        let Some(interface) = controller::cpu_interface() else { return };
+        if physical.is_spi() {
+            // The vCPU may have been elsewhere when it came.
+            interface.deactivate_shared(physical);
+        } else {
             interface.deactivate(physical.0);
         }
     }

@@ -82,7 +82,7 @@ fn what_is_not_there_is_named_with_what_was_meant() {
     bad("rma 128M", &["`rma`", "did you mean `ram`?"]);
     bad("set exit-on-hlat off", &["did you mean `exit-on-halt`?"]);
     bad("set fdt-dump-file x", &["known, not supported yet"]);
-    bad("pass loc mem:0x1000,0x1000,rw intr gic:40", &["`pass`: known, not supported yet"]);
+    bad("pass loc mem:0x1000,0x1000,rwz", &["`z` is no attribute", "a.qvmconf:1:30"]);
 }
 
 #[test]

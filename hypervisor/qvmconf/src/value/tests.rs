@@ -51,6 +51,70 @@ fn places_name_their_space() {
 }
 
 #[test]
+fn what_is_passed_has_a_region_a_length_and_letters() {
+    let read_pass = |text| match read(Shape::PassedPlace, text) {
+        Ok(Value::Passed(place)) => place,
+        other => panic!("{text}: {other:?}"),
+    };
+    let letters = |text| match read_pass(text) {
+        PassedPlace::Memory { attributes, .. } => {
+            PassAttributes::LETTERS.iter().filter(|letter| attributes.contains(**letter)).collect::<String>()
+        }
+        PassedPlace::Pci { .. } => panic!("{text}"),
+    };
+    match read_pass("mem:0x9010000,4K,rwn=0x1c170000") {
+        PassedPlace::Memory { start: 0x901_0000, length: 4096, host: 0x1c17_0000, .. } => {}
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(read_pass("0x1000,4K,r"), PassedPlace::Memory { start: 0x1000, host: 0x1000, .. }), "identity");
+    assert_eq!(letters("0x1000,4K,rwn"), "nrw");
+    assert_eq!(letters("0x1000,4K,+rw-w+n"), "nr", "letters behind a minus are taken away");
+    assert_eq!(letters("0x1000,4K,m"), "cmnrstwx", "`m` brings the others");
+    assert_eq!(message(Shape::PassedPlace, "0x1000"), "`0x1000` has no length");
+    assert_eq!(message(Shape::PassedPlace, "0x1000,4K"), "`0x1000,4K` has no attributes");
+    assert_eq!(message(Shape::PassedPlace, "0x1000,4K=0x2000"), "`0x1000,4K` has no attributes");
+    assert_eq!(message(Shape::PassedPlace, "0x1000,4K,rwdn"), "`rwdn`: `d` and `n` exclude one another");
+    assert_eq!(message(Shape::PassedPlace, "0x1000,4K,md"), "`md`: `d` and `m` exclude one another");
+    assert_eq!(message(Shape::PassedPlace, "io:0x3f8,8,rw"), "`io:` is for x86 machines");
+    assert_eq!(message(Shape::PassedPlace, "usb:1"), "`usb` is no address space");
+    assert_eq!(message(Shape::PassedPlace, "0x1000,4K,rw="), "the address is missing");
+    assert!(message(Shape::PassedPlace, "$asinfo_start{x},$asinfo_length{x},rwcxm").contains("not supported yet"));
+    let error = read(Shape::PassedPlace, "0x1000,4K,rq=0x2000").unwrap_err();
+    assert_eq!((error.message.as_str(), error.part), ("`q` is no attribute", 11..12));
+}
+
+#[test]
+fn passed_functions_are_named_by_place_or_by_kind() {
+    let place = |bus, device, function| PciIdentity::Place { bus, device, function };
+    let kind = PciIdentity::Kind { vendor: 0x8086, device: 0x10d3 };
+    let read_pci = |text| read(Shape::PassedPlace, text);
+    let pci = |guest, host| Ok(Value::Passed(PassedPlace::Pci { guest, host }));
+    assert_eq!(read_pci("pci:0:3"), pci(place(0, 3, 0), None));
+    assert_eq!(read_pci("pci:0x8086/0x10d3"), pci(kind, None));
+    assert_eq!(read_pci("pci:0:4.1=pci:255:0x1f.7"), pci(place(0, 4, 1), Some(place(255, 31, 7))));
+    assert_eq!(read_pci("pci:0:4=0x8086/0x10d3"), pci(place(0, 4, 0), Some(kind)));
+    for wrong in ["pci:", "pci:3", "pci:256:0", "pci:0:32", "pci:0:1.8", "pci:0x10000/1", "pci:0:3="] {
+        assert!(read_pci(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn a_passed_interrupt_has_a_number_on_both_sides() {
+    let read_line = |text| read(Shape::PassedInterrupt, text);
+    let passed = |line, unmasked, host| {
+        let guest = Interrupt { controller: "gic".into(), line };
+        Ok(Value::PassedInterrupt(PassedInterrupt { guest, unmasked, host }))
+    };
+    assert_eq!(read_line("gic:40"), passed(40, false, 40));
+    assert_eq!(read_line("gic:40=34"), passed(40, false, 34));
+    assert_eq!(read_line("gic:40,u=34"), passed(40, true, 34));
+    assert!(message(Shape::PassedInterrupt, "gic:40,t=34").starts_with("`t`: not here"));
+    for wrong in ["40", "gic:40,x", "gic:40=", "gic:40=gic:34", "gic:40=4294967296", "gic:"] {
+        assert!(read_line(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn an_interrupt_names_controller_and_line() {
     assert_eq!(
         read(Shape::Interrupt, "gic:37"),
@@ -98,7 +162,7 @@ proptest! {
     #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
     fn no_text_panics_in_any_shape(text in "[0-9a-fxdKMG:,=@$ä-]{0,24}") {
         for shape in [
-            Shape::Region, Shape::File, Shape::Address, Shape::Size, Shape::Number, Shape::Boolean, Shape::Place, Shape::Range,
+            Shape::Region, Shape::File, Shape::Address, Shape::Size, Shape::Number, Shape::Boolean, Shape::Place, Shape::PassedPlace, Shape::PassedInterrupt, Shape::Range,
             Shape::Interrupt, Shape::Scheduling, Shape::Cpus, Shape::Filters, Shape::Choice(&["abort", "fail"]),
         ] {
             if let Err(error) = read(shape, &text) {

@@ -49,6 +49,8 @@ const SERVER: &[Parameter] = &[parameter("PRIORITY[r|f|o]|HI,LO,MAXREPL,PERIOD,B
 const CPUS: &[Parameter] = &[parameter("CPU[,CPU...]", Shape::Cpus)];
 const PLACE: &[Parameter] = &[parameter("[mem:]ADDRESS|pci:DEVICE[.FUNCTION]", Shape::Place)];
 const RANGE: &[Parameter] = &[parameter("START,LENGTH", Shape::Range)];
+const PASSED: &[Parameter] = &[parameter("[mem:]REGION,LENGTH,ATTRIBUTES[=HOST]", Shape::PassedPlace)];
+const PASSED_LINE: &[Parameter] = &[parameter("PIC:LINE[,u][=HOST]", Shape::PassedInterrupt)];
 const LINE: &[Parameter] = &[parameter("PIC:LINE", Shape::Interrupt)];
 
 /// Every option word of the original, and where it may stand.
@@ -71,9 +73,9 @@ pub static ROWS: &[Row] = &[
     row(Keyword::Initrd,      "initrd",      NONE,     Guest, Prefix, Accumulates, Supported, "`initrd load FILE`: a RAM disk, announced to the guest in its device tree."),
     row(Keyword::Fdt,         "fdt",         NONE,     Guest, Prefix, Accumulates, Supported, "`fdt load FILE`: a device tree, merged over the generated one."),
     row(Keyword::Acpi,        "acpi",        NONE,     Guest, Prefix, Accumulates, Never("ACPI tables are for x86 guests"), "`acpi load FILE`: an extra ACPI table."),
-    row(Keyword::Pass,        "pass",        NONE,     Guest, Opens(Pass), Accumulates, NotYet, "Gives a physical device to the guest."),
-    row(Keyword::Loc,         "loc",         TEXT,     Pass,  Neither, Accumulates, NotYet, "Its registers or memory: `[mem:|io:|pci:]REGION,LENGTH,ATTRIBUTES[=HOST]`."),
-    row(Keyword::Intr,        "intr",        TEXT,     Pass,  Neither, Accumulates, NotYet, "Its interrupt: `GUEST[,u][=HOST]`."),
+    row(Keyword::Pass,        "pass",        NONE,     Guest, Opens(Pass), Accumulates, Supported, "Gives a physical device to the guest; see pass.md."),
+    row(Keyword::Loc,         "loc",         PASSED,   Pass,  Neither, Accumulates, Supported, "Its registers: whole pages at REGION for the guest, at HOST of the machine, or at the same address. Attributes are `r`, `w`, `n`; `c`, `d`, `e`, `m`, `s`, `t`, `x` are known and refused, and so is `pci:`."),
+    row(Keyword::Intr,        "intr",        PASSED_LINE, Pass, Neither, Accumulates, Supported, "Its interrupt: LINE for the guest, the INTID HOST of the machine, or the same number. `u`: edge-triggered."),
     row(Keyword::Vdev,        "vdev",        TYPE,     Guest, Opens(Vdev), Accumulates, Supported, "A virtual device."),
     row(Keyword::Loc,         "loc",         PLACE,    Vdev,  Neither, LastWins, Supported, "Where its registers are."),
     row(Keyword::Intr,        "intr",        LINE,     Vdev,  Neither, LastWins, Supported, "The interrupt it asserts; LINE is the INTID, so `gic:37` is SPI 5."),

@@ -4,7 +4,7 @@
 //! Does not answer for: the bus itself (`pci`), nor for which function is in which slot (`config`).
 
 use super::places::free_place;
-use super::{Description, Host, Subject, limit};
+use super::{Description, Host, PassedDevice, Subject, limit};
 use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::sync::Arc;
@@ -96,7 +96,8 @@ impl Description {
     /// Interrupts that are a device's, or lines of its PCI bus.
     pub(super) fn interrupts(&self) -> impl Iterator<Item = IntId> {
         let lines = self.pci.iter().flat_map(PciBus::lines);
-        self.vdevs.iter().filter_map(|vdev| vdev.interrupt).chain(lines)
+        let passed = self.passed.iter().flat_map(PassedDevice::interrupts);
+        self.vdevs.iter().filter_map(|vdev| vdev.interrupt).chain(lines).chain(passed)
     }
 
     /// The windows of its PCI bus that the configuration has, for whoever looks whether they can be.

@@ -3,7 +3,7 @@
 //! Answers for: what a configuration comes to, in the words of the machine. Does not answer for: reading it (`config`), nor for
 //! what is built from it ([`super::assemble`]).
 
-use super::PciBus;
+use super::{PassedDevice, PciBus};
 use crate::controller::Controller;
 use crate::id_registers::IdRegisters;
 use crate::load::{Load, LoadInput};
@@ -42,6 +42,8 @@ pub struct Description {
     pub tree_at: Option<Ipa>,
     /// Its devices.
     pub vdevs: Vec<VdevDescription>,
+    /// Devices of the host that it gets.
+    pub passed: Vec<PassedDevice>,
     /// Its PCI bus, if some of them are on one.
     pub pci: Option<PciBus>,
     /// What becomes of accesses to what it does not have.
@@ -103,6 +105,9 @@ pub struct Host<'a> {
     pub monitors: bool,
     /// Where random numbers come from, if from anywhere.
     pub entropy: Option<Entropy>,
+    /// The device tree of the machine: what can be passed. `None` where the machine is not known, on a PC: then nothing is said against
+    /// what is passed, and the guest's tree has no node for it.
+    pub tree: Option<&'a [u8]>,
     /// Entropy for the guest: eight bytes for where its kernel goes, the rest for its generator; empty for none.
     pub seed: &'a [u8],
 }

@@ -49,7 +49,16 @@ impl Description {
         let regions = self.vdevs.iter().filter_map(|vdev| Range::new(vdev.location?, vdev.factory.region_size));
         let frames = self.controller.claims(self.vcpus).filter_map(|(_, range)| range);
         let regions = regions.chain(self.pci.iter().flat_map(|pci| pci.windows.iter().copied()));
-        self.ram.iter().chain(&self.rom).chain(&self.reserved).copied().chain(regions).chain(frames).collect()
+        let passed = self.passed.iter().flat_map(|device| device.regions.iter().map(|region| region.guest));
+        self.ram
+            .iter()
+            .chain(&self.rom)
+            .chain(&self.reserved)
+            .copied()
+            .chain(regions)
+            .chain(frames)
+            .chain(passed)
+            .collect()
     }
 }
 

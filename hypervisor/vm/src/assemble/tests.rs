@@ -42,6 +42,7 @@ fn host() -> Host<'static> {
         mitigations: Mitigations::default(),
         monitors: true,
         entropy: None,
+        tree: None,
         seed: &[],
     }
 }
@@ -77,6 +78,7 @@ fn description() -> Description {
         controller: Controller::DEFAULT,
         tree_at: None,
         vdevs: vec![probe("first", 0x1c09_0000, 37), probe("second", 0x1c0a_0000, 200)],
+        passed: vec![],
         pci: None,
         policy: Unsupported::default(),
         monitors: true,
@@ -325,6 +327,7 @@ fn a_host_whose_interface_makes_no_sense_is_an_error() {
     assert_eq!(failed[0].subject, Subject::InterruptController);
 }
 
+mod passed;
 mod pci;
 
 /// Asks for a page of its own.

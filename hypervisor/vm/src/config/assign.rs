@@ -6,6 +6,7 @@
 use super::Reader;
 use super::memory::Memory;
 use super::vdevs::Vdevs;
+use crate::assemble::PassedDevice;
 use alloc::format;
 use alloc::vec::Vec;
 use types::{IntId, Ipa, Range};
@@ -50,7 +51,8 @@ pub(super) fn assign(
     let gic = vdevs.controller.claims(vcpus).filter_map(|(_, range)| range);
     let given = vdevs.claims.iter().map(|claim| claim.range);
     let ranges = memory.ram.iter().chain(&memory.rom).chain(&memory.reserved).copied().chain(gic).chain(given);
-    let used = vdevs.list.iter().filter_map(|vdev| vdev.interrupt).chain(vdevs.pci.lines());
+    let passed = vdevs.passed.iter().flat_map(PassedDevice::interrupts);
+    let used = vdevs.list.iter().filter_map(|vdev| vdev.interrupt).chain(vdevs.pci.lines()).chain(passed);
     let interrupts = used.chain(reserved.iter().copied()).collect();
     let mut taken = Taken { ranges: ranges.collect(), interrupts };
     for (index, (vdev, span)) in vdevs.list.iter_mut().zip(&vdevs.spans).enumerate() {

@@ -3,8 +3,8 @@
 //! The interrupt controller is apart: it is in every VM, and naming it only changes its options.
 
 use super::addresses::Claim;
-use super::{Reader, controller, is_name_character, pci, place_of, span_of};
-use crate::assemble::{PciBus, Schedule, VdevDescription};
+use super::{Reader, controller, is_name_character, pass, pci, place_of, span_of};
+use crate::assemble::{PassedDevice, PciBus, Schedule, VdevDescription};
 use crate::controller::Controller;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -39,6 +39,8 @@ pub(super) struct Vdevs {
     pub(super) reserved: Vec<IntId>,
     /// Devices that have addresses.
     pub(super) claims: Vec<Claim>,
+    /// `pass`.
+    pub(super) passed: Vec<PassedDevice>,
     pub(super) pci: pci::Bus,
 }
 
@@ -54,6 +56,7 @@ impl Vdevs {
             messages: Vec::new(),
             reserved: Vec::new(),
             claims: Vec::new(),
+            passed: Vec::new(),
             pci: pci::Bus::NONE,
         }
     }
@@ -146,6 +149,10 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
         vdevs.list.push(VdevDescription { factory, name, location, slot, interrupt, schedule, reports, options });
         vdevs.spans.push(span);
     }
+    let passed = pass::read(reader, &Line(&named), &interrupts);
+    interrupts.extend(passed.interrupts);
+    vdevs.claims.extend(passed.claims);
+    vdevs.passed = passed.devices;
     vdevs.reserved = reserved_interrupts(reader, &named, &interrupts);
     controller::keep_messages_apart(reader, &mut vdevs, &interrupts);
     vdevs
@@ -411,6 +418,16 @@ fn interrupt(
     }
     let Value::Interrupt(interrupt) = setting.value() else { return None };
     line(reader, interrupt, span, controller, Some((index, factory))).map(|intid| (intid, span))
+}
+
+/// Where the inputs of the guest's interrupt controller are looked up.
+pub(super) struct Line<'a>(&'a Named);
+
+impl Line<'_> {
+    /// The INTID of an input that something which is no vdev has.
+    pub(super) fn find(&self, reader: &mut Reader<'_>, interrupt: &Interrupt, span: Span) -> Option<IntId> {
+        line(reader, interrupt, span, self.0, None)
+    }
 }
 
 /// The INTID of a line of the interrupt controller, named by a `vdev`, which is that of this index, or by nobody's.

@@ -1,0 +1,67 @@
+//! Interrupts of passed devices, on their way into the guest.
+//!
+//! Answers for: keeping those that have come until one of the VM's vCPUs gives them to the interrupt controller, and deactivating those
+//! that the guest has made inactive without the hardware. Does not answer for: whose they are (`crate::passed`).
+
+use super::Partition;
+use super::hold::ENDED;
+use crate::sync::masked;
+use crate::{cpu, interrupt, passed, thread};
+use core::sync::atomic::Ordering;
+use types::{IntId, VcpuId, VcpuSet};
+
+/// Most interrupts of passed devices that a VM has (`vm::config`).
+const MOST: usize = 32;
+
+impl Partition {
+    /// The passed interrupt `number` has come. From any thread, and in an interrupt: waits for nothing of this VM's.
+    pub(crate) fn passed_interrupt(&self, number: u32) {
+        self.arrived.fetch_or(1_u32.wrapping_shl(number), Ordering::SeqCst);
+        self.hold.add(ENDED);
+        if let Some(thread) = self.thread(VcpuId(self.takes.load(Ordering::Relaxed))) {
+            thread::notify(thread);
+        }
+    }
+
+    /// Gives the guest what has come, in the thread of vCPU `own`, which is not in its guest.
+    pub(super) fn take_passed_interrupts(&self, own: VcpuId) {
+        let arrived = self.arrived.swap(0, Ordering::SeqCst);
+        if arrived == 0 {
+            return;
+        }
+        // The next one comes to where this one was taken: then nobody else has to be told.
+        let here = cpu::this().id;
+        if self.routed.swap(here.0, Ordering::Relaxed) != here.0 {
+            passed::interrupts(self.description).for_each(|passed| interrupt::enable(passed.host));
+        }
+        let mut kick = VcpuSet::EMPTY;
+        for (number, passed) in passed::interrupts(self.description).take(MOST).enumerate() {
+            if arrived >> number & 1 == 0 {
+                continue;
+            }
+            let gic = &self.vm.gic;
+            kick = kick.union(masked(|| match passed.edge {
+                true => gic.inject_edge(passed.guest),
+                false => gic.inject_hardware_shared(passed.guest, passed.host),
+            }));
+        }
+        if let Some(vcpu) = kick.iter().next() {
+            self.takes.store(vcpu.0, Ordering::Relaxed);
+            self.kick(kick, own);
+        }
+    }
+
+    /// Ends at the host what has ended for the guest without it.
+    pub(super) fn deactivate_passed(&self) {
+        let (mut list, mut count) = ([IntId(0); MOST], 0);
+        masked(|| {
+            self.vm.gic.take_physical(|intid| {
+                if let Some(slot) = list.get_mut(count) {
+                    *slot = intid;
+                    count += 1;
+                }
+            });
+        });
+        list.iter().take(count).for_each(|intid| interrupt::deactivate_passed(*intid));
+    }
+}

@@ -1,0 +1,126 @@
+//! Devices of the machine that VMs have.
+//!
+//! Answers for: whose each is, and handing their interrupts to the VM that has them. Does not answer for: which can be passed
+//! (`vm::assemble`, `host::ownership`), mapping their registers (`partition`), how the guest takes an interrupt (`vgic`).
+//!
+//! A level-sensitive interrupt stays active until the guest has ended it, and does not come again before: then it is masked at its
+//! source. An interrupt arrives on some CPU, in whoever's thread; the VM's interrupt controller is left to one of its own vCPUs, since
+//! nobody else may wait for its locks. See docs/design/037-pass.md.
+
+use crate::compartment::{Compartment, kernel_work};
+use crate::sync::{Lock, Rank};
+use crate::{board, interrupt, start, startup};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use host::ownership::Owners;
+use machine::Machine;
+use types::{IntId, VmId};
+use vm::assemble::{AssembleError, Description, PassedInterrupt, Subject};
+
+/// Where an interrupt goes.
+struct Route {
+    interrupt: PassedInterrupt,
+    owner: VmId,
+    /// Which of the VM's passed interrupts it is.
+    number: u32,
+    /// Until [`end`] has taken the route away.
+    compartment: &'static Compartment,
+}
+
+struct Passed {
+    /// Made when the first VM wants a device.
+    owners: Option<Owners<VmId>>,
+    routes: Vec<Route>,
+}
+
+static PASSED: Lock<Passed> = Lock::new(Rank::Passed, Passed { owners: None, routes: Vec::new() });
+
+/// How many routes there are: most machines have none.
+static ROUTES: AtomicUsize = AtomicUsize::new(0);
+
+/// All interrupts that a VM gets, in the order of its configuration.
+pub(crate) fn interrupts(description: &Description) -> impl Iterator<Item = &PassedInterrupt> {
+    description.passed.iter().flat_map(|device| &device.interrupts)
+}
+
+fn owners(machine: &Machine) -> Owners<VmId> {
+    let mut owners = Owners::of(machine);
+    for window in machine::find_devices(startup::tree(), &board::wanted()).into_iter().flatten() {
+        owners.keep("the hypervisor, whose board has a driver for it,", window.registers, window.intid);
+    }
+    owners
+}
+
+/// All that the VM's configuration passes is the VM's from now on, or nothing of it is.
+///
+/// # Errors
+/// What somebody has, by both names.
+pub(crate) fn claim(compartment: &'static Compartment) -> Result<(), Vec<AssembleError>> {
+    let description = &compartment.qvm.configuration.description;
+    let Some(machine) = start::MACHINE.get().filter(|_| !description.passed.is_empty()) else { return Ok(()) };
+    kernel_work(|| {
+        // Takes long, and is done once.
+        let is_first = PASSED.lock().owners.is_none();
+        let first = is_first.then(|| owners(machine));
+        let mut passed = PASSED.lock();
+        let Passed { owners: list, routes } = &mut *passed;
+        let list = list.get_or_insert_with(|| first.unwrap_or_else(|| Owners::of(machine)));
+        list.claim(compartment.id, &compartment.qvm.name, &description.passed).map_err(|conflicts| {
+            let error = |conflict: host::ownership::Conflict| AssembleError {
+                subject: Subject::Vm,
+                other: None,
+                place: conflict.place,
+                message: conflict.message,
+                hint: None,
+            };
+            conflicts.into_iter().map(error).collect::<Vec<_>>()
+        })?;
+        let own = interrupts(description).zip(0..);
+        routes.extend(own.map(|(interrupt, number)| Route {
+            interrupt: *interrupt,
+            owner: compartment.id,
+            number,
+            compartment,
+        }));
+        ROUTES.store(routes.len(), Ordering::Relaxed);
+        Ok(())
+    })
+}
+
+/// The VM's vCPUs can run: its interrupts may come.
+pub(crate) fn enable(description: &Description) {
+    interrupts(description).for_each(|interrupt| interrupt::enable_as(interrupt.host, interrupt.edge));
+}
+
+/// An interrupt that has come: whether it is a guest's; then, whether that ends it.
+pub(crate) fn interrupt(intid: IntId) -> Option<bool> {
+    if ROUTES.load(Ordering::Relaxed) == 0 {
+        return None;
+    }
+    let passed = PASSED.lock();
+    let route = passed.routes.iter().find(|route| route.interrupt.host == intid)?;
+    if let Some(partition) = route.compartment.partition() {
+        partition.passed_interrupt(route.number);
+    }
+    Some(!route.interrupt.edge)
+}
+
+/// The VM's vCPUs are gone: nothing of what it has interrupts anybody any more.
+pub(crate) fn end(compartment: &Compartment) {
+    let description = &compartment.qvm.configuration.description;
+    let is_own = |route: &Route| route.owner == compartment.id;
+    if description.passed.is_empty() || !PASSED.lock().routes.iter().any(is_own) {
+        return;
+    }
+    interrupts(description).for_each(|interrupt| interrupt::release_passed(interrupt.host));
+    let mut passed = PASSED.lock();
+    passed.routes.retain(|route| !is_own(route));
+    ROUTES.store(passed.routes.len(), Ordering::Relaxed);
+}
+
+/// The VM cannot reach its devices any more: they are nobody's.
+pub(crate) fn release(id: VmId) {
+    if let Some(owners) = &mut PASSED.lock().owners {
+        owners.release(id);
+    }
+}
