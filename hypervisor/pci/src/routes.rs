@@ -48,6 +48,14 @@ struct Entry {
     region: u8,
 }
 
+impl Entry {
+    /// Powers of two at multiples of them: one is inside the other, or they are apart.
+    const fn overlaps(&self, other: &Self) -> bool {
+        let order = if self.order > other.order { self.order } else { other.order };
+        self.start.wrapping_shr(order) == other.start.wrapping_shr(order)
+    }
+}
+
 #[derive(Debug)]
 struct Placed {
     /// In order.
@@ -123,6 +131,13 @@ impl Decoder for Routes {
             region,
         });
         self.placed.lock().replace(slot.number(), region, entry);
+    }
+
+    fn is_alone(&self, slot: PciSlot, region: u8) -> bool {
+        let placed = self.placed.lock();
+        let is_it = |entry: &Entry| (entry.slot, entry.region) == (slot.number(), region);
+        let Some(own) = placed.entries.iter().find(|entry| is_it(entry)) else { return false };
+        !placed.entries.iter().any(|other| !is_it(other) && own.overlaps(other))
     }
 
     /// Windows begin at multiples of more than most regions have, and powers of two leave no gaps, the largest first: what fits by its
@@ -237,6 +252,22 @@ mod tests {
         assert_eq!(routes.decode(Ipa(WINDOW + 8)), Some((DeviceId(1), (1 << 56) + 8)), "the first region");
         routes.place(slot(3, 2), 0, None);
         assert_eq!(routes.decode(Ipa(WINDOW + 8)), Some((DeviceId(1), (2 << 56) + 8)));
+    }
+
+    #[test]
+    fn a_region_is_alone_where_no_other_one_is() {
+        let routes = routes();
+        assert!(!routes.is_alone(slot(1, 0), 0), "it is nowhere");
+        routes.place(slot(1, 0), 0, range(WINDOW + 0x8000, 0x4000));
+        assert!(routes.is_alone(slot(1, 0), 0));
+        routes.place(slot(3, 2), 1, range(WINDOW + 0xc000, 0x4000));
+        assert!(routes.is_alone(slot(1, 0), 0), "side by side");
+        for other in [range(WINDOW + 0x9000, 16), range(WINDOW, 0x1_0000), range(WINDOW + 0x8000, 0x4000)] {
+            routes.place(slot(3, 2), 1, other);
+            assert!(!routes.is_alone(slot(1, 0), 0), "{other:?}");
+        }
+        routes.place(slot(3, 2), 1, None);
+        assert!(routes.is_alone(slot(1, 0), 0));
     }
 
     #[test]

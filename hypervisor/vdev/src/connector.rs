@@ -106,6 +106,9 @@ pub trait Decoder: Send + Sync {
     /// start a multiple of it.
     fn place(&self, slot: PciSlot, region: u8, range: Option<Range<Ipa>>);
 
+    /// Whether the region `region` of the function in `slot` has a place where no other region is.
+    fn is_alone(&self, slot: PciSlot, region: u8) -> bool;
+
     /// One more function has regions of so many bytes, each a power of two: those that have to be below 4 GiB, and those that can be
     /// anywhere. Says whether there is room for them, beside those of the functions before.
     fn has_room(&self, below_4g: u64, anywhere: u64) -> bool;

@@ -5,9 +5,9 @@
 //! nor for checking locations and interrupts against the rest of a configuration (`vm::config`).
 
 use crate::{
-    Balloon, Bell, BlockDevice, CharDevice, Connector, Entropy, HostDevice, HostDisk, Mac, NetPort, NetWish, NewWorker,
+    Balloon, Bell, BlockDevice, CharDevice, Connector, Entropy, HostDevice, HostDisk, HostFunction, Mac, NetPort, NetWish, NewWorker,
     OptionError, OptionSpec, Options, RegionName, ShadowPage, SharedMemory, TraceSink, Vdev, VsockPort, VsockWish,
-    Worker,
+    WantedFunction, Worker,
 };
 use alloc::{
     boxed::Box,
@@ -383,6 +383,20 @@ pub trait Backends {
     /// Has the guest find a page of memory that it cannot write at `page`: see [`Setup::shadow_page`]. `None` if there is none.
     fn shadow_page(&mut self, _page: Range<Ipa>) -> Option<Arc<dyn ShadowPage>> {
         None
+    }
+
+    /// The function of the machine that the device `id` passes to the guest. It is the VM's once that has been built. One
+    /// that is `without_reset` need not be one that can be reset.
+    ///
+    /// # Errors
+    /// If there is no such function, several are meant, or it is of no use.
+    fn function(
+        &mut self,
+        _id: DeviceId,
+        _wanted: WantedFunction,
+        _without_reset: bool,
+    ) -> Result<Arc<dyn HostFunction>, BackendError> {
+        Err(BackendError("the machine has no PCI Express of which functions could be passed".to_string()))
     }
 
     /// From the guest's start on the device `id` is woken when the VM `vm` lives ([`crate::Wake::VmLives`]) and when it has

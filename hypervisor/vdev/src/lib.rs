@@ -30,6 +30,7 @@ mod context;
 mod device;
 mod effects;
 mod factory;
+mod function;
 mod interrupt;
 mod manual;
 mod memory;
@@ -57,6 +58,9 @@ pub use effects::{Cause, Effects};
 pub use factory::{
     ABI, AccessSizes, BackendError, Backends, Create, DeviceId, Factory, FactoryFlags, Files, HostFiles, RegionWishes,
     Safety, Setup,
+};
+pub use function::{
+    FunctionBar, FunctionFacts, FunctionPart, FunctionSignal, GuestMessage, HostFunction, WantedFunction,
 };
 pub use interrupt::{InterruptController, Line};
 pub use memory::{GuestMemory, MemoryFault};
