@@ -13,31 +13,31 @@ use core::fmt;
 use types::{AccessSize, Ipa, Range};
 
 /// Bytes that there are of it.
-const SIZE: usize = 256;
+pub(crate) const SIZE: usize = 256;
 
 // Offsets (PCI, figure 6-1).
 const VENDOR: u16 = 0x00;
 const DEVICE: u16 = 0x02;
-const COMMAND: u16 = 0x04;
-const STATUS: u16 = 0x06;
-const REVISION: u16 = 0x08;
+pub(crate) const COMMAND: u16 = 0x04;
+pub(crate) const STATUS: u16 = 0x06;
+pub(crate) const REVISION: u16 = 0x08;
 const CACHE_LINE_SIZE: u16 = 0x0c;
 const HEADER_TYPE: u16 = 0x0e;
 const BARS: u16 = 0x10;
-const SUBSYSTEM_VENDOR: u16 = 0x2c;
+pub(crate) const SUBSYSTEM_VENDOR: u16 = 0x2c;
 const SUBSYSTEM: u16 = 0x2e;
-const CAPABILITIES: u16 = 0x34;
+pub(crate) const CAPABILITIES: u16 = 0x34;
 const INTERRUPT_LINE: u16 = 0x3c;
 const INTERRUPT_PIN: u16 = 0x3d;
 /// The first byte that capabilities may have.
-const FIRST_CAPABILITY: u16 = 0x40;
+pub(crate) const FIRST_CAPABILITY: u16 = 0x40;
 
 /// "Multi-function device" in the header type.
 const MULTIFUNCTION: u64 = 1 << 7;
 /// "Capabilities list" in the status.
-const HAS_CAPABILITIES: u64 = 1 << 4;
+pub(crate) const HAS_CAPABILITIES: u64 = 1 << 4;
 /// "Interrupt status" in the status.
-const INTERRUPT_STATUS: u8 = 1 << 3;
+pub(crate) const INTERRUPT_STATUS: u8 = 1 << 3;
 /// Bits 2 and 1 of a base address register: 64 bits wide.
 const IS_64_BIT: u64 = 0b10 << 1;
 /// How many base address registers a function has.
@@ -168,7 +168,11 @@ impl ConfigSpace {
     /// # Errors
     /// If there is no room for it.
     pub fn add_capability(&mut self, capability: &Capability) -> Result<u16, Flaw> {
-        let at = self.free;
+        self.add_capability_at(self.free, capability)
+    }
+
+    /// The same, of one that is at `at`, where no other is.
+    pub(crate) fn add_capability_at(&mut self, at: u16, capability: &Capability) -> Result<u16, Flaw> {
         let body = at.saturating_add(2);
         let length = u16::try_from(capability.body.len()).unwrap_or(u16::MAX);
         // PCI, 6.7: each begins at a multiple of four bytes.

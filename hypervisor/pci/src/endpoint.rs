@@ -56,19 +56,7 @@ impl Endpoint {
         let flaw = |flaw: Flaw| OptionError::general(format!("as a function of the PCI bus {flaw}"));
         let pin = if setup.interrupt.is_some() { connector.slot.pin() } else { 0 };
         let (space, interrupts, messages) = lay_out(description, &connector, pin).map_err(flaw)?;
-        let bytes = |width: Width| {
-            let of_width = space.bars().filter(|bar| bar.width == width);
-            of_width.fold(0_u64, |bytes, bar| bytes.saturating_add(bar.size))
-        };
-        let (below_4g, anywhere) = (bytes(Width::Bits32), bytes(Width::Bits64));
-        if !connector.decoder.has_room(below_4g, anywhere) {
-            let message = format!(
-                "the windows of the PCI bus have no room for its {} bytes beside those of the others: name larger ones, as in \
-                 `vdev pci-host window 0x10000000,256M`",
-                below_4g.saturating_add(anywhere)
-            );
-            return Err(OptionError::general(message));
-        }
+        check_room(&space, &connector)?;
         let function = Box::new(make(setup, interrupts.clone())?);
         Ok(Box::new(Self { connector, space, interrupts, messages, function }))
     }
@@ -129,8 +117,26 @@ impl Endpoint {
     }
 }
 
+/// Whether there is room on the bus for all regions.
+pub(crate) fn check_room(space: &ConfigSpace, connector: &Connector) -> Result<(), OptionError> {
+    let bytes = |width: Width| {
+        let of_width = space.bars().filter(|bar| bar.width == width);
+        of_width.fold(0_u64, |bytes, bar| bytes.saturating_add(bar.size))
+    };
+    let (below_4g, anywhere) = (bytes(Width::Bits32), bytes(Width::Bits64));
+    if connector.decoder.has_room(below_4g, anywhere) {
+        return Ok(());
+    }
+    let message = format!(
+        "the windows of the PCI bus have no room for its {} bytes beside those of the others: name larger ones, as in \
+         `vdev pci-host window 0x10000000,256M`",
+        below_4g.saturating_add(anywhere)
+    );
+    Err(OptionError::general(message))
+}
+
 /// The register that an access to the configuration space is to.
-fn register(offset: u64, size: AccessSize) -> Result<u16, AccessFault> {
+pub(crate) fn register(offset: u64, size: AccessSize) -> Result<u16, AccessFault> {
     // PCI Express, 7.2.2: up to a dword.
     let allowed = AccessSizes::BYTE.union(AccessSizes::HALFWORD).union(AccessSizes::WORD).allows(size);
     u16::try_from(offset).ok().filter(|_| allowed).ok_or(AccessFault::Size)

@@ -1,7 +1,7 @@
 //! A PCI bus as a guest sees it.
 //!
 //! Answers for: what is the same of every function on the bus (its configuration space, BARs, capabilities, interrupts:
-//! [`Endpoint`]), where the guest has put whom ([`Routes`]), and the host bridge with its node in the device tree
+//! [`Endpoint`]), functions of the machine as a guest gets to see them ([`Passed`]), where the guest has put whom ([`Routes`]), and the host bridge with its node in the device tree
 //! ([`HostBridge`]). Does not answer for: what a particular function does (a [`Function`], in `vdevs`), nor for where the bus is
 //! and who is on it (`vm::config`).
 //!
@@ -33,6 +33,7 @@ mod function;
 mod host;
 mod interrupts;
 mod msix;
+mod passed;
 mod routes;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
@@ -42,6 +43,7 @@ pub use endpoint::Endpoint;
 pub use function::{Bar, Capability, Configuration, Description, Function, Identity, Messages, Region, Width};
 pub use host::{Bridge, HostBridge, MessageTarget};
 pub use interrupts::Interrupts;
+pub use passed::Passed;
 pub use routes::Routes;
 
 /// Bytes of a function's configuration space as ECAM has it.

@@ -14,16 +14,16 @@ use types::{AccessSize, Ipa};
 use vdev::AccessSizes;
 
 /// Capability ID.
-const ID: u8 = 0x11;
+pub(crate) const ID: u8 = 0x11;
 /// Bytes of a vector's entry.
-const ENTRY: u64 = 16;
+pub(crate) const ENTRY: u64 = 16;
 /// Most vectors of a function.
 const MOST: u16 = 2048;
 
 /// Message control (PCI, 6.8.2.3): bit 15, "MSI-X Enable".
-const ENABLE: u16 = 1 << 15;
+pub(crate) const ENABLE: u16 = 1 << 15;
 /// Bit 14, "Function Mask".
-const FUNCTION_MASK: u16 = 1 << 14;
+pub(crate) const FUNCTION_MASK: u16 = 1 << 14;
 /// Vector control (PCI, 6.8.2.9): bit 0, "Mask bit".
 const MASK: u32 = 1;
 
@@ -127,6 +127,12 @@ impl Msix {
         let vector = self.vectors.get_mut(vector).filter(|vector| vector.is_pending && vector.control & MASK == 0)?;
         vector.is_pending = false;
         // 6.8.2.7: a message is stored at a multiple of four bytes.
+        Some(Message { address: Ipa(vector.address & !3), data: vector.data })
+    }
+
+    /// The message of vector `vector`, unless that is masked by itself.
+    pub(crate) fn unmasked(&self, vector: usize) -> Option<Message> {
+        let vector = self.vectors.get(vector).filter(|vector| vector.control & MASK == 0)?;
         Some(Message { address: Ipa(vector.address & !3), data: vector.data })
     }
 

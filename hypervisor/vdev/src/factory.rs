@@ -5,9 +5,9 @@
 //! nor for checking locations and interrupts against the rest of a configuration (`vm::config`).
 
 use crate::{
-    Balloon, Bell, BlockDevice, CharDevice, Connector, Entropy, HostDevice, HostDisk, HostFunction, Mac, NetPort, NetWish, NewWorker,
-    OptionError, OptionSpec, Options, RegionName, ShadowPage, SharedMemory, TraceSink, Vdev, VsockPort, VsockWish,
-    WantedFunction, Worker,
+    Balloon, Bell, BlockDevice, CharDevice, Connector, Entropy, FunctionFacts, HostDevice, HostDisk, HostFunction, Mac,
+    NetPort, NetWish, NewWorker, OptionError, OptionSpec, Options, RegionName, ShadowPage, SharedMemory, TraceSink,
+    Vdev, VsockPort, VsockWish, WantedFunction, Worker,
 };
 use alloc::{
     boxed::Box,
@@ -395,7 +395,7 @@ pub trait Backends {
         _id: DeviceId,
         _wanted: WantedFunction,
         _without_reset: bool,
-    ) -> Result<Arc<dyn HostFunction>, BackendError> {
+    ) -> Result<(FunctionFacts, Arc<dyn HostFunction>), BackendError> {
         Err(BackendError("the machine has no PCI Express of which functions could be passed".to_string()))
     }
 

@@ -86,9 +86,6 @@ pub enum FunctionSignal {
 ///
 /// When its pin is asserted the device is woken with [`crate::Wake::Backend`]; after a reset with [`crate::Wake::Pulse`].
 pub trait HostFunction: Send + Sync {
-    /// What is known of it.
-    fn facts(&self) -> &FunctionFacts;
-
     /// A load from its configuration space, or a store of `store`. The access is aligned, and a dword at most. All ones where there
     /// is nothing.
     fn configuration(&self, at: u16, size: AccessSize, store: Option<u32>) -> u32;

@@ -280,6 +280,9 @@ impl Decoder for Somewhere {
         }
     }
     fn place(&self, _: crate::PciSlot, _: u8, _: Option<Range<Ipa>>) {}
+    fn is_alone(&self, _: crate::PciSlot, _: u8) -> bool {
+        true
+    }
     fn has_room(&self, _: u64, _: u64) -> bool {
         true
     }

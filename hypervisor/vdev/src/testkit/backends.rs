@@ -5,9 +5,9 @@ use super::disk::Disk;
 use super::slate::Slate;
 use crate::{
     Attached, BackendError, Backends, Balloon, BlockDevice, Bus, CharDevice, Context, DeviceId, Effects, Entropy,
-    HostDevice, HostDisk, HostFiles, Mac, NetPort, NetWish, NewWorker, PulseSink, RegionError, RegionName,
-    RegionWishes, Services, ShadowPage, SharedMemory, Step, Taken, TraceSink, Untraced, VsockPort, VsockWish, WORKERS,
-    Wake, Work,
+    FunctionFacts, HostDevice, HostDisk, HostFiles, HostFunction, Mac, NetPort, NetWish, NewWorker, PulseSink,
+    RegionError, RegionName, RegionWishes, Services, ShadowPage, SharedMemory, Step, Taken, TraceSink, Untraced,
+    VsockPort, VsockWish, WORKERS, Wake, WantedFunction, Work,
 };
 use alloc::{
     boxed::Box,
@@ -131,6 +131,8 @@ pub struct Wires {
     pub net: Option<Box<Connect>>,
     /// Who gives the device a place among those that have sockets: nobody, unless a test says so.
     pub vsock: Option<Box<Admit>>,
+    /// Functions of the machine, in the order in which they are asked for: none, unless a test says so.
+    pub functions: Vec<(FunctionFacts, Arc<dyn HostFunction>)>,
 }
 
 /// Connects a device to a network, as [`Backends::net`] does.
@@ -154,6 +156,7 @@ impl Default for Wires {
             watch: None,
             net: None,
             vsock: None,
+            functions: Vec::new(),
         }
     }
 }
@@ -172,6 +175,18 @@ impl Wires {
 }
 
 impl Backends for Wires {
+    fn function(
+        &mut self,
+        _: DeviceId,
+        wanted: WantedFunction,
+        _: bool,
+    ) -> Result<(FunctionFacts, Arc<dyn HostFunction>), BackendError> {
+        if self.functions.is_empty() {
+            return Err(BackendError(format!("the machine has no function {wanted}")));
+        }
+        Ok(self.functions.remove(0))
+    }
+
     fn character(&mut self, _id: DeviceId, device: &HostDevice) -> Result<Box<dyn CharDevice>, BackendError> {
         match self.wires.get(&device.name) {
             Some(wire) if device.direction.reads() => Ok(Box::new(wire.clone())),
