@@ -43,7 +43,7 @@ pub use endpoint::Endpoint;
 pub use function::{Bar, Capability, Configuration, Description, Function, Identity, Messages, Region, Width};
 pub use host::{Bridge, HostBridge, MessageTarget};
 pub use interrupts::Interrupts;
-pub use passed::Passed;
+pub use passed::{PASSED, Passed};
 pub use routes::Routes;
 
 /// Bytes of a function's configuration space as ECAM has it.

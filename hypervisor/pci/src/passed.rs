@@ -22,14 +22,14 @@ use crate::function::{Bar, Identity, Width};
 use crate::{BAR_SHIFT, CONFIG_SIZE, Flaw};
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use capabilities::{DETECTED, DEVICE_CONTROL, DEVICE_STATUS, EXTENDED, INITIATE_RESET, READ_REQUEST, RELAXED_ORDERING};
 use core::fmt;
 use messages::{Msi, Table};
 use space::{EVENTS, Overlay, written};
-use types::{AccessSize, Ipa, PAGE_SIZE, RequesterId};
+use types::{AccessSize, Ipa, PAGE_SIZE, Range, RequesterId};
 use vdev::{
     AccessFault, AccessSizes, BackendError, Connector, Context, Control, ControlError, Factory, FactoryFlags,
     FunctionFacts, FunctionPart, FunctionSignal, HostFunction, Node, OptionError, Safety, Setup, Vdev, Wake,
@@ -37,7 +37,7 @@ use vdev::{
 };
 
 /// What stands for a passed function among a VM's devices. No configuration names it: `pass loc pci:` does.
-pub static FACTORY: Factory = Factory {
+pub static PASSED: Factory = Factory {
     name: "pass",
     flags: FactoryFlags::LOC_PCI,
     safety: Safety::Qualified,
@@ -100,6 +100,7 @@ impl Passed {
         }
         let pin = if facts.has_pin && setup.interrupt.is_some() { connector.slot.pin() } else { 0 };
         let name = setup.name.into();
+        check_windows(&facts, &connector).map_err(OptionError::general)?;
         let flaw = |flaw: Flaw| OptionError::general(format!("the function {} of the machine: {flaw}", facts.name));
         let made = Self::new(name, connector, (facts.clone(), function), pin).map_err(flaw)?;
         let room = check_room(&made.space, &made.connector);
@@ -359,6 +360,31 @@ impl Passed {
             self.name
         )
     }
+}
+
+/// Whether each region has a place in one of the windows, at a multiple of its size.
+fn check_windows(facts: &FunctionFacts, connector: &Connector) -> Result<(), String> {
+    let windows = connector.decoder.windows();
+    for bar in &facts.bars {
+        let can_be_in = |window: &Range<Ipa>| bar.is_64_bit || window.end().0 <= 1 << 32;
+        let holds = |window: &&Range<Ipa>| {
+            let place = window.start().align_up(bar.size.max(1)).and_then(|start| Range::new(start, bar.size));
+            can_be_in(window) && place.is_some_and(|place| window.contains_range(&place))
+        };
+        if bar.size.is_power_of_two() && windows.iter().find(holds).is_none() {
+            let names: Vec<String> =
+                windows.iter().filter(|window| can_be_in(window)).map(|it| it.to_string()).collect();
+            return Err(format!(
+                "BAR {} of {} has {:#x} bytes, which no window of the guest's PCI bus has at a multiple of that ({}): name a \
+                 larger one, as in `vdev pci-host window 0x10000000,256M`",
+                bar.index,
+                facts.name,
+                bar.size,
+                names.join(", ")
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Who the function is (PCI, 6.2.1, 6.2.4).

@@ -133,6 +133,10 @@ impl Decoder for Routes {
         self.placed.lock().replace(slot.number(), region, entry);
     }
 
+    fn windows(&self) -> &[Range<Ipa>] {
+        &self.windows
+    }
+
     fn is_alone(&self, slot: PciSlot, region: u8) -> bool {
         let placed = self.placed.lock();
         let is_it = |entry: &Entry| (entry.slot, entry.region) == (slot.number(), region);

@@ -59,6 +59,7 @@ pub enum Keyword {
     Name,
     Log,
     Hostvector,
+    WithoutReset,
 }
 
 /// What following options apply to.
@@ -191,7 +192,9 @@ impl Shape {
             Self::Place => "[mem:]ADDRESS, as in 0x1c090000, or pci:DEVICE[.FUNCTION], as in pci:3",
             Self::Range => "START,LENGTH, as in 0x1c000000,64K",
             Self::Interrupt => "PIC:LINE, as in gic:37",
-            Self::PassedPlace => "[mem:]REGION,LENGTH,ATTRIBUTES[=HOST], as in 0x09010000,4K,rwn",
+            Self::PassedPlace => {
+                "[mem:]REGION,LENGTH,ATTRIBUTES[=HOST], as in 0x09010000,4K,rwn, or pci:BUS:DEVICE[.FUNCTION]"
+            }
             Self::PassedInterrupt => "PIC:LINE[,u][=HOST], as in gic:40=34",
             Self::Scheduling => {
                 "PRIORITY (1 to 255), with r, f or o behind it for the policy, as in 10r; or a sporadic server's HI,LO,MAXREPL,PERIOD,BUDGET s"

@@ -106,6 +106,9 @@ pub trait Decoder: Send + Sync {
     /// start a multiple of it.
     fn place(&self, slot: PciSlot, region: u8, range: Option<Range<Ipa>>);
 
+    /// Where functions can be put: below 4 GiB, or above.
+    fn windows(&self) -> &[Range<Ipa>];
+
     /// Whether the region `region` of the function in `slot` has a place where no other region is.
     fn is_alone(&self, slot: PciSlot, region: u8) -> bool;
 

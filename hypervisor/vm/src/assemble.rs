@@ -13,7 +13,7 @@ mod places;
 pub use bus::PciBus;
 pub use description::{Description, Host, Schedule, VdevDescription};
 pub use error::{AssembleError, Subject};
-pub use passed::{PassedDevice, PassedInterrupt, PassedRegion};
+pub use passed::{PassedDevice, PassedFunction, PassedInterrupt, PassedRegion};
 
 use crate::Files;
 use crate::controller::Frames;
@@ -210,9 +210,11 @@ fn make_devices(
             backends: &mut *backends,
         };
         let page = setup.shadow;
-        let made = match slots.filter(|_| vdev.slot == Some(PciSlot::HOST)) {
-            Some(slots) => slots.host_bridge(),
-            None => vdev.factory.build(&vdev.options, &mut setup),
+        let function = description.functions.iter().find(|function| function.vdev == index);
+        let made = match (slots.filter(|_| vdev.slot == Some(PciSlot::HOST)), function) {
+            (Some(slots), _) => slots.host_bridge(),
+            (None, Some(function)) => pci::Passed::attach(&mut setup, function.wanted, function.without_reset),
+            (None, None) => vdev.factory.build(&vdev.options, &mut setup),
         };
         match made {
             Ok(made) => {
@@ -230,7 +232,11 @@ fn make_devices(
                 });
             }
             Err(error) => {
-                let (place, message) = (error.place, format!("`vdev {}`: {error}", vdev.factory.name));
+                let message = match function {
+                    Some(function) => format!("`pass loc pci:{}`: {error}", function.wanted),
+                    None => format!("`vdev {}`: {error}", vdev.factory.name),
+                };
+                let place = error.place.or(function.and_then(|function| function.place));
                 errors.push(AssembleError { place, ..AssembleError::new(Subject::Vdev(index), message) });
             }
         }

@@ -210,6 +210,7 @@ pub fn build(
         tree_at: reader.variable(TREE_AT).and_then(number).map(Ipa),
         vdevs: vdevs.list,
         passed: vdevs.passed,
+        functions: vdevs.functions,
         pci,
         policy: reader.policy(),
         monitors: !matches!(reader.variable("pmu"), Some(Value::Boolean(false))),

@@ -124,6 +124,7 @@ fn assembled(first: &[(&str, &str)]) -> Assembled {
         tree_at: None,
         vdevs: vec![vdev("first", 0x1c00_0000, first), vdev("last", 0x1c01_0000, &[])],
         passed: Vec::new(),
+        functions: Vec::new(),
         pci: None,
         policy: Unsupported::default(),
         monitors: false,

@@ -8,7 +8,6 @@ use crate::ConfigSpace;
 use crate::config::Flaw;
 use crate::function::Messages;
 use crate::msix::{ENTRY, Msix};
-use alloc::vec;
 use alloc::vec::Vec;
 use types::{AccessSize, Ipa, PAGE_SIZE, RequesterId};
 use vdev::HostFunction;
@@ -178,8 +177,7 @@ impl Table {
 
     /// Where in the table it is.
     pub(super) fn find(&self, bar: u8, offset: u64) -> Option<u64> {
-        let within = offset.checked_sub(self.offset).filter(|within| bar == self.bar && *within < self.length);
-        within
+        offset.checked_sub(self.offset).filter(|within| bar == self.bar && *within < self.length)
     }
 
     pub(super) fn has_pending(&self, bar: u8, offset: u64) -> bool {

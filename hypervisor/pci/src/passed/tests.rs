@@ -3,7 +3,7 @@
 mod model;
 mod properties;
 
-use super::{FACTORY, Passed, open};
+use super::{PASSED, Passed, open};
 use crate::testkit::Slots;
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -17,9 +17,9 @@ use vdev::{
 };
 
 /// As assembly does.
-static PASSED: Factory = Factory {
+static FACTORY: Factory = Factory {
     name: "pass",
-    flags: FACTORY.flags,
+    flags: PASSED.flags,
     region_size: 0,
     ..Factory::new(|_: &Options, setup: &mut Setup<'_>| -> Result<Box<dyn Vdev>, OptionError> {
         Passed::attach(setup, WantedFunction::Place { bus: 0, device: 2, function: 0 }, false)
@@ -33,7 +33,7 @@ const BAR_2: Ipa = Ipa(0x4_0002_0000);
 fn build(model: &Arc<Model>, facts: FunctionFacts, has_messages: bool) -> Result<Slots, Vec<OptionError>> {
     let mut wires = Wires::default();
     wires.functions.push((facts, model.clone()));
-    let mut slots = Slots::new(&[(&PASSED, &[])], has_messages, &mut wires)?;
+    let mut slots = Slots::new(&[(&FACTORY, &[])], has_messages, &mut wires)?;
     slots.control(OWN, Control::GuestConfigured).unwrap();
     model.take_log();
     Ok(slots)
@@ -352,11 +352,18 @@ fn a_function_without_room_or_with_nonsense_is_refused() {
     let mut facts = Model::facts();
     facts.bars[0].size = 1 << 29;
     let error = build(&model, facts, true).unwrap_err();
+    let words = "BAR 0 of 0000:00:02.0 has 0x20000000 bytes, which no window of the guest's PCI bus has at a multiple of that \
+                 (0x10000000-0x1fffffff)";
+    assert!(error[0].message.starts_with(words), "{}", error[0].message);
+    let mut facts = Model::facts();
+    facts.bars[0].size = 1 << 28;
+    facts.bars.push(vdev::FunctionBar { index: 4, size: 1 << 28, is_64_bit: false });
+    let error = build(&model, facts, true).unwrap_err();
     assert!(error[0].message.contains("0000:00:02.0 of the machine: the windows"), "{}", error[0].message);
     let mut facts = Model::facts();
     facts.bars[0].size = 3;
     assert!(build(&model, facts, true).unwrap_err()[0].message.contains("its BAR 0 cannot be"));
-    let error = Slots::new(&[(&PASSED, &[])], true, &mut Wires::default()).unwrap_err();
+    let error = Slots::new(&[(&FACTORY, &[])], true, &mut Wires::default()).unwrap_err();
     assert_eq!(error[0].message, "the machine has no function 0:2.0");
 }
 

@@ -49,7 +49,7 @@ const SERVER: &[Parameter] = &[parameter("PRIORITY[r|f|o]|HI,LO,MAXREPL,PERIOD,B
 const CPUS: &[Parameter] = &[parameter("CPU[,CPU...]", Shape::Cpus)];
 const PLACE: &[Parameter] = &[parameter("[mem:]ADDRESS|pci:DEVICE[.FUNCTION]", Shape::Place)];
 const RANGE: &[Parameter] = &[parameter("START,LENGTH", Shape::Range)];
-const PASSED: &[Parameter] = &[parameter("[mem:]REGION,LENGTH,ATTRIBUTES[=HOST]", Shape::PassedPlace)];
+const PASSED: &[Parameter] = &[parameter("[mem:]REGION,LENGTH,ATTRIBUTES[=HOST]|pci:[GUEST=]HOST", Shape::PassedPlace)];
 const PASSED_LINE: &[Parameter] = &[parameter("PIC:LINE[,u][=HOST]", Shape::PassedInterrupt)];
 const LINE: &[Parameter] = &[parameter("PIC:LINE", Shape::Interrupt)];
 
@@ -74,7 +74,8 @@ pub static ROWS: &[Row] = &[
     row(Keyword::Fdt,         "fdt",         NONE,     Guest, Prefix, Accumulates, Supported, "`fdt load FILE`: a device tree, merged over the generated one."),
     row(Keyword::Acpi,        "acpi",        NONE,     Guest, Prefix, Accumulates, Never("ACPI tables are for x86 guests"), "`acpi load FILE`: an extra ACPI table."),
     row(Keyword::Pass,        "pass",        NONE,     Guest, Opens(Pass), Accumulates, Supported, "Gives a physical device to the guest; see pass.md."),
-    row(Keyword::Loc,         "loc",         PASSED,   Pass,  Neither, Accumulates, Supported, "Its registers: whole pages at REGION for the guest, at HOST of the machine, or at the same address. Attributes are `r`, `w`, `n`; `c`, `d`, `e`, `m`, `s`, `t`, `x` are known and refused, and so is `pci:`."),
+    row(Keyword::Loc,         "loc",         PASSED,   Pass,  Neither, Accumulates, Supported, "Its registers: whole pages at REGION for the guest, at HOST of the machine, or at the same address. Attributes are `r`, `w`, `n`; `c`, `d`, `e`, `m`, `s`, `t`, `x` are known and refused. Or a function of PCI: BUS:DEVICE[.FUNCTION] or VENDOR/DEVICE of the machine, in front of it where the guest has it."),
+    row(Keyword::WithoutReset, "without-reset", NONE, Pass, Neither, LastWins, Supported, "Of a function of PCI: it need not be one that can be reset. Not of the original; see pass.md."),
     row(Keyword::Intr,        "intr",        PASSED_LINE, Pass, Neither, Accumulates, Supported, "Its interrupt: LINE for the guest, the INTID HOST of the machine, or the same number. `u`: edge-triggered."),
     row(Keyword::Vdev,        "vdev",        TYPE,     Guest, Opens(Vdev), Accumulates, Supported, "A virtual device."),
     row(Keyword::Loc,         "loc",         PLACE,    Vdev,  Neither, LastWins, Supported, "Where its registers are."),

@@ -280,6 +280,9 @@ impl Decoder for Somewhere {
         }
     }
     fn place(&self, _: crate::PciSlot, _: u8, _: Option<Range<Ipa>>) {}
+    fn windows(&self) -> &[Range<Ipa>] {
+        &[]
+    }
     fn is_alone(&self, _: crate::PciSlot, _: u8) -> bool {
         true
     }

@@ -13,7 +13,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use machine::Device;
 use types::{IntId, Ipa, Pa, Range};
-use vdev::Place;
+use vdev::{Place, WantedFunction};
 
 /// What of the host is passed as one thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,19 @@ pub struct PassedDevice {
     pub regions: Vec<PassedRegion>,
     /// Its interrupts.
     pub interrupts: Vec<PassedInterrupt>,
+}
+
+/// A function of the machine's PCI Express that the guest has on its own bus.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassedFunction {
+    /// Which of the VM's devices stands for it.
+    pub vdev: usize,
+    /// Which function.
+    pub wanted: WantedFunction,
+    /// `without-reset`: it need not be one that can be reset.
+    pub without_reset: bool,
+    /// Where the configuration says so.
+    pub place: Option<Place>,
 }
 
 /// Pages of registers.

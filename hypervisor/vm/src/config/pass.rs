@@ -14,8 +14,11 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use qvmconf::words::Keyword;
-use qvmconf::{Diagnostic, PassAttributes, PassedPlace, Setting, SettingName, Span, Statement, Value};
+use qvmconf::{
+    Diagnostic, PassAttributes, PassedPlace, PciFunction, PciIdentity, Setting, SettingName, Span, Statement, Value,
+};
 use types::{IntId, Ipa, PAGE_SIZE, Pa, Range};
+use vdev::WantedFunction;
 
 /// Most devices that a VM gets; each costs a little on every interrupt.
 const MAX_PASSED: usize = 32;
@@ -41,6 +44,16 @@ pub(super) struct Passed {
     pub(super) devices: Vec<PassedDevice>,
     pub(super) claims: Vec<Claim>,
     pub(super) interrupts: Vec<(IntId, Span)>,
+    pub(super) functions: Vec<Function>,
+}
+
+/// A function of the machine's PCI Express.
+pub(super) struct Function {
+    /// Where on the guest's bus it is, if that is said.
+    pub(super) slot: Option<PciFunction>,
+    pub(super) wanted: WantedFunction,
+    pub(super) without_reset: bool,
+    pub(super) span: Span,
 }
 
 /// Reads all of it. `line` finds an input of the guest's interrupt controller; `used` are those that vdevs have.
@@ -49,7 +62,9 @@ pub(super) fn read(reader: &mut Reader<'_>, line: &Line<'_>, used: &[(IntId, Spa
     let mut hosts: Vec<(Range<Pa>, Span)> = Vec::new();
     let mut lines: Vec<(IntId, Span)> = Vec::new();
     for statement in reader.all(Keyword::Pass) {
-        if let Some(safety) = reader.last(Keyword::Safety) {
+        // A function of PCI that can be reset is.
+        let rests = is_function(statement) && of(statement, Keyword::WithoutReset).next().is_none();
+        if let Some(safety) = reader.last(Keyword::Safety).filter(|_| !rests) {
             let message = "`pass`: nothing brings the device to rest at the end of the VM";
             reader.conflict(statement.span, message, safety.span, "which this asks for");
         }
@@ -61,9 +76,18 @@ pub(super) fn read(reader: &mut Reader<'_>, line: &Line<'_>, used: &[(IntId, Spa
             let hint = "as in `pass loc 0x09010000,4K,rwn intr gic:34`";
             reader.error(statement.span, "`pass` of nothing", hint);
         }
-        if passed.devices.len() >= MAX_PASSED || statement.settings.len() > MAX_PARTS {
+        if passed.devices.len().saturating_add(passed.functions.len()) >= MAX_PASSED
+            || statement.settings.len() > MAX_PARTS
+        {
             let message = format!("more than {MAX_PASSED} passed devices, or {MAX_PARTS} parts of one");
             return finish(reader, passed, statement.span, &message);
+        }
+        if is_function(statement) {
+            functions(reader, statement, &mut passed.functions);
+            continue;
+        }
+        if let Some(word) = of(statement, Keyword::WithoutReset).next() {
+            reader.error(word.value_span(), "`without-reset` is about functions of PCI", "as in `pass loc pci:0:3.0`");
         }
         let mut device =
             PassedDevice { place: Some(place_of(statement.span)), regions: Vec::new(), interrupts: Vec::new() };
@@ -111,13 +135,60 @@ fn of(statement: &Statement, keyword: Keyword) -> impl Iterator<Item = &Setting>
     statement.settings.iter().filter(move |setting| setting.name == SettingName::Keyword(keyword))
 }
 
+/// Whether this is about a function of PCI, at least.
+fn is_function(statement: &Statement) -> bool {
+    of(statement, Keyword::Loc).any(|loc| matches!(loc.value(), Value::Passed(PassedPlace::Pci { .. })))
+}
+
+/// The function that a `pass` is about: it is all that this is about, since the rest of it comes from its bus.
+fn functions(reader: &mut Reader<'_>, statement: &Statement, passed: &mut Vec<Function>) {
+    let without_reset = of(statement, Keyword::WithoutReset).next().is_some();
+    let mut places = of(statement, Keyword::Loc);
+    let Some(setting) = places.next() else { return };
+    let (first, rest) = (setting.value_span(), places.next().or(of(statement, Keyword::Intr).next()));
+    if let Some(rest) = rest {
+        let message = "a function of PCI is passed alone: registers and interrupts are part of it";
+        return reader.conflict(rest.value_span(), message, first, "one of the two is such a function");
+    }
+    let Value::Passed(PassedPlace::Pci { guest, host }) = setting.value() else { return };
+    // QNX: what a place means without `=` is not known; here it is the machine's, which is what has to be said.
+    let (slot, wanted) = match (*guest, *host) {
+        (wanted, None) => (None, wanted_function(wanted)),
+        (PciIdentity::Place { bus: 0, device, function }, Some(wanted)) => {
+            (Some(PciFunction { device, function }), wanted_function(wanted))
+        }
+        (PciIdentity::Place { bus, .. }, Some(_)) => {
+            return reader.error(
+                first,
+                format!("the guest has no PCI bus {bus}"),
+                "it has bus 0, as in pci:0:3.0=1:0.0",
+            );
+        }
+        (PciIdentity::Kind { .. }, Some(_)) => {
+            let hint = "as in pci:0:3.0=0x8086/0x10d3, or without `=`";
+            return reader.error(first, "in front of `=` stands where the guest has the function", hint);
+        }
+    };
+    if slot.is_some_and(|slot| slot.device == 0) {
+        return reader.error(first, "device 0 of the guest's PCI bus is its host bridge", "1 to 31");
+    }
+    if let Some(other) = passed.iter().find(|other| other.wanted == wanted) {
+        return reader.conflict(first, format!("pci:{wanted} of the machine is passed twice"), other.span, "here too");
+    }
+    passed.push(Function { slot, wanted, without_reset, span: first });
+}
+
+const fn wanted_function(identity: PciIdentity) -> WantedFunction {
+    match identity {
+        PciIdentity::Place { bus, device, function } => WantedFunction::Place { bus, device, function },
+        PciIdentity::Kind { vendor, device } => WantedFunction::Kind { vendor, device },
+    }
+}
+
 fn region(reader: &mut Reader<'_>, setting: &Setting) -> Option<PassedRegion> {
     let span = setting.value_span();
     let Value::Passed(place) = setting.value() else { return None };
-    let PassedPlace::Memory { start, length, attributes, host } = *place else {
-        reader.error(span, "`pass loc pci:`: known, not supported yet", "devices on the host's PCI bus are not passed");
-        return None;
-    };
+    let PassedPlace::Memory { start, length, attributes, host } = *place else { return None };
     let writable = access(reader, attributes, span)?;
     let (guest, host) = (Range::new(Ipa(start), length), Range::new(Pa(host), length));
     let (Some(guest), Some(host)) = (guest, host) else {

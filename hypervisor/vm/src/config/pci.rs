@@ -211,7 +211,8 @@ fn take_slots(reader: &mut Reader<'_>, vdevs: &mut Vdevs, host: usize, bus: &Pci
         match slots.iter().find(|(taken, ..)| *taken == slot) {
             Some((_, other, place)) => {
                 let other = vdevs.list.get(*other).map_or("", |vdev| vdev.factory.name);
-                reader.conflict(*span, format!("`vdev {other}` is at pci:{slot} already"), *place, "this one");
+                let kind = if other == ::pci::PASSED.name { "" } else { "vdev " };
+                reader.conflict(*span, format!("`{kind}{other}` is at pci:{slot} already"), *place, "this one");
             }
             None => slots.push((slot, *index, *span)),
         }

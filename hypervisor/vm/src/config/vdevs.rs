@@ -4,7 +4,7 @@
 
 use super::addresses::Claim;
 use super::{Reader, controller, is_name_character, pass, pci, place_of, span_of};
-use crate::assemble::{PassedDevice, PciBus, Schedule, VdevDescription};
+use crate::assemble::{PassedDevice, PassedFunction, PciBus, Schedule, VdevDescription};
 use crate::controller::Controller;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -41,6 +41,8 @@ pub(super) struct Vdevs {
     pub(super) claims: Vec<Claim>,
     /// `pass`.
     pub(super) passed: Vec<PassedDevice>,
+    /// Those that are functions of PCI.
+    pub(super) functions: Vec<PassedFunction>,
     pub(super) pci: pci::Bus,
 }
 
@@ -57,6 +59,7 @@ impl Vdevs {
             reserved: Vec::new(),
             claims: Vec::new(),
             passed: Vec::new(),
+            functions: Vec::new(),
             pci: pci::Bus::NONE,
         }
     }
@@ -153,9 +156,30 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
     interrupts.extend(passed.interrupts);
     vdevs.claims.extend(passed.claims);
     vdevs.passed = passed.devices;
+    passed.functions.into_iter().for_each(|function| add_function(&mut vdevs, function, &names));
     vdevs.reserved = reserved_interrupts(reader, &named, &interrupts);
     controller::keep_messages_apart(reader, &mut vdevs, &interrupts);
     vdevs
+}
+
+/// A function of the machine is a device of the guest's bus, like others.
+fn add_function(vdevs: &mut Vdevs, function: pass::Function, names: &Names) {
+    let factory = &::pci::PASSED;
+    let pass::Function { slot, wanted, without_reset, span } = function;
+    let index = vdevs.list.len();
+    vdevs.functions.push(PassedFunction { vdev: index, wanted, without_reset, place: Some(place_of(span)) });
+    vdevs.pci.functions.push((index, slot, span));
+    vdevs.spans.push(span);
+    vdevs.list.push(VdevDescription {
+        factory,
+        name: names.of(usize::MAX, factory.name, &vdevs.list),
+        location: None,
+        slot: None,
+        interrupt: None,
+        schedule: None,
+        reports: true,
+        options: Options::default(),
+    });
 }
 
 /// The lines that a device has by its `intr`: one, or those of the PCI bus. Another's among them is worth a word.

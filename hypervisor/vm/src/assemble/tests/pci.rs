@@ -159,3 +159,59 @@ fn a_window_beyond_the_hosts_addresses_is_refused_and_none_is_found_there() {
     let tree = assemble(&description, &archive(), &small, &mut Wires::default()).unwrap().tree;
     assert_eq!(cells(&tree, "pcie@3f000000", "ranges").unwrap().len(), 7, "one window");
 }
+
+/// A function with a page of registers, which are its offsets.
+struct Machines;
+
+impl vdev::HostFunction for Machines {
+    fn configuration(&self, at: u16, _: AccessSize, _: Option<u32>) -> u32 {
+        if at == 8 { 0x0108_0200 } else { 0 }
+    }
+    fn registers(&self, _: u8, offset: u64, _: AccessSize, _: Option<u64>) -> u64 {
+        offset
+    }
+    fn map(&self, _: Ipa, _: vdev::FunctionPart, _: bool) -> bool {
+        false
+    }
+    fn message(&self, _: u16, _: vdev::GuestMessage) -> Option<(u64, u32)> {
+        None
+    }
+    fn signal(&self, _: vdev::FunctionSignal) {}
+}
+
+fn with_function() -> Description {
+    let mut description = with_bus();
+    let vdev = description.vdevs.len();
+    let mut passed = function("pci-dummy", (3, 0), None, Some(67));
+    (passed.factory, passed.name) = (&::pci::PASSED, "pass".into());
+    description.vdevs.push(passed);
+    let wanted = vdev::WantedFunction::Place { bus: 0, device: 2, function: 0 };
+    let place = Some(vdev::Place { source: 0, start: 3, end: 7 });
+    description.functions.push(crate::assemble::PassedFunction { vdev, wanted, without_reset: false, place });
+    description
+}
+
+#[test]
+fn a_function_of_the_machine_is_on_the_bus() {
+    let mut wires = Wires::default();
+    let bars = vec![vdev::FunctionBar { index: 0, size: 0x1000, is_64_bit: true }];
+    let facts = vdev::FunctionFacts { vendor: 0x1b36, device: 0x10, bars, has_pin: true, ..Default::default() };
+    wires.functions.push((facts, Arc::new(Machines)));
+    let assembled = assemble(&with_function(), &archive(), &host(), &mut wires).unwrap();
+    let services = assembled.vm.services(Ticks(0));
+    let at = |register| Ipa(ECAM.0 + (3 << 15) + register);
+    let read = |at| assembled.vm.bus.read(at, AccessSize::Word, &services, &mut Effects::default());
+    let write = |at, value| assembled.vm.bus.write(at, AccessSize::Word, value, &services, &mut Effects::default());
+    assert_eq!((read(at(0)), read(at(8))), (Ok(0x0010_1b36), Ok(0x0108_0200)));
+    write(at(0x10), WINDOW).unwrap();
+    write(at(4), 2).unwrap();
+    assert_eq!(read(Ipa(WINDOW + 0x14)), Ok(0x14));
+    assert!(assembled.vm.bus.listeners().iter().any(|(_, intid)| *intid == IntId(67)), "it hears of its pin's ends");
+}
+
+#[test]
+fn a_function_that_is_not_there_is_named_where_it_is_wanted() {
+    let errors = assemble(&with_function(), &archive(), &host(), &mut Wires::default()).unwrap_err();
+    assert_eq!(errors[0].message, "`pass loc pci:0:2.0`: the machine has no function 0:2.0");
+    assert_eq!(errors[0].place.map(|place| place.start), Some(3));
+}

@@ -1,4 +1,5 @@
 use super::*;
+use ::vdev::WantedFunction;
 use alloc::string::String;
 use types::Pa;
 
@@ -46,7 +47,6 @@ fn what_is_not_carried_out_is_refused_by_name() {
     refused("pass loc 0x09010000,4K,m", &["attribute `m`: RAM cannot be passed"]);
     refused("pass loc 0x09010000,4K,rw", &["do not say whether the device reaches memory"]);
     refused("pass loc 0x09010000,4K,wn", &["cannot be read"]);
-    refused("pass loc pci:0:3.0", &["`pass loc pci:`: known, not supported yet"]);
     refused("data pass loc 0x09010000,4K,rwn", &["`data pass`: known, not supported yet"]);
     refused("pass", &["`pass` of nothing"]);
     refused(&format!("safety qualified {CLOCK}"), &["nothing brings the device to rest", "which this asks for"]);
@@ -86,4 +86,41 @@ fn there_is_an_end_to_what_is_passed() {
     refused(&lines, &["more than 32"]);
     let parts: String = (40..57).map(|line| format!("intr gic:{line} ")).collect();
     refused(&format!("pass {parts}"), &["16 parts of one"]);
+}
+
+#[test]
+fn a_function_is_a_device_of_the_guests_bus() {
+    let text = "vdev virtio-blk loc pci:1 hostdev ram:1M\npass loc pci:0:2.0\npass loc pci:0:5.0=1:0.3 without-reset\n\
+                pass loc pci:0x8086/0x10d3";
+    let description = good(&with_ram(text)).description;
+    let place = |bus, device, function| WantedFunction::Place { bus, device, function };
+    let wanted = [place(0, 2, 0), place(1, 0, 3), WantedFunction::Kind { vendor: 0x8086, device: 0x10d3 }];
+    assert_eq!(description.functions.iter().map(|function| function.wanted).collect::<Vec<_>>(), wanted);
+    let of = |index: usize| &description.vdevs[description.functions[index].vdev];
+    let slots: Vec<_> = (0..3).map(|index| of(index).slot.unwrap().to_string()).collect();
+    assert_eq!(slots, ["2.0", "5.0", "3.0"], "the next ones that are free");
+    assert_eq!([0, 1, 2].map(|index| of(index).name.as_str()), ["pass", "pass-2", "pass-3"]);
+    let resets: Vec<_> = description.functions.iter().map(|function| function.without_reset).collect();
+    assert_eq!(resets, [false, true, false]);
+    let lines: Vec<_> = description.pci.as_ref().unwrap().lines().collect();
+    assert!((0..3).all(|index| lines.contains(&of(index).interrupt.unwrap())));
+}
+
+#[test]
+fn what_is_said_of_a_function_makes_sense() {
+    refused("pass loc pci:1:3.0=0:2.0", &["2:10: error: the guest has no PCI bus 1"]);
+    refused("pass loc pci:1/2=0:2.0", &["stands where the guest has the function"]);
+    refused("pass loc pci:0:0.0=0:2.0", &["is its host bridge"]);
+    refused("pass loc pci:0:2.0 intr gic:40", &["is passed alone"]);
+    refused("pass loc pci:0:2.0 loc 0x09010000,4K,rwn", &["is passed alone"]);
+    refused("pass loc pci:0:2.0 pass loc pci:0:7.0=0:2.0", &["pci:0:2.0 of the machine is passed twice", "here too"]);
+    refused("pass loc pci:0:7.0=0:2.0 pass loc pci:0:7.0=0:3.0", &["`pass` is at pci:7.0 already"]);
+    refused("vdev pci-dummy loc pci:7 pass loc pci:0:7.0=0:3.0", &["`vdev pci-dummy` is at pci:7.0 already"]);
+    refused("pass loc pci:0:7.1=0:2.0", &["nobody finds pci:7.1"]);
+    refused(&format!("{CLOCK}without-reset"), &["is about functions of PCI"]);
+    refused("safety qualified pass loc pci:0:2.0 without-reset", &["nothing brings the device to rest"]);
+    good(&with_ram("safety qualified pass loc pci:0:2.0"));
+    let many: String = (1..32).map(|device| format!("pass loc pci:1:{device}.0\n")).collect();
+    good(&with_ram(&many));
+    refused(&format!("{many}{CLOCK}{CLOCK}"), &["more than 32 passed devices"]);
 }
