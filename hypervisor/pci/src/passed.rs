@@ -373,7 +373,7 @@ fn check_windows(facts: &FunctionFacts, connector: &Connector) -> Result<(), Str
         };
         if bar.size.is_power_of_two() && windows.iter().find(holds).is_none() {
             let names: Vec<String> =
-                windows.iter().filter(|window| can_be_in(window)).map(|it| it.to_string()).collect();
+                windows.iter().filter(|window| can_be_in(window)).map(ToString::to_string).collect();
             return Err(format!(
                 "BAR {} of {} has {:#x} bytes, which no window of the guest's PCI bus has at a multiple of that ({}): name a \
                  larger one, as in `vdev pci-host window 0x10000000,256M`",

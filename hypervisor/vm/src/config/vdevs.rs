@@ -156,16 +156,16 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
     interrupts.extend(passed.interrupts);
     vdevs.claims.extend(passed.claims);
     vdevs.passed = passed.devices;
-    passed.functions.into_iter().for_each(|function| add_function(&mut vdevs, function, &names));
+    passed.functions.iter().for_each(|function| add_function(&mut vdevs, function, &names));
     vdevs.reserved = reserved_interrupts(reader, &named, &interrupts);
     controller::keep_messages_apart(reader, &mut vdevs, &interrupts);
     vdevs
 }
 
 /// A function of the machine is a device of the guest's bus, like others.
-fn add_function(vdevs: &mut Vdevs, function: pass::Function, names: &Names) {
+fn add_function(vdevs: &mut Vdevs, function: &pass::Function, names: &Names) {
     let factory = &::pci::PASSED;
-    let pass::Function { slot, wanted, without_reset, span } = function;
+    let pass::Function { slot, wanted, without_reset, span } = *function;
     let index = vdevs.list.len();
     vdevs.functions.push(PassedFunction { vdev: index, wanted, without_reset, place: Some(place_of(span)) });
     vdevs.pci.functions.push((index, slot, span));
