@@ -140,7 +140,7 @@ fn take_memory(
         let ram = GuestRam::allocate(owner, &regions);
         let ram = ram.and_then(|ram| ram.with_shadows(owner, shadows.iter().map(|shadow| shadow.page())));
         let ram = ram.ok_or_else(no_memory)?;
-        let space = Arc::new(GuestSpace::new(compartment.id).ok_or_else(no_memory)?);
+        let space = Arc::new(GuestSpace::new(compartment.id, false).ok_or_else(no_memory)?);
         for (guest, host) in ram.pieces() {
             let read_only = memory().any(|(range, read_only)| read_only && range.contains(guest.start()));
             space.map_memory(guest, host, read_only).map_err(|error| fatal(format_args!("stage 2: {error}")))?;
