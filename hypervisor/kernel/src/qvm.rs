@@ -9,6 +9,7 @@ mod ends;
 pub(crate) use ends::{last_sequence, next_end};
 
 use crate::compartment::{Compartment, Requests};
+use crate::passed::UNCONTAINED;
 use crate::sync::{Lock, Rank};
 use crate::thread::{self, Thread};
 use crate::{board, console, shell, smmuman, startup, trace};
@@ -25,7 +26,7 @@ use sched::{Parameters, Policy};
 use spin::Once;
 use types::{PAGE_SIZE, Ticks, VmId};
 use vdev::{Cause, DeviceId};
-use vm::assemble::{AssembleError, Schedule};
+use vm::assemble::{AssembleError, Reach, Schedule};
 use vm::config::{Configuration, Messages};
 use vm::lifecycle::EndRecord;
 
@@ -257,8 +258,10 @@ impl Qvm {
         let released = if all_gone { compartment.release_devices() } else { smmuman::take_back(&compartment) };
         if let Err(why) = &released {
             log::error!(target: &self.origin(), "{why}");
-            let separator = if end.note.is_empty() { "" } else { "; " };
-            end = end.with(format_args!("{separator}{why}"));
+            end = end.with(format_args!("{why}"));
+        }
+        if self.configuration.description.has_device(Reach::Everything) {
+            end = end.with(format_args!("{UNCONTAINED}"));
         }
         if all_gone && released.is_ok() {
             // SAFETY: its threads and devices are gone, and nobody else looks at it but under the lock above.

@@ -12,7 +12,7 @@ mod passed;
 mod unit;
 
 pub(crate) use configure::configure;
-pub(crate) use passed::{give, take_back};
+pub(crate) use passed::{give, open_doorbell, take_back};
 
 use crate::startup::{self, PRIORITY};
 use crate::thread::{self, Thread};

@@ -25,6 +25,9 @@ const IPA_BITS: u32 = 40;
 /// Beyond so many pages all of a VMID is invalidated at once.
 const BY_PAGE: u64 = 64;
 
+/// The smallest block.
+const BLOCK: u64 = 2 << 20;
+
 /// Words of the VMID bitmap: 8 bits of VMID suffice for as many VMs as there can be.
 const VMID_WORDS: usize = 4;
 
@@ -309,10 +312,31 @@ impl GuestSpace {
         Live(u64::from(self.vmid.0) << 48 | nobody())
     }
 
-    /// Maps `range` to RAM from `to` on; the guest may write it unless it is `read_only`.
-    pub(crate) fn map_memory(&self, range: Range<Ipa>, to: Pa, read_only: bool) -> Result<(), MapError<Ipa>> {
+    /// Maps `range` to RAM from `to` on; the guest may write it unless it is `read_only`. If it is to be `by_pages`, each of them can be
+    /// taken from the guest without its neighbours being gone for a moment.
+    pub(crate) fn map_memory(
+        &self,
+        range: Range<Ipa>,
+        to: Pa,
+        read_only: bool,
+        by_pages: bool,
+    ) -> Result<(), MapError<Ipa>> {
         let access = if read_only { Access::READ | Access::EXECUTE } else { Access::all() };
-        self.map(range, to, access, usize::MAX, Owner::Vm(self.id)).map(|_| ())
+        let mut at = range.start();
+        while at < range.end() {
+            // A page of each block by itself: then the rest fits no block either.
+            let is_first = at.is_aligned(BLOCK);
+            let end = match (by_pages, is_first) {
+                (false, _) => range.end(),
+                (true, true) => Ipa(at.0 + PAGE_SIZE),
+                (true, false) => Ipa((at.0 + PAGE_SIZE).next_multiple_of(BLOCK)),
+            };
+            let part = Range::between(at, end.min(range.end()));
+            let to = Pa(to.0 + (at.0 - range.start().0));
+            self.map(part, to, access, usize::MAX, Owner::Vm(self.id))?;
+            at = part.end();
+        }
+        Ok(())
     }
 
     /// Maps a page that the guest only reads data from: registers. Its own attributes say how, so that it may be Device memory; where

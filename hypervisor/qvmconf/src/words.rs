@@ -59,6 +59,7 @@ pub enum Keyword {
     Name,
     Log,
     Hostvector,
+    Uncontained,
 }
 
 /// What following options apply to.

@@ -6,13 +6,14 @@
 
 use super::units;
 use crate::compartment::{Compartment, kernel_work};
+use crate::stage2;
 use crate::sync::{Lock, Rank};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use machine::Stream;
 use smmu::{Event, Owner, Stage2};
-use types::VmId;
+use types::{Ipa, Pa, Range, VmId};
 use vdev::Cause;
 use vm::lifecycle::EndRecord;
 
@@ -71,6 +72,20 @@ fn give_each(compartment: &'static Compartment, device: &str, streams: &[Stream]
     Ok(())
 }
 
+/// Lets all devices of a VM write `page` of the machine's registers, where messages go that are to become interrupts, and says at which
+/// address they have it. Its CPUs do not have it: what a message says is who sends it. Once for each life of a VM.
+///
+/// # Errors
+/// Why that is not possible; names the VM.
+pub(crate) fn open_doorbell(compartment: &Compartment, page: Pa) -> Result<Ipa, String> {
+    let space = compartment.memory.lock().space.clone();
+    let taken = compartment.qvm.configuration.description.everything(Ipa(1 << stage2::layout().ipa_bits()));
+    let is_free = |part: Range<Ipa>| taken.iter().all(|other| !other.overlaps(&part));
+    let opened = space.and_then(|space| space.open_doorbell(page, is_free));
+    let vm = &compartment.qvm.name;
+    opened.ok_or_else(|| format!("VM `{vm}` leaves no gigabyte of its addresses free for messages of its devices"))
+}
+
 /// Takes all streams from a VM. When this returns without an error none of its devices reaches its memory any more, nor anything else.
 /// Its devices have been brought to rest, as far as that was possible.
 ///
@@ -96,7 +111,7 @@ pub(crate) fn take_back(compartment: &Compartment) -> Result<(), String> {
         if unit.is_owner(stream.id, &owner)
             && let Err(why) = unit.take_back(stream.id, &owner)
         {
-            wrong.push_str(&format!("{device} may go on reaching memory (smmu{}: {why}); ", stream.smmu));
+            wrong.push_str(&format!("; {device} may go on reaching it (smmu{}: {why})", stream.smmu));
         }
     }
     if wrong.is_empty() {
@@ -105,8 +120,7 @@ pub(crate) fn take_back(compartment: &Compartment) -> Result<(), String> {
         }
         return Ok(());
     }
-    wrong.push_str("nothing of the VM's memory is given back");
-    Err(wrong)
+    Err(format!("nothing of the VM's memory is given back{wrong}"))
 }
 
 /// A device has reached too far: its VM ends, if it is a VM's. Says whether it is.

@@ -3,13 +3,13 @@
 //! Answers for: which of what the language can say of them is carried out, and what can be found wrong with it without looking at the
 //! host. Does not answer for: what the host has (`assemble`), nor for whose it is (the kernel asks `host::ownership`).
 //!
-//! QNX: each `loc` says `d` or `n` where there is an SMMU. Here it always does: a device that reaches memory by itself would reach
-//! everybody's, and is refused.
+//! QNX: each `loc` says `d` or `n` where there is an SMMU. Here it always does, and `d` without an SMMU takes a word of its own,
+//! `uncontained`: such a device reaches everybody's memory.
 
 use super::addresses::Claim;
 use super::vdevs::Line;
 use super::{Reader, place_of};
-use crate::assemble::{PassedDevice, PassedInterrupt, PassedRegion};
+use crate::assemble::{PassedDevice, PassedInterrupt, PassedRegion, Reach};
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -25,8 +25,7 @@ const MAX_PARTS: usize = 16;
 const MAX_INTERRUPTS: usize = 32;
 
 /// What a letter would mean that is known and not carried out.
-const REFUSED: [(char, &str); 7] = [
-    ('d', "no SMMU confines what the device does to memory: it could reach everybody's"),
+const REFUSED: [(char, &str); 6] = [
     ('m', "RAM cannot be passed; `ram` gives memory"),
     ('x', "known, not supported yet: nothing is run from registers"),
     ('c', "known, not supported yet: registers are not cached"),
@@ -65,10 +64,17 @@ pub(super) fn read(reader: &mut Reader<'_>, line: &Line<'_>, used: &[(IntId, Spa
             let message = format!("more than {MAX_PASSED} passed devices, or {MAX_PARTS} parts of one");
             return finish(reader, passed, statement.span, &message);
         }
-        let mut device =
-            PassedDevice { place: Some(place_of(statement.span)), regions: Vec::new(), interrupts: Vec::new() };
+        let mut device = PassedDevice {
+            place: Some(place_of(statement.span)),
+            reach: Reach::Nothing,
+            regions: Vec::new(),
+            interrupts: Vec::new(),
+        };
         for setting in of(statement, Keyword::Loc) {
-            let Some(region) = region(reader, setting) else { continue };
+            let Some((region, reaches)) = region(reader, setting) else { continue };
+            if reaches {
+                device.reach = Reach::Own;
+            }
             let span = setting.value_span();
             if let Some((_, other)) = hosts.iter().find(|(host, _)| host.overlaps(&region.host)) {
                 reader.conflict(span, format!("{} of the machine is passed twice", region.host), *other, "here too");
@@ -97,6 +103,13 @@ pub(super) fn read(reader: &mut Reader<'_>, line: &Line<'_>, used: &[(IntId, Spa
             let message = format!("more than {MAX_INTERRUPTS} interrupts of passed devices");
             return finish(reader, passed, statement.span, &message);
         }
+        if let Some(setting) = of(statement, Keyword::Uncontained).next() {
+            if device.reach == Reach::Nothing {
+                let message = "`uncontained`: this device does not reach memory by itself";
+                reader.error(setting.span, message, "leave it out, or say `d` in place of `n`");
+            }
+            device.reach = Reach::Everything;
+        }
         passed.devices.push(device);
     }
     passed
@@ -111,7 +124,8 @@ fn of(statement: &Statement, keyword: Keyword) -> impl Iterator<Item = &Setting>
     statement.settings.iter().filter(move |setting| setting.name == SettingName::Keyword(keyword))
 }
 
-fn region(reader: &mut Reader<'_>, setting: &Setting) -> Option<PassedRegion> {
+/// The region, and whether what is there reaches memory by itself.
+fn region(reader: &mut Reader<'_>, setting: &Setting) -> Option<(PassedRegion, bool)> {
     let span = setting.value_span();
     let Value::Passed(place) = setting.value() else { return None };
     let PassedPlace::Memory { start, length, attributes, host } = *place else {
@@ -129,7 +143,7 @@ fn region(reader: &mut Reader<'_>, setting: &Setting) -> Option<PassedRegion> {
         reader.error(span, message, "start, length and the host's address are multiples of 4K: less cannot be given");
         return None;
     }
-    Some(PassedRegion { guest, host, writable, place: Some(place_of(span)) })
+    Some((PassedRegion { guest, host, writable, place: Some(place_of(span)) }, attributes.contains('d')))
 }
 
 /// Whether the guest may write it; `None` if it cannot have it in this way.
@@ -138,9 +152,9 @@ fn access(reader: &mut Reader<'_>, attributes: PassAttributes, span: Span) -> Op
         reader.error(span, format!("attribute `{letter}`: {why}"), "");
         return None;
     }
-    if !attributes.contains('n') {
+    if !attributes.contains('n') && !attributes.contains('d') {
         let message = "attributes do not say whether the device reaches memory by itself";
-        reader.error(span, message, "`n` for one that does not; one that does (`d`) is refused");
+        reader.error(span, message, "`n` for one that does not, `d` for one that does");
         return None;
     }
     if !attributes.contains('r') {
