@@ -44,7 +44,10 @@ impl DeviceView {
         for at in view.entries() {
             let ((from, index), (to, _)) = (of.slot(at), root.slot(at));
             let descriptor = pool.read(from, index);
-            pool.write(to, index, descriptor);
+            // All of the new one is zero.
+            if descriptor != 0 {
+                pool.write(to, index, descriptor);
+            }
         }
         Some(view)
     }
