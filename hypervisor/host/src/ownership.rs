@@ -137,7 +137,7 @@ fn wanted(device: &PassedDevice) -> impl Iterator<Item = (What, Option<Place>)> 
 mod tests {
     use super::*;
     use types::Ipa;
-    use vm::assemble::{PassedInterrupt, PassedRegion};
+    use vm::assemble::{PassedInterrupt, PassedRegion, Reach};
 
     const TREES: [&[u8]; 2] = [
         include_bytes!("../../machine/src/tests/trees/qemu-gicv3-2cpus.dtb"),
@@ -156,7 +156,7 @@ mod tests {
             place: None,
         };
         let interrupt = PassedInterrupt { guest: IntId(40), host: IntId(interrupt), edge: false, place: None };
-        PassedDevice { place: None, regions: [region].into(), interrupts: [interrupt].into() }
+        PassedDevice { place: None, reach: Reach::Nothing, regions: [region].into(), interrupts: [interrupt].into() }
     }
 
     fn refused(owners: &mut Owners<u16>, vm: u16, device: PassedDevice) -> Vec<String> {

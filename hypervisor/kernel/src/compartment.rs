@@ -19,9 +19,10 @@ use crate::shared;
 use crate::stage2::GuestSpace;
 use crate::sync::{Lock, Rank};
 use crate::thread::{self, Thread};
-use crate::{files, net, passed, startup, trace, vsock};
+use crate::{files, net, passed, smmuman, startup, trace, vsock};
 use alloc::boxed::Box;
 use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
@@ -422,13 +423,22 @@ impl Compartment {
         }
     }
 
+    /// Takes the VM's devices from it, those of the machine: first their interrupts, then the streams by which they reach memory. What
+    /// brings a device itself to rest comes before both. No vCPU runs.
+    ///
+    /// # Errors
+    /// Which device may go on reaching the VM's memory, and why.
+    pub(crate) fn release_devices(&self) -> Result<(), String> {
+        passed::end(self);
+        smmuman::take_back(self)
+    }
+
     /// Gives back what the VM had. Stage 2 goes first, and with it what CPUs have cached of it; then the memory is nobody's
     /// and is overwritten; its tables and the heap go last.
     ///
     /// # Safety
-    /// All of its threads are gone, and nobody else looks at what it has.
+    /// All of its threads are gone, nobody else looks at what it has, and [`Compartment::release_devices`] has been without error.
     pub(crate) unsafe fn take_down(&self) {
-        passed::end(self);
         files::abandon(self.id);
         let Memory { space, ram, disks } = core::mem::take(&mut *self.memory.lock());
         if let Some(space) = &space {

@@ -264,6 +264,26 @@ pub(crate) fn allocate(pages: usize, alignment: usize, owner: Owner) -> Option<F
     Some(Frames { range, owner })
 }
 
+/// Just this memory, if all of it is RAM that nobody has, and the same may be taken.
+pub(crate) fn allocate_at(range: Range<Pa>, owner: Owner) -> Option<Frames> {
+    let mut allocator = ALLOCATOR.lock();
+    let pages = (range.length() / PAGE_SIZE) as usize;
+    if pages == 0 || !range.is_aligned(PAGE_SIZE) || !allocator.ledger.may_take(pages, owner.claim()) {
+        return None;
+    }
+    let bank = allocator.banks.iter_mut().find(|bank| bank.range.contains_range(&range))?;
+    let first = ((range.start().0 - bank.range.start().0) / PAGE_SIZE) as usize;
+    if bank.first_taken(first, pages).is_some() {
+        return None;
+    }
+    bank.set(first, pages, false);
+    allocator.ledger.take(pages, owner.claim());
+    if let Some(account) = owner.account() {
+        account.fetch_add(pages, Ordering::Relaxed);
+    }
+    Some(Frames { range, owner })
+}
+
 /// `bytes` of RAM in as few pieces as there are, the largest first, each a multiple of the page and, as long as enough is
 /// left to take, aligned to and made of 2 MiB blocks. `None`, and nothing taken, if there is not enough.
 pub(crate) fn allocate_pieces(bytes: u64, owner: Owner, mut go_on: impl FnMut(usize) -> bool) -> Option<Vec<Frames>> {

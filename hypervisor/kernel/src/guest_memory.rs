@@ -43,9 +43,14 @@ pub(crate) struct GuestRam {
 }
 
 impl GuestRam {
-    /// Takes frames for all of `regions`. `None`, and nothing taken, if there are not enough.
-    pub(crate) fn allocate(owner: Owner, regions: &[Range<Ipa>]) -> Option<Self> {
+    /// Takes frames for all of `regions`; for those in `unity` the ones at the same address. `None`, and nothing taken, if there are
+    /// not enough, or somebody has these.
+    pub(crate) fn allocate(owner: Owner, regions: &[Range<Ipa>], unity: &[Range<Ipa>]) -> Option<Self> {
         let mut pieces = Vec::new();
+        for region in unity {
+            let frames = frames::allocate_at(Range::new(Pa(region.start().0), region.length())?, owner)?;
+            pieces.push(Piece { guest: *region, frames });
+        }
         for region in regions {
             let mut at = region.start();
             for frames in frames::allocate_pieces(region.length(), owner, |_| true)? {

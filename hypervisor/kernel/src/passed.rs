@@ -9,13 +9,16 @@
 
 use crate::compartment::{Compartment, kernel_work};
 use crate::sync::{Lock, Rank};
-use crate::{board, interrupt, start, startup};
+use crate::{board, interrupt, smmuman, start, startup};
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use host::ownership::Owners;
 use machine::Machine;
 use types::{IntId, VmId};
-use vm::assemble::{AssembleError, Description, PassedInterrupt, Subject};
+use vdev::Place;
+use vm::assemble::{AssembleError, Description, PassedInterrupt, PassedStreams, Reach, Subject};
 
 /// Where an interrupt goes.
 struct Route {
@@ -66,13 +69,7 @@ pub(crate) fn claim(compartment: &'static Compartment) -> Result<(), Vec<Assembl
         let Passed { owners: list, routes } = &mut *passed;
         let list = list.get_or_insert_with(|| first.unwrap_or_else(|| Owners::of(machine)));
         list.claim(compartment.id, &compartment.qvm.name, &description.passed).map_err(|conflicts| {
-            let error = |conflict: host::ownership::Conflict| AssembleError {
-                subject: Subject::Vm,
-                other: None,
-                place: conflict.place,
-                message: conflict.message,
-                hint: None,
-            };
+            let error = |conflict: host::ownership::Conflict| error(conflict.place, conflict.message);
             conflicts.into_iter().map(error).collect::<Vec<_>>()
         })?;
         let own = interrupts(description).zip(0..);
@@ -86,6 +83,34 @@ pub(crate) fn claim(compartment: &'static Compartment) -> Result<(), Vec<Assembl
         Ok(())
     })
 }
+
+/// What is left of what a VM has that nothing keeps from everybody's memory.
+pub(crate) const UNCONTAINED: &str =
+    "a passed device is uncontained: it reaches all memory, the hypervisor's and other VMs' included";
+
+fn error(place: Option<Place>, message: String) -> AssembleError {
+    AssembleError { subject: Subject::Vm, other: None, place, message, hint: None }
+}
+
+/// From now on those of the VM's devices that reach memory reach the VM's, which is there.
+///
+/// # Errors
+/// Who has the stream of one of them, or what its SMMU lacks.
+pub(crate) fn confine(compartment: &'static Compartment, devices: &[PassedStreams]) -> Result<(), AssembleError> {
+    for PassedStreams { place, device, streams } in devices {
+        // Each is a group for itself, told from those of PCI functions.
+        let first = streams.first().map_or(0, |stream| stream.id);
+        let given = smmuman::give(compartment, device, streams, PLATFORM | first);
+        given.map_err(|why| kernel_work(|| error(*place, format!("`pass`: {why}"))))?;
+    }
+    if compartment.qvm.configuration.description.has_device(Reach::Everything) {
+        log::warn!(target: &compartment.qvm.origin(), "{UNCONTAINED}");
+    }
+    Ok(())
+}
+
+/// In the numbers of groups of platform devices, and in no others.
+const PLATFORM: u32 = 1 << 31;
 
 /// The VM's vCPUs can run: its interrupts may come.
 pub(crate) fn enable(description: &Description) {

@@ -9,9 +9,10 @@ mod ends;
 pub(crate) use ends::{last_sequence, next_end};
 
 use crate::compartment::{Compartment, Requests};
+use crate::passed::UNCONTAINED;
 use crate::sync::{Lock, Rank};
 use crate::thread::{self, Thread};
-use crate::{board, console, shell, startup, trace};
+use crate::{board, console, shell, smmuman, startup, trace};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -25,7 +26,7 @@ use sched::{Parameters, Policy};
 use spin::Once;
 use types::{PAGE_SIZE, Ticks, VmId};
 use vdev::{Cause, DeviceId};
-use vm::assemble::{AssembleError, Schedule};
+use vm::assemble::{AssembleError, Reach, Schedule};
 use vm::config::{Configuration, Messages};
 use vm::lifecycle::EndRecord;
 
@@ -249,17 +250,26 @@ impl Qvm {
         let compartment = Compartment::new(self.id.0, self);
         *self.life.lock() = Some(Arc::clone(&compartment));
         let all_gone = compartment.live();
-        let end = compartment.end();
+        let mut end = compartment.end();
         // From here on nobody finds it any more; whoever had found it has let go of it with the lock.
         *self.life.lock() = None;
         self.end_dump();
-        if all_gone {
-            // SAFETY: its threads are gone, and nobody else looks at it but under the lock above.
+        // A thread that is left may still use interrupts, but its devices reach nothing any more.
+        let released = if all_gone { compartment.release_devices() } else { smmuman::take_back(&compartment) };
+        if let Err(why) = &released {
+            log::error!(target: &self.origin(), "{why}");
+            end = end.with(format_args!("{why}"));
+        }
+        if self.configuration.description.has_device(Reach::Everything) {
+            end = end.with(format_args!("{UNCONTAINED}"));
+        }
+        if all_gone && released.is_ok() {
+            // SAFETY: its threads and devices are gone, and nobody else looks at it but under the lock above.
             unsafe { compartment.take_down() };
             drop(compartment);
             report_memory(&self.name, "is gone");
         } else {
-            // Somewhere a CPU may still use it.
+            // Somewhere a CPU or a device may still use it.
             core::mem::forget(compartment);
         }
         end

@@ -16,6 +16,7 @@ use host::shell::report::{self, MemoryInfo, REASONS, ThreadInfo, VmInfo};
 use sched::{Policy, ShareId, State, Status};
 use types::{MAX_VCPUS, PAGE_SIZE, Ticks, VcpuId};
 use vm::Reason;
+use vm::assemble::Reach;
 use vm::config::{Groups, SYSTEM_PARTITION};
 
 /// All VMs at a moment.
@@ -69,6 +70,7 @@ fn info(qvm: &Qvm) -> VmInfo<'static> {
         restarts: qvm.restarts(),
         uptime: nanoseconds(el2::cpu::counter().saturating_sub(qvm.begun())),
         cpu_time: 0,
+        is_uncontained: description.has_device(Reach::Everything),
         exits,
     }
 }

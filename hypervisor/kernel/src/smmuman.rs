@@ -1,16 +1,18 @@
 //! The machine's SMMUs: what devices reach.
 //!
-//! Answers for: starting all of them before the first VM, with every stream refused; the thread that hears of faults; what the
-//! shell reports. Does not answer for: steps and formats (`smmu`), registers (`drivers::smmuv3`), one SMMU's state (`unit`), what
-//! `smmuman` is told (`configure`).
+//! Answers for: starting all of them before the first VM, with every stream refused; the thread that hears of faults; telling them of
+//! changes to VMs' tables; what the shell reports. Does not answer for: steps and formats (`smmu`), registers (`drivers::smmuv3`), one
+//! SMMU's state (`unit`), what `smmuman` is told (`configure`), which VM has which stream (`passed`).
 //!
 //! An SMMU that cannot confine devices is closed, and not used: what is behind it does no DMA. Whoever wants to give such a
 //! device to somebody asks [`unit::Unit`] first, and is told why not.
 
 mod configure;
+mod passed;
 mod unit;
 
 pub(crate) use configure::configure;
+pub(crate) use passed::{give, open_doorbell, take_back};
 
 use crate::startup::{self, PRIORITY};
 use crate::thread::{self, Thread};
@@ -18,9 +20,11 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use host::shell::report::SmmuInfo;
 use machine::Machine;
+use pagetable::Stale;
+use smmu::Walks;
 use smmu::configuration::OnFault;
 use spin::Once;
-use types::{IntId, Ticks};
+use types::{IntId, Ipa, Range, Ticks};
 use unit::Unit;
 
 /// How long the thread sleeps if nobody wakes it, in microseconds; if an SMMU has no interrupt; and if there is more, so that a
@@ -81,6 +85,19 @@ pub(crate) fn interrupt(intid: IntId) -> bool {
 /// The hypervisor has failed: no device behind an SMMU does DMA any more. Takes no lock, and waits for nothing.
 pub(crate) fn turn_off() {
     units().iter().for_each(Unit::turn_off);
+}
+
+/// Whether some SMMU does not see what is in CPUs' caches.
+pub(crate) fn needs_cleaning() -> bool {
+    units().iter().any(|unit| !unit.is_coherent())
+}
+
+/// Makes SMMUs (bit n is smmuN) forget `range` of the VM `vmid`, which has been taken out of its tables. Says whether all have. Waits
+/// for each, within a limit, after which it is closed.
+pub(crate) fn forget(numbers: u32, vmid: u16, range: Range<Ipa>, stale: Stale) -> bool {
+    let walks = Walks { tables: stale == Stale::Tables, nested: false };
+    let own = units().iter().enumerate().filter(|(number, _)| *number < 32 && numbers >> number & 1 == 1);
+    own.fold(true, |all, (_, unit)| unit.forget(vmid, range, walks) && all)
 }
 
 /// The thread.

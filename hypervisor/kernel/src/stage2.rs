@@ -1,15 +1,20 @@
 //! Stage 2 of each VM: its tables' memory, its VMID, and the maintenance that belongs to a change.
 //!
-//! Answers for: building and taking down what confines a guest's CPU accesses, and building what confines a device that is no VM's. Does not answer for: the format of the
-//! tables (`pagetable`), which memory is mapped where (`partition`).
+//! Answers for: building and taking down what confines a guest's CPUs and its devices, and building what confines a device that is no
+//! VM's. Does not answer for: the format of the tables (`pagetable`), which memory is mapped where (`partition`), which device walks
+//! them (`smmuman`).
+//!
+//! Devices have a root of their own over the same tables, and forget what is taken from the guest before it is anybody else's: with the
+//! lock of the tables held, so a change takes as long as the slowest SMMU, within its limit.
 
 use crate::frames::{self, Owner};
+use crate::smmuman;
 use crate::sync::{Lock, Masked, Rank};
 use core::ptr;
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use pagetable::{
-    Access, Idle, Maintenance, MapError, Memory, PaRange, Stage2, Stage2Attributes, Stage2Layout, Stale, TablePool,
-    VmidSize,
+    Access, DeviceView, DeviceWalkers, Idle, Maintenance, MapError, Memory, Mirrored, PaRange, Stage2,
+    Stage2Attributes, Stage2Layout, Stale, TablePool, VmidSize, Walkers,
 };
 use types::{Ipa, PAGE_SIZE, Pa, Range, VmId};
 
@@ -19,6 +24,9 @@ const IPA_BITS: u32 = 40;
 
 /// Beyond so many pages all of a VMID is invalidated at once.
 const BY_PAGE: u64 = 64;
+
+/// The smallest block.
+const BLOCK: u64 = 2 << 20;
 
 /// Words of the VMID bitmap: 8 bits of VMID suffice for as many VMs as there can be.
 const VMID_WORDS: usize = 4;
@@ -73,24 +81,33 @@ impl Drop for Vmid {
     }
 }
 
-/// Tables out of frames that count as the VM's: promised ones first, if they are for that.
-struct Pool(Owner);
+/// Tables out of frames of its owner's: promised ones first, if they are for that.
+struct Pool {
+    owner: Owner,
+    /// Somebody walks them who may not see our caches.
+    is_cleaned: bool,
+}
 
 impl TablePool for Pool {
     fn allocate(&mut self, pages: usize) -> Option<Pa> {
-        let otherwise = || match self.0 {
+        let otherwise = || match self.owner {
             Owner::Promised(id) => frames::allocate(pages, pages, Owner::Vm(id)),
             _ => None,
         };
-        let table = frames::allocate(pages, pages, self.0).or_else(otherwise)?.leak();
-        // SAFETY: fresh frames, mapped at their own address. Walkers are coherent with our write-back memory (VTCR_EL2).
-        unsafe { ptr::write_bytes(table.start().0 as *mut u8, 0, table.length() as usize) };
+        let table = frames::allocate(pages, pages, self.owner).or_else(otherwise)?.leak();
+        if self.is_cleaned {
+            // SAFETY: fresh frames, mapped at their own address.
+            unsafe { el2::cache::zero_and_clean(table.start().0 as usize, table.length() as usize) };
+        } else {
+            // SAFETY: the same. Walkers are coherent with our write-back memory (VTCR_EL2).
+            unsafe { ptr::write_bytes(table.start().0 as *mut u8, 0, table.length() as usize) };
+        }
         Some(table.start())
     }
 
     fn free(&mut self, table: Pa, pages: usize) {
         if let Some(range) = Range::new(table, pages as u64 * PAGE_SIZE) {
-            frames::release(range, self.0);
+            frames::release(range, self.owner);
         }
     }
 
@@ -100,35 +117,19 @@ impl TablePool for Pool {
     }
 
     fn write(&mut self, table: Pa, index: usize, descriptor: u64) {
+        let word = (table.0 as *mut u64).wrapping_add(index);
         // SAFETY: a table of ours; the index is below 512 (contract of the trait). One 64-bit store.
-        unsafe { ptr::write_volatile((table.0 as *mut u64).wrapping_add(index), descriptor) };
+        unsafe { ptr::write_volatile(word, descriptor) };
+        if self.is_cleaned {
+            // SAFETY: the word that was written, in a table of ours.
+            unsafe { el2::cache::clean_and_invalidate_word(word as usize) };
+        }
     }
 }
 
-/// Tables of the hypervisor's own that somebody walks who may not see our caches.
-struct Cleaned;
-
-impl TablePool for Cleaned {
-    fn allocate(&mut self, pages: usize) -> Option<Pa> {
-        let table = frames::allocate(pages, pages, Owner::Kernel)?.leak();
-        // SAFETY: fresh frames, mapped at their own address.
-        unsafe { el2::cache::zero_and_clean(table.start().0 as usize, table.length() as usize) };
-        Some(table.start())
-    }
-
-    fn free(&mut self, table: Pa, pages: usize) {
-        Pool(Owner::Kernel).free(table, pages);
-    }
-
-    fn read(&self, table: Pa, index: usize) -> u64 {
-        Pool(Owner::Kernel).read(table, index)
-    }
-
-    fn write(&mut self, table: Pa, index: usize, descriptor: u64) {
-        Pool(Owner::Kernel).write(table, index, descriptor);
-        // SAFETY: the word that was written, in a table of ours.
-        unsafe { el2::cache::clean_and_invalidate_word((table.0 as *const u64).wrapping_add(index) as usize) };
-    }
+/// Tables of the hypervisor's own that an SMMU walks.
+fn own() -> Pool {
+    Pool { owner: Owner::Kernel, is_cleaned: true }
 }
 
 /// What a device of the machine may reach that is no VM's: memory at its own addresses. No CPU uses it. Not to be dropped while an
@@ -142,7 +143,7 @@ impl DeviceSpace {
     /// Empty. `None` if there is no memory for a root, or no VMID.
     pub(crate) fn new() -> Option<Self> {
         let vmid = Vmid::new()?;
-        Some(Self { tables: Some(Stage2::new(layout(), &mut Cleaned)?), vmid })
+        Some(Self { tables: Some(Stage2::new(layout(), &mut own())?), vmid })
     }
 
     /// Lets the device reach `memory`. Not once an SMMU walks this.
@@ -150,7 +151,7 @@ impl DeviceSpace {
         let range = Range::between(Ipa(memory.start().0), Ipa(memory.end().0));
         let attributes = Stage2Attributes::new(Memory::NormalWriteBack, access);
         let tables = self.tables.as_mut().ok_or(MapError::OutOfTables)?;
-        tables.map(range, memory.start(), attributes, usize::MAX, &mut Cleaned, &mut Idle).map(|_| ())
+        tables.map(range, memory.start(), attributes, usize::MAX, &mut own(), &mut Idle).map(|_| ())
     }
 
     /// VMID, `VTCR_EL2`, root: what an SMMU has to be told to walk it.
@@ -162,7 +163,7 @@ impl DeviceSpace {
 impl Drop for DeviceSpace {
     fn drop(&mut self) {
         if let Some(tables) = self.tables.take() {
-            tables.destroy(&mut Cleaned);
+            tables.destroy(&mut own());
         }
     }
 }
@@ -189,11 +190,49 @@ impl Maintenance<Ipa> for Live {
     }
 }
 
-/// The stage 2 of one VM. Dropping it invalidates what CPUs have cached of it and gives its memory back.
+/// The SMMUs that walk a VM's tables: bit n is smmuN.
+struct Smmus<'a> {
+    vmid: u16,
+    numbers: &'a AtomicU32,
+}
+
+impl DeviceWalkers for Smmus<'_> {
+    fn forget(&mut self, range: Range<Ipa>, stale: Stale) -> bool {
+        match self.numbers.load(Ordering::SeqCst) {
+            0 => true,
+            numbers => smmuman::forget(numbers, self.vmid, range, stale),
+        }
+    }
+}
+
+/// Tables, and the same as devices see them.
+struct Tables {
+    stage2: Stage2,
+    view: Option<DeviceView>,
+}
+
+/// What has become of pages that were to be taken from a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Nobody reaches them any more.
+    All,
+    /// The guest's CPUs do not reach them, but a device of its may: they must not become anybody else's.
+    Lost,
+    /// There was no table for it, and nothing has changed.
+    Nothing,
+}
+
+/// The stage 2 of one VM. Dropping it invalidates what CPUs have cached of it and gives its memory back; not while an SMMU walks it.
 pub(crate) struct GuestSpace {
-    tables: Lock<Option<Stage2>>,
+    tables: Lock<Option<Tables>>,
     vmid: Vmid,
     id: VmId,
+    /// Tables are cleaned for an SMMU.
+    is_cleaned: bool,
+    /// The SMMUs that walk it.
+    smmus: AtomicU32,
+    /// One of them may have kept what was taken from the guest.
+    lost: AtomicBool,
 }
 
 /// What a VM's stage 2 can be.
@@ -203,26 +242,101 @@ pub(crate) fn layout() -> Stage2Layout {
 }
 
 impl GuestSpace {
-    /// Empty. `None` if there is no memory for a root, or no VMID.
-    pub(crate) fn new(id: VmId) -> Option<Self> {
+    /// Empty; for devices, too, if it is `shared` with an SMMU. `None` if there is no memory for a root, or no VMID.
+    pub(crate) fn new(id: VmId, shared: bool) -> Option<Self> {
         let vmid = Vmid::new()?;
-        let tables = Stage2::new(layout(), &mut Pool(Owner::Vm(id)))?;
-        Some(Self { tables: Lock::new(Rank::Stage2, Some(tables)), vmid, id })
+        let is_cleaned = shared && smmuman::needs_cleaning();
+        let mut pool = Pool { owner: Owner::Vm(id), is_cleaned };
+        let stage2 = Stage2::new(layout(), &mut pool)?;
+        let view = if shared { DeviceView::new(&stage2, &mut pool) } else { None };
+        let has_view = view.is_some();
+        let (smmus, lost) = (AtomicU32::new(0), AtomicBool::new(false));
+        let tables = Lock::new(Rank::Stage2, Some(Tables { stage2, view }));
+        let space = Self { tables, vmid, id, is_cleaned, smmus, lost };
+        (has_view == shared).then_some(space)
     }
 
     /// VTTBR_EL2.
     pub(crate) fn vttbr(&self) -> u64 {
-        self.tables.lock().as_ref().map_or(0, |tables| tables.vttbr(self.vmid.0))
+        self.tables.lock().as_ref().map_or(0, |tables| tables.stage2.vttbr(self.vmid.0))
+    }
+
+    /// VMID, `VTCR_EL2`, root: what an SMMU has to be told to walk it. `None` if it is not for devices.
+    pub(crate) fn describe(&self) -> Option<(u16, u64, Pa)> {
+        let root = self.tables.lock().as_ref()?.view.as_ref()?.root();
+        Some((self.vmid.0, layout().vtcr(VmidSize::Bits8), root))
+    }
+
+    /// From now on smmu `number` is told of each change: before it walks the tables for the first time.
+    pub(crate) fn tell(&self, number: usize) {
+        self.smmus.fetch_or(1 << number, Ordering::SeqCst);
+    }
+
+    /// No SMMU walks it any more.
+    pub(crate) fn tell_nobody(&self) {
+        self.smmus.store(0, Ordering::SeqCst);
+    }
+
+    /// Whether a device may have kept a way to what was taken from the guest.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Lets the VM's devices, and nobody else, write the page `to` of the machine's registers. Says where they have it: in a part of the
+    /// address space of which `is_free` says that the guest never has anything there. `None` if there is none, or no memory.
+    pub(crate) fn open_doorbell(&self, to: Pa, is_free: impl Fn(Range<Ipa>) -> bool) -> Option<Ipa> {
+        let mut tables = self.tables.lock();
+        let view = tables.as_mut()?.view.as_mut()?;
+        view.open_doorbell(to, is_free, &mut self.pool(Owner::Vm(self.id)), &mut self.live())
+    }
+
+    fn pool(&self, owner: Owner) -> Pool {
+        Pool { owner, is_cleaned: self.is_cleaned }
+    }
+
+    /// Makes a change to the tables, with all who walk them told.
+    fn change<R>(
+        &self,
+        owner: Owner,
+        work: impl FnOnce(&mut Stage2, &mut Mirrored<'_, Pool>, &mut Walkers<'_, Live, Smmus<'_>>) -> R,
+    ) -> Option<R> {
+        let mut tables = self.tables.lock();
+        let Tables { stage2, view } = tables.as_mut()?;
+        let mut pool = self.pool(owner);
+        let mut pool = Mirrored { pool: &mut pool, view: view.as_ref(), lost: &self.lost };
+        let devices = Smmus { vmid: self.vmid.0, numbers: &self.smmus };
+        Some(work(stage2, &mut pool, &mut Walkers { cpus: self.live(), devices, lost: &self.lost }))
     }
 
     fn live(&self) -> Live {
         Live(u64::from(self.vmid.0) << 48 | nobody())
     }
 
-    /// Maps `range` to RAM from `to` on; the guest may write it unless it is `read_only`.
-    pub(crate) fn map_memory(&self, range: Range<Ipa>, to: Pa, read_only: bool) -> Result<(), MapError<Ipa>> {
+    /// Maps `range` to RAM from `to` on; the guest may write it unless it is `read_only`. If it is to be `by_pages`, each of them can be
+    /// taken from the guest without its neighbours being gone for a moment.
+    pub(crate) fn map_memory(
+        &self,
+        range: Range<Ipa>,
+        to: Pa,
+        read_only: bool,
+        by_pages: bool,
+    ) -> Result<(), MapError<Ipa>> {
         let access = if read_only { Access::READ | Access::EXECUTE } else { Access::all() };
-        self.map(range, to, access, usize::MAX, Owner::Vm(self.id)).map(|_| ())
+        let mut at = range.start();
+        while at < range.end() {
+            // A page of each block by itself: then the rest fits no block either.
+            let is_first = at.is_aligned(BLOCK);
+            let end = match (by_pages, is_first) {
+                (false, _) => range.end(),
+                (true, true) => Ipa(at.0 + PAGE_SIZE),
+                (true, false) => Ipa((at.0 + PAGE_SIZE).next_multiple_of(BLOCK)),
+            };
+            let part = Range::between(at, end.min(range.end()));
+            let to = Pa(to.0 + (at.0 - range.start().0));
+            self.map(part, to, access, usize::MAX, Owner::Vm(self.id))?;
+            at = part.end();
+        }
+        Ok(())
     }
 
     /// Maps a page that the guest only reads data from: registers. Its own attributes say how, so that it may be Device memory; where
@@ -276,30 +390,32 @@ impl GuestSpace {
         entries: usize,
         tables_of: Owner,
     ) -> Result<Option<Range<Ipa>>, MapError<Ipa>> {
-        let mut tables = self.tables.lock();
-        let tables = tables.as_mut().ok_or(MapError::OutOfTables)?;
-        let progress = tables.map(range, to, attributes, entries, &mut Pool(tables_of), &mut self.live())?;
-        Ok(progress.rest)
+        let progress =
+            self.change(tables_of, |stage2, pool, walkers| stage2.map(range, to, attributes, entries, pool, walkers));
+        Ok(progress.ok_or(MapError::OutOfTables)??.rest)
     }
 
-    /// Takes `range` out of the guest's reach. Goes over `entries` leaves and holes at most, and returns what is left.
+    /// Takes `range` out of the guest's reach. Goes over `entries` leaves and holes at most, and returns what is left. Whoever gives
+    /// away what was there asks [`GuestSpace::is_lost`] first.
     pub(crate) fn unmap(&self, range: Range<Ipa>, entries: usize) -> Option<Range<Ipa>> {
-        let mut tables = self.tables.lock();
+        let owner = Owner::Vm(self.id);
         // An address that it could not have is not mapped.
-        tables.as_mut()?.unmap(range, entries, &mut Pool(Owner::Vm(self.id)), &mut self.live()).ok()?.rest
+        self.change(owner, |stage2, pool, walkers| stage2.unmap(range, entries, pool, walkers))?.ok()?.rest
     }
 
-    /// Takes a few pages of RAM out of the guest's reach, on all CPUs, before this returns. Says whether that was possible: if it was
-    /// not, for want of a table, nothing has changed.
-    pub(crate) fn unmap_given_back(&self, pages: Range<Ipa>) -> bool {
-        let mut tables = self.tables.lock();
-        let Some(tables) = tables.as_mut() else { return false };
-        tables.unmap(pages, usize::MAX, &mut Pool(Owner::Promised(self.id)), &mut self.live()).is_ok()
+    /// Takes a few pages of RAM out of the guest's reach, of all CPUs and devices, before this returns.
+    pub(crate) fn unmap_given_back(&self, pages: Range<Ipa>) -> Taken {
+        let owner = Owner::Promised(self.id);
+        match self.change(owner, |stage2, pool, walkers| stage2.unmap(pages, usize::MAX, pool, walkers)) {
+            Some(Ok(_)) if self.is_lost() => Taken::Lost,
+            Some(Ok(_)) => Taken::All,
+            Some(Err(_)) | None => Taken::Nothing,
+        }
     }
 
     /// The memory behind `at`, up to the end of the block or page that maps it.
     pub(crate) fn lookup(&self, at: Ipa) -> Option<Range<Pa>> {
-        let mapping = self.tables.lock().as_ref()?.lookup(at, &Pool(Owner::Vm(self.id)))?;
+        let mapping = self.tables.lock().as_ref()?.stage2.lookup(at, &self.pool(Owner::Vm(self.id)))?;
         let offset = at.0 - mapping.range.start().0;
         Range::new(mapping.to.checked_add(offset)?, mapping.range.length() - offset)
     }
@@ -316,8 +432,12 @@ impl Drop for GuestSpace {
         self.invalidate();
         // Takes long, and nobody waits for it.
         let tables = self.tables.lock().take();
-        if let Some(tables) = tables {
-            tables.destroy(&mut Pool(Owner::Vm(self.id)));
+        if let Some(Tables { stage2, view }) = tables {
+            let mut pool = self.pool(Owner::Vm(self.id));
+            stage2.destroy(&mut pool);
+            if let Some(view) = view {
+                view.destroy(&mut pool);
+            }
         }
     }
 }

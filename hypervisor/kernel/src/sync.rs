@@ -60,8 +60,8 @@ pub(crate) enum Rank {
     Vsock,
     /// A real disk's requests, or who has which.
     Disks,
-    /// An SMMU, and who has which of its streams; or what becomes of faults.
-    Smmus,
+    /// Which VM has which streams; or what becomes of faults.
+    Streams,
     /// Who has which device of the machine.
     Passed,
     /// What is being traced.
@@ -74,12 +74,14 @@ pub(crate) enum Rank {
     Directory,
     /// The log's, which threads of VMs take as well.
     Log,
-    /// The small heaps.
-    Heap,
     /// Which of its RAM a guest has given back.
     Loan,
     /// The stage 2 of a VM.
     Stage2,
+    /// An SMMU: its queues and tables, and whose its streams are. Told of a change while that is made.
+    Smmus,
+    /// The small heaps.
+    Heap,
     /// EL2's address space.
     AddressSpace,
     /// Page frames.

@@ -2,13 +2,13 @@
 //!
 //! Answers for: which nodes have registers that the CPUs reach, and what of such a node says something about the device alone: numbers
 //! and strings, interrupts at the GIC, clocks that never change. Does not answer for: drivers, and for properties that refer to other
-//! nodes, which mean nothing without them: they are left out.
+//! nodes, which mean nothing without them: they are left out. Streams are the exception, since they are for the hypervisor.
 //!
 //! Follows DTSpec 2.3, 2.4.1 and Linux' bindings `clock/fixed-clock.yaml`, `arm/primecell.yaml`; for what is the hypervisor's by its nature
 //! `interrupt-controller/arm,gic*.yaml`, `iommu/arm,smmu*.yaml`.
 
 use crate::{
-    MachineError,
+    MachineError, Stream,
     index::{Index, NodeId},
     interrupts::Found,
     node::{self, Properties},
@@ -53,6 +53,10 @@ pub struct Device {
     pub properties: Vec<(&'static str, Vec<u8>)>,
     /// Whether it is known to reach memory by itself. One that is not known to can do so all the same.
     pub reaches_memory: bool,
+    /// The streams by which it does so through SMMUs (`iommus`); none if it is behind no SMMU.
+    pub streams: Vec<Stream>,
+    /// Whether it sees what is in CPUs' caches (`dma-coherent`, of it or of a bus above).
+    pub is_coherent: bool,
     /// What it is to the hypervisor, if it can only be the hypervisor's.
     pub role: Option<&'static str>,
 }
@@ -104,6 +108,9 @@ const ROLES: [(&str, &[&str]); 4] = [
     ("memory of the machine's firmware", &["cfi-flash"]),
 ];
 
+/// What a bus of devices is that can be passed one by one.
+const HOST_BRIDGE: &str = "a PCI host bridge";
+
 /// All usable nodes of the tree in `blob` that have registers, in its order.
 ///
 /// # Errors
@@ -141,7 +148,9 @@ fn device(index: &Index<'_>, gic: &Found, id: NodeId) -> Option<Device> {
         properties: PROPERTIES.iter().filter_map(|name| Some((*name, node.value(name)?.to_vec()))).collect(),
         // What is said of a bus is not said of each device on it.
         reaches_memory: bus || MASTERS.into_iter().any(has) || is(&["virtio,mmio"]),
-        role: ROLES.iter().find(|(_, names)| is(names)).map(|(role, _)| *role),
+        streams: crate::smmu::streams(index, &node),
+        is_coherent: lineage.iter().any(|node| node.value("dma-coherent").is_some()),
+        role: ROLES.iter().find(|(_, names)| is(names)).map(|(role, _)| *role).or(bus.then_some(HOST_BRIDGE)),
     })
 }
 

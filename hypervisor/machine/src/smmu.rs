@@ -93,8 +93,7 @@ impl RequesterMap {
 
 /// All of them, and all that is behind them.
 pub(crate) fn smmus(index: &Index<'_>, gic: &Found) -> (Vec<Smmu>, Vec<Master>) {
-    let found: Vec<NodeId> =
-        index.compatible(&["arm,smmu-v3"]).map(|(id, _)| id).filter(|id| index.registers(*id, 0).is_ok()).collect();
+    let found = found(index);
     let smmus = found.iter().filter_map(|id| smmu(index, gic, *id)).collect();
     let masters = if found.is_empty() {
         Vec::new()
@@ -102,6 +101,17 @@ pub(crate) fn smmus(index: &Index<'_>, gic: &Found) -> (Vec<Smmu>, Vec<Master>) 
         index.all().filter_map(|(id, node)| master(index, &found, id, &node)).collect()
     };
     (smmus, masters)
+}
+
+/// The streams that a device sends by itself (`iommus`).
+pub(crate) fn streams(index: &Index<'_>, node: &Node<'_, '_>) -> Vec<Stream> {
+    let streams = node.value("iommus").and_then(|value| own(index, &found(index), value));
+    streams.unwrap_or_default()
+}
+
+/// All SMMUs, in the order in which they have their numbers.
+fn found(index: &Index<'_>) -> Vec<NodeId> {
+    index.compatible(&["arm,smmu-v3"]).map(|(id, _)| id).filter(|id| index.registers(*id, 0).is_ok()).collect()
 }
 
 fn smmu(index: &Index<'_>, gic: &Found, id: NodeId) -> Option<Smmu> {

@@ -1,6 +1,6 @@
 //! VMSAv8-64 translation tables.
 //!
-//! Answers for: the tables of a guest's stage 2 ([`Stage2`]) and of the hypervisor's own stage 1 at EL2 ([`El2Stage1`]),
+//! Answers for: the tables of a guest's stage 2 ([`Stage2`]), the same as devices see them ([`DeviceView`]), and of the hypervisor's own stage 1 at EL2 ([`El2Stage1`]),
 //! 4 KiB granule; largest blocks that fit, splitting, break-before-make, and the register values that go with them. Does
 //! not answer for: where tables live ([`TablePool`]), barriers, TLB and SMMU invalidation ([`Maintenance`]), VMIDs, locks:
 //! those are the kernel's. It neither allocates nor locks, so it works before there is a heap and with the MMU off.
@@ -30,6 +30,7 @@ extern crate std;
 
 mod change;
 mod descriptor;
+mod device_view;
 mod el2_stage1;
 mod map;
 mod pool;
@@ -45,6 +46,7 @@ mod comparison;
 mod testing;
 
 pub use change::{MapError, Progress};
+pub use device_view::{DeviceView, DeviceWalkers, Mirrored, Walkers};
 pub use el2_stage1::{El2Attributes, El2Stage1};
 pub use pool::{Idle, Maintenance, Stale, TablePool};
 pub use range::PaRange;

@@ -110,6 +110,11 @@ impl Format for Stage2Format {
     }
 }
 
+/// The descriptor of a page, of the last level.
+pub(crate) fn page(to: Pa, attributes: Stage2Attributes) -> u64 {
+    Level::Three.leaf(to, Stage2Format::encode(attributes))
+}
+
 /// Width of VMIDs: `ID_AA64MMFR1_EL1.VMIDBits`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum VmidSize {
@@ -287,6 +292,11 @@ impl Stage2 {
     #[must_use]
     pub fn vttbr(&self, vmid: u16) -> u64 {
         (u64::from(vmid) << 48) | self.root().0
+    }
+
+    /// The same with its level and size.
+    pub(crate) fn root_table(&self) -> Table {
+        self.tree.root
     }
 
     /// How many 4 KiB tables it takes, the root's among them.

@@ -60,6 +60,7 @@ pub enum Keyword {
     Log,
     Hostvector,
     WithoutReset,
+    Uncontained,
 }
 
 /// What following options apply to.

@@ -124,10 +124,26 @@ impl core::error::Error for Refusal {}
 #[derive(Clone, Debug)]
 struct Known {
     stream: u32,
-    device: String,
-    group: u32,
+    /// What the configuration of `smmuman` calls what is behind it, and that device's number.
+    named: Option<(String, u32)>,
+    /// What its owner calls it, and its isolation group, while it is passed.
+    passed: Option<(String, u32)>,
     may_bypass: bool,
     owner: Option<Owner>,
+}
+
+impl Known {
+    fn device(&self) -> &str {
+        self.passed.as_ref().or(self.named.as_ref()).map_or("", |(device, _)| device)
+    }
+
+    /// Whether one owner has both.
+    fn belongs_to(&self, other: &Self) -> bool {
+        let is_one = |one: &Option<(String, u32)>, other: &Option<(String, u32)>| {
+            one.as_ref().zip(other.as_ref()).is_some_and(|((_, one), (_, other))| one == other)
+        };
+        is_one(&self.named, &other.named) || is_one(&self.passed, &other.passed)
+    }
 }
 
 /// The streams of one SMMU that have a device.
@@ -160,23 +176,56 @@ impl Streams {
         if !geometry.has(stream) {
             return Err(Refusal::NoStream { stream, wanted_by: device.to_owned() });
         }
-        let device = device.to_owned();
-        match self.known_mut(stream) {
-            Some(other) if other.group != group => {
-                return Err(Refusal::TwoGroups { stream, device, neighbour: other.device.clone() });
+        let mut known = self.known_or_new(stream);
+        known.named = Some(match known.named.take() {
+            Some((neighbour, other)) if other != group => {
+                return Err(Refusal::TwoGroups { stream, device: device.to_owned(), neighbour });
             }
-            Some(other) => {
-                other.device.push_str(", ");
-                other.device.push_str(&device);
+            Some((names, _)) => {
                 // What one of them may not, none may.
-                other.may_bypass &= may_bypass;
+                known.may_bypass &= may_bypass;
+                (alloc::format!("{names}, {device}"), group)
             }
             None => {
-                let at = self.known.partition_point(|other| other.stream < stream);
-                self.known.insert(at, Known { stream, device, group, may_bypass, owner: None });
+                known.may_bypass = may_bypass;
+                (device.to_owned(), group)
             }
-        }
+        });
+        self.keep(known);
         Ok(())
+    }
+
+    /// Says that `device`, behind `stream`, is going to be given to `owner`, and is its until the stream is released. All passed
+    /// streams of one `group` have one owner: their devices reach each other without coming by the SMMU.
+    ///
+    /// # Errors
+    /// If the stream table has no room for it, or somebody else has it or another one of its group.
+    pub fn pass(
+        &mut self,
+        device: &str,
+        stream: u32,
+        group: u32,
+        owner: &Owner,
+        geometry: Geometry,
+    ) -> Result<(), Refusal> {
+        if !geometry.has(stream) {
+            return Err(Refusal::NoStream { stream, wanted_by: device.to_owned() });
+        }
+        let wanted = self.known_or_new(stream);
+        let passed = match &wanted.passed {
+            Some((names, _)) if wanted.owner.as_ref() == Some(owner) => alloc::format!("{names}, {device}"),
+            _ => device.to_owned(),
+        };
+        let wanted = Known { passed: Some((passed, group)), ..wanted };
+        self.check(&wanted, owner)?;
+        self.keep(wanted);
+        Ok(())
+    }
+
+    /// Whether a VM has `stream`.
+    #[must_use]
+    pub fn is_passed(&self, stream: u32) -> bool {
+        self.known_for(stream, "").is_ok_and(|known| known.passed.is_some() && known.owner.is_some())
     }
 
     /// Gives `stream` to `owner`, whose memory is that of `stage2`, behind a stage 1 of its own if it has one; or changes that, if
@@ -207,7 +256,7 @@ impl Streams {
     pub fn bypass(&mut self, stream: u32, owner: &Owner, smmu: &Smmu) -> Result<Procedure, Refusal> {
         let known = self.known_for(stream, &owner.name)?;
         if !known.may_bypass {
-            return Err(Refusal::BypassNotNamed { stream, device: known.device.clone() });
+            return Err(Refusal::BypassNotNamed { stream, device: known.device().to_owned() });
         }
         self.give(stream, owner, &StreamTableEntry::bypass(smmu.features()), smmu)
     }
@@ -219,21 +268,26 @@ impl Streams {
         entry: &StreamTableEntry,
         smmu: &Smmu,
     ) -> Result<Procedure, Refusal> {
-        let known = self.known_for(stream, &owner.name)?;
-        let taken = |other: &Known| other.owner.as_ref().filter(|it| *it != owner).map(|it| it.name.clone());
-        let (device, wanted_by) = (known.device.clone(), owner.name.clone());
-        if let Some(owner) = taken(known) {
-            return Err(Refusal::Taken { stream, device, owner, wanted_by });
-        }
-        let mut neighbours = self.known.iter().filter(|other| other.group == known.group);
-        if let Some((neighbour, owner)) = neighbours.find_map(|it| Some((it.device.clone(), taken(it)?))) {
-            return Err(Refusal::GroupTaken { stream, device, neighbour, owner, wanted_by });
-        }
+        self.check(self.known_for(stream, &owner.name)?, owner)?;
         let procedure = change(stream, entry, owner.vmid, smmu)?;
         if let Some(known) = self.known_mut(stream) {
             known.owner = Some(owner.clone());
         }
         Ok(procedure)
+    }
+
+    /// Whether `owner` may have a stream.
+    fn check(&self, known: &Known, owner: &Owner) -> Result<(), Refusal> {
+        let taken = |other: &Known| other.owner.as_ref().filter(|it| *it != owner).map(|it| it.name.clone());
+        let (stream, device, wanted_by) = (known.stream, known.device().to_owned(), owner.name.clone());
+        if let Some(owner) = taken(known) {
+            return Err(Refusal::Taken { stream, device, owner, wanted_by });
+        }
+        let mut neighbours = self.known.iter().filter(|other| other.belongs_to(known));
+        if let Some((neighbour, owner)) = neighbours.find_map(|it| Some((it.device().to_owned(), taken(it)?))) {
+            return Err(Refusal::GroupTaken { stream, device, neighbour, owner, wanted_by });
+        }
+        Ok(())
     }
 
     /// Takes `stream` from `owner`: its transactions are refused, each with an event or, if `quietly`, without. It still
@@ -256,7 +310,8 @@ impl Streams {
     pub fn released(&mut self, stream: u32, detached: &Procedure) -> bool {
         match self.known_mut(stream) {
             Some(known) if detached.is_done() => {
-                known.owner = None;
+                (known.owner, known.passed) = (None, None);
+                self.known.retain(|known| known.named.is_some() || known.owner.is_some());
                 true
             }
             _ => false,
@@ -267,12 +322,12 @@ impl Streams {
     #[must_use]
     pub fn who(&self, stream: u32) -> Option<(&str, Option<&Owner>)> {
         let known = self.known.get(self.place(stream).ok()?)?;
-        Some((&known.device, known.owner.as_ref()))
+        Some((known.device(), known.owner.as_ref()))
     }
 
     /// All that have a device, by number, with what is behind each, and who has it.
     pub fn known(&self) -> impl Iterator<Item = (u32, &str, Option<&Owner>)> {
-        self.known.iter().map(|known| (known.stream, known.device.as_str(), known.owner.as_ref()))
+        self.known.iter().map(|known| (known.stream, known.device(), known.owner.as_ref()))
     }
 
     /// The streams of `owner`.
@@ -287,6 +342,23 @@ impl Streams {
     fn known_for(&self, stream: u32, name: &str) -> Result<&Known, Refusal> {
         let known = self.place(stream).ok().and_then(|at| self.known.get(at));
         known.ok_or_else(|| Refusal::NoStream { stream, wanted_by: name.to_owned() })
+    }
+
+    fn known_or_new(&self, stream: u32) -> Known {
+        let new = || Known { stream, named: None, passed: None, may_bypass: false, owner: None };
+        self.place(stream).ok().and_then(|at| self.known.get(at)).cloned().unwrap_or_else(new)
+    }
+
+    /// Puts it where its number belongs, in place of the one that was there.
+    fn keep(&mut self, known: Known) {
+        match self.place(known.stream) {
+            Ok(at) => {
+                if let Some(place) = self.known.get_mut(at) {
+                    *place = known;
+                }
+            }
+            Err(at) => self.known.insert(at, known),
+        }
     }
 
     fn known_mut(&mut self, stream: u32) -> Option<&mut Known> {

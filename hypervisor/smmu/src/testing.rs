@@ -9,6 +9,7 @@
 
 mod properties;
 mod queues;
+mod unmap;
 mod world;
 
 use crate::registers::*;

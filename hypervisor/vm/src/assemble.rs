@@ -13,7 +13,7 @@ mod places;
 pub use bus::PciBus;
 pub use description::{Description, Host, Schedule, VdevDescription};
 pub use error::{AssembleError, Subject};
-pub use passed::{PassedDevice, PassedFunction, PassedInterrupt, PassedRegion};
+pub use passed::{PassedDevice, PassedFunction, PassedInterrupt, PassedRegion, PassedStreams, Reach};
 
 use crate::Files;
 use crate::controller::Frames;
@@ -36,6 +36,8 @@ pub struct Assembled {
     pub load: LoadPlan,
     /// Its device tree.
     pub tree: Vec<u8>,
+    /// Devices of the host that it gets and SMMUs confine.
+    pub streams: Vec<PassedStreams>,
 }
 
 /// Puts a VM together. The same description can be put together again, from the very beginning, after the VM has ended.
@@ -57,9 +59,9 @@ pub fn assemble(
             None
         }
     };
-    let passed = passed::nodes(description, host).unwrap_or_else(|failed| {
+    let (passed, streams) = passed::nodes(description, host).unwrap_or_else(|failed| {
         errors.extend(failed);
-        Vec::new()
+        (Vec::new(), Vec::new())
     });
     let slots = bus::Slots::new(description, host);
     let (devices, shadows) = make_devices(description, limit(host), slots.as_ref(), files, backends, &mut errors);
@@ -67,6 +69,7 @@ pub fn assemble(
         Some(load) if errors.is_empty() => {
             let decoder = slots.map(bus::Slots::decoder);
             put_together(description, load, (devices, shadows), (decoder, &passed), files, host)
+                .map(|assembled| Assembled { streams, ..assembled })
                 .map_err(|error| vec![error])
         }
         _ => Err(errors),
@@ -106,7 +109,7 @@ fn put_together(
         stolen_time: description.stolen_time().map(|page| page.start()),
         shadows,
     });
-    Ok(Assembled { vm, load, tree })
+    Ok(Assembled { vm, load, tree, streams: Vec::new() })
 }
 
 /// The end of the addresses that the host's CPUs can form.

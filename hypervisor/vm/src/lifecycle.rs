@@ -103,10 +103,12 @@ impl EndRecord {
         Self { cause, detail: text.0, vcpu, pc, note: ArrayString::new() }
     }
 
-    /// The same with a note on what went wrong afterwards.
+    /// The same with one note more, on what went wrong afterwards.
     #[must_use]
     pub fn with(mut self, note: fmt::Arguments<'_>) -> Self {
         let mut text = Truncated(self.note);
+        let separator = if text.0.is_empty() { "" } else { "; " };
+        let _ = text.write_str(separator);
         let _ = text.write_fmt(note);
         self.note = text.0;
         self

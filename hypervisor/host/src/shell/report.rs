@@ -30,6 +30,8 @@ pub struct VmInfo<'a> {
     pub uptime: u64,
     /// What its vCPUs have used of the CPUs since then, the hypervisor's work for them included, in nanoseconds.
     pub cpu_time: u64,
+    /// Whether a device that it has of the machine reaches all memory.
+    pub is_uncontained: bool,
     /// How often its vCPUs have left the guest since then, by reason.
     pub exits: [u64; REASONS.len()],
 }
@@ -193,7 +195,8 @@ pub fn vms(vms: &[VmInfo<'_>], out: &mut dyn Write) -> fmt::Result {
     vms.iter().try_for_each(|vm| {
         let VmInfo { number, name, state, vcpus, restarts, .. } = vm;
         let (memory, uptime, used) = (memory(vm.memory), time(vm.uptime), time(vm.cpu_time));
-        writeln!(out, "{number:2} {state:11} {vcpus:4} {memory:>5} {restarts:3} {uptime:>8} {used:>8} {name}")
+        let warning = if vm.is_uncontained { " (uncontained: reaches all memory)" } else { "" };
+        writeln!(out, "{number:2} {state:11} {vcpus:4} {memory:>5} {restarts:3} {uptime:>8} {used:>8} {name}{warning}")
     })
 }
 
@@ -305,6 +308,7 @@ mod tests {
         restarts: 0,
         uptime: 12_345_678_900,
         cpu_time: 3_210_000_000,
+        is_uncontained: false,
         exits: [10, 20, 30, 40, 50, 6],
     };
     const LONG: VmInfo<'static> = VmInfo {
@@ -316,6 +320,7 @@ mod tests {
         restarts: 999,
         uptime: 359_999_000_000_000,
         cpu_time: 1_000_000_000_000,
+        is_uncontained: false,
         exits: [u64::MAX; 6],
     };
 

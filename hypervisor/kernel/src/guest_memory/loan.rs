@@ -8,13 +8,13 @@
 //! interrupts masked, so that a VM's thread which is given up leaves no page behind that is nobody's. A page that comes back is a frame
 //! of zeroes.
 //!
-//! Devices that reach memory by themselves do not look here: a VM must not have both them and a balloon, before what they have
-//! cached can be invalidated too.
+//! Devices that reach memory by themselves do not look here: what they have cached is invalidated together with what CPUs have, and a page
+//! that one of them may still reach is nobody's from then on.
 
 use super::{GuestRam, STEP};
 use crate::compartment::Compartment;
 use crate::frames::{self, Owner, Promise};
-use crate::stage2::GuestSpace;
+use crate::stage2::{GuestSpace, Taken};
 use crate::sync::{Lock, Rank};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -101,8 +101,17 @@ impl Loan {
         let all = (start.0..end.0).step_by(PAGE_SIZE as usize).map(Ipa);
         let frames: ArrayVec<Pa, { GIVE_BACK_PAGES as usize }> =
             all.filter_map(|page| self.space.lookup(page).map(|host| host.start())).collect();
-        if frames.is_empty() || !self.space.unmap_given_back(Range::between(start, end)) {
+        if frames.is_empty() {
             return 0;
+        }
+        match self.space.unmap_given_back(Range::between(start, end)) {
+            Taken::All => {}
+            Taken::Nothing => return 0,
+            Taken::Lost => {
+                drop(entitlement);
+                log::error!("{} pages are lost: a device may still reach them", frames.len());
+                return frames.len() as u64;
+            }
         }
         let kept = entitlement.leave(frames.len() as u64) as usize;
         for (number, frame) in frames.iter().enumerate() {

@@ -26,7 +26,7 @@ use host::console::Terminal;
 use spin::Once;
 use types::{AccessSize, Ipa, MAX_CPUS, PAGE_SIZE, Range};
 use vdev::{Cause, GuestMemory, MemoryFault};
-use vm::assemble::Assembled;
+use vm::assemble::{Assembled, Description, Reach};
 use vm::lifecycle::EndRecord;
 
 /// A VM that does not come to life: the code it counts with, and why.
@@ -53,19 +53,21 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
         shadows: Vec::new(),
     };
     let assembled = vm::assemble::assemble(description, archive, &host, &mut backends);
-    let Assembled { mut vm, load, tree } = assembled.map_err(|errors| qvm.complain(&errors))?;
+    let Assembled { mut vm, load, tree, streams } = assembled.map_err(|errors| qvm.complain(&errors))?;
     let served = vm.bus.devices().zip(&description.vdevs).filter(|(_, vdev)| vdev.schedule.is_some());
     served.for_each(|(device, _)| backends.services.serve(device));
     passed::claim(compartment).map_err(|errors| qvm.complain(&errors))?;
     let go_on = || !compartment.is_ending();
 
     let lends = backends.balloon.as_ref().map(|handle| handle.lends);
+    check_devices(description, lends).map_err(fatal)?;
     let (ram, vttbr) = take_memory(compartment, lends, &backends.shadows)?;
     backends.shadows.iter().for_each(|shadow| shadow.attach(ram));
     if let Some(handle) = &backends.balloon {
         handle.attach(ram);
     }
     ram.scrub(go_on);
+    passed::confine(compartment, &streams).map_err(|error| qvm.complain(&[error]))?;
     for share in &backends.shares {
         let no_region = |(name, pages)| fatal(format_args!("no memory for the region `{name}` of {pages} pages"));
         share.create(compartment.id, vm.origin()).map_err(no_region)?;
@@ -111,6 +113,22 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
     })
 }
 
+/// Whether devices of the machine that reach memory can be had with the rest. `lends`: whether there is a balloon, and it lends.
+fn check_devices(description: &Description, lends: Option<bool>) -> Result<(), &'static str> {
+    let reaches = |reach| description.has_device(reach);
+    if reaches(Reach::Own) && controller::guests_interface().is_some() {
+        return Err("`pass`: devices that reach memory would reach the interrupt controller (GICv2), too");
+    }
+    match lends {
+        Some(_) if reaches(Reach::Everything) => {
+            Err("`uncontained` and a balloon: pages would not come back to their places")
+        }
+        // The guest takes such pages back by touching them, which a device cannot.
+        Some(true) if reaches(Reach::Own) => Err("a balloon that lends, and `pass` of a device that reaches memory"),
+        _ => Ok(()),
+    }
+}
+
 /// Takes RAM, ROM and pages for registers and maps them for the guest, which can give the RAM back if there is a balloon, one that
 /// `lends` or not. Returns them, and VTTBR_EL2.
 fn take_memory(
@@ -134,16 +152,28 @@ fn take_memory(
     if wanted > crate::frames::statistics().0 as u64 * PAGE_SIZE {
         return Err(no_memory());
     }
-    let regions: Vec<Range<Ipa>> = memory().map(|(range, _)| range).collect();
+    // What a device reaches that nothing translates for is where the guest says it is.
+    let is_unity = description.has_device(Reach::Everything);
+    let unity: &[Range<Ipa>] = if is_unity { &description.ram } else { &[] };
+    let regions: Vec<Range<Ipa>> = memory().map(|(range, _)| range).filter(|range| !unity.contains(range)).collect();
     kernel_work(|| {
         let owner = Owner::Vm(compartment.id);
-        let ram = GuestRam::allocate(owner, &regions);
+        let ram = GuestRam::allocate(owner, &regions, unity);
         let ram = ram.and_then(|ram| ram.with_shadows(owner, shadows.iter().map(|shadow| shadow.page())));
-        let ram = ram.ok_or_else(no_memory)?;
-        let space = Arc::new(GuestSpace::new(compartment.id).ok_or_else(no_memory)?);
+        let no_ram = || match is_unity {
+            true => fatal("`uncontained`: not all of the guest's RAM is free RAM of the machine at the same addresses"),
+            false => no_memory(),
+        };
+        let ram = ram.ok_or_else(no_ram)?;
+        let confines = description.has_device(Reach::Own);
+        let space = Arc::new(GuestSpace::new(compartment.id, confines).ok_or_else(no_memory)?);
         for (guest, host) in ram.pieces() {
             let read_only = memory().any(|(range, read_only)| read_only && range.contains(guest.start()));
-            space.map_memory(guest, host, read_only).map_err(|error| fatal(format_args!("stage 2: {error}")))?;
+            // A block that is split while a device uses it would fail the device for a moment.
+            let by_pages =
+                confines && balloon.is_some() && description.ram.iter().any(|ram| ram.contains_range(&guest));
+            let mapped = space.map_memory(guest, host, read_only, by_pages);
+            mapped.map_err(|error| fatal(format_args!("stage 2: {error}")))?;
         }
         for (page, frame) in ram.shadows() {
             space.map_shadow(page, frame).map_err(|error| fatal(format_args!("stage 2: {error}")))?;

@@ -6,6 +6,7 @@
 
 use super::{Partition, build};
 use crate::compartment::{Compartment, Phase, Requests};
+use crate::passed::UNCONTAINED;
 use crate::sync::masked;
 use crate::{dump, qvm, thread, trace};
 use alloc::format;
@@ -13,6 +14,7 @@ use core::fmt;
 use types::VcpuId;
 use vdev::{Cause, DeviceId, Wake};
 use vm::Vm;
+use vm::assemble::Reach;
 use vm::lifecycle::EndRecord;
 
 /// The life of the VM's own thread.
@@ -131,6 +133,9 @@ pub(crate) fn status(compartment: &Compartment, partition: &Partition, mut info:
     }
     if let Some(its) = masked(|| vm.gic.its_status()) {
         info(format_args!("{its}"));
+    }
+    if partition.description.has_device(Reach::Everything) {
+        info(format_args!("{UNCONTAINED}"));
     }
     for device in &partition.description.passed {
         for region in &device.regions {

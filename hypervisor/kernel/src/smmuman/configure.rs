@@ -40,7 +40,7 @@ pub(super) struct Rules {
 }
 
 /// `None` until it has been told.
-static RULES: Lock<Option<Rules>> = Lock::new(Rank::Smmus, None);
+static RULES: Lock<Option<Rules>> = Lock::new(Rank::Streams, None);
 
 pub(super) fn rules() -> Rules {
     RULES.lock().unwrap_or(Rules { on_fault: OnFault::Report, debug: 0 })

@@ -3,7 +3,7 @@
 //! Answers for: memory for its tables and queues, carrying procedures out, taking events out and telling of them, cutting a device
 //! off. Does not answer for: which steps a procedure has, who may own what (`smmu`), the thread (`smmuman`).
 
-use super::{configure, on_fault, ticks};
+use super::{configure, on_fault, passed, ticks};
 use crate::frames::{self, Owner as Frames};
 use crate::interrupt;
 use crate::start;
@@ -13,17 +13,20 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
+use core::sync::atomic::{AtomicBool, Ordering};
 use drivers::smmuv3::{Smmuv3, Switch};
 use host::shell::report::{SmmuInfo, StreamInfo};
 use smmu::configuration::OnFault;
 use smmu::{
     Count, Event, Features, Geometry, Layout, Owner, Procedure, Progress, REGISTERS_LENGTH, Smmu, Stage2, Streams,
-    Tally,
+    Tally, Walks,
 };
-use types::{IntId, PAGE_SIZE, Pa, Range};
+use types::{IntId, Ipa, PAGE_SIZE, Pa, Range};
 
 /// How long an SMMU may take for a procedure, in microseconds.
 const PATIENCE: u64 = 100_000;
+/// How long it may take to forget translations, in microseconds: meanwhile a CPU takes no interrupts.
+const SHORT_PATIENCE: u64 = 10_000;
 /// How often a stream's faults are told of, in microseconds, after the first few.
 const INTERVAL: u64 = 1_000_000;
 /// Queues of a page: 256 commands, 128 events.
@@ -59,6 +62,9 @@ pub(super) struct Unit {
     has_interrupts: bool,
     /// If it has been started.
     switch: Option<Switch>,
+    is_coherent: bool,
+    /// It has been closed while a VM's memory changed, and nobody has been told of that yet.
+    has_news: AtomicBool,
     stage: Lock<Stage>,
 }
 
@@ -85,10 +91,11 @@ impl Unit {
     pub(super) fn begin(number: usize, description: &machine::Smmu, highest: u32) -> Self {
         let at = description.registers.start();
         let name = format!("smmu{number} at {at}");
-        let mut switch = None;
+        let (mut switch, mut is_coherent) = (None, true);
         let stage = match Working::begin(description, highest) {
             Ok(working) => {
                 switch = Some(working.driver.switch());
+                is_coherent = working.smmu.features().coherent;
                 let bits = working.smmu.geometry().bits();
                 log::info!("{name}: SMMUv3 with stage 2, {} streams, all refused", 1_u64 << bits);
                 Stage::Working(Box::new(working))
@@ -101,11 +108,17 @@ impl Unit {
         let wires = [description.eventq, description.gerror, description.combined];
         let has_interrupts = description.combined.is_some() || description.eventq.is_some();
         let interrupts = wires.into_iter().flatten().collect();
-        Self { number, at, interrupts, has_interrupts, switch, stage: Lock::new(Rank::Smmus, stage) }
+        let (has_news, stage) = (AtomicBool::new(false), Lock::new(Rank::Smmus, stage));
+        Self { number, at, interrupts, has_interrupts, switch, is_coherent, has_news, stage }
     }
 
     pub(super) fn works(&self) -> bool {
         matches!(&*self.stage.lock(), Stage::Working(_))
+    }
+
+    /// Whether it reads tables through the CPUs' caches, or does not read any.
+    pub(super) const fn is_coherent(&self) -> bool {
+        self.is_coherent
     }
 
     /// What keeps `stream` from being given to anybody, if something does.
@@ -194,7 +207,80 @@ impl Unit {
         self.carry_out(&mut procedure)
     }
 
-    /// Refuses whatever `stream` sends from now on, without further events, and takes it from its owner.
+    /// Gives a VM a stream, behind which is `device`, or some more of it. Streams that are passed and have one `group` have one owner.
+    pub(super) fn pass(
+        &self,
+        (device, stream, group): (&str, u32, u32),
+        owner: &Owner,
+        stage2: &Stage2,
+    ) -> Result<(), String> {
+        self.with(|working| {
+            let geometry = working.smmu.geometry();
+            working.streams.pass(device, stream, group, owner, geometry).map_err(|why| why.to_string())
+        })?;
+        self.give(stream, owner, Reach::Stage2(stage2))
+    }
+
+    /// Whether `stream` is `owner`'s, or may be: one that does not work says nothing.
+    pub(super) fn is_owner(&self, stream: u32, owner: &Owner) -> bool {
+        let who = self.with(|working| Ok(working.streams.who(stream).and_then(|(_, owner)| owner).cloned()));
+        who.map_or(true, |who| who.as_ref() == Some(owner))
+    }
+
+    /// Takes a stream from `owner`: when this returns its device reaches nothing any more.
+    ///
+    /// # Errors
+    /// Why it may go on.
+    pub(super) fn take_back(&self, stream: u32, owner: &Owner) -> Result<(), String> {
+        let mut detached = self.with(|working| {
+            working.streams.detach(stream, owner, false, &working.smmu).map_err(|why| why.to_string())
+        })?;
+        let done = self
+            .carry_out(&mut detached)
+            .and_then(|()| self.with(|working| Ok(working.streams.released(stream, &detached))));
+        match done {
+            Ok(_) => Ok(()),
+            Err(why) => {
+                self.close(&why);
+                Err(why)
+            }
+        }
+    }
+
+    /// Makes it forget translations of `range` for the VM `vmid`, which have been taken out of its tables. Says whether it has; if not,
+    /// it is closed. With the lock of a VM's tables held.
+    pub(super) fn forget(&self, vmid: u16, range: Range<Ipa>, walks: Walks) -> bool {
+        let limit = el2::cpu::counter().saturating_add(ticks(SHORT_PATIENCE));
+        let Ok(mut procedure) = self.with(|working| Ok(working.smmu.invalidate(vmid, range, walks))) else {
+            return false;
+        };
+        loop {
+            let now = el2::cpu::counter();
+            let progress = self.with(|working| Ok(working.smmu.advance(&mut procedure, now, &mut working.driver)));
+            match progress {
+                Ok(Progress::Done) => return true,
+                Ok(Progress::Waiting) if now < limit => el2::cpu::relax(),
+                Ok(Progress::Waiting) => {
+                    self.close("it did not forget translations in time");
+                    return false;
+                }
+                Ok(Progress::Failed(trouble)) => {
+                    self.close(&trouble.to_string());
+                    return false;
+                }
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// It is not used any more: nothing behind it does DMA, soon. What is told of that is told later.
+    fn close(&self, why: &str) {
+        self.turn_off();
+        *self.stage.lock() = Stage::Useless(format!("{why}; it is closed"));
+        self.has_news.store(true, Ordering::SeqCst);
+    }
+
+    /// Refuses whatever `stream` sends from now on, without further events, and takes it from its owner; a VM's stays the VM's.
     fn cut_off(&self, stream: u32) {
         let detached = self.with(|working| {
             let Some((device, Some(owner))) = working.streams.who(stream) else { return Ok(None) };
@@ -205,7 +291,12 @@ impl Unit {
         let done = detached.and_then(|detached| {
             let Some((device, mut procedure)) = detached else { return Ok(None) };
             self.carry_out(&mut procedure)?;
-            self.with(|working| Ok(working.streams.released(stream, &procedure).then_some(device)))
+            self.with(|working| {
+                if !working.streams.is_passed(stream) {
+                    working.streams.released(stream, &procedure);
+                }
+                Ok(Some(device))
+            })
         });
         match done {
             Ok(Some(device)) => log::warn!("smmu{}: `{device}` (stream {stream:#x}) is cut off", self.number),
@@ -216,8 +307,17 @@ impl Unit {
 
     /// Looks what has happened, tells of it, and does what is to be done then. Whether there may be more.
     pub(super) fn look(&self) -> bool {
+        let mut news = None;
         let mut told: ArrayVec<Told, BATCH> = ArrayVec::new();
-        let mut guilty: ArrayVec<u32, BATCH> = ArrayVec::new();
+        let mut guilty: ArrayVec<Event, BATCH> = ArrayVec::new();
+        if self.has_news.swap(false, Ordering::SeqCst)
+            && let Stage::Useless(why) = &*self.stage.lock()
+        {
+            news = Some(why.clone());
+        }
+        if let Some(why) = news {
+            log::error!("smmu{} is not used any more: {why}: no device behind it does DMA", self.number);
+        }
         let looked = self.with(|working| Ok(working.take(&mut told, &mut guilty)));
         let Ok(looked) = looked else { return false };
         for Told { event, untold, device } in told {
@@ -235,8 +335,12 @@ impl Unit {
             *self.stage.lock() = Stage::Useless("it has failed (SFM_ERR), and lets nothing through".into());
             return false;
         }
-        if on_fault() != OnFault::Report {
-            guilty.iter().for_each(|stream| self.cut_off(*stream));
+        for event in &guilty {
+            match on_fault() {
+                OnFault::Report => {}
+                OnFault::Terminate if passed::terminate(self.number, event) => {}
+                OnFault::CutOff | OnFault::Terminate => self.cut_off(event.stream),
+            }
         }
         looked.is_more
     }
@@ -305,7 +409,7 @@ impl Working {
     }
 
     /// Takes events out: those that are to be `told` of, and which streams that somebody owns are `guilty`.
-    fn take(&mut self, told: &mut ArrayVec<Told, BATCH>, guilty: &mut ArrayVec<u32, BATCH>) -> Looked {
+    fn take(&mut self, told: &mut ArrayVec<Told, BATCH>, guilty: &mut ArrayVec<Event, BATCH>) -> Looked {
         let (now, interval) = (el2::cpu::counter(), ticks(INTERVAL));
         let errors = self.smmu.global_errors(&mut self.driver);
         let before = self.smmu.events.overflows();
@@ -315,8 +419,8 @@ impl Working {
         {
             taken += 1;
             let (device, owner) = self.streams.who(event.stream).unzip();
-            if owner.flatten().is_some() && !guilty.contains(&event.stream) {
-                guilty.push(event.stream);
+            if owner.flatten().is_some() && guilty.iter().all(|other| other.stream != event.stream) {
+                guilty.push(event.clone());
             }
             if let Some(untold) = self.tally.note(event.stream, now, interval) {
                 told.push(Told { event, untold, device: device.map(String::from) });
@@ -333,6 +437,7 @@ impl Working {
         let known = self.streams.known().map(|(stream, device, owner)| {
             let about = match owner {
                 None => format!("{device}: refused"),
+                Some(Owner { name, .. }) if self.streams.is_passed(stream) => format!("{device}: VM `{name}`'s"),
                 Some(Owner { name, vmid: 0 }) => format!("{device}: let through by {name}"),
                 Some(Owner { name, .. }) => format!("{device}: confined by {name}"),
             };

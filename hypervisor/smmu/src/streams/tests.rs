@@ -154,3 +154,70 @@ fn an_attachment_follows_the_specifications_procedure() {
     let procedure = streams.detach(0x11, &owner(1), false, &smmu).unwrap();
     assert_eq!(procedure.steps(), [&disable[..], &[Step::Synchronize]].concat());
 }
+
+#[test]
+fn a_passed_stream_has_its_owners_name_for_it_until_it_is_released() {
+    let mut smmu = smmu();
+    let mut streams = streams(&mut smmu);
+    let geometry = smmu.layout.geometry;
+    assert_eq!(streams.pass("/disk@1", 0x10, 7, &owner(1), geometry), Ok(()));
+    assert!(!streams.is_passed(0x10), "not yet");
+    assert!(streams.attach(0x10, &owner(1), &TABLES, None, &smmu).is_ok());
+    assert_eq!((streams.who(0x10), streams.is_passed(0x10)), (Some(("/disk@1", Some(&owner(1)))), true));
+    // Another device of the VM's behind the same stream.
+    assert_eq!(streams.pass("/disk@2", 0x10, 7, &owner(1), geometry), Ok(()));
+    assert_eq!(streams.who(0x10), Some(("/disk@1, /disk@2", Some(&owner(1)))));
+    let mut procedure = streams.detach(0x10, &owner(1), false, &smmu).unwrap();
+    procedure.next = procedure.steps.len();
+    assert!(streams.released(0x10, &procedure));
+    assert_eq!((streams.who(0x10), streams.is_passed(0x10)), (Some(("card", None)), false));
+    // One that nobody has named is forgotten, as often as it comes and goes.
+    for _ in 0..3 {
+        assert_eq!(streams.pass("/new", 0x12, 8, &owner(2), geometry), Ok(()));
+        assert!(streams.attach(0x12, &owner(2), &TABLES, None, &smmu).is_ok());
+        let mut procedure = streams.detach(0x12, &owner(2), false, &smmu).unwrap();
+        procedure.next = procedure.steps.len();
+        assert!(streams.released(0x12, &procedure));
+        assert_eq!(streams.who(0x12), None);
+    }
+}
+
+#[test]
+fn a_passed_stream_and_its_isolation_group_have_one_owner() {
+    let mut smmu = smmu();
+    let mut streams = streams(&mut smmu);
+    let geometry = smmu.layout.geometry;
+    assert_eq!(streams.pass("/disk@1", 0x20, 1, &owner(1), geometry), Ok(()), "no device of the configuration's group");
+    smmu.give_leaf(0x20, Pa(0x4000));
+    assert!(streams.attach(0x20, &owner(1), &TABLES, None, &smmu).is_ok());
+    assert_eq!(
+        told(streams.pass("/disk@1", 0x20, 1, &owner(2), geometry)),
+        "`/disk@1` (stream 0x20) belongs to `vm1`: `vm2` cannot have it, too"
+    );
+    assert_eq!(
+        told(streams.pass("/disk@2", 0x21, 1, &owner(2), geometry)),
+        "`/disk@2` (stream 0x21) cannot be told from `/disk@1`, which belongs to `vm1`: `vm2` cannot have it"
+    );
+    assert_eq!(streams.who(0x21), None, "a refusal changes nothing");
+    assert_eq!(told(streams.pass("far", 0x100, 2, &owner(2), geometry)), "there is no stream 0x100 for `far`");
+    assert_eq!(streams.pass("/disk@2", 0x21, 2, &owner(2), geometry), Ok(()));
+    assert_eq!(streams.pass("/disk@3", 0x22, 1, &owner(1), geometry), Ok(()), "its own group");
+}
+
+#[test]
+fn what_the_configuration_gives_away_is_not_passed_and_what_it_only_names_is() {
+    let mut smmu = smmu();
+    let mut streams = streams(&mut smmu);
+    let geometry = smmu.layout.geometry;
+    let host = Owner { name: "smmuman".into(), vmid: 9 };
+    assert!(streams.attach(0x10, &host, &TABLES, None, &smmu).is_ok());
+    assert!(streams.bypass(0x50, &host, &smmu).is_ok());
+    for stream in [0x10, 0x50] {
+        let said = told(streams.pass("/x", stream, 3, &owner(1), geometry));
+        assert!(said.ends_with("belongs to `smmuman`: `vm1` cannot have it, too"), "{said}");
+    }
+    let said = told(streams.pass("/x", 0x11, 3, &owner(1), geometry));
+    assert!(said.contains("cannot be told from `card`, which belongs to `smmuman`"), "{said}");
+    let mut streams = self::streams(&mut smmu);
+    assert_eq!(streams.pass("/x", 0x10, 3, &owner(1), geometry), Ok(()));
+}

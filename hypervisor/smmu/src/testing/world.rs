@@ -5,9 +5,13 @@ use crate::{
     Features, Geometry, Layout, Memory, Owner, Procedure, Progress, Refusal, Smmu, Stage1, Stage2, Streams, Trouble,
     Walks,
 };
-use pagetable::{Maintenance, PaRange, Stage2Attributes, Stage2Layout, Stale, TablePool, VmidSize};
+use pagetable::{
+    DeviceView, DeviceWalkers, Maintenance, Mirrored, PaRange, Stage2Attributes, Stage2Layout, Stale, TablePool,
+    VmidSize, Walkers,
+};
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::{format, vec, vec::Vec};
 use types::{Ipa, Pa, Range, Ticks};
 
@@ -39,8 +43,20 @@ pub(crate) struct Machine {
     pub(crate) now: u64,
     pub(crate) without: Option<Mutation>,
     pub(crate) trouble: Option<Trouble>,
+    pub(crate) timing: Timing,
+    /// What it is told too late.
+    untold: Vec<(u16, Range<Ipa>, Walks)>,
     free_tables: Vec<u64>,
     next_table: u64,
+}
+
+/// When an SMMU is told of what was taken from a VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Timing {
+    InTime,
+    Never,
+    /// When pages and tables are somebody else's already.
+    Late,
 }
 
 impl Machine {
@@ -63,6 +79,30 @@ impl Machine {
                 done => return done,
             }
         }
+    }
+}
+
+impl Machine {
+    /// It forgets what was taken from a VM. Says whether it has.
+    fn forget(&mut self, vmid: u16, range: Range<Ipa>, walks: Walks) -> bool {
+        let purpose = if walks.nested { Purpose::InvalidateNested } else { Purpose::Invalidate };
+        let mut procedure = self.smmu.invalidate(vmid, range, walks);
+        self.run(&mut procedure, purpose) == Progress::Done
+    }
+}
+
+impl Vm {
+    /// Changes its tables, and tells who walks them.
+    fn change<R>(
+        &mut self,
+        machine: &Rc<RefCell<Machine>>,
+        pool: &mut Pool,
+        work: impl FnOnce(&mut pagetable::Stage2, &mut Mirrored<'_, Pool>, &mut Walkers<'_, Cpus, Telling>) -> R,
+    ) -> R {
+        let devices = Telling { machine: machine.clone(), vmid: self.owner.vmid };
+        let mut walkers = Walkers { cpus: Cpus(machine.clone()), devices, lost: &self.lost };
+        let mut pool = Mirrored { pool, view: Some(&self.view), lost: &self.lost };
+        work(&mut self.stage2, &mut pool, &mut walkers)
     }
 }
 
@@ -104,25 +144,37 @@ impl TablePool for Pool {
     }
 }
 
+/// CPUs, which are told by what makes stores seen.
+struct Cpus(Rc<RefCell<Machine>>);
+
+impl Maintenance<Ipa> for Cpus {
+    fn publish(&mut self) {
+        self.0.borrow_mut().model.publish();
+    }
+
+    fn invalidate(&mut self, _: Range<Ipa>, _: Stale) {
+        self.0.borrow_mut().model.publish();
+    }
+}
+
 /// The moments at which an SMMU has to be told.
 struct Telling {
     machine: Rc<RefCell<Machine>>,
     vmid: u16,
 }
 
-impl Maintenance<Ipa> for Telling {
-    fn publish(&mut self) {
-        self.machine.borrow_mut().model.publish();
-    }
-
-    fn invalidate(&mut self, range: Range<Ipa>, stale: Stale) {
+impl DeviceWalkers for Telling {
+    fn forget(&mut self, range: Range<Ipa>, stale: Stale) -> bool {
         let mut machine = self.machine.borrow_mut();
-        machine.model.publish();
-        let nested = self.vmid == NESTED;
-        let walks = Walks { tables: stale == Stale::Tables, nested };
-        let purpose = if nested { Purpose::InvalidateNested } else { Purpose::Invalidate };
-        let mut procedure = machine.smmu.invalidate(self.vmid, range, walks);
-        let _ = machine.run(&mut procedure, purpose);
+        let walks = Walks { tables: stale == Stale::Tables, nested: self.vmid == NESTED };
+        match machine.timing {
+            Timing::InTime => machine.forget(self.vmid, range, walks),
+            Timing::Never => true,
+            Timing::Late => {
+                machine.untold.push((self.vmid, range, walks));
+                true
+            }
+        }
     }
 }
 
@@ -130,6 +182,10 @@ impl Maintenance<Ipa> for Telling {
 pub(crate) struct Vm {
     pub(crate) owner: Owner,
     pub(crate) stage2: pagetable::Stage2,
+    /// What its devices walk.
+    view: DeviceView,
+    /// A device may have kept what was taken from it.
+    pub(crate) lost: AtomicBool,
     /// Its pages that are mapped, and to which.
     pub(crate) mapped: Vec<(u64, u64)>,
 }
@@ -172,7 +228,17 @@ impl World {
             patience: PATIENCE,
         };
         let smmu = Smmu::new(features, layout);
-        let machine = Machine { model, smmu, now: 0, without, trouble: None, free_tables: vec![], next_table: TABLES };
+        let machine = Machine {
+            model,
+            smmu,
+            now: 0,
+            without,
+            trouble: None,
+            timing: Timing::InTime,
+            untold: vec![],
+            free_tables: vec![],
+            next_table: TABLES,
+        };
         let machine = Rc::new(RefCell::new(machine));
         let mut world = Self {
             pool: Pool(machine.clone()),
@@ -188,9 +254,9 @@ impl World {
             world.streams.declare(&format!("device{n}"), stream, stream, n == 3, geometry).unwrap();
         }
         for vmid in [1, 2] {
-            let stage2 = world.tables();
+            let (stage2, view) = world.tables();
             let owner = Owner { name: format!("vm{vmid}"), vmid };
-            world.vms.push(Vm { owner, stage2, mapped: vec![] });
+            world.vms.push(Vm { owner, stage2, view, lost: AtomicBool::new(false), mapped: vec![] });
         }
         world
     }
@@ -203,7 +269,7 @@ impl World {
     fn connect(&mut self, vm: usize, stream: u32, purpose: Purpose) -> Result<(), Refusal> {
         let mut machine = self.machine.borrow_mut();
         let vm = &self.vms[vm];
-        let stage2 = Stage2 { vtcr: vm.stage2.layout().vtcr(VmidSize::Bits16), root: vm.stage2.root() };
+        let stage2 = Stage2 { vtcr: vm.stage2.layout().vtcr(VmidSize::Bits16), root: vm.view.root() };
         let context = Ipa(0x1_0000);
         let stage1 = Stage1 { context, format: 0, cd_max: 0, default_substream: 0, attributes: 0 };
         let stage1 = (vm.owner.vmid == NESTED).then_some(stage1);
@@ -243,28 +309,35 @@ impl World {
     pub(crate) fn rebuild(&mut self, vm: usize) {
         let of_vm: Vec<u32> = self.streams.of(&self.vms[vm].owner).collect();
         let [stream] = of_vm[..] else { return };
-        let new = self.tables();
-        let old = core::mem::replace(&mut self.vms[vm].stage2, new);
+        let old = self.exchange(vm);
         assert_eq!(self.connect(vm, stream, Purpose::Exchange), Ok(()));
         self.give_up(vm, old);
     }
 
     fn new_tables(&mut self, vm: usize) {
-        let new = self.tables();
-        let old = core::mem::replace(&mut self.vms[vm].stage2, new);
+        let old = self.exchange(vm);
         self.give_up(vm, old);
     }
 
-    fn give_up(&mut self, vm: usize, tables: pagetable::Stage2) {
+    fn exchange(&mut self, vm: usize) -> (pagetable::Stage2, DeviceView) {
+        let (stage2, view) = self.tables();
+        let vm = &mut self.vms[vm];
+        (core::mem::replace(&mut vm.stage2, stage2), core::mem::replace(&mut vm.view, view))
+    }
+
+    fn give_up(&mut self, vm: usize, (tables, view): (pagetable::Stage2, DeviceView)) {
         for (_, page) in core::mem::take(&mut self.vms[vm].mapped) {
             self.machine.borrow_mut().model.page_owner.remove(&page);
         }
         tables.destroy(&mut self.pool);
+        view.destroy(&mut self.pool);
     }
 
-    fn tables(&mut self) -> pagetable::Stage2 {
+    fn tables(&mut self) -> (pagetable::Stage2, DeviceView) {
         let layout = Stage2Layout::new(PaRange::from_id_aa64mmfr0(0b0100), 40).unwrap();
-        pagetable::Stage2::new(layout, &mut self.pool).unwrap()
+        let stage2 = pagetable::Stage2::new(layout, &mut self.pool).unwrap();
+        let view = DeviceView::new(&stage2, &mut self.pool).unwrap();
+        (stage2, view)
     }
 
     /// Gives a VM a new page.
@@ -276,21 +349,34 @@ impl World {
         let to = self.next_page;
         self.next_page += 1;
         self.machine.borrow_mut().model.page_owner.insert(to, vm.owner.vmid);
-        let mut telling = Telling { machine: self.machine.clone(), vmid: vm.owner.vmid };
         let range = Range::new(Ipa(page << 12), 4096).unwrap();
-        let mapped = vm.stage2.map(range, Pa(to << 12), Stage2Attributes::RAM, 64, &mut self.pool, &mut telling);
-        assert!(mapped.is_ok());
+        let mapped = vm.change(&self.machine, &mut self.pool, |stage2, pool, walkers| {
+            stage2.map(range, Pa(to << 12), Stage2Attributes::RAM, 64, pool, walkers).is_ok()
+        });
+        assert!(mapped);
         vm.mapped.push((page, to));
     }
 
-    /// Takes a page from a VM; then it is somebody else's.
+    /// Takes a page from a VM; then it is somebody else's, unless a device may still reach it.
     pub(crate) fn unmap(&mut self, vm: usize, page: u64) {
         let vm = &mut self.vms[vm];
         let Some(index) = vm.mapped.iter().position(|mapped| mapped.0 == page) else { return };
         let (_, to) = vm.mapped.swap_remove(index);
-        let mut telling = Telling { machine: self.machine.clone(), vmid: vm.owner.vmid };
         let range = Range::new(Ipa(page << 12), 4096).unwrap();
-        assert!(vm.stage2.unmap(range, 64, &mut self.pool, &mut telling).is_ok());
-        self.machine.borrow_mut().model.page_owner.remove(&to);
+        let unmapped = vm.change(&self.machine, &mut self.pool, |stage2, pool, walkers| {
+            stage2.unmap(range, 64, pool, walkers).is_ok()
+        });
+        assert!(unmapped);
+        if vm.lost.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut machine = self.machine.borrow_mut();
+        machine.model.page_owner.remove(&to);
+        for (vmid, range, walks) in core::mem::take(&mut machine.untold) {
+            for _ in 0..8 {
+                machine.model.tick();
+            }
+            machine.forget(vmid, range, walks);
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! Answers for: what a configuration comes to, in the words of the machine. Does not answer for: reading it (`config`), nor for
 //! what is built from it ([`super::assemble`]).
 
-use super::{PassedDevice, PassedFunction, PciBus};
+use super::{PassedDevice, PassedFunction, PciBus, Reach};
 use crate::controller::Controller;
 use crate::id_registers::IdRegisters;
 use crate::load::{Load, LoadInput};
@@ -115,6 +115,13 @@ pub struct Host<'a> {
 }
 
 impl Description {
+    /// Whether a device of the host that it gets reaches this.
+    #[must_use]
+    pub fn has_device(&self, reach: Reach) -> bool {
+        let functions = self.functions.iter().map(|function| function.reach);
+        self.passed.iter().map(|device| device.reach).chain(functions).any(|it| it == reach)
+    }
+
     pub(super) fn load_input(&self) -> LoadInput<'_> {
         let Self { ram, rom, reserved, loads, entry, tree_at, .. } = self;
         LoadInput { ram, rom, reserved, loads, entry: *entry, tree_at: *tree_at }

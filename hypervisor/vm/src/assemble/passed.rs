@@ -1,7 +1,7 @@
 //! Devices of the host that the guest gets: what of the host they are.
 //!
 //! Answers for: that there is such a device, all of it and nothing else is passed, nobody but the guest could want its interrupt, and
-//! that it does not reach memory by itself as far as the host's device tree says. Does not answer for: who else has it at that time (the kernel:
+//! what it reaches by itself as far as the host's device tree says. Does not answer for: who else has it at that time (the kernel:
 //! `host::ownership`), nor for its node in the guest's tree ([`crate::tree::passed`]).
 //!
 //! A page is the least that can be passed, so all that is in it goes to the guest, and a device goes with all its pages.
@@ -11,15 +11,39 @@ use crate::tree::passed::PassedNode;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use machine::Device;
+use machine::{Device, Stream};
 use types::{IntId, Ipa, Pa, Range};
 use vdev::{Place, WantedFunction};
+
+/// What a passed device reaches by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// `n`: no memory.
+    Nothing,
+    /// `d`: what the guest reaches. An SMMU sees to that.
+    Own,
+    /// `d`, and `uncontained`: whatever the machine has. Nothing keeps it from that.
+    Everything,
+}
+
+/// Something of the host that reaches memory through SMMUs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassedStreams {
+    /// Where the configuration says that it is passed.
+    pub place: Option<Place>,
+    /// What it is: its path in the host's tree.
+    pub device: String,
+    /// What it sends by.
+    pub streams: Vec<Stream>,
+}
 
 /// What of the host is passed as one thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PassedDevice {
     /// Where the configuration says so.
     pub place: Option<Place>,
+    /// What it reaches by itself.
+    pub reach: Reach,
     /// Its pages of registers.
     pub regions: Vec<PassedRegion>,
     /// Its interrupts.
@@ -35,6 +59,8 @@ pub struct PassedFunction {
     pub wanted: WantedFunction,
     /// `without-reset`: it need not be one that can be reset.
     pub without_reset: bool,
+    /// What it reaches by itself.
+    pub reach: Reach,
     /// Where the configuration says so.
     pub place: Option<Place>,
 }
@@ -89,23 +115,32 @@ fn at(place: Option<Place>, message: String, hint: &'static str) -> AssembleErro
     AssembleError { place, hint: Some(hint), ..AssembleError::new(Subject::Vm, message) }
 }
 
-/// What the guest's tree is to have of all that is passed.
-pub(super) fn nodes(description: &Description, host: &Host<'_>) -> Result<Vec<PassedNode>, Vec<AssembleError>> {
-    let Some(tree) = host.tree.filter(|_| !description.passed.is_empty()) else { return Ok(Vec::new()) };
+/// What the guest's tree is to have of all that is passed, and what of it is behind SMMUs.
+pub(super) fn nodes(
+    description: &Description,
+    host: &Host<'_>,
+) -> Result<(Vec<PassedNode>, Vec<PassedStreams>), Vec<AssembleError>> {
+    let (mut nodes, mut streams, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+    let Some(tree) = host.tree.filter(|_| !description.passed.is_empty()) else { return Ok((nodes, streams)) };
     let devices = machine::devices(tree)
         .map_err(|error| alloc::vec![AssembleError::new(Subject::Vm, format!("nothing can be passed: {error}"))])?;
-    let (mut nodes, mut errors) = (Vec::new(), Vec::new());
     for passed in &description.passed {
         let touched: Vec<&Device> = devices.iter().filter(|device| passed.touches(device)).collect();
         let before = errors.len();
         check_regions(passed, &touched, limit(host), &mut errors);
-        touched.iter().for_each(|device| check_device(passed, device, &mut errors));
+        let is_confined = touched.iter().any(|device| !device.streams.is_empty());
+        touched.iter().for_each(|device| check_device(passed, device, is_confined, &mut errors));
         check_interrupts(passed, &devices, &mut errors);
         if errors.len() == before {
             nodes.extend(touched.iter().map(|device| PassedNode::new(passed, device)));
+            streams.extend(touched.iter().filter(|device| !device.streams.is_empty()).map(|device| PassedStreams {
+                place: passed.place,
+                device: device.path.clone(),
+                streams: device.streams.clone(),
+            }));
         }
     }
-    if errors.is_empty() { Ok(nodes) } else { Err(errors) }
+    if errors.is_empty() { Ok((nodes, streams)) } else { Err(errors) }
 }
 
 fn check_regions(passed: &PassedDevice, touched: &[&Device], limit: Ipa, errors: &mut Vec<AssembleError>) {
@@ -122,7 +157,8 @@ fn check_regions(passed: &PassedDevice, touched: &[&Device], limit: Ipa, errors:
     }
 }
 
-fn check_device(passed: &PassedDevice, device: &Device, errors: &mut Vec<AssembleError>) {
+/// `is_confined`: something of what is passed is behind an SMMU.
+fn check_device(passed: &PassedDevice, device: &Device, is_confined: bool, errors: &mut Vec<AssembleError>) {
     let Device { path, .. } = device;
     let place = passed.regions.iter().find(|region| device.registers.iter().any(|range| region.host.overlaps(range)));
     let place = place.and_then(|region| region.place).or(passed.place);
@@ -130,14 +166,28 @@ fn check_device(passed: &PassedDevice, device: &Device, errors: &mut Vec<Assembl
         let message = format!("`pass`: {path} is {role}, which is the hypervisor's");
         return errors.push(at(place, message, "no guest can have it"));
     }
-    if device.reaches_memory {
-        let message =
-            format!("`pass`: {path} reaches memory by itself, and no SMMU confines it: it could reach everybody's");
-        return errors.push(at(place, message, "no guest can have it"));
+    if let Some((why, hint)) = flaw(passed.reach, device, is_confined) {
+        return errors.push(at(place, format!("`pass`: {path} {why}"), hint));
     }
     if let Some(rest) = device.registers.iter().find(|range| passed.guest_range(range).is_none()) {
         let message = format!("`pass`: {path} has registers at {rest}, and not all of them are passed");
         errors.push(at(place, message, "a device is passed as a whole, in one `pass`"));
+    }
+}
+
+/// What is wrong with what the configuration says that it reaches, and what to do about that.
+fn flaw(reach: Reach, device: &Device, is_confined: bool) -> Option<(&'static str, &'static str)> {
+    match reach {
+        Reach::Nothing if device.reaches_memory => Some(("reaches memory by itself", "say `d` in place of `n`")),
+        // What is in the same page as one that is confined need not reach memory.
+        Reach::Own if device.streams.is_empty() && (device.reaches_memory || !is_confined) => {
+            let why = "reaches memory by itself, and no SMMU confines it: it could reach everybody's";
+            Some((why, "`uncontained` passes it all the same, with the guest's RAM where the machine's is"))
+        }
+        Reach::Everything if !device.streams.is_empty() => {
+            Some(("is behind an SMMU, which confines it", "leave `uncontained` out"))
+        }
+        _ => None,
     }
 }
 

@@ -44,6 +44,16 @@ impl Description {
         windows
     }
 
+    /// All that the guest has somewhere below `limit`, or may come to have: where nothing of it is, there never is anything.
+    #[must_use]
+    pub fn everything(&self, limit: Ipa) -> Vec<Range<Ipa>> {
+        let mut taken = self.taken();
+        taken.extend(self.stolen_time());
+        taken.extend(self.upper_window(limit));
+        taken.extend(self.windows(limit).into_iter().flatten());
+        taken
+    }
+
     /// What is somewhere by its configuration.
     pub(super) fn taken(&self) -> Vec<Range<Ipa>> {
         let regions = self.vdevs.iter().filter_map(|vdev| Range::new(vdev.location?, vdev.factory.region_size));

@@ -3,13 +3,13 @@
 //! Answers for: which of what the language can say of them is carried out, and what can be found wrong with it without looking at the
 //! host. Does not answer for: what the host has (`assemble`), nor for whose it is (the kernel asks `host::ownership`).
 //!
-//! QNX: each `loc` says `d` or `n` where there is an SMMU. Here it always does: a device that reaches memory by itself would reach
-//! everybody's, and is refused.
+//! QNX: each `loc` says `d` or `n` where there is an SMMU. Here it always does, and `d` without an SMMU takes a word of its own,
+//! `uncontained`: such a device reaches everybody's memory.
 
 use super::addresses::Claim;
 use super::vdevs::Line;
 use super::{Reader, place_of};
-use crate::assemble::{PassedDevice, PassedInterrupt, PassedRegion};
+use crate::assemble::{PassedDevice, PassedInterrupt, PassedRegion, Reach};
 use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -28,8 +28,7 @@ const MAX_PARTS: usize = 16;
 const MAX_INTERRUPTS: usize = 32;
 
 /// What a letter would mean that is known and not carried out.
-const REFUSED: [(char, &str); 7] = [
-    ('d', "no SMMU confines what the device does to memory: it could reach everybody's"),
+const REFUSED: [(char, &str); 6] = [
     ('m', "RAM cannot be passed; `ram` gives memory"),
     ('x', "known, not supported yet: nothing is run from registers"),
     ('c', "known, not supported yet: registers are not cached"),
@@ -53,6 +52,7 @@ pub(super) struct Function {
     pub(super) slot: Option<PciFunction>,
     pub(super) wanted: WantedFunction,
     pub(super) without_reset: bool,
+    pub(super) reach: Reach,
     pub(super) span: Span,
 }
 
@@ -89,10 +89,17 @@ pub(super) fn read(reader: &mut Reader<'_>, line: &Line<'_>, used: &[(IntId, Spa
         if let Some(word) = of(statement, Keyword::WithoutReset).next() {
             reader.error(word.value_span(), "`without-reset` is about functions of PCI", "as in `pass loc pci:0:3.0`");
         }
-        let mut device =
-            PassedDevice { place: Some(place_of(statement.span)), regions: Vec::new(), interrupts: Vec::new() };
+        let mut device = PassedDevice {
+            place: Some(place_of(statement.span)),
+            reach: Reach::Nothing,
+            regions: Vec::new(),
+            interrupts: Vec::new(),
+        };
         for setting in of(statement, Keyword::Loc) {
-            let Some(region) = region(reader, setting) else { continue };
+            let Some((region, reaches)) = region(reader, setting) else { continue };
+            if reaches {
+                device.reach = Reach::Own;
+            }
             let span = setting.value_span();
             if let Some((_, other)) = hosts.iter().find(|(host, _)| host.overlaps(&region.host)) {
                 reader.conflict(span, format!("{} of the machine is passed twice", region.host), *other, "here too");
@@ -120,6 +127,13 @@ pub(super) fn read(reader: &mut Reader<'_>, line: &Line<'_>, used: &[(IntId, Spa
         if passed.interrupts.len() > MAX_INTERRUPTS {
             let message = format!("more than {MAX_INTERRUPTS} interrupts of passed devices");
             return finish(reader, passed, statement.span, &message);
+        }
+        if let Some(setting) = of(statement, Keyword::Uncontained).next() {
+            if device.reach == Reach::Nothing {
+                let message = "`uncontained`: this device does not reach memory by itself";
+                reader.error(setting.span, message, "leave it out, or say `d` in place of `n`");
+            }
+            device.reach = Reach::Everything;
         }
         passed.devices.push(device);
     }
@@ -175,7 +189,9 @@ fn functions(reader: &mut Reader<'_>, statement: &Statement, passed: &mut Vec<Fu
     if let Some(other) = passed.iter().find(|other| other.wanted == wanted) {
         return reader.conflict(first, format!("pci:{wanted} of the machine is passed twice"), other.span, "here too");
     }
-    passed.push(Function { slot, wanted, without_reset, span: first });
+    let is_uncontained = of(statement, Keyword::Uncontained).next().is_some();
+    let reach = if is_uncontained { Reach::Everything } else { Reach::Own };
+    passed.push(Function { slot, wanted, without_reset, reach, span: first });
 }
 
 const fn wanted_function(identity: PciIdentity) -> WantedFunction {
@@ -185,7 +201,8 @@ const fn wanted_function(identity: PciIdentity) -> WantedFunction {
     }
 }
 
-fn region(reader: &mut Reader<'_>, setting: &Setting) -> Option<PassedRegion> {
+/// The region, and whether what is there reaches memory by itself.
+fn region(reader: &mut Reader<'_>, setting: &Setting) -> Option<(PassedRegion, bool)> {
     let span = setting.value_span();
     let Value::Passed(place) = setting.value() else { return None };
     let PassedPlace::Memory { start, length, attributes, host } = *place else { return None };
@@ -200,7 +217,7 @@ fn region(reader: &mut Reader<'_>, setting: &Setting) -> Option<PassedRegion> {
         reader.error(span, message, "start, length and the host's address are multiples of 4K: less cannot be given");
         return None;
     }
-    Some(PassedRegion { guest, host, writable, place: Some(place_of(span)) })
+    Some((PassedRegion { guest, host, writable, place: Some(place_of(span)) }, attributes.contains('d')))
 }
 
 /// Whether the guest may write it; `None` if it cannot have it in this way.
@@ -209,9 +226,9 @@ fn access(reader: &mut Reader<'_>, attributes: PassAttributes, span: Span) -> Op
         reader.error(span, format!("attribute `{letter}`: {why}"), "");
         return None;
     }
-    if !attributes.contains('n') {
+    if !attributes.contains('n') && !attributes.contains('d') {
         let message = "attributes do not say whether the device reaches memory by itself";
-        reader.error(span, message, "`n` for one that does not; one that does (`d`) is refused");
+        reader.error(span, message, "`n` for one that does not, `d` for one that does");
         return None;
     }
     if !attributes.contains('r') {

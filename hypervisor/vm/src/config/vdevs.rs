@@ -165,9 +165,9 @@ pub(super) fn read(reader: &mut Reader<'_>, factories: &[&'static Factory]) -> V
 /// A function of the machine is a device of the guest's bus, like others.
 fn add_function(vdevs: &mut Vdevs, function: &pass::Function, names: &Names) {
     let factory = &::pci::PASSED;
-    let pass::Function { slot, wanted, without_reset, span } = *function;
+    let pass::Function { slot, wanted, without_reset, reach, span } = *function;
     let index = vdevs.list.len();
-    vdevs.functions.push(PassedFunction { vdev: index, wanted, without_reset, place: Some(place_of(span)) });
+    vdevs.functions.push(PassedFunction { vdev: index, wanted, without_reset, reach, place: Some(place_of(span)) });
     vdevs.pci.functions.push((index, slot, span));
     vdevs.spans.push(span);
     vdevs.list.push(VdevDescription {

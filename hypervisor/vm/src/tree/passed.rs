@@ -7,7 +7,7 @@
 //! What the host's node says of other nodes is left out, but for clocks: one that never changes is there for the guest too. A PrimeCell
 //! always has a clock of its bus (`arm/primecell.yaml`), or no driver would take it.
 
-use crate::assemble::PassedDevice;
+use crate::assemble::{PassedDevice, Reach};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -47,6 +47,10 @@ impl PassedNode {
             clocks: device.clocks.iter().filter_map(|clock| Some((clock.name.clone(), clock.frequency?))).collect(),
             properties: device.properties.clone(),
         };
+        // Of an SMMU in front of it the guest knows nothing; how it sees caches is as it is.
+        if passed.reach != Reach::Nothing && device.is_coherent {
+            node.properties.push(("dma-coherent", Vec::new()));
+        }
         let is_named = device.interrupt_names.len() == device.interrupts.len();
         for (index, line) in device.interrupts.iter().enumerate() {
             let Some(line) = line else { continue };

@@ -19,7 +19,7 @@ fn line(guest: u32, host: u32) -> PassedInterrupt {
 }
 
 fn passed(regions: &[PassedRegion], interrupts: &[PassedInterrupt]) -> PassedDevice {
-    PassedDevice { place: None, regions: regions.to_vec(), interrupts: interrupts.to_vec() }
+    PassedDevice { place: None, reach: Reach::Nothing, regions: regions.to_vec(), interrupts: interrupts.to_vec() }
 }
 
 fn on(tree: &[u8], devices: Vec<PassedDevice>) -> Result<Vec<u8>, Vec<AssembleError>> {

@@ -187,7 +187,13 @@ fn with_function() -> Description {
     description.vdevs.push(passed);
     let wanted = vdev::WantedFunction::Place { bus: 0, device: 2, function: 0 };
     let place = Some(vdev::Place { source: 0, start: 3, end: 7 });
-    description.functions.push(crate::assemble::PassedFunction { vdev, wanted, without_reset: false, place });
+    description.functions.push(crate::assemble::PassedFunction {
+        vdev,
+        wanted,
+        without_reset: false,
+        reach: Reach::Own,
+        place,
+    });
     description
 }
 
