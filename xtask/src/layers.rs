@@ -35,6 +35,7 @@ const LAYERS: &[Layer] = &[
     portable("pagetable", &[]),
     // The lexer and the diagnostics: `smmuman` speaks a language of its own with the same words.
     portable("smmu", &["qvmconf"]),
+    portable("its", &[]),
     portable("sched", &[]),
     portable("trace", &[]),
     portable("vdev", &[]),
@@ -49,7 +50,7 @@ const LAYERS: &[Layer] = &[
     portable("vm", &["qvmconf", "machine", "pagetable", "smmu", "vdev", "vgic", "pci"]),
     portable("host", &["qvmconf", "machine", "vdev", "vm"]),
     privileged("el2", &[]),
-    privileged("drivers", &["machine", "smmu"]),
+    privileged("drivers", &["machine", "smmu", "its"]),
     privileged(
         "kernel",
         &[
@@ -57,6 +58,7 @@ const LAYERS: &[Layer] = &[
             "machine",
             "pagetable",
             "smmu",
+            "its",
             "sched",
             "trace",
             "vdev",

@@ -2,8 +2,9 @@
 //!
 //! One security state as seen from EL2: all our interrupts are in group 1. Affinity routing is on.
 
+use crate::gicv3_its::Frame;
 use crate::{GicError, Mmio};
-use types::{IntId, Mpidr};
+use types::{IntId, Mpidr, Pa};
 
 mod distributor {
     pub(super) const CTLR: usize = 0x0000;
@@ -18,6 +19,7 @@ mod distributor {
     pub(super) const IROUTER: usize = 0x6000;
     pub(super) const PIDR2: usize = 0xffe8;
 
+    pub(super) const TYPER_LPIS: u32 = 1 << 17;
     pub(super) const CTLR_RWP: u32 = 1 << 31;
     pub(super) const CTLR_ARE: u32 = 1 << 4;
     pub(super) const CTLR_ENABLE_GROUP1: u32 = 1 << 1;
@@ -92,6 +94,20 @@ impl Distributor {
         self.intids
     }
 
+    /// Number of LPIs that exist, which are 8192 and those behind it.
+    #[must_use]
+    pub fn lpis(&self) -> u32 {
+        let typer = self.registers.read_u32(distributor::TYPER);
+        // `IDbits` and `num_LPIs`, both minus one; the latter counts if it is not 0.
+        let (bits, number) = (typer >> 19 & 0x1f, typer >> 11 & 0x1f);
+        let all = 1_u32.checked_shl(bits + 1).unwrap_or(u32::MAX).saturating_sub(8192);
+        match (typer & distributor::TYPER_LPIS, number) {
+            (0, _) => 0,
+            (_, 0) => all,
+            (_, number) => all.min(1_u32.checked_shl(number + 1).unwrap_or(u32::MAX)),
+        }
+    }
+
     /// Routes an SPI to a CPU and enables it. Anything but an implemented SPI is ignored.
     pub fn enable(&mut self, intid: IntId, target: Mpidr) {
         if intid.is_spi() && intid.0 < self.intids {
@@ -161,14 +177,35 @@ impl Redistributor {
     pub fn find(
         affinity: Mpidr,
         stride: Option<u64>,
-        mut window: impl FnMut(u64) -> Option<Mmio>,
+        window: impl FnMut(u64) -> Option<Mmio>,
     ) -> Result<Self, GicError> {
+        Self::initialise(Self::locate(affinity, stride, window)?)
+    }
+
+    /// The same one's registers for LPIs, and where it is. It has been found before.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn lpis(
+        affinity: Mpidr,
+        stride: Option<u64>,
+        window: impl FnMut(u64) -> Option<Mmio>,
+    ) -> Result<(Frame, Pa), GicError> {
+        let registers = Self::locate(affinity, stride, window)?;
+        Ok((Frame(registers), registers.start()))
+    }
+
+    fn locate(
+        affinity: Mpidr,
+        stride: Option<u64>,
+        mut window: impl FnMut(u64) -> Option<Mmio>,
+    ) -> Result<Mmio, GicError> {
         let wanted = (affinity.0 >> 32) << 24 | affinity.0 & 0xff_ffff;
         let mut offset = 0;
         while let Some(registers) = window(offset) {
             let typer = registers.read_u64(redistributor::TYPER);
             if typer >> 32 == wanted {
-                return Self::initialise(registers);
+                return Ok(registers);
             }
             if typer & redistributor::TYPER_LAST != 0 {
                 break;

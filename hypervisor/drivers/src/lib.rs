@@ -26,6 +26,8 @@ pub mod gicv2;
 #[cfg(target_os = "none")]
 pub mod gicv3;
 #[cfg(target_os = "none")]
+pub mod gicv3_its;
+#[cfg(target_os = "none")]
 pub mod iproc_rng200;
 #[cfg(target_os = "none")]
 mod mmio;

@@ -66,6 +66,11 @@ impl Mmio {
         unsafe { Self::new(range.start(), range.length()) }
     }
 
+    /// Where it is.
+    pub(crate) const fn start(&self) -> Pa {
+        Pa(self.base as u64)
+    }
+
     /// Waits until all accesses so far are complete, the answers to reads included.
     #[inline]
     pub fn complete(&self) {

@@ -7,6 +7,7 @@ use crate::cpu::PerCpu;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use drivers::gicv2::{self, CpuInterface, HypervisorInterface};
 use drivers::gicv3::{self, Redistributor};
+use drivers::gicv3_its::Frame;
 use drivers::{GicError, Mmio};
 use el2::interface;
 use machine::{Gic, Machine};
@@ -115,6 +116,14 @@ impl Distributor {
         }
     }
 
+    /// How many LPIs there are.
+    pub(crate) fn lpis(&self) -> u32 {
+        match self {
+            Self::V2(_) => 0,
+            Self::V3(distributor) => distributor.lpis(),
+        }
+    }
+
     /// Lets an SPI come to a CPU.
     pub(crate) fn enable(&mut self, intid: IntId, cpu: &PerCpu) {
         match self {
@@ -179,19 +188,7 @@ impl Private {
                 Ok(Self::V2(banked))
             }
             Gic::V3 { redistributors, stride, .. } => {
-                let mut found = Err(GicError::NoRedistributor);
-                for region in redistributors {
-                    found = Redistributor::find(cpu.mpidr, *stride, |offset| {
-                        let frame = region.start().checked_add(offset)?;
-                        // SAFETY: two frames of a redistributor region of the device tree, mapped by the boot CPU; each CPU
-                        // keeps the one with its own affinity.
-                        (offset + 0x2_0000 <= region.length()).then(|| unsafe { Mmio::new(frame, 0x2_0000) })
-                    });
-                    if !matches!(found, Err(GicError::NoRedistributor)) {
-                        break;
-                    }
-                }
-                found.map(Self::V3)
+                first_of(redistributors, |window| Redistributor::find(cpu.mpidr, *stride, window)).map(Self::V3)
             }
         }
     }
@@ -217,6 +214,39 @@ impl Private {
         match self {
             Self::V2(banked) => banked.disable(intid),
             Self::V3(redistributor) => redistributor.disable(intid),
+        }
+    }
+}
+
+/// What is found in the first region of redistributors that has it.
+fn first_of<T>(
+    regions: &[Range<Pa>],
+    mut find: impl FnMut(&mut dyn FnMut(u64) -> Option<Mmio>) -> Result<T, GicError>,
+) -> Result<T, GicError> {
+    let mut found = Err(GicError::NoRedistributor);
+    for region in regions {
+        found = find(&mut |offset| {
+            let frame = region.start().checked_add(offset)?;
+            // SAFETY: two frames of a redistributor region of the device tree, mapped by the boot CPU; each CPU keeps the one with
+            // its own affinity, but for the registers that LPIs have.
+            (offset + 0x2_0000 <= region.length()).then(|| unsafe { Mmio::new(frame, 0x2_0000) })
+        });
+        if !matches!(found, Err(GicError::NoRedistributor)) {
+            break;
+        }
+    }
+    found
+}
+
+/// A CPU's registers for LPIs, and where its redistributor is. It has come up ([`Private::new`]).
+///
+/// # Errors
+/// If there are none.
+pub(crate) fn lpis_of(machine: &Machine, cpu: &PerCpu) -> Result<(Frame, Pa), GicError> {
+    match &machine.gic {
+        Gic::V2 { .. } => Err(GicError::NoRedistributor),
+        Gic::V3 { redistributors, stride, .. } => {
+            first_of(redistributors, |window| Redistributor::lpis(cpu.mpidr, *stride, window))
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Physical interrupts: who they are for.
 //!
-//! Answers for: acknowledging and completing, interrupts between CPUs, the console's input, disks, network cards, SMMUs. Does not answer for: what
+//! Answers for: acknowledging and completing, interrupts between CPUs, the console's input, disks, network cards, SMMUs, messages. Does not answer for: what
 //! guests see (`vgic`); a guest's timer interrupt is handed to the vCPU that is loaded.
 //!
 //! Priority drop and deactivation are split: everything of ours is completed at once, a guest's timer interrupt stays
@@ -10,11 +10,12 @@ use crate::controller::{self, Distributor};
 use crate::cpu::{self, PerCpu};
 use crate::panic;
 use crate::sync::{Lock, Rank};
-use crate::{console, disk, passed, smmuman, thread, trace, uplink, vcpu};
+use crate::{console, disk, messages, passed, smmuman, thread, trace, uplink, vcpu};
 use core::sync::atomic::{AtomicU32, Ordering};
 use drivers::GicError;
 use drivers::gicv2::CpuInterface;
 use el2::interface::physical;
+use its::lpis;
 use machine::{Gic, Machine};
 use types::{CpuId, IntId};
 
@@ -85,6 +86,11 @@ pub(crate) fn initialise_cpu(machine: &Machine, cpu: &PerCpu) -> Result<(), GicE
     unsafe { *cpu.private_interrupts.get() = Some(private) };
     controller::initialise_interface();
     Ok(())
+}
+
+/// How many LPIs the machine's interrupt controller has.
+pub(crate) fn lpis() -> u32 {
+    DISTRIBUTOR.lock().as_ref().map_or(0, Distributor::lpis)
 }
 
 /// Lets the console's input interrupt come to this CPU.
@@ -224,7 +230,7 @@ fn handle_all<P: Physical>(interface: &P) {
             match take(intid) {
                 Served::Completely => None,
                 Served::OfMonitors => Some(IntId::MONITORS),
-                Served::ByGuest => continue,
+                Served::ByGuest | Served::Message => continue,
             }
         };
         if let Some(guests) = guests
@@ -244,6 +250,8 @@ enum Served {
     OfMonitors,
     /// It is a passed device's, and stays active until its guest has ended it.
     ByGuest,
+    /// It is an LPI, which has no active state (IHI 0069, 5.1).
+    Message,
 }
 
 fn take(intid: u32) -> Served {
@@ -270,6 +278,10 @@ fn serve(intid: u32) -> Served {
 fn serve_device(intid: u32) -> Served {
     match intid {
         SGI_STOP => panic::stop_here(),
+        lpis::FIRST.. => {
+            messages::interrupt(intid);
+            return Served::Message;
+        }
         _ if intid == PRIVATE.monitors.load(Ordering::Relaxed) => {
             return if vcpu::is_counting() { Served::OfMonitors } else { Served::Completely };
         }

@@ -22,6 +22,7 @@ mod groups;
 mod guest_memory;
 mod heap;
 mod interrupt;
+mod messages;
 mod net;
 mod panic;
 mod partition;

@@ -19,13 +19,13 @@ use crate::services::Services;
 use crate::shared::{self, Share, Shares};
 use crate::sync::{Masked, masked};
 use crate::thread::Thread;
-use crate::{console, thread, vcpu};
+use crate::{console, messages, thread, vcpu};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem::ManuallyDrop;
-use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use hold::{CALLED, DUMPING, ENDED, Hold, PAUSED, STOPPING, TRACED};
 use host::console::Terminal;
 use spin::Once;
@@ -63,6 +63,8 @@ pub(crate) struct Partition {
     description: &'static Description,
     /// Interrupts of passed devices that have come and wait for a vCPU: a bit each.
     arrived: AtomicU32,
+    /// Vectors of passed functions that have come, likewise.
+    messages: [AtomicU64; messages::MOST / 64],
     /// The vCPU that took the last one.
     takes: AtomicU16,
     /// The CPU that they come to; none before the first.
@@ -313,6 +315,7 @@ impl Partition {
         if self.hold.has(ENDED) && self.hold.remove(ENDED) {
             self.report_ended_interrupts();
             self.take_passed_interrupts(own);
+            self.take_messages(own);
         }
         if !self.hold.has(CALLED) || !self.hold.remove(CALLED) {
             return;

@@ -5,7 +5,7 @@
 
 use crate::frames::{self, Owner};
 use crate::qvm::{self, Qvm};
-use crate::{disk, groups, heap, smmuman, thread, uplink};
+use crate::{disk, groups, heap, messages, smmuman, thread, uplink};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -86,6 +86,10 @@ pub(crate) fn pidin(what: Pidin<'_>, out: &mut dyn fmt::Write) -> Result<bool, f
         Pidin::Disks => report::disks(&disk::report(), out)?,
         Pidin::Net => report::net(&uplink::report(), out)?,
         Pidin::Smmu => report::smmus(&smmuman::report(), out)?,
+        Pidin::Its => {
+            let (units, dropped) = messages::report();
+            report::its(&units, dropped, out)?;
+        }
         Pidin::Vm(name) => {
             let mut found = false;
             for vm in infos.iter().filter(|vm| vm.name == name) {

@@ -7,7 +7,9 @@ use crate::address_space::{self, FirstTables, Image};
 use crate::board::{self, Board, FirstConsole};
 use crate::controller;
 use crate::cpu::{self, PerCpu};
-use crate::{compartment, console, frames, groups, heap, interrupt, shell, silicon, smmuman, startup, thread, virtio};
+use crate::{
+    compartment, console, frames, groups, heap, interrupt, messages, shell, silicon, smmuman, startup, thread, virtio,
+};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -190,6 +192,7 @@ fn with_heap(blob: &'static [u8], bank: Range<Pa>, image: &Image) -> ! {
     banner(machine, frequency);
     silicon::initialise_cpu(this);
     start_others(machine, this, frequency);
+    messages::initialise(machine);
     smmuman::start_thread();
     let parameters = startup::host_parameters(startup::PRIORITY);
     if let Err(error) = thread::spawn("shell".into(), parameters, shell::run) {

@@ -64,6 +64,10 @@ pub(crate) enum Rank {
     Streams,
     /// Who has which device of the machine.
     Passed,
+    /// Whose messages of the machine's devices are.
+    Messages,
+    /// An ITS, and which devices have events there.
+    Its,
     /// What is being traced.
     Trace,
     /// Threads, ready queues, timeouts.

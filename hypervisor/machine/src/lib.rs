@@ -8,7 +8,7 @@
 //! come with Linux (`Documentation/devicetree/bindings`): `arm/cpus.yaml`, `arm/psci.yaml`,
 //! `interrupt-controller/arm,gic.yaml`, `interrupt-controller/arm,gic-v3.yaml`, `timer/arm,arch_timer.yaml`,
 //! `serial/pl011.yaml`, `serial/8250.yaml`, `rtc/arm,pl031.yaml`, `virtio/mmio.yaml`, `iommu/arm,smmu-v3.yaml`, `iommu/iommu.txt`,
-//! `pci/pci-iommu.txt`.
+//! `pci/pci-iommu.txt`, `pci/pci-msi.txt`, `interrupt-controller/msi.txt`.
 //!
 //! A blob is checked whole (see `blob`) before any of it is read; after that the `fdt` package reads it. What a tree
 //! says about itself can still be nonsense, and then the error names node and property.
@@ -41,7 +41,9 @@ mod error;
 mod index;
 mod interrupts;
 mod memory;
+mod messages;
 mod node;
+mod requesters;
 mod smmu;
 mod virtio;
 
@@ -52,6 +54,7 @@ pub use device::{Device, DeviceClock, Line, PROPERTIES, devices};
 pub use early::Early;
 pub use error::{Flaw, MachineError};
 pub use interrupts::{Gic, Timer};
+pub use messages::{Its, MessageMap, MessageSender, MessageTarget};
 pub use smmu::{Master, RequesterMap, Smmu, Stream};
 pub use virtio::VirtioWindow;
 
@@ -86,6 +89,10 @@ pub struct Machine {
     pub smmus: Vec<Smmu>,
     /// What is behind them, in the order of the tree.
     pub masters: Vec<Master>,
+    /// The ITSs, in the order of the tree; none beside a GICv2.
+    pub its: Vec<Its>,
+    /// What sends messages to them, in the order of the tree.
+    pub senders: Vec<MessageSender>,
     /// How to call PSCI, if firmware has it.
     pub psci: Option<Conduit>,
     /// `/chosen/bootargs`.
@@ -107,9 +114,12 @@ impl Machine {
         let index = index::Index::of(&sound)?;
         let gic = interrupts::gic(&index)?;
         let (smmus, masters) = smmu::smmus(&index, &gic);
+        let (its, senders) = messages::all(&index, &gic.gic);
         Ok(Self {
             smmus,
             masters,
+            its,
+            senders,
             model: index
                 .root()
                 .and_then(|root| node::string(node::Properties::value(&root, "model")?))

@@ -34,6 +34,12 @@ pub(crate) fn number(value: &[u8], cells: u32) -> Option<(u64, &[u8])> {
     }
 }
 
+/// Splits off a number of one cell.
+pub(crate) fn cell(value: &[u8]) -> Option<(u32, &[u8])> {
+    let (cell, rest) = value.split_first_chunk()?;
+    Some((u32::from_be_bytes(*cell), rest))
+}
+
 /// A property that is one number of one or two cells.
 pub(crate) fn whole_number(value: &[u8]) -> Option<u64> {
     match value.len() {

@@ -9,6 +9,7 @@ use crate::{
     index::{Index, Node, NodeId},
     interrupts::Found,
     node::{self, Properties},
+    requesters::Requesters,
 };
 use alloc::{string::String, vec::Vec};
 use types::{IntId, Pa, Range, RequesterId};
@@ -54,40 +55,19 @@ pub struct Master {
 
 /// Which streams the functions of a PCI host send by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequesterMap {
-    /// The bits of a requester's number that count (`iommu-map-mask`).
-    mask: u32,
-    spans: Vec<Span>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Span {
-    requester: u32,
-    stream: Stream,
-    count: u32,
-}
+pub struct RequesterMap(Requesters);
 
 impl RequesterMap {
     /// The stream of a function, if it goes through an SMMU. Several functions may have one: then they cannot be told apart.
     #[must_use]
     pub fn stream(&self, requester: RequesterId) -> Option<Stream> {
-        let requester = u32::from(requester.0) & self.mask;
-        self.spans.iter().find_map(|span| {
-            let offset = requester.checked_sub(span.requester).filter(|offset| *offset < span.count)?;
-            Some(Stream { id: span.stream.id.checked_add(offset)?, ..span.stream })
-        })
+        self.0.find(requester).map(|(smmu, id)| Stream { smmu, id })
     }
 
     /// The highest stream of this SMMU that a function can have.
     #[must_use]
     pub fn highest(&self, smmu: usize) -> Option<u32> {
-        let spans = self.spans.iter().filter(|span| span.stream.smmu == smmu && span.count > 0);
-        // No requester has more than 16 bits.
-        let last = |span: &Span| {
-            let behind = (self.mask & 0xffff).checked_sub(span.requester)?.min(span.count.checked_sub(1)?);
-            Some(span.stream.id.saturating_add(behind))
-        };
-        spans.filter_map(last).max()
+        self.0.highest(smmu)
     }
 }
 
@@ -132,7 +112,7 @@ fn smmu(index: &Index<'_>, gic: &Found, id: NodeId) -> Option<Smmu> {
 
 fn master(index: &Index<'_>, smmus: &[NodeId], id: NodeId, node: &Node<'_, '_>) -> Option<Master> {
     let streams = node.value("iommus").and_then(|value| own(index, smmus, value)).unwrap_or_default();
-    let functions = node.value("iommu-map").and_then(|value| behind(index, smmus, node, value));
+    let functions = Requesters::read(index, smmus, node, ["iommu-map", "iommu-map-mask"]).map(RequesterMap);
     if streams.is_empty() && functions.is_none() || !index.lineage(id).iter().all(node::is_enabled) {
         return None;
     }
@@ -143,37 +123,14 @@ fn master(index: &Index<'_>, smmus: &[NodeId], id: NodeId, node: &Node<'_, '_>) 
 fn own(index: &Index<'_>, smmus: &[NodeId], mut value: &[u8]) -> Option<Vec<Stream>> {
     let mut streams = Vec::new();
     while !value.is_empty() {
-        let (phandle, rest) = cell(value)?;
+        let (phandle, rest) = node::cell(value)?;
         let iommu = index.by_phandle(phandle)?;
         let cells = node::whole_number(index.node(iommu)?.value("#iommu-cells")?)?;
         let (specifier, rest) = rest.split_at_checked(usize::try_from(cells).ok()?.checked_mul(4)?)?;
         if let (Some(smmu), 1) = (smmus.iter().position(|id| *id == iommu), cells) {
-            streams.push(Stream { smmu, id: cell(specifier)?.0 });
+            streams.push(Stream { smmu, id: node::cell(specifier)?.0 });
         }
         value = rest;
     }
     Some(streams)
-}
-
-/// `iommu-map`: first requester, phandle, first stream, how many.
-fn behind(index: &Index<'_>, smmus: &[NodeId], node: &Node<'_, '_>, mut value: &[u8]) -> Option<RequesterMap> {
-    let mask = node.value("iommu-map-mask").map_or(Some(u32::MAX), |mask| cell(mask).map(|(mask, _)| mask))?;
-    let mut spans = Vec::new();
-    while !value.is_empty() {
-        let (requester, rest) = cell(value)?;
-        let (phandle, rest) = cell(rest)?;
-        let (id, rest) = cell(rest)?;
-        let (count, rest) = cell(rest)?;
-        let iommu = index.by_phandle(phandle)?;
-        if let Some(smmu) = smmus.iter().position(|id| *id == iommu) {
-            spans.push(Span { requester, stream: Stream { smmu, id }, count });
-        }
-        value = rest;
-    }
-    (!spans.is_empty()).then_some(RequesterMap { mask, spans })
-}
-
-fn cell(value: &[u8]) -> Option<(u32, &[u8])> {
-    let (number, rest) = node::number(value, 1)?;
-    Some((u32::try_from(number).ok()?, rest))
 }

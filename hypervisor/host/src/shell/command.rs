@@ -157,6 +157,8 @@ pub enum Pidin<'a> {
     Net,
     /// The machine's SMMUs, and who has which stream.
     Smmu,
+    /// The machine's ITSs, and who sends messages to them.
+    Its,
 }
 
 /// Where a command may stand.
@@ -210,7 +212,7 @@ pub(super) const COMMANDS: &[Row] = &[
     row("dryrun", "@FILE [OPTION ...] [&]", "check a VM's configuration, start nothing", |call| {
         qvm(call, Some("dryrun"))
     }),
-    row("pidin", "[NAME|threads|memory|disks|net|smmu]", "report on VMs, threads, memory, devices, DMA", |call| {
+    row("pidin", "[NAME|threads|memory|disks|net|smmu|its]", "report on VMs, threads, memory, devices, DMA", |call| {
         Ok(Command::Pidin(match call.optional()? {
             None => Pidin::All,
             Some(Word { text: "threads", .. }) => Pidin::Threads,
@@ -218,6 +220,7 @@ pub(super) const COMMANDS: &[Row] = &[
             Some(Word { text: "disks", .. }) => Pidin::Disks,
             Some(Word { text: "net", .. }) => Pidin::Net,
             Some(Word { text: "smmu", .. }) => Pidin::Smmu,
+            Some(Word { text: "its", .. }) => Pidin::Its,
             Some(name) => Pidin::Vm(plain(name)?),
         }))
     }),
@@ -527,6 +530,7 @@ mod tests {
             ("cluster big 2,3", Command::Cluster { name: "big", cpus: CpuSet(0b1100) }),
             ("pidin net", Command::Pidin(Pidin::Net)),
             ("pidin smmu", Command::Pidin(Pidin::Smmu)),
+            ("pidin its", Command::Pidin(Pidin::Its)),
             ("smmuman @/etc/host.smmu safety", Command::Smmuman(vec![file, Part::Inline(safety)])),
             ("use", Command::Use(None)),
             ("use pl011", Command::Use(Some("pl011"))),
@@ -544,7 +548,7 @@ mod tests {
     fn a_typed_line_is_told_what_is_wrong_without_its_place() {
         let expected = [
             ("pdin", "shell: unknown command `pdin`; did you mean `pidin`?"),
-            ("pidin a b", "shell: usage: `pidin [NAME|threads|memory|disks|net|smmu]`"),
+            ("pidin a b", "shell: usage: `pidin [NAME|threads|memory|disks|net|smmu|its]`"),
             ("slay", "shell: usage: `slay [-s SIGNAL] NAME ...`"),
             ("slay -s TERM", "shell: usage: `slay [-s SIGNAL] NAME ...`"),
             ("slay -s KILL a", "shell: `KILL` is none of SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2"),

@@ -151,6 +151,50 @@ pub fn smmus(all: &[SmmuInfo], out: &mut dyn Write) -> fmt::Result {
     })
 }
 
+/// An ITS of the machine.
+#[derive(Clone, Debug)]
+pub struct ItsInfo {
+    /// Its name.
+    pub name: String,
+    /// Where it is, or why it is not used.
+    pub about: String,
+    /// Who has vectors there.
+    pub senders: Vec<SenderInfo>,
+}
+
+/// Something that sends messages to an ITS.
+#[derive(Clone, Debug)]
+pub struct SenderInfo {
+    /// Its DeviceID.
+    pub device: u32,
+    /// How many vectors it has.
+    pub vectors: u32,
+    /// How many messages have come.
+    pub messages: u64,
+    /// Whose it is.
+    pub about: String,
+}
+
+/// `pidin its`: for each ITS a line with what it is, and one for each device that has vectors there; and, if there were any, how many
+/// messages came that nobody took.
+///
+/// # Errors
+/// If `out` fails.
+pub fn its(all: &[ItsInfo], dropped: u64, out: &mut dyn Write) -> fmt::Result {
+    out.write_str("ITS             VECTORS  MESSAGES\n")?;
+    for ItsInfo { name, about, senders } in all {
+        writeln!(out, "{name:8}{about:.72}")?;
+        for SenderInfo { device, vectors, messages, about } in senders {
+            let device = format!("{device:#x}");
+            writeln!(out, "    {device:<9}{}{}  {about:.42}", count((*vectors).into()), count(*messages))?;
+        }
+    }
+    match dropped {
+        0 => Ok(()),
+        dropped => writeln!(out, "    dropped            {}", count(dropped)),
+    }
+}
+
 /// A count in ten columns, the first of them empty; what is more than anybody counts to in millions.
 fn count(count: u64) -> String {
     match count {
@@ -468,6 +512,22 @@ smmu0               345         2
         };
         text(|out| smmus(&[most], out));
         assert_eq!(text(|out| smmus(&[], out)).lines().count(), 1);
+    }
+
+    #[test]
+    fn pidin_its_says_who_sends_and_how_often() {
+        let sender = SenderInfo { device: 8, vectors: 33, messages: 1200, about: "linux".into() };
+        let working = ItsInfo { name: "its0".into(), about: "at 0x8080000".into(), senders: vec![sender] };
+        let failed = ItsInfo { name: "its1".into(), about: "x".repeat(99), senders: vec![] };
+        let expected = "
+ITS             VECTORS  MESSAGES
+its0    at 0x8080000
+    0x8              33      1200  linux
+    dropped                    7
+";
+        assert_eq!(text(|out| its(core::slice::from_ref(&working), 7, out)), expected[1..]);
+        let all = text(|out| its(&[working, failed], 0, out));
+        assert!(!all.contains("dropped") && all.lines().all(|line| line.len() <= 80));
     }
 
     #[test]

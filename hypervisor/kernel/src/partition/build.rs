@@ -21,7 +21,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::mem::ManuallyDrop;
-use core::sync::atomic::{AtomicU16, AtomicU32};
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
 use host::console::Terminal;
 use spin::Once;
 use types::{AccessSize, Ipa, MAX_CPUS, PAGE_SIZE, Range};
@@ -104,6 +104,7 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
         answers: AtomicU16::new(0),
         description,
         arrived: AtomicU32::new(0),
+        messages: [const { AtomicU64::new(0) }; _],
         takes: AtomicU16::new(0),
         routed: AtomicU16::new(u16::MAX),
         registers: ManuallyDrop::new(types::Lock::new(Vec::new())),

@@ -1,14 +1,16 @@
-//! Interrupts of passed devices, on their way into the guest.
+//! Interrupts of passed devices, wires and messages, on their way into the guest.
 //!
 //! Answers for: keeping those that have come until one of the VM's vCPUs gives them to the interrupt controller, and deactivating those
-//! that the guest has made inactive without the hardware. Does not answer for: whose they are (`crate::passed`).
+//! that the guest has made inactive without the hardware. Does not answer for: whose they are (`crate::passed`, `crate::messages`).
 
 use super::Partition;
 use super::hold::ENDED;
+use crate::messages::{self, GuestMessage};
 use crate::sync::masked;
 use crate::{cpu, interrupt, passed, thread};
 use core::sync::atomic::Ordering;
 use types::{IntId, VcpuId, VcpuSet};
+use vdev::InterruptController;
 
 /// Most interrupts of passed devices that a VM has (`vm::config`).
 const MOST: usize = 32;
@@ -44,6 +46,43 @@ impl Partition {
                 true => gic.inject_edge(passed.guest),
                 false => gic.inject_hardware_shared(passed.guest, passed.host),
             }));
+        }
+        if let Some(vcpu) = kick.iter().next() {
+            self.takes.store(vcpu.0, Ordering::Relaxed);
+            self.kick(kick, own);
+        }
+    }
+
+    /// The vector `number` of the VM's passed functions has come. As [`Partition::passed_interrupt`].
+    pub(crate) fn message_arrived(&self, number: usize) {
+        if let Some(word) = self.messages.get(number / 64) {
+            word.fetch_or(1 << (number % 64), Ordering::SeqCst);
+        }
+        self.hold.add(ENDED);
+        if let Some(thread) = self.thread(VcpuId(self.takes.load(Ordering::Relaxed))) {
+            thread::notify(thread);
+        }
+    }
+
+    /// Some come too often, and are held: the VM's own thread lets them come again.
+    pub(crate) fn notify_worker(&self) {
+        if let Some(worker) = &self.worker {
+            thread::notify(worker);
+        }
+    }
+
+    /// Gives the guest's controller the messages of vectors that have come, in the thread of vCPU `own`, which is not in its guest.
+    pub(super) fn take_messages(&self, own: VcpuId) {
+        let mut kick = VcpuSet::EMPTY;
+        for (word, arrived) in self.messages.iter().enumerate() {
+            let arrived = arrived.swap(0, Ordering::SeqCst);
+            if arrived == 0 {
+                continue;
+            }
+            let Some(compartment) = thread::current().compartment() else { return };
+            for GuestMessage { requester, address, data } in messages::taken(compartment.id, word, arrived) {
+                kick = kick.union(masked(|| self.vm.gic.message(requester, address, data)));
+            }
         }
         if let Some(vcpu) = kick.iter().next() {
             self.takes.store(vcpu.0, Ordering::Relaxed);

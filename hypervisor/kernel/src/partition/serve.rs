@@ -8,7 +8,7 @@ use super::{Partition, build};
 use crate::compartment::{Compartment, Phase, Requests};
 use crate::passed::UNCONTAINED;
 use crate::sync::masked;
-use crate::{dump, qvm, thread, trace};
+use crate::{dump, messages, qvm, thread, trace};
 use alloc::format;
 use core::fmt;
 use types::VcpuId;
@@ -110,7 +110,7 @@ fn serve(compartment: &'static Compartment) {
             }
         }
         partition.services.deliver(partition);
-        let deadline = partition.expire_timers();
+        let deadline = partition.expire_timers().min(messages::release(compartment.id));
         if requests.is_empty() {
             thread::sleep_until(deadline);
         }
