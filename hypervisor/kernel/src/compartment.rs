@@ -19,7 +19,7 @@ use crate::shared;
 use crate::stage2::GuestSpace;
 use crate::sync::{Lock, Rank};
 use crate::thread::{self, Thread};
-use crate::{files, net, passed, smmuman, startup, trace, vsock};
+use crate::{files, function, net, passed, smmuman, startup, trace, vsock};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -320,6 +320,7 @@ impl Compartment {
         trace::introduce_vcpus(&self.qvm, &threads);
         partition.set_threads(threads);
         passed::enable(&self.qvm.configuration.description);
+        function::enable(self);
     }
 
     /// Says whether all vCPUs have stopped.
@@ -429,8 +430,9 @@ impl Compartment {
     /// # Errors
     /// Which device may go on reaching the VM's memory, and why.
     pub(crate) fn release_devices(&self) -> Result<(), String> {
+        let rest = function::end(self);
         passed::end(self);
-        smmuman::take_back(self)
+        rest.and(smmuman::take_back(self))
     }
 
     /// Gives back what the VM had. Stage 2 goes first, and with it what CPUs have cached of it; then the memory is nobody's
@@ -453,6 +455,7 @@ impl Compartment {
         }
         drop(space);
         passed::release(self.id);
+        function::release(self.id);
         if let Some(disks) = &disks {
             disks.give_back();
         }

@@ -18,6 +18,7 @@ mod disk;
 mod dump;
 mod files;
 mod frames;
+mod function;
 mod groups;
 mod guest_memory;
 mod heap;

@@ -7,6 +7,7 @@
 
 mod balloon;
 mod build;
+mod function;
 mod hold;
 mod passed;
 mod serve;
@@ -14,6 +15,7 @@ mod serve;
 pub(crate) use serve::{quiet, status, work};
 
 use crate::compartment::{Compartment, Requests};
+use crate::function::Handle;
 use crate::guest_memory::GuestRam;
 use crate::services::Services;
 use crate::shared::{self, Share, Shares};
@@ -67,6 +69,8 @@ pub(crate) struct Partition {
     messages: [AtomicU64; messages::MOST / 64],
     /// The vCPU that took the last one.
     takes: AtomicU16,
+    /// Functions of the machine's PCI Express that the VM has.
+    functions: ManuallyDrop<Vec<Arc<Handle>>>,
     /// The CPU that they come to; none before the first.
     routed: AtomicU16,
     /// What vCPUs have shown for a dump.
@@ -316,6 +320,7 @@ impl Partition {
             self.report_ended_interrupts();
             self.take_passed_interrupts(own);
             self.take_messages(own);
+            self.take_pins();
         }
         if !self.hold.has(CALLED) || !self.hold.remove(CALLED) {
             return;
@@ -357,6 +362,7 @@ impl Partition {
         }
         if let Some(compartment) = thread::current().compartment() {
             shared::work(self, compartment, go_on);
+            self.reset_functions();
         }
     }
 

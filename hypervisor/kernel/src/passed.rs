@@ -9,7 +9,7 @@
 
 use crate::compartment::{Compartment, kernel_work};
 use crate::sync::{Lock, Rank};
-use crate::{board, interrupt, smmuman, start, startup};
+use crate::{board, function, interrupt, smmuman, start, startup};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -18,7 +18,7 @@ use host::ownership::Owners;
 use machine::Machine;
 use types::{IntId, VmId};
 use vdev::Place;
-use vm::assemble::{AssembleError, Description, PassedInterrupt, PassedStreams, Reach, Subject};
+use vm::assemble::{AssembleError, Description, PassedDevice, PassedInterrupt, PassedStreams, Reach, Subject};
 
 /// Where an interrupt goes.
 struct Route {
@@ -61,17 +61,10 @@ fn owners(machine: &Machine) -> Owners<VmId> {
 pub(crate) fn claim(compartment: &'static Compartment) -> Result<(), Vec<AssembleError>> {
     let description = &compartment.qvm.configuration.description;
     let Some(machine) = start::MACHINE.get().filter(|_| !description.passed.is_empty()) else { return Ok(()) };
+    claim_all(machine, compartment, &description.passed)?;
     kernel_work(|| {
-        // Takes long, and is done once.
-        let is_first = PASSED.lock().owners.is_none();
-        let first = is_first.then(|| owners(machine));
         let mut passed = PASSED.lock();
-        let Passed { owners: list, routes } = &mut *passed;
-        let list = list.get_or_insert_with(|| first.unwrap_or_else(|| Owners::of(machine)));
-        list.claim(compartment.id, &compartment.qvm.name, &description.passed).map_err(|conflicts| {
-            let error = |conflict: host::ownership::Conflict| error(conflict.place, conflict.message);
-            conflicts.into_iter().map(error).collect::<Vec<_>>()
-        })?;
+        let Passed { routes, .. } = &mut *passed;
         let own = interrupts(description).zip(0..);
         routes.extend(own.map(|(interrupt, number)| Route {
             interrupt: *interrupt,
@@ -82,6 +75,43 @@ pub(crate) fn claim(compartment: &'static Compartment) -> Result<(), Vec<Assembl
         ROUTES.store(routes.len(), Ordering::Relaxed);
         Ok(())
     })
+}
+
+fn claim_all(
+    machine: &Machine,
+    compartment: &Compartment,
+    devices: &[PassedDevice],
+) -> Result<(), Vec<AssembleError>> {
+    kernel_work(|| {
+        // Takes long, and is done once.
+        let is_first = PASSED.lock().owners.is_none();
+        let first = is_first.then(|| owners(machine));
+        let mut passed = PASSED.lock();
+        let list = passed.owners.get_or_insert_with(|| first.unwrap_or_else(|| Owners::of(machine)));
+        list.claim(compartment.id, &compartment.qvm.name, devices).map_err(|conflicts| {
+            let error = |conflict: host::ownership::Conflict| error(conflict.place, conflict.message);
+            conflicts.into_iter().map(error).collect()
+        })
+    })
+}
+
+/// The interrupts `pins` are those of functions that the VM has, which may have some in common.
+///
+/// # Errors
+/// Who has one of them, by both names.
+pub(crate) fn claim_pins(
+    compartment: &Compartment,
+    pins: impl Iterator<Item = IntId>,
+) -> Result<(), Vec<AssembleError>> {
+    let mut interrupts: Vec<PassedInterrupt> = Vec::new();
+    for host in pins {
+        if interrupts.iter().all(|other| other.host != host) {
+            interrupts.push(PassedInterrupt { guest: host, host, edge: false, place: None });
+        }
+    }
+    let Some(machine) = start::MACHINE.get().filter(|_| !interrupts.is_empty()) else { return Ok(()) };
+    let pins = PassedDevice { place: None, reach: Reach::Nothing, regions: Vec::new(), interrupts };
+    claim_all(machine, compartment, core::slice::from_ref(&pins))
 }
 
 /// What is left of what a VM has that nothing keeps from everybody's memory.
@@ -119,6 +149,9 @@ pub(crate) fn enable(description: &Description) {
 
 /// An interrupt that has come: whether it is a guest's; then, whether that ends it.
 pub(crate) fn interrupt(intid: IntId) -> Option<bool> {
+    if function::interrupt(intid) {
+        return Some(true);
+    }
     if ROUTES.load(Ordering::Relaxed) == 0 {
         return None;
     }

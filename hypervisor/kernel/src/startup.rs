@@ -6,6 +6,7 @@
 
 use crate::address_space::Image;
 use crate::compartment::Compartment;
+use crate::function::{self, Handle};
 use crate::guest_memory::{BalloonHandle, Shadow};
 use crate::services::Services;
 use crate::shared::{self, Share, Shares};
@@ -27,7 +28,7 @@ use sched::{Parameters, Policy, Priority, ShareId, Sporadic};
 use spin::Once;
 use types::{CpuSet, Frequency, Ipa, MAX_CPUS, Range, Ticks};
 use vdev::{
-    BackendError, Backends, Balloon, BlockDevice, CharDevice, DeviceId, Entropy, HostDevice, HostDisk, HostFiles, Mac,
+    BackendError, Backends, Balloon, BlockDevice, CharDevice, DeviceId, Entropy, FunctionFacts, HostDevice, HostDisk, HostFiles, HostFunction, Mac, WantedFunction,
     NetPort, NetWish, NewWorker, RegionWishes, ShadowPage, SharedMemory, TraceSink, VsockPort, VsockWish,
 };
 use vm::assemble::Host;
@@ -198,9 +199,22 @@ pub(crate) struct HostDevices {
     pub(crate) balloon: Option<Arc<BalloonHandle>>,
     /// Pages from which it reads registers.
     pub(crate) shadows: Vec<Arc<Shadow>>,
+    /// Functions of the machine that it passes, in the order of its configuration.
+    pub(crate) functions: Vec<Arc<Handle>>,
 }
 
 impl Backends for HostDevices {
+    fn function(
+        &mut self,
+        id: DeviceId,
+        wanted: WantedFunction,
+        without_reset: bool,
+    ) -> Result<(FunctionFacts, Arc<dyn HostFunction>), BackendError> {
+        let (facts, handle) = function::find(self.compartment, &self.functions, id, wanted, without_reset)?;
+        self.functions.push(Arc::clone(&handle));
+        Ok((facts, handle))
+    }
+
     fn watch(&mut self, id: DeviceId, vm: &str) -> Result<(), BackendError> {
         self.watches.push((id, vm.into()));
         Ok(())

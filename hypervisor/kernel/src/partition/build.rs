@@ -7,6 +7,7 @@ use super::hold::Hold;
 use crate::compartment::{Compartment, kernel_work};
 use crate::controller;
 use crate::frames::Owner;
+use crate::function;
 use crate::guest_memory::{GuestRam, Loading, Shadow};
 use crate::passed;
 use crate::services::Services;
@@ -51,12 +52,14 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
         services: Services::default(),
         balloon: None,
         shadows: Vec::new(),
+        functions: Vec::new(),
     };
     let assembled = vm::assemble::assemble(description, archive, &host, &mut backends);
     let Assembled { mut vm, load, tree, streams } = assembled.map_err(|errors| qvm.complain(&errors))?;
     let served = vm.bus.devices().zip(&description.vdevs).filter(|(_, vdev)| vdev.schedule.is_some());
     served.for_each(|(device, _)| backends.services.serve(device));
     passed::claim(compartment).map_err(|errors| qvm.complain(&errors))?;
+    function::claim(compartment, &backends.functions).map_err(|errors| qvm.complain(&errors))?;
     let go_on = || !compartment.is_ending();
 
     let lends = backends.balloon.as_ref().map(|handle| handle.lends);
@@ -68,6 +71,7 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
     }
     ram.scrub(go_on);
     passed::confine(compartment, &streams).map_err(|error| qvm.complain(&[error]))?;
+    function::attach(compartment, &backends.functions).map_err(|error| qvm.complain(&[error]))?;
     for share in &backends.shares {
         let no_region = |(name, pages)| fatal(format_args!("no memory for the region `{name}` of {pages} pages"));
         share.create(compartment.id, vm.origin()).map_err(no_region)?;
@@ -106,6 +110,7 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
         arrived: AtomicU32::new(0),
         messages: [const { AtomicU64::new(0) }; _],
         takes: AtomicU16::new(0),
+        functions: ManuallyDrop::new(backends.functions),
         routed: AtomicU16::new(u16::MAX),
         registers: ManuallyDrop::new(types::Lock::new(Vec::new())),
         threads: Once::new(),

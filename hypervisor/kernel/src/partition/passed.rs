@@ -5,7 +5,7 @@
 
 use super::Partition;
 use super::hold::ENDED;
-use crate::messages::{self, GuestMessage};
+use crate::messages::{self, Vector};
 use crate::sync::masked;
 use crate::{cpu, interrupt, passed, thread};
 use core::sync::atomic::Ordering;
@@ -80,8 +80,9 @@ impl Partition {
                 continue;
             }
             let Some(compartment) = thread::current().compartment() else { return };
-            for GuestMessage { requester, address, data } in messages::taken(compartment.id, word, arrived) {
-                kick = kick.union(masked(|| self.vm.gic.message(requester, address, data)));
+            for Vector { function, number } in messages::taken(compartment.id, word, arrived) {
+                let Some((requester, address, data)) = self.guest_message(function, number) else { continue };
+                kick = kick.union(masked(|| self.vm.gic.message(Some(requester), address, data)));
             }
         }
         if let Some(vcpu) = kick.iter().next() {

@@ -137,6 +137,10 @@ pub(crate) fn status(compartment: &Compartment, partition: &Partition, mut info:
     if partition.description.has_device(Reach::Everything) {
         info(format_args!("{UNCONTAINED}"));
     }
+    for (handle, function) in partition.functions.iter().zip(&partition.description.functions) {
+        let slot = partition.description.vdevs.get(function.vdev).and_then(|vdev| vdev.slot).unwrap_or_default();
+        info(format_args!("passed: PCI function {} of the machine as pci:{slot}", handle.address));
+    }
     for device in &partition.description.passed {
         for region in &device.regions {
             info(format_args!("passed: {} of the machine at {}", region.host, region.guest));

@@ -1,0 +1,390 @@
+//! Functions of the machine's PCI Express that VMs have.
+//!
+//! Answers for: finding the one that a configuration means, giving it to a VM (owner, rest, messages, streams, pin), and taking it
+//! back in the order in which nothing of it is left over. Does not answer for: which there are and how one is brought to rest (`pcie`),
+//! streams (`smmuman`), vectors (`messages`), what a guest sees of one (`pci::Passed`), which reaches it by a [`Handle`].
+//!
+//! What has to be undone is in the kernel's memory and done by the thread that looks after the VM: it needs nothing of the VM's. See
+//! docs/design/042-functions.md.
+
+mod handle;
+
+pub(crate) use handle::Handle;
+
+use crate::compartment::{Compartment, kernel_work};
+use crate::messages::{self, Vectors};
+use crate::pcie::{self, Unresettable};
+use crate::sync::{Lock, Rank};
+use crate::{interrupt, passed, smmuman, start};
+use ::pcie::{Function, PciAddress, Reset};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use handle::{Attached, Line, Registers};
+use machine::{MessageTarget, Stream};
+use types::{IntId, PAGE_SIZE, Pa, Range, VmId};
+use vdev::{BackendError, DeviceId, FunctionBar, FunctionFacts, WantedFunction};
+use vm::assemble::{AssembleError, PassedFunction, Reach, Subject};
+
+/// Most functions of a VM (`vm::config`), each with a bit of a word.
+pub(crate) const MOST: usize = 32;
+
+/// Most bytes of a function's regions that the hypervisor maps for itself: what is behind that is reached by the guest alone.
+const MOST_MAPPED: u64 = 64 << 20;
+
+/// A function that a VM has.
+struct Given {
+    owner: VmId,
+    address: PciAddress,
+    unresettable: Unresettable,
+    /// What its pin is, if the VM takes that.
+    pin: Option<IntId>,
+    vectors: Option<Vectors>,
+    /// Until [`end`] has taken it back.
+    compartment: &'static Compartment,
+}
+
+static GIVEN: Lock<Vec<Given>> = Lock::new(Rank::Passed, Vec::new());
+
+/// How many pins are some VM's: on most machines none.
+static PINS: AtomicUsize = AtomicUsize::new(0);
+
+/// Registers that the hypervisor has mapped for itself, and keeps.
+static MAPPED: Lock<Vec<Range<Pa>>> = Lock::new(Rank::Passed, Vec::new());
+
+// ---- which one
+
+/// The function that is wanted for the device `id` of a VM, which has `others` already.
+///
+/// # Errors
+/// If there is none, several are meant, or it cannot be had in this way.
+pub(crate) fn find(
+    compartment: &'static Compartment,
+    others: &[Arc<Handle>],
+    id: DeviceId,
+    wanted: WantedFunction,
+    without_reset: bool,
+) -> Result<(FunctionFacts, Arc<Handle>), BackendError> {
+    let all = kernel_work(pcie::functions);
+    let found = choose(&all, wanted).map_err(BackendError)?;
+    let function = all.iter().find(|function| function.address == found);
+    let (Some(function), Some(space)) = (function, pcie::space(found)) else {
+        return Err(BackendError(format!("the machine has no PCI function {wanted}")));
+    };
+    let address = function.address;
+    if !function.is_placed() {
+        return Err(BackendError(format!("PCI function {address} has found no room for its registers at boot")));
+    }
+    if function.reset() == Reset::None && !without_reset {
+        let message = format!(
+            "PCI function {address} cannot be reset, so the next to have it would find it as the last has left it: \
+             `without-reset` passes it all the same"
+        );
+        return Err(BackendError(message));
+    }
+    let pin = pin_for(compartment.id, address);
+    let bars: Vec<(u8, Range<Pa>)> = function
+        .bars
+        .iter()
+        .filter(|bar| !bar.kind.is_io())
+        .filter_map(|bar| Some((bar.index, Range::new(bar.place?.cpu, bar.size)?)))
+        .collect();
+    let facts = FunctionFacts {
+        name: address.to_string(),
+        vendor: function.vendor,
+        device: function.device,
+        bars: function
+            .bars
+            .iter()
+            .filter(|bar| !bar.kind.is_io())
+            .map(|bar| FunctionBar { index: bar.index, size: bar.size, is_64_bit: bar.kind.is_wide() })
+            .collect(),
+        has_pin: pin.is_some(),
+        messages: if target(function).is_some() { wanted_vectors(function) } else { 0 },
+        can_be_reset: function.reset() != Reset::None,
+    };
+    let unresettable = if without_reset { Unresettable::Accept } else { Unresettable::Refuse };
+    let line = pin.map(|intid| {
+        let known = others.iter().filter_map(|other| other.line.as_ref()).find(|line| line.intid == intid);
+        known.map_or_else(|| Arc::new(Line::new(intid)), Arc::clone)
+    });
+    let number = others.len();
+    let handle = Handle::new((compartment, id, number), (address, space, unresettable), bars, line);
+    Ok((facts, Arc::new(handle)))
+}
+
+fn choose(all: &[Function], wanted: WantedFunction) -> Result<PciAddress, String> {
+    let fits = |function: &&Function| match wanted {
+        WantedFunction::Place { bus, device, function: number } => {
+            let at = function.address;
+            (at.bus(), at.device(), at.function()) == (bus, device, number)
+        }
+        WantedFunction::Kind { vendor, device } => (function.vendor, function.device) == (vendor, device),
+    };
+    let mut fitting = all.iter().filter(fits).map(|function| function.address);
+    let first = fitting.next().ok_or_else(|| format!("the machine has no PCI function {wanted}"))?;
+    match (wanted, fitting.next()) {
+        (WantedFunction::Kind { .. }, Some(second)) => {
+            Err(format!("{first} and {second} are both {wanted}: name one by its place, as in pci:0:3.0"))
+        }
+        _ => Ok(first),
+    }
+}
+
+/// What the pin is, if no other VM has a function with the same: then nobody's interrupts wait for another's guest.
+fn pin_for(own: VmId, address: PciAddress) -> Option<IntId> {
+    let intid = pcie::interrupt(address)?;
+    let is_others = |given: &Given| given.owner != own && given.pin == Some(intid);
+    (!GIVEN.lock().iter().any(is_others)).then_some(intid)
+}
+
+/// Where the function's messages go, if they reach an ITS that works.
+fn target(function: &Function) -> Option<MessageTarget> {
+    let host = pcie::host(function.address)?;
+    let sender = start::MACHINE.get()?.senders.iter().find(|sender| sender.path == host.path)?;
+    let target = sender.functions.as_ref()?.target(function.requester())?;
+    messages::flaw(target.its).is_none().then_some(target)
+}
+
+fn wanted_vectors(function: &Function) -> u16 {
+    let msi = function.capabilities.msi.map_or(0, |msi| msi.vectors.into());
+    let msix = function.capabilities.msix.map_or(0, |msix| msix.vectors);
+    msix.max(msi).min(messages::MOST as u16)
+}
+
+/// What the function sends by, as SMMUs tell it from others.
+fn streams(function: &Function) -> Vec<Stream> {
+    let path = pcie::host(function.address).map_or("", |host| host.path.as_str());
+    let masters = start::MACHINE.get().map_or(&[][..], |machine| &machine.masters);
+    let map = masters.iter().find(|master| master.path == path).and_then(|master| master.functions.as_ref());
+    map.and_then(|map| map.stream(function.requester())).into_iter().collect()
+}
+
+// ---- the beginning
+
+fn at(function: &PassedFunction, message: String) -> AssembleError {
+    AssembleError { subject: Subject::Vm, other: None, place: function.place, message, hint: None }
+}
+
+/// All functions are the VM's from now on, or none is.
+///
+/// # Errors
+/// What somebody has, by both names; or that nothing confines one that is to be confined.
+pub(crate) fn claim(compartment: &'static Compartment, handles: &[Arc<Handle>]) -> Result<(), Vec<AssembleError>> {
+    let wanted = &compartment.qvm.configuration.description.functions;
+    if handles.is_empty() {
+        return Ok(());
+    }
+    kernel_work(|| {
+        let addresses: Vec<PciAddress> = handles.iter().map(|handle| handle.address).collect();
+        let place_of = |address: PciAddress| {
+            let number = addresses.iter().position(|other| *other == address);
+            number.and_then(|number| wanted.get(number)).and_then(|function| function.place)
+        };
+        let mut errors = Vec::new();
+        for (function, handle) in wanted.iter().zip(handles) {
+            errors.extend(containment(function, handle.address).err().map(|why| at(function, why)));
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let name = format!("VM `{}`", compartment.qvm.name);
+        pcie::claim(Some(compartment.id), &name, &addresses).map_err(|conflicts| {
+            let error = |(address, message)| AssembleError {
+                place: place_of(address),
+                ..AssembleError { subject: Subject::Vm, other: None, place: None, message, hint: None }
+            };
+            conflicts.into_iter().map(error).collect::<Vec<_>>()
+        })?;
+        let pins = passed::claim_pins(compartment, handles.iter().filter_map(|handle| handle.pin()));
+        pins.inspect_err(|_| pcie::release(Some(compartment.id)))?;
+        let mut given = GIVEN.lock();
+        given.extend(handles.iter().map(|handle| Given {
+            owner: compartment.id,
+            address: handle.address,
+            unresettable: handle.unresettable,
+            pin: handle.pin(),
+            vectors: None,
+            compartment,
+        }));
+        PINS.store(given.iter().filter(|given| given.pin.is_some()).count(), Ordering::Relaxed);
+        Ok(())
+    })
+}
+
+/// Whether the function is confined as its configuration says.
+fn containment(wanted: &PassedFunction, address: PciAddress) -> Result<(), String> {
+    let streams = pcie::function(address).map(|function| streams(&function)).unwrap_or_default();
+    match (wanted.reach, streams.is_empty()) {
+        (Reach::Everything, false) => {
+            Err(format!("PCI function {address} is behind an SMMU, which confines it: leave `uncontained` out"))
+        }
+        (Reach::Own | Reach::Nothing, true) => Err(format!(
+            "PCI function {address} reaches memory by itself, and no SMMU confines it: it could reach everybody's. \
+             `uncontained` passes it all the same, with the guest's RAM where the machine's is"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The VM has its memory: each function comes to rest, and then gets what it needs. None does anything before its guest says so.
+///
+/// # Errors
+/// Why one cannot be had. What has been done is undone by [`end`].
+pub(crate) fn attach(compartment: &'static Compartment, handles: &[Arc<Handle>]) -> Result<(), AssembleError> {
+    let wanted = &compartment.qvm.configuration.description.functions;
+    let mut doorbell = None;
+    for (wanted, handle) in wanted.iter().zip(handles) {
+        let attached = kernel_work(|| attach_one(compartment, wanted, handle, &mut doorbell));
+        let (registers, targets) = attached.map_err(|why| at(wanted, why))?;
+        let Some(space) = compartment.memory.lock().space.as_ref().map(Arc::as_ptr) else { continue };
+        // SAFETY: in its `Arc` it stays where it is; the compartment keeps it until the VM's last thread is gone, and the handle is the
+        // VM's own.
+        let stage2 = unsafe { &*space };
+        handle.attach(Attached { stage2, registers, targets });
+    }
+    Ok(())
+}
+
+/// What is the kernel's of it: registers, mapped, and what messages have to be.
+type Links = (Vec<Registers>, Vec<(u64, u32)>);
+
+fn attach_one(
+    compartment: &'static Compartment,
+    wanted: &PassedFunction,
+    handle: &Handle,
+    doorbell: &mut Option<(Pa, u64)>,
+) -> Result<Links, String> {
+    let address = handle.address;
+    pcie::bring_to_rest(address, handle.unresettable)?;
+    let function = pcie::function(address).ok_or_else(|| format!("PCI function {address} is gone"))?;
+    let registers = handle.bars.iter().map(|(bar, range)| Registers::new(*bar, map(*range))).collect();
+    let mut targets = Vec::new();
+    let count = usize::from(wanted_vectors(&function));
+    if let Some(target) = target(&function).filter(|_| count > 0) {
+        let vectors = Vectors::open(target, count, compartment, handle.number)?;
+        for vector in 0..vectors.count() {
+            let Some((translater, data)) = vectors.message(vector) else { continue };
+            targets.push((store_at(compartment, wanted.reach, translater, doorbell)?, data));
+        }
+        let mut given = GIVEN.lock();
+        let own = given.iter_mut().find(|given| given.owner == compartment.id && given.address == address);
+        if let Some(own) = own {
+            own.vectors = Some(vectors);
+        }
+    }
+    if wanted.reach == Reach::Own {
+        let group = u32::from(address.segment()) << 16 | u32::from(function.group);
+        smmuman::give(compartment, &format!("PCI function {address}"), &streams(&function), group)?;
+    }
+    Ok((registers, targets))
+}
+
+/// Where a function of the VM has to store a message that is for `translater`.
+fn store_at(
+    compartment: &'static Compartment,
+    reach: Reach,
+    translater: Pa,
+    doorbell: &mut Option<(Pa, u64)>,
+) -> Result<u64, String> {
+    if reach == Reach::Everything {
+        return Ok(translater.0);
+    }
+    let page = translater.align_down(PAGE_SIZE);
+    let at = match doorbell {
+        Some((known, at)) if *known == page => *at,
+        Some(_) => return Err("functions of one VM send messages to two ITSs: pass them to two".into()),
+        None => {
+            let at = smmuman::open_doorbell(compartment, page)?.0;
+            *doorbell = Some((page, at));
+            at
+        }
+    };
+    Ok(at | (translater.0 & (PAGE_SIZE - 1)))
+}
+
+/// Maps registers for the hypervisor, once for all: where they are does not change.
+fn map(range: Range<Pa>) -> Option<Range<Pa>> {
+    if range.length() > MOST_MAPPED {
+        return None;
+    }
+    let is_known = |mapped: &Vec<Range<Pa>>| mapped.contains(&range);
+    if !is_known(&MAPPED.lock()) {
+        if !start::try_map_device(range) {
+            log::warn!("the registers at {range} cannot be mapped: what the guest does not reach by itself reads zero");
+            return None;
+        }
+        MAPPED.lock().push(range);
+    }
+    Some(range)
+}
+
+/// The VM's vCPUs can run: its pins may interrupt.
+pub(crate) fn enable(compartment: &Compartment) {
+    own(compartment.id, |given| given.pin).into_iter().flatten().for_each(|pin| interrupt::enable_as(pin, false));
+}
+
+fn own<R>(id: VmId, what: impl Fn(&Given) -> R) -> Vec<R> {
+    let given = GIVEN.lock();
+    given.iter().filter(|given| given.owner == id).map(what).collect()
+}
+
+// ---- while it runs
+
+/// An interrupt has come: whether it is the pin of a VM's function. Then it stays active until all functions with that pin have ended it.
+pub(crate) fn interrupt(intid: IntId) -> bool {
+    if PINS.load(Ordering::Relaxed) == 0 {
+        return false;
+    }
+    let given = GIVEN.lock();
+    let Some(own) = given.iter().find(|given| given.pin == Some(intid)) else { return false };
+    if let Some(partition) = own.compartment.partition() {
+        partition.pin_arrived(intid);
+    }
+    true
+}
+
+// ---- the end
+
+/// The VM's vCPUs are gone: each function comes to rest, and then interrupts nobody any more. Its streams are taken back after that.
+///
+/// # Errors
+/// Which is not at rest, though nothing confines it: then nothing of the VM may become anybody else's.
+pub(crate) fn end(compartment: &Compartment) -> Result<(), String> {
+    let uncontained = compartment.qvm.configuration.description.has_device(Reach::Everything);
+    let mut wrong = String::new();
+    for (address, unresettable) in own(compartment.id, |given| (given.address, given.unresettable)) {
+        if let Err(why) = pcie::bring_to_rest(address, unresettable) {
+            log::error!(target: &compartment.qvm.origin(), "{why}");
+            if uncontained {
+                wrong.push_str(&why);
+                wrong.push_str("; ");
+            }
+        }
+    }
+    own(compartment.id, |given| given.pin).into_iter().flatten().for_each(interrupt::release_passed);
+    // Closing waits for an ITS, without the lock.
+    let mut closed = Vec::new();
+    {
+        let mut given = GIVEN.lock();
+        given.retain_mut(|given| {
+            let is_own = given.owner == compartment.id;
+            closed.extend(given.vectors.take_if(|_| is_own));
+            !is_own
+        });
+        PINS.store(given.iter().filter(|given| given.pin.is_some()).count(), Ordering::Relaxed);
+    }
+    drop(closed);
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    wrong.push_str("nothing of the VM's memory is given back");
+    Err(wrong)
+}
+
+/// The VM cannot reach its functions any more: they are nobody's.
+pub(crate) fn release(id: VmId) {
+    pcie::release(Some(id));
+}

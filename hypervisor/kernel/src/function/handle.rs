@@ -1,0 +1,239 @@
+//! How a guest's mediator reaches a function of the machine.
+//!
+//! Answers for: carrying out what `pci::Passed` decides, in one of the VM's threads with the lock of its device held: so nothing here
+//! waits, and no lock of the kernel's is taken but those of stage 2. Does not answer for: what is decided, nor for giving and
+//! taking back ([`super`]).
+
+use crate::compartment::Compartment;
+use crate::pcie::{self, Unresettable};
+use crate::stage2::GuestSpace;
+use crate::sync::masked;
+use ::pcie::{PciAddress, Space};
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use drivers::Mmio;
+use spin::Once;
+use types::{AccessSize, IntId, Ipa, Pa, Range};
+use vdev::{DeviceId, FunctionPart, FunctionSignal, GuestMessage, HostFunction};
+
+/// A pin that functions of one VM have in common. It is active from when it comes until none of them has it asserted.
+pub(crate) struct Line {
+    pub(crate) intid: IntId,
+    /// Which functions of the VM have not ended it yet: a bit each.
+    waiting: AtomicU32,
+    /// All have.
+    ended: AtomicBool,
+}
+
+impl Line {
+    pub(super) const fn new(intid: IntId) -> Self {
+        Self { intid, waiting: AtomicU32::new(0), ended: AtomicBool::new(false) }
+    }
+
+    /// It has come, for these functions.
+    pub(crate) fn begin(&self, functions: u32) {
+        self.waiting.store(functions, Ordering::SeqCst);
+    }
+
+    /// The function `number` has ended it. Says whether all have.
+    fn end(&self, number: usize) -> bool {
+        let own = 1_u32.wrapping_shl(number as u32);
+        let before = self.waiting.fetch_and(!own, Ordering::SeqCst);
+        let is_over = before == own;
+        if is_over {
+            self.ended.store(true, Ordering::SeqCst);
+        }
+        is_over
+    }
+
+    /// Whether all functions have ended it since somebody looked.
+    pub(crate) fn take_ended(&self) -> bool {
+        self.ended.swap(false, Ordering::SeqCst)
+    }
+}
+
+/// A region of the function's, as far as the hypervisor reaches it.
+pub(super) struct Registers {
+    bar: u8,
+    window: Option<Mmio>,
+}
+
+impl Registers {
+    /// Of a region that is mapped at `range`.
+    pub(super) fn new(bar: u8, range: Option<Range<Pa>>) -> Self {
+        // SAFETY: mapped, for good, as the caller has seen to; the function is the VM's, and nobody else uses it.
+        let window = range.map(|range| unsafe { Mmio::of(&range) });
+        Self { bar, window }
+    }
+}
+
+/// What there is from the moment that the VM has its memory.
+pub(super) struct Attached {
+    pub(super) stage2: &'static GuestSpace,
+    pub(super) registers: Vec<Registers>,
+    /// Where the function stores what, by vector.
+    pub(super) targets: Vec<(u64, u32)>,
+}
+
+/// A function of the machine that a VM has.
+pub(crate) struct Handle {
+    compartment: &'static Compartment,
+    /// The device that stands for it.
+    pub(crate) device: DeviceId,
+    /// Which of the VM's functions it is.
+    pub(super) number: usize,
+    pub(crate) address: PciAddress,
+    space: Space<'static>,
+    pub(super) unresettable: Unresettable,
+    /// Its regions, where the machine has them.
+    pub(super) bars: Vec<(u8, Range<Pa>)>,
+    pub(crate) line: Option<Arc<Line>>,
+    /// The pin has come, and the device does not know yet.
+    pin: AtomicBool,
+    /// The guest wants it reset.
+    reset: AtomicBool,
+    attached: Once<Attached>,
+    /// What the guest's driver has written, by vector.
+    messages: types::Lock<Vec<Option<GuestMessage>>>,
+}
+
+impl Handle {
+    pub(super) fn new(
+        (compartment, device, number): (&'static Compartment, DeviceId, usize),
+        (address, space, unresettable): (PciAddress, Space<'static>, Unresettable),
+        bars: Vec<(u8, Range<Pa>)>,
+        line: Option<Arc<Line>>,
+    ) -> Self {
+        Self {
+            compartment,
+            device,
+            number,
+            address,
+            space,
+            unresettable,
+            bars,
+            line,
+            pin: AtomicBool::new(false),
+            reset: AtomicBool::new(false),
+            attached: Once::new(),
+            messages: types::Lock::new(Vec::new()),
+        }
+    }
+
+    pub(super) fn attach(&self, attached: Attached) {
+        let count = attached.targets.len();
+        masked(|| *self.messages.lock() = vec![None; count]);
+        self.attached.call_once(|| attached);
+    }
+
+    /// What its pin is, if the VM takes that.
+    pub(super) fn pin(&self) -> Option<IntId> {
+        self.line.as_ref().map(|line| line.intid)
+    }
+
+    /// Its pin has come.
+    pub(crate) fn note_pin(&self) {
+        self.pin.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether its pin has come since somebody looked.
+    pub(crate) fn take_pin(&self) -> bool {
+        self.pin.swap(false, Ordering::SeqCst)
+    }
+
+    /// What message `vector` is to the guest. In one of the VM's threads, with interrupts masked.
+    pub(crate) fn guest_message(&self, vector: usize) -> Option<GuestMessage> {
+        self.messages.lock().get(vector).copied().flatten()
+    }
+
+    /// Resets it, if the guest has asked for that. Says whether it has. Takes long, and the thread sleeps.
+    pub(crate) fn reset_if_wanted(&self) -> bool {
+        if !self.reset.swap(false, Ordering::SeqCst) {
+            return false;
+        }
+        if let Err(why) = crate::compartment::kernel_work(|| pcie::bring_to_rest(self.address, self.unresettable)) {
+            log::error!(target: &self.compartment.qvm.origin(), "{why}");
+        }
+        true
+    }
+}
+
+impl HostFunction for Handle {
+    fn configuration(&self, at: u16, size: AccessSize, store: Option<u32>) -> u32 {
+        let Some(value) = store else {
+            return match size {
+                AccessSize::Byte => self.space.byte(at).into(),
+                AccessSize::Halfword => self.space.half(at).into(),
+                AccessSize::Word | AccessSize::Doubleword => self.space.word(at),
+            };
+        };
+        if self.attached.is_completed() {
+            match size {
+                AccessSize::Byte => self.space.set_byte(at, value as u8),
+                AccessSize::Halfword => self.space.set_half(at, value as u16),
+                AccessSize::Word | AccessSize::Doubleword => self.space.set_word(at, value),
+            }
+        }
+        0
+    }
+
+    fn registers(&self, bar: u8, offset: u64, size: AccessSize, store: Option<u64>) -> u64 {
+        let registers = self.attached.get().and_then(|it| it.registers.iter().find(|registers| registers.bar == bar));
+        let Some(window) = registers.and_then(|registers| registers.window) else { return 0 };
+        let at = offset as usize;
+        match (size, store) {
+            (AccessSize::Byte, None) => window.read_u8(at).into(),
+            (AccessSize::Halfword, None) => window.read_u16(at).into(),
+            (AccessSize::Word, None) => window.read_u32(at).into(),
+            (AccessSize::Doubleword, None) => window.read_u64(at),
+            (AccessSize::Byte, Some(value)) => {
+                window.write_u8(at, value as u8);
+                0
+            }
+            (AccessSize::Halfword, Some(value)) => {
+                window.write_u16(at, value as u16);
+                0
+            }
+            (AccessSize::Word, Some(value)) => {
+                window.write_u32(at, value as u32);
+                0
+            }
+            (AccessSize::Doubleword, Some(value)) => {
+                window.write_u64(at, value);
+                0
+            }
+        }
+    }
+
+    fn map(&self, at: Ipa, part: FunctionPart, reach: bool) -> bool {
+        let FunctionPart { bar, offset, length } = part;
+        let Some(attached) = self.attached.get() else { return false };
+        let own = self.bars.iter().find(|(index, _)| *index == bar).map(|(_, range)| *range);
+        let from = own.and_then(|own| Range::new(own.start().checked_add(offset)?, length).filter(|it| own.contains_range(it)));
+        let (Some(from), Some(guest)) = (from, Range::new(at, length)) else { return false };
+        if reach {
+            return attached.stage2.map_passed(guest, from.start(), true).is_ok();
+        }
+        attached.stage2.unmap(guest, usize::MAX).is_none()
+    }
+
+    fn message(&self, vector: u16, to: GuestMessage) -> Option<(u64, u32)> {
+        let target = *self.attached.get()?.targets.get(usize::from(vector))?;
+        *self.messages.lock().get_mut(usize::from(vector))? = Some(to);
+        Some(target)
+    }
+
+    fn signal(&self, signal: FunctionSignal) {
+        match signal {
+            FunctionSignal::Reset => self.reset.store(true, Ordering::SeqCst),
+            FunctionSignal::PinEnded => {
+                let is_over = self.line.as_ref().is_some_and(|line| line.end(self.number));
+                if is_over && let Some(partition) = self.compartment.partition() {
+                    partition.note_pin_ended();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Functions of the machine's PCI Express that the VM has, in its own threads.
+//!
+//! Answers for: telling devices of their pins, ending these at the host when all have, what messages are to the guest, resets that the
+//! guest wants. Does not answer for: whose functions they are (`crate::function`).
+
+use super::Partition;
+use super::hold::ENDED;
+use crate::sync::masked;
+use crate::{interrupt, thread};
+use core::sync::atomic::Ordering;
+use types::{IntId, VcpuId};
+use vdev::{GuestMessage, Wake};
+
+impl Partition {
+    /// A pin has come. As [`Partition::passed_interrupt`].
+    pub(crate) fn pin_arrived(&self, intid: IntId) {
+        let is_it = |function: &&(usize, &alloc::sync::Arc<crate::function::Handle>)| {
+            function.1.line.as_ref().is_some_and(|line| line.intid == intid)
+        };
+        let own = || self.functions.iter().enumerate().filter(|function| is_it(&function));
+        let all = own().fold(0, |all, (number, _)| all | 1_u32.wrapping_shl(number as u32));
+        if let Some((_, function)) = own().next()
+            && let Some(line) = &function.line
+        {
+            line.begin(all);
+        }
+        own().for_each(|(_, function)| function.note_pin());
+        self.hold.add(ENDED);
+        if let Some(thread) = self.thread(VcpuId(self.takes.load(Ordering::Relaxed))) {
+            thread::notify(thread);
+        }
+    }
+
+    /// All functions with a pin have ended it: a vCPU does so at the host, before it enters its guest. Takes no lock.
+    pub(crate) fn note_pin_ended(&self) {
+        self.hold.add(ENDED);
+    }
+
+    /// Tells the devices whose pins have come, and ends those that are over, in the thread of a vCPU, which is not in its guest.
+    pub(super) fn take_pins(&self) {
+        for function in self.functions.iter().filter(|function| function.take_pin()) {
+            self.wake(function.device, Wake::Backend);
+        }
+        for line in self.functions.iter().filter_map(|function| function.line.as_ref()) {
+            if line.take_ended() {
+                interrupt::deactivate_passed(line.intid);
+            }
+        }
+    }
+
+    /// What message `vector` of the function `number` is to the guest.
+    pub(super) fn guest_message(&self, number: usize, vector: usize) -> Option<GuestMessage> {
+        let function = self.functions.get(number)?;
+        masked(|| function.guest_message(vector))
+    }
+
+    /// Resets what the guest wants reset, in one of the VM's threads.
+    pub(super) fn reset_functions(&self) {
+        for function in self.functions.iter().filter(|function| function.reset_if_wanted()) {
+            self.wake(function.device, Wake::Pulse(0));
+        }
+    }
+}
