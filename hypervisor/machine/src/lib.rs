@@ -8,7 +8,7 @@
 //! come with Linux (`Documentation/devicetree/bindings`): `arm/cpus.yaml`, `arm/psci.yaml`,
 //! `interrupt-controller/arm,gic.yaml`, `interrupt-controller/arm,gic-v3.yaml`, `timer/arm,arch_timer.yaml`,
 //! `serial/pl011.yaml`, `serial/8250.yaml`, `rtc/arm,pl031.yaml`, `virtio/mmio.yaml`, `iommu/arm,smmu-v3.yaml`, `iommu/iommu.txt`,
-//! `pci/pci-iommu.txt`.
+//! `pci/pci-iommu.txt`, `pci/host-generic-pci.yaml`.
 //!
 //! A blob is checked whole (see `blob`) before any of it is read; after that the `fdt` package reads it. What a tree
 //! says about itself can still be nonsense, and then the error names node and property.
@@ -42,6 +42,7 @@ mod index;
 mod interrupts;
 mod memory;
 mod node;
+mod pci;
 mod smmu;
 mod virtio;
 
@@ -52,6 +53,7 @@ pub use device::{Device, DeviceClock, Line, PROPERTIES, devices};
 pub use early::Early;
 pub use error::{Flaw, MachineError};
 pub use interrupts::{Gic, Timer};
+pub use pci::{BUS_LENGTH, PciHost, PciInterrupts, PciSpace, PciWindow};
 pub use smmu::{Master, RequesterMap, Smmu, Stream};
 pub use virtio::VirtioWindow;
 
@@ -86,6 +88,8 @@ pub struct Machine {
     pub smmus: Vec<Smmu>,
     /// What is behind them, in the order of the tree.
     pub masters: Vec<Master>,
+    /// The hosts of PCI Express whose configuration space is in memory, in the order of the tree.
+    pub pci: Vec<PciHost>,
     /// How to call PSCI, if firmware has it.
     pub psci: Option<Conduit>,
     /// `/chosen/bootargs`.
@@ -107,6 +111,8 @@ impl Machine {
         let index = index::Index::of(&sound)?;
         let gic = interrupts::gic(&index)?;
         let (smmus, masters) = smmu::smmus(&index, &gic);
+        let memory = memory::banks(&index)?;
+        let pci = pci::hosts(&index, &gic, &memory);
         Ok(Self {
             smmus,
             masters,
@@ -114,7 +120,8 @@ impl Machine {
                 .root()
                 .and_then(|root| node::string(node::Properties::value(&root, "model")?))
                 .map(String::from),
-            memory: memory::banks(&index)?,
+            memory,
+            pci,
             reserved: memory::reserved(&index, &sound.reader()?)?,
             cpus: cpus::cpus(&index)?,
             timer: interrupts::timer(&index, &gic)?,
