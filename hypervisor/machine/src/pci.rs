@@ -105,13 +105,7 @@ pub(crate) fn hosts(index: &Index<'_>, gic: &Found, memory: &[Range<Pa>]) -> Vec
     index.compatible(&["pci-host-ecam-generic"]).filter_map(|(id, node)| host(index, gic, memory, id, &node)).collect()
 }
 
-fn host(
-    index: &Index<'_>,
-    gic: &Found,
-    memory: &[Range<Pa>],
-    id: NodeId,
-    node: &Node<'_, '_>,
-) -> Option<PciHost> {
+fn host(index: &Index<'_>, gic: &Found, memory: &[Range<Pa>], id: NodeId, node: &Node<'_, '_>) -> Option<PciHost> {
     let (first_bus, last_bus) = match node.value("bus-range") {
         None => (0, u8::MAX),
         Some(value) => {
@@ -205,7 +199,9 @@ fn interrupts(index: &Index<'_>, gic: &Found, node: &Node<'_, '_>) -> Option<Pci
             controller = parent(index, phandle).map(|(id, address, cells)| (phandle, id, address, cells));
         }
         let Some((_, id, address, cells)) = controller else { break };
-        let Some((specifier, after)) = after.get(address..).and_then(|after| after.split_at_checked(cells)) else { break };
+        let Some((specifier, after)) = after.get(address..).and_then(|after| after.split_at_checked(cells)) else {
+            break;
+        };
         if let Some(line) = interrupts::specifier(specifier).filter(|line| gic.is(id) && line.intid.is_spi()) {
             routes.push(Route { function: function & high, pin: pin & pins, line });
         }

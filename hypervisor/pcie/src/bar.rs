@@ -3,10 +3,7 @@
 //! Answers for: how many bytes each wants (PCI Express Base Specification, 7.5.1.2.1), and setting them. Does not answer for: which
 //! addresses they get (`assign`).
 
-use crate::{
-    Flaw, Space, Trouble, flaw,
-    registers::{BAR0, command, sriov},
-};
+use crate::{Flaw, Space, Trouble, flaw, registers::sriov};
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use types::{PAGE_SIZE, Pa};
@@ -66,7 +63,8 @@ pub struct Bar {
     pub kind: BarKind,
     /// Bytes: a power of two.
     pub size: u64,
-    /// Where it is, if it has an address. Memory has whole pages to itself.
+    /// Where it is, if it has an address. Memory has whole pages to itself; I/O has none, because what needs it is no PCI Express
+    /// (1.3.2.2).
     pub place: Option<Place>,
 }
 
@@ -74,7 +72,7 @@ impl Bar {
     /// Bytes that are nobody else's: what is less than a page has one.
     #[must_use]
     pub fn room(&self) -> u64 {
-        if self.kind.is_io() { self.size } else { self.size.max(PAGE_SIZE) }
+        self.size.max(PAGE_SIZE)
     }
 
     /// The offset of its register, of those from `first` on.
@@ -185,12 +183,12 @@ pub(crate) fn size_virtual(space: Space<'_>, at: u16, troubles: &mut Vec<Trouble
     bars
 }
 
-/// Writes the addresses that `bars` have, and none into the others. The function does not decode meanwhile. Names the first that does not
-/// keep its address.
-pub(crate) fn write_all(space: Space<'_>, bars: &[Bar]) -> Result<(), u8> {
-    let wrong = bars.iter().find(|bar| !bar.write(space, BAR0, bar.place.map_or(0, |place| place.bus)));
-    wrong.map_or(Ok(()), |bar| Err(bar.index))
+/// Writes the addresses that `bars` have, and none into the others, of those registers from `first` on. The function does not decode
+/// meanwhile.
+///
+/// # Errors
+/// The first BAR that does not keep its address.
+pub(crate) fn write_all(space: Space<'_>, first: u16, bars: &[Bar]) -> Result<(), u8> {
+    let is_wrong = |bar: &&Bar| !bar.write(space, first, bar.place.map_or(0, |place| place.bus)) && bar.place.is_some();
+    bars.iter().find(is_wrong).map_or(Ok(()), |bar| Err(bar.index))
 }
-
-/// Bits of Command that make a function decode.
-pub(crate) const DECODE: u16 = command::IO | command::MEMORY;

@@ -58,8 +58,10 @@ pub struct Express {
     pub kind: PortKind,
     /// Whether it can be reset by itself.
     pub has_flr: bool,
-    /// Whether, as a port, it lets a device have more than eight functions.
+    /// Whether, as a port, it can let a device have more than eight functions.
     pub forwards_ari: bool,
+    /// Device Control and Device Control 2 as firmware has left them: what the path to the function agrees with. A reset takes them away.
+    pub(crate) controls: (u16, Option<u16>),
 }
 
 /// MSI (7.7.1).
@@ -249,14 +251,31 @@ impl Express {
         let version = capabilities & 0xf;
         let device = space.word(at.saturating_add(express::DEVICE_CAPABILITIES));
         // Version 1 has no second set of registers.
-        let second =
-            if version < 2 { 0 } else { space.half(at.saturating_add(express::DEVICE_CAPABILITIES_2)) };
+        let second = |register: u16| (version >= 2).then(|| space.half(at.saturating_add(register)));
+        let control = space.half(at.saturating_add(express::DEVICE_CONTROL)) & !express::INITIATE_FLR;
         Self {
             offset: at,
             kind: PortKind::of(space.byte(at.saturating_add(express::CAPABILITIES)) >> 4),
             has_flr: device & express::FLR_CAPABLE != 0,
-            forwards_ari: second & express::ARI_FORWARDING != 0,
+            forwards_ari: second(express::DEVICE_CAPABILITIES_2)
+                .is_some_and(|says| says & express::ARI_FORWARDING != 0),
+            controls: (control, second(express::DEVICE_CONTROL_2)),
         }
+    }
+
+    /// The controls are again what they were.
+    pub(crate) fn restore(&self, space: Space<'_>) {
+        let (first, second) = self.controls;
+        space.set_half(self.offset.saturating_add(express::DEVICE_CONTROL), first);
+        if let Some(second) = second {
+            space.set_half(self.offset.saturating_add(express::DEVICE_CONTROL_2), second);
+        }
+    }
+
+    /// As a port: a device behind it may have more than eight functions (6.13).
+    pub(crate) fn forward_ari(&mut self, space: Space<'_>) {
+        self.controls.1 = self.controls.1.map(|control| control | express::ARI_FORWARDING);
+        self.restore(space);
     }
 }
 
@@ -312,6 +331,11 @@ impl AccessControl {
         space.set_half(control, wanted);
         let separates = space.half(control) & wanted == wanted;
         Self { offset: at, separates }
+    }
+
+    /// The same after a reset.
+    pub(crate) fn restore(&self, space: Space<'_>) {
+        let _ = Self::enable(space, self.offset);
     }
 }
 

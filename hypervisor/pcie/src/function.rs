@@ -1,6 +1,6 @@
 //! What is known of a function.
 
-use crate::{Bar, Capabilities, registers};
+use crate::{Bar, Bridge, Capabilities, registers};
 use arrayvec::ArrayVec;
 use core::fmt;
 use pci_types::{PciAddress, device_type::DeviceType};
@@ -52,23 +52,6 @@ impl Class {
 impl fmt::Display for Class {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:02x}{:02x}{:02x}", self.base, self.sub, self.interface)
-    }
-}
-
-/// What leads to further buses. Bus numbers are those that it has been given.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Bridge {
-    /// The bus right behind it; 0 if it is closed.
-    pub secondary: u8,
-    /// The last of those behind it.
-    pub subordinate: u8,
-}
-
-impl Bridge {
-    /// Whether a bus is behind it.
-    #[must_use]
-    pub const fn leads_to(&self, bus: u8) -> bool {
-        self.secondary != 0 && self.secondary <= bus && bus <= self.subordinate
     }
 }
 
@@ -148,24 +131,22 @@ impl Function {
         requester(self.address)
     }
 
-    /// Whether all its BARs have addresses.
+    /// Whether all memory that it has, has addresses.
     #[must_use]
     pub fn is_placed(&self) -> bool {
-        self.bars.iter().all(|bar| bar.place.is_some())
+        self.bars.iter().all(|bar| bar.place.is_some() || bar.kind.is_io())
     }
 
-    /// The Command register of the function at rest: it answers where it has addresses, and does nothing by itself. A bridge forwards.
+    /// The Command register of the function at rest: it answers where it has addresses, and does nothing by itself. A bridge forwards
+    /// what others send, and what is behind it is at rest.
     #[must_use]
     pub fn command_at_rest(&self) -> u16 {
-        use registers::command::{BUS_MASTER, INTERRUPT_DISABLE, IO, MEMORY};
-        match (self.bridge, self.is_placed()) {
-            (Some(Bridge { secondary: 0, .. }), _) => INTERRUPT_DISABLE,
-            (Some(_), _) => IO | MEMORY | BUS_MASTER | INTERRUPT_DISABLE,
-            (None, false) => INTERRUPT_DISABLE,
-            (None, true) => {
-                let decoded = self.bars.iter().map(|bar| if bar.kind.is_io() { IO } else { MEMORY });
-                decoded.fold(INTERRUPT_DISABLE, |command, bit| command | bit)
-            }
+        use registers::command::{BUS_MASTER, INTERRUPT_DISABLE, MEMORY};
+        let has_memory = self.is_placed() && self.bars.iter().any(|bar| bar.place.is_some());
+        match &self.bridge {
+            Some(bridge) if bridge.secondary != 0 => MEMORY | BUS_MASTER | INTERRUPT_DISABLE,
+            None if has_memory => MEMORY | INTERRUPT_DISABLE,
+            _ => INTERRUPT_DISABLE,
         }
     }
 }

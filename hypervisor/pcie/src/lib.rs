@@ -1,6 +1,8 @@
 //! The machine's PCI Express, seen from the side that programs it.
 //!
-//! Answers for: what a function says of itself ([`Function`]), and how it can be reset ([`Reset`]). Does not answer for: how configuration space is reached
+//! Answers for: which functions there are ([`scan`]), their addresses on the bus, what they can do ([`Function`]), which of them
+//! cannot be told apart or kept apart (their group), who has which ([`Owners`]), how each is brought to rest ([`Rest`]), and making the
+//! functions that one function promises ([`virtual_functions`]). Does not answer for: how configuration space is reached
 //! ([`Configuration`]: the driver's), where it is (`machine`), what guests see (`pci`), interrupts and streams.
 //!
 //! Follows the PCI Express Base Specification, revision 5.0 (sections have its numbers; SR-IOV is chapter 9), and for what
@@ -27,18 +29,33 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod assign;
 mod bar;
+mod bridge;
 mod capability;
 mod configuration;
 mod flaw;
 mod function;
+mod group;
+mod owners;
 mod registers;
+mod rest;
+mod scan;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
+#[cfg(test)]
+mod tests;
+pub mod virtual_functions;
 
 pub use bar::{Bar, BarKind, Place};
+pub use bridge::{Bridge, Window};
 pub use capability::{
     AccessControl, AdvancedFeatures, Capabilities, Express, Msi, Msix, Part, PortKind, PowerManagement, Sriov,
 };
 pub use configuration::{Configuration, Space};
 pub use flaw::{Flaw, Trouble};
-pub use function::{Bridge, Class, Function, Reset};
+pub use function::{Class, Function, Reset, requester};
+pub use owners::Owners;
 pub use pci_types::PciAddress;
+pub use rest::{Rest, RestProgress, Unrest};
+pub use scan::{Hierarchy, MAX_FUNCTIONS, scan};

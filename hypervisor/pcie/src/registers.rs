@@ -8,11 +8,9 @@ pub(crate) const DEVICE: u16 = 0x02;
 pub(crate) const COMMAND: u16 = 0x04;
 pub(crate) const STATUS: u16 = 0x06;
 pub(crate) const REVISION: u16 = 0x08;
-pub(crate) const CACHE_LINE_SIZE: u16 = 0x0c;
 pub(crate) const HEADER_TYPE: u16 = 0x0e;
 pub(crate) const BAR0: u16 = 0x10;
 pub(crate) const CAPABILITIES_POINTER: u16 = 0x34;
-pub(crate) const INTERRUPT_LINE: u16 = 0x3c;
 pub(crate) const INTERRUPT_PIN: u16 = 0x3d;
 /// Type 0 only.
 pub(crate) const SUBSYSTEM_VENDOR: u16 = 0x2c;
@@ -36,7 +34,6 @@ pub(crate) const BRIDGE_EXPANSION_ROM: u16 = 0x38;
 pub(crate) const BRIDGE_CONTROL: u16 = 0x3e;
 
 pub(crate) mod command {
-    pub(crate) const IO: u16 = 1 << 0;
     pub(crate) const MEMORY: u16 = 1 << 1;
     pub(crate) const BUS_MASTER: u16 = 1 << 2;
     pub(crate) const INTERRUPT_DISABLE: u16 = 1 << 10;
