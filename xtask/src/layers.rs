@@ -41,6 +41,8 @@ const LAYERS: &[Layer] = &[
     portable("vdev", &[]),
     portable("vgic", &["vdev"]),
     portable("pci", &["vdev"]),
+    // The machine's, where `pci` is the guests'.
+    portable("pcie", &["machine"]),
     portable("virtio", &["vdev", "pci"]),
     portable("plan9", &[]),
     portable("vdevs", &["vdev", "vgic", "pci", "virtio", "plan9"]),
@@ -50,7 +52,7 @@ const LAYERS: &[Layer] = &[
     portable("vm", &["qvmconf", "machine", "pagetable", "smmu", "vdev", "vgic", "pci"]),
     portable("host", &["qvmconf", "machine", "vdev", "vm"]),
     privileged("el2", &[]),
-    privileged("drivers", &["machine", "smmu", "its"]),
+    privileged("drivers", &["machine", "smmu", "its", "pcie"]),
     privileged(
         "kernel",
         &[
@@ -64,6 +66,7 @@ const LAYERS: &[Layer] = &[
             "vdev",
             "vgic",
             "pci",
+            "pcie",
             "virtio",
             "plan9",
             "vdevs",
@@ -84,7 +87,7 @@ const TOOL: &[&str] = &["qvmconf", "machine", "trace", "vdev", "vdevs", "example
 
 /// Third-party packages that belong in certain crates only.
 const PLACES: &[(&str, &[&str])] =
-    &[("aarch64-cpu", &["el2", "drivers"]), ("buddy_system_allocator", &["kernel"]), ("fdt", &["machine"])];
+    &[("aarch64-cpu", &["el2", "drivers"]), ("buddy_system_allocator", &["kernel"]), ("fdt", &["machine"]), ("pci_types", &["pcie"])];
 
 /// A package of the workspace, as far as the rules are concerned.
 #[derive(Debug)]

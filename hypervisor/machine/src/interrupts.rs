@@ -126,6 +126,11 @@ pub(crate) fn monitors(index: &Index<'_>, gic: &Found) -> Option<IntId> {
 }
 
 impl Found {
+    /// Whether this is the controller's node.
+    pub(crate) fn is(&self, id: NodeId) -> bool {
+        self.node == id
+    }
+
     /// The `n`-th interrupt of a node, if it goes straight to this controller.
     pub(crate) fn interrupt_of(&self, index: &Index<'_>, id: NodeId, n: usize) -> Option<IntId> {
         interrupt(index, id, self.node, n)
@@ -199,7 +204,7 @@ fn interrupt_parent(index: &Index<'_>, id: NodeId) -> Option<NodeId> {
 }
 
 /// The GIC's three cells: type, number within the type, flags.
-fn specifier(cells: &[u8]) -> Option<Line> {
+pub(crate) fn specifier(cells: &[u8]) -> Option<Line> {
     let (kind, rest) = node::number(cells, 1)?;
     let (number, rest) = node::number(rest, 1)?;
     let flags = u32::try_from(node::number(rest, 1)?.0).ok()?;

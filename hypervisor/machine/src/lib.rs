@@ -8,7 +8,7 @@
 //! come with Linux (`Documentation/devicetree/bindings`): `arm/cpus.yaml`, `arm/psci.yaml`,
 //! `interrupt-controller/arm,gic.yaml`, `interrupt-controller/arm,gic-v3.yaml`, `timer/arm,arch_timer.yaml`,
 //! `serial/pl011.yaml`, `serial/8250.yaml`, `rtc/arm,pl031.yaml`, `virtio/mmio.yaml`, `iommu/arm,smmu-v3.yaml`, `iommu/iommu.txt`,
-//! `pci/pci-iommu.txt`, `pci/pci-msi.txt`, `interrupt-controller/msi.txt`.
+//! `pci/pci-iommu.txt`, `pci/pci-msi.txt`, `pci/host-generic-pci.yaml`, `interrupt-controller/msi.txt`.
 //!
 //! A blob is checked whole (see `blob`) before any of it is read; after that the `fdt` package reads it. What a tree
 //! says about itself can still be nonsense, and then the error names node and property.
@@ -43,6 +43,7 @@ mod interrupts;
 mod memory;
 mod messages;
 mod node;
+mod pci;
 mod requesters;
 mod smmu;
 mod virtio;
@@ -55,6 +56,7 @@ pub use early::Early;
 pub use error::{Flaw, MachineError};
 pub use interrupts::{Gic, Timer};
 pub use messages::{Its, MessageMap, MessageSender, MessageTarget};
+pub use pci::{BUS_LENGTH, PciHost, PciInterrupts, PciSpace, PciWindow};
 pub use smmu::{Master, RequesterMap, Smmu, Stream};
 pub use virtio::VirtioWindow;
 
@@ -93,6 +95,8 @@ pub struct Machine {
     pub its: Vec<Its>,
     /// What sends messages to them, in the order of the tree.
     pub senders: Vec<MessageSender>,
+    /// The hosts of PCI Express whose configuration space is in memory, in the order of the tree.
+    pub pci: Vec<PciHost>,
     /// How to call PSCI, if firmware has it.
     pub psci: Option<Conduit>,
     /// `/chosen/bootargs`.
@@ -115,6 +119,8 @@ impl Machine {
         let gic = interrupts::gic(&index)?;
         let (smmus, masters) = smmu::smmus(&index, &gic);
         let (its, senders) = messages::all(&index, &gic.gic);
+        let memory = memory::banks(&index)?;
+        let pci = pci::hosts(&index, &gic, &memory);
         Ok(Self {
             smmus,
             masters,
@@ -124,7 +130,8 @@ impl Machine {
                 .root()
                 .and_then(|root| node::string(node::Properties::value(&root, "model")?))
                 .map(String::from),
-            memory: memory::banks(&index)?,
+            memory,
+            pci,
             reserved: memory::reserved(&index, &sound.reader()?)?,
             cpus: cpus::cpus(&index)?,
             timer: interrupts::timer(&index, &gic)?,

@@ -1,0 +1,85 @@
+//! What cannot be kept apart.
+use super::*;
+
+fn group(found: &Hierarchy, address: PciAddress) -> u16 {
+    function(found, address).group
+}
+
+#[test]
+fn devices_of_the_hosts_bus_are_apart() {
+    let found = found(&Model::new([disk(8), disk(0x10), disk(0x18)]));
+    let groups: Vec<u16> = found.functions.iter().map(|function| function.group).collect();
+    assert_eq!((groups, found.groups()), (vec![0, 1, 2], 3));
+}
+
+#[test]
+fn functions_of_a_device_are_together_unless_they_keep_apart() {
+    for keep_apart in [false, true] {
+        let mut pair = [disk(8), disk(9)];
+        pair[0].set(0x0e, &[0x80]);
+        for disk in pair.iter_mut().filter(|_| keep_apart) {
+            disk.add_express(0, true);
+            disk.add_access_control();
+        }
+        let found = found(&Model::new(pair));
+        assert_eq!(found.groups(), if keep_apart { 2 } else { 1 });
+    }
+}
+
+#[test]
+fn below_a_port_that_keeps_apart_all_is_apart() {
+    let ports = [Simulated::root_port(8, true), Simulated::root_port(0x10, true)];
+    let hierarchy = found(&Model::new(ports.into_iter().chain([disk(0).behind(0), disk(0).behind(1)])));
+    assert_eq!(hierarchy.groups(), 4);
+    // Without, a disk is with its port, and other ports are not.
+    let ports = [Simulated::root_port(8, false), Simulated::root_port(0x10, true)];
+    let hierarchy = found(&Model::new(ports.into_iter().chain([disk(0).behind(0), disk(0).behind(1)])));
+    assert_eq!(group(&hierarchy, at(1, 0, 0)), group(&hierarchy, at(0, 1, 0)));
+    assert_ne!(group(&hierarchy, at(2, 0, 0)), group(&hierarchy, at(0, 2, 0)));
+    assert_eq!(hierarchy.groups(), 3);
+}
+
+#[test]
+fn ports_of_one_device_that_do_not_keep_apart_are_together_with_all_below() {
+    let mut ports = [Simulated::root_port(8, false), Simulated::root_port(9, false)];
+    ports[0].set(0x0e, &[0x81]);
+    let found = found(&Model::new(ports.into_iter().chain([disk(0).behind(0), disk(0).behind(1)])));
+    assert_eq!((found.functions.len(), found.groups()), (4, 1));
+}
+
+#[test]
+fn all_below_a_conventional_bridge_is_together() {
+    let found = found(&Model::new([Simulated::bridge(8), disk(8).behind(0), disk(0x10).behind(0), disk(0x10)]));
+    assert_eq!(group(&found, at(1, 1, 0)), group(&found, at(1, 2, 0)));
+    assert_ne!(group(&found, at(1, 1, 0)), group(&found, at(0, 2, 0)));
+}
+
+#[test]
+fn below_a_switch_every_port_on_the_way_has_to_keep_apart() {
+    let switch = |root: bool, down: bool| {
+        let port = |number, kind: u8, above, keeps: bool| {
+            let mut port = Simulated::bridge(number);
+            port.add_express(kind, false);
+            if keeps {
+                port.add_access_control();
+            }
+            port.behind(above)
+        };
+        let tree = [Simulated::root_port(8, root), port(0, 5, 0, false), port(0, 6, 1, down), port(8, 6, 1, down)];
+        found(&Model::new(tree.into_iter().chain([disk(0).behind(2), disk(0).behind(3)])))
+    };
+    let both = |found: &Hierarchy| [group(found, at(3, 0, 0)), group(found, at(4, 0, 0))];
+    let apart = switch(true, true);
+    assert_ne!(both(&apart)[0], both(&apart)[1]);
+    let together = switch(true, false);
+    assert_eq!(group(&together, at(3, 0, 0)), group(&together, at(2, 0, 0)), "with its port");
+    let together = switch(false, true);
+    assert_eq!(both(&together)[0], both(&together)[1], "the root port turns requests around");
+}
+
+#[test]
+fn access_control_is_switched_on() {
+    let model = Model::new([Simulated::root_port(8, true)]);
+    found(&model);
+    assert_eq!(Space::new(&model, at(0, 1, 0)).half(0x106), 0x1d);
+}

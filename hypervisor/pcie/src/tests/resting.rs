@@ -1,0 +1,240 @@
+//! How functions come to rest, and virtual ones into being.
+use super::*;
+use crate::testkit::AWAY;
+
+fn frequency() -> Frequency {
+    Frequency::new(1_000_000).unwrap()
+}
+
+/// Advances until it is over. With the result, how long that took in microseconds.
+fn bring(model: &Model, found: &Hierarchy, address: PciAddress) -> (RestProgress, u64) {
+    let begun = model.now.get();
+    let mut rest = Rest::of(&found.functions, address, frequency());
+    for _ in 0..10_000 {
+        match rest.advance(model, Ticks(model.now.get())) {
+            RestProgress::Waiting(until) => {
+                assert!(until.0 > model.now.get(), "it waits for what is to come");
+                model.now.set(until.0);
+            }
+            over => return (over, model.now.get() - begun),
+        }
+    }
+    panic!("it does not end");
+}
+
+fn resettable(number: u8) -> Simulated {
+    let mut disk = disk(number);
+    disk.add_express(0, true);
+    disk
+}
+
+/// As a guest leaves it.
+fn use_it(model: &Model, address: PciAddress) {
+    let space = Space::new(model, address);
+    space.set_half(4, 6);
+    space.set_word(0x10, 0x1f00_0000);
+}
+
+fn is_as_found(model: &Model, found: &Hierarchy, address: PciAddress) {
+    let function = function(found, address);
+    let space = Space::new(model, address);
+    assert_eq!(
+        u64::from(space.word(0x14)) << 32 | u64::from(space.word(0x10) & !0xf),
+        function.bars[0].place.unwrap().bus
+    );
+    assert_eq!(space.half(4), function.command_at_rest());
+    assert_eq!(space.half(4) & 4, 0);
+}
+
+#[test]
+fn a_function_level_reset_takes_its_time_and_the_header_comes_back() {
+    let model = Model::new([resettable(8), resettable(0x10)]);
+    let found = found(&model);
+    assert_eq!(function(&found, at(0, 1, 0)).reset(), Reset::Function);
+    use_it(&model, at(0, 1, 0));
+    let (over, took) = bring(&model, &found, at(0, 1, 0));
+    assert_eq!(over, RestProgress::Done);
+    assert!((AWAY..AWAY + 10_000).contains(&took), "{took}");
+    assert_eq!((model.with(0, |disk| disk.resets), model.with(1, |disk| disk.resets)), (1, 0));
+    is_as_found(&model, &found, at(0, 1, 0));
+}
+
+#[test]
+fn before_a_function_level_reset_nobody_looks_for_100_ms() {
+    let model = Model::new([resettable(8)]);
+    let found = found(&model);
+    let mut rest = Rest::of(&found.functions, at(0, 1, 0), frequency());
+    assert_eq!(rest.advance(&model, Ticks(0)), RestProgress::Waiting(Ticks(100_000)));
+    let before = model.accesses.get();
+    assert_eq!(rest.advance(&model, Ticks(99_999)), RestProgress::Waiting(Ticks(100_000)));
+    assert_eq!(model.accesses.get(), before);
+}
+
+#[test]
+fn advanced_features_reset_too() {
+    let mut disk = disk(8);
+    disk.add_advanced();
+    let model = Model::new([disk]);
+    let found = found(&model);
+    assert_eq!(function(&found, at(0, 1, 0)).reset(), Reset::AdvancedFeatures);
+    use_it(&model, at(0, 1, 0));
+    assert_eq!(bring(&model, &found, at(0, 1, 0)).0, RestProgress::Done);
+    assert_eq!(model.with(0, |disk| disk.resets), 1);
+    is_as_found(&model, &found, at(0, 1, 0));
+}
+
+#[test]
+fn a_bus_is_reset_with_all_that_is_behind_the_bridge() {
+    let model = Model::new([
+        Simulated::bridge(8),
+        disk(8).behind(0),
+        Simulated::bridge(0x10).behind(0),
+        disk(0x18).behind(2),
+        disk(0x10),
+    ]);
+    let found = found(&model);
+    let bridge = at(0, 1, 0);
+    assert_eq!(function(&found, at(1, 1, 0)).reset(), Reset::Bus(bridge));
+    let rest = Rest::of(&found.functions, at(1, 1, 0), frequency());
+    assert_eq!(rest.touches().collect::<Vec<_>>(), [at(1, 1, 0), at(1, 2, 0), at(2, 3, 0)]);
+    use_it(&model, at(1, 1, 0));
+    let (over, took) = bring(&model, &found, at(1, 1, 0));
+    assert_eq!(over, RestProgress::Done);
+    assert!(took >= 102_000, "2 ms in reset, 100 ms alone: {took}");
+    let resets: Vec<u32> = (0..5).map(|n| model.with(n, |function| function.resets)).collect();
+    assert_eq!(resets, [0, 1, 1, 1, 0]);
+    // What is behind the bridge that was reset answers again, where it was.
+    is_as_found(&model, &found, at(1, 1, 0));
+    is_as_found(&model, &found, at(2, 3, 0));
+    assert_eq!(Space::new(&model, bridge).half(0x3e) & 0x40, 0);
+}
+
+#[test]
+fn without_a_reset_bus_master_is_off_and_that_is_all() {
+    let model = Model::new([disk(8)]);
+    let found = found(&model);
+    assert_eq!(function(&found, at(0, 1, 0)).reset(), Reset::None);
+    use_it(&model, at(0, 1, 0));
+    assert_eq!(bring(&model, &found, at(0, 1, 0)).0, RestProgress::Done);
+    assert_eq!(model.with(0, |disk| disk.resets), 0);
+    is_as_found(&model, &found, at(0, 1, 0));
+}
+
+#[test]
+fn what_misbehaves_is_not_at_rest_and_says_why_in_time() {
+    let broken = |vices: Vices, has_reset: bool| {
+        let model = Model::new([if has_reset {
+            resettable(8)
+        } else {
+            let mut disk = disk(8);
+            disk.add_express(0, false);
+            disk
+        }]);
+        let found = found(&model);
+        model.with(0, |disk| disk.vices = vices);
+        use_it(&model, at(0, 1, 0));
+        let (over, took) = bring(&model, &found, at(0, 1, 0));
+        assert!(took <= 1_400_000, "{took}");
+        match over {
+            RestProgress::Failed(address, unrest) => {
+                assert_eq!(address, at(0, 1, 0));
+                Some(unrest)
+            }
+            _ => None,
+        }
+    };
+    let none = Vices::default();
+    assert_eq!(broken(Vices { is_gone: true, ..none }, true), Some(Unrest::Gone));
+    assert_eq!(broken(Vices { never_returns: true, ..none }, true), Some(Unrest::NotReady));
+    assert_eq!(broken(Vices { stays_master: true, ..none }, true), Some(Unrest::StaysMaster));
+    assert_eq!(broken(Vices { stays_master: true, ..none }, false), Some(Unrest::StaysMaster));
+    assert_eq!(broken(Vices { forgets: true, ..none }, true), Some(Unrest::NotRestored));
+    // What is pending for ever is reset all the same; if it cannot be, it is not at rest.
+    assert_eq!(broken(Vices { never_finishes: true, ..none }, true), None);
+    assert_eq!(broken(Vices { never_finishes: true, ..none }, false), Some(Unrest::Pending));
+}
+
+#[test]
+fn another_function_is_not_the_one_that_was() {
+    let model = Model::new([resettable(8)]);
+    let found = found(&model);
+    model.with(0, |disk| disk.set(0, &[0x86, 0x80]));
+    let failed = RestProgress::Failed(at(0, 1, 0), Unrest::Another);
+    assert_eq!(bring(&model, &found, at(0, 1, 0)).0, failed);
+    assert_eq!(bring(&model, &found, at(0, 9, 0)).0, RestProgress::Failed(at(0, 9, 0), Unrest::Unknown));
+}
+
+/// A card with eight virtual functions, each every second number from 80h on.
+fn card() -> Simulated {
+    let mut card = resettable(8);
+    let at = card.add_extended(0x10, 0x40);
+    card.set(at + 0x0e, &[8, 0]);
+    card.set(at + 0x14, &[0x80, 0, 2, 0]);
+    card.set(at + 0x1a, &[0xca, 0x10]);
+    card.set(at + 0x1c, &[1]);
+    card.allow(at + 0x08, &[0x19]);
+    card.allow(at + 0x10, &[0xff, 0xff]);
+    card.allow(at + 0x20, &[0xff]);
+    card.add_bar(at + 0x24, 4, 0x4000);
+    card
+}
+
+fn virtual_function(number: u8) -> Simulated {
+    let mut function = Simulated::endpoint(number, 0xffff, 0xffff, NET);
+    function.set(0x3d, &[0]);
+    function.add_express(0, true);
+    function
+}
+
+#[test]
+fn virtual_functions_are_made_where_the_card_says_with_their_share_of_its_bars() {
+    let model = Model::new([card(), virtual_function(0x88), virtual_function(0x8a)]);
+    let hierarchy = found(&model);
+    let physical = function(&hierarchy, at(0, 1, 0));
+    let own = physical.capabilities.sriov.as_ref().unwrap();
+    assert_eq!((own.total, own.device, own.bars[0].size), (8, 0x10ca, 0x4000));
+    let make = |count| virtual_functions::make(&model, &hierarchy.functions, physical, count);
+    assert_eq!((make(0), make(9)), (Err(VirtualError::TooMany(8)), Err(VirtualError::TooMany(8))));
+    let addresses = make(2).unwrap();
+    assert_eq!(addresses, [at(0, 17, 0), at(0, 17, 2)]);
+    assert_eq!(Space::new(&model, physical.address).half(own.offset + 8) & 9, 9, "there, and answering");
+    let made = virtual_functions::find(&model, physical, &addresses, hierarchy.groups()).unwrap();
+    let place = own.bars[0].place.unwrap();
+    assert_eq!(made[0].bars[0].place, Some(place));
+    assert_eq!(made[1].bars[0].place.map(|place| place.bus), Some(place.bus + 0x4000));
+    assert_eq!((made[1].vendor, made[1].device, made[1].physical), (0x1b36, 0x10ca, Some(at(0, 1, 0))));
+    assert_eq!((made[0].group, made[1].group, made[0].reset()), (1, 2, Reset::Function));
+    // It comes to rest by itself.
+    let all = Hierarchy { functions: hierarchy.functions.iter().chain(&made).cloned().collect(), troubles: vec![] };
+    Space::new(&model, made[0].address).set_half(4, 4);
+    assert_eq!(bring(&model, &all, made[0].address).0, RestProgress::Done);
+    assert_eq!((model.with(1, |function| function.resets), model.with(0, |card| card.resets)), (1, 0));
+    assert_eq!(Space::new(&model, made[0].address).half(4), 0);
+    // A reset of the card takes them away, and they are made again.
+    assert_eq!(bring(&model, &all, physical.address).0, RestProgress::Done);
+    assert_eq!(Space::new(&model, physical.address).half(own.offset + 8) & 9, 9);
+    assert_eq!(Space::new(&model, physical.address).half(own.offset + 0x10), 2);
+    virtual_functions::unmake(&model, physical);
+    assert_eq!(Space::new(&model, physical.address).half(own.offset + 8) & 9, 0);
+}
+
+#[test]
+fn virtual_functions_without_a_place_are_refused() {
+    let make = |change: &dyn Fn(&mut Simulated)| {
+        let mut card = card();
+        change(&mut card);
+        let model = Model::new([card, disk(0x10)]);
+        let found = found(&model);
+        virtual_functions::make(&model, &found.functions, function(&found, at(0, 1, 0)), 3)
+    };
+    assert!(make(&|_| ()).is_ok());
+    // On another bus; on another function; all on one; on itself.
+    for (first, stride) in [(0xf8_u8, 0x100_u16), (8, 1), (0x80, 0), (0, 8)] {
+        let [low, high] = stride.to_le_bytes();
+        assert_eq!(make(&|card| card.set(0x114, &[first, 0, low, high])), Err(VirtualError::NoPlace), "{first:#x}");
+    }
+    assert_eq!(make(&|card| card.allow(0x108, &[0])), Err(VirtualError::Refused));
+    assert_eq!(make(&|card| card.set(0x10e, &[0])), Err(VirtualError::NoSriov));
+    let vast = make(&|card| card.add_bar(0x124, 4, 1 << 40));
+    assert_eq!(vast, Err(VirtualError::NoAddresses), "and the card itself goes on");
+}
