@@ -1,4 +1,5 @@
 use super::*;
+use crate::assemble::Reach;
 use alloc::string::String;
 use types::Pa;
 
@@ -42,7 +43,6 @@ fn what_is_not_carried_out_is_refused_by_name() {
         let text = format!("pass loc 0x09010000,4K,rwn{letter}");
         refused(&text, &[&format!("attribute `{letter}`: known, not supported yet")]);
     }
-    refused("pass loc 0x09010000,4K,rwd", &["attribute `d`: no SMMU confines"]);
     refused("pass loc 0x09010000,4K,m", &["attribute `m`: RAM cannot be passed"]);
     refused("pass loc 0x09010000,4K,rw", &["do not say whether the device reaches memory"]);
     refused("pass loc 0x09010000,4K,wn", &["cannot be read"]);
@@ -86,4 +86,17 @@ fn there_is_an_end_to_what_is_passed() {
     refused(&lines, &["more than 32"]);
     let parts: String = (40..57).map(|line| format!("intr gic:{line} ")).collect();
     refused(&format!("pass {parts}"), &["16 parts of one"]);
+}
+
+#[test]
+fn what_a_device_reaches_is_said_of_each() {
+    let reach = |text: &str| good(&with_ram(text)).description.passed[0].reach;
+    assert_eq!(reach("pass loc 0x09010000,4K,rwn"), Reach::Nothing);
+    assert_eq!(reach("pass loc 0x09010000,4K,rwd"), Reach::Own);
+    assert_eq!(reach("pass loc 0x09010000,4K,rn loc 0x09020000,4K,rwd"), Reach::Own, "of one of its regions");
+    assert_eq!(reach("pass loc 0x09010000,4K,rwd uncontained"), Reach::Everything);
+    assert_eq!(reach("pass uncontained loc 0x09010000,4K,rwd"), Reach::Everything);
+    refused("pass loc 0x09010000,4K,rwn uncontained", &["`uncontained`: this device does not reach memory by itself"]);
+    refused("uncontained", &["uncontained"]);
+    refused("safety qualified pass loc 0x09010000,4K,rwd uncontained", &["nothing brings the device to rest"]);
 }
