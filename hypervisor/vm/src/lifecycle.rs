@@ -197,6 +197,13 @@ mod tests {
     ];
 
     #[test]
+    fn notes_follow_one_another() {
+        let record = EndRecord::new(Cause::PowerCut, None, None, format_args!("gone"));
+        let record = record.with(format_args!("a hangs")).with(format_args!("b is kept"));
+        assert_eq!(&*record.note, "a hangs; b is kept");
+    }
+
+    #[test]
     fn a_vm_lives_from_described_to_ended() {
         let life = Lifecycle::default();
         for next in [State::Configured, State::Starting, State::Running, State::Paused, State::Running] {

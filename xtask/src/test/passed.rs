@@ -23,6 +23,11 @@ pub(super) fn tests() -> Vec<Test> {
         ),
         Test::hypervisor("passed/linux", "rtc-pl031 drives the machine's own clock, and has its alarm", linux),
         Test::hypervisor("passed/again", "what a VM had is free when it is gone, with nothing left pending", again),
+        Test::hypervisor(
+            "passed/uncontained",
+            "a device that nothing confines is told of wherever its VM is",
+            uncontained,
+        ),
         Test::hypervisor("passed/refused", "what is somebody's, or no device, is refused by both names", refusals),
     ]
 }
@@ -70,6 +75,42 @@ fn again(case: &Case) -> Result<()> {
     judge(ran.of("second"))
 }
 
+/// QEMU's device of firmware variables reaches memory by itself, and is behind no SMMU.
+fn uncontained(case: &Case) -> Result<()> {
+    let mut scene = Scene::new();
+    let device = "pass loc 0x1c170000,4K,rwd=0x09020000 uncontained";
+    scene.vm("wild", "witness", "2M", device)?.line("qvm @wild.qvmconf &").line("sleep 0.5");
+    scene.line("pidin").line("status wild").line("sleep 0.5");
+    // Where its RAM would be is somebody's, and then nothing.
+    scene.vm("second", "witness", "2M", "pass loc 0x1c170000,4K,rwd=0x09030000 uncontained")?;
+    scene.line("qvm @second.qvmconf").line("slay -s QUIT wild").line("wait wild");
+    let balloon = format!("{device} vdev virtio-balloon loc 0x1c0d0000 intr gic:46");
+    scene.vm("balloon", "witness", "2M", &balloon)?.line("qvm @balloon.qvmconf");
+    let here = Machine { memory: "2G".into(), ..machine(2, "cortex-a72") };
+    let ran = scene.run(case, &here, None, 3)?;
+    ran.in_order(&[
+        " wild (uncontained: reaches all memory)",
+        "qvm: second ended: code 64 (",
+        "`uncontained`: not all of the guest's RAM is free RAM of the machine at the same addresses",
+        "qvm: wild ended: code 3 (",
+        "; a passed device is uncontained: it reaches all memory",
+        "qvm: balloon ended: code 64 (",
+    ])?;
+    // At the start, and in the status; the log has its own pace.
+    let told = |line: &&str| {
+        line.contains("] wild: ") || line.contains("wild") && line.contains("is uncontained: it reaches all")
+    };
+    let lines = ran.text.lines().filter(|line| line.contains("a passed device is uncontained: it reaches all memory"));
+    if lines.filter(told).count() < 3 {
+        bail!("it is not told at the start, in the status and at the end");
+    }
+    let mut scene = Scene::new();
+    scene.vm("wild", "witness", "2M", device)?.line("qvm @wild.qvmconf");
+    let small = Machine { memory: "1G".into(), ..machine(2, "cortex-a72") };
+    scene.run(case, &small, None, 1)?.in_order(&["qvm: wild ended: code 64 (", "`uncontained`: not all of"])?;
+    Ok(())
+}
+
 fn refusals(case: &Case) -> Result<()> {
     let mut scene = Scene::new();
     let there = "pass loc 0x1c170000,4K,rwn=0x09010000 intr gic:41=34";
@@ -90,7 +131,7 @@ fn refusals(case: &Case) -> Result<()> {
             &["VM `console` cannot have 0x9000000-0x9000fff of the machine: the hypervisor's console has"],
         ),
         ("gic", "pass loc 0x1c170000,64K,rwn=0x08000000", &["is the machine's interrupt controller"]),
-        ("virtio", "pass loc 0x1c170000,4K,rwn=0x0a000000", &["reaches memory by itself, and no SMMU confines it"]),
+        ("virtio", "pass loc 0x1c170000,4K,rwn=0x0a000000", &["reaches memory by itself"]),
         ("memory", "pass loc 0x1c170000,4K,rwn=0x40000000", &["the machine has no device at 0x40000000-0x40000fff"]),
         ("half", "pass loc 0x1c170000,2K,rwn=0x09030000", &["is not whole pages"]),
         (
@@ -99,7 +140,11 @@ fn refusals(case: &Case) -> Result<()> {
             &["interrupt 33 is also that of /pl011@9000000"],
         ),
         ("edge", "pass loc 0x1c170000,4K,rwn=0x09030000 intr gic:41,u=39", &["is no edge, and `u` is for edges"]),
-        ("dma", "pass loc 0x1c170000,4K,rwd=0x09030000", &["attribute `d`: no SMMU confines"]),
+        (
+            "dma",
+            "pass loc 0x1c170000,4K,rwd=0x09030000",
+            &["/pl061@9030000 reaches memory by itself, and no SMMU confines it"],
+        ),
     ];
     refuse(case, &Machine::default(), scene, "slay -s QUIT there", refused)
 }

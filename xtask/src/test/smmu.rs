@@ -1,11 +1,12 @@
 //! SMMUs: every stream refused before the first VM starts, those that cannot be used, and what `smmuman` is told.
 //!
-//! Answers for: QEMU's SMMUv3 with both stages and with the first one only, and trees that say what it is not. Does not answer for:
-//! DMA, for which a device has to be given to somebody; what an SMMU does then is tested in `smmu` with one of our own.
+//! Answers for: QEMU's SMMUv3 with both stages and with the first one only, trees that say what it is not, and VMs' devices that are
+//! behind it by such a tree. Does not answer for: DMA, which none of them does; what an SMMU does then is tested in `smmu` with one of
+//! our own.
 
 use std::fs;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use dtoolkit::fdt::Fdt;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use dtoolkit::{Node as _, Property as _};
@@ -34,6 +35,12 @@ pub(super) fn tests() -> Vec<Test> {
             "good words of `smmuman` take effect, of bad ones both owners are named",
             words,
         ),
+        Test::hypervisor(
+            "smmu/passed",
+            "a stream is one VM's, by the name of its device, until that VM is no more",
+            passed,
+        ),
+        Test::hypervisor("smmu/balloon", "an SMMU is told of each page that goes, and gives nothing away", balloon),
         Test::hypervisor("smmu/allow", "a device may reach memory that the tree reserves, and no other", allow),
     ]
 }
@@ -227,6 +234,105 @@ fn words(case: &Case) -> Result<()> {
     let ran = scene.run(case, &Machine::default(), None, 1)?;
     ran.expect("smmuman: this machine has no SMMU: devices cannot be confined")?;
     goes_on(&ran)
+}
+
+/// Devices of QEMU's that its SMMU is in front of by the tree, and two that are nowhere else: clock and GPIO have one stream.
+fn masters(root: &mut DeviceTreeNode) -> Option<()> {
+    let smmu = root.child(&format!("smmuv3@{AT:x}"))?.property("phandle")?.value().to_vec();
+    let iommus = |stream| DeviceTreeProperty::new("iommus", [smmu.clone(), cells(&[stream])].concat()).ok();
+    root.child_mut("pl031@9010000")?.add_property(iommus(0x123)?);
+    root.child_mut("pl061@9030000")?.add_property(iommus(0x123)?);
+    for (at, stream) in [(0x0b00_0000_u32, 0x2_0000), (0x0b00_1000, 0x124)] {
+        let mut node = DeviceTreeNode::new(format!("nowhere@{at:x}")).ok()?;
+        node.add_property(DeviceTreeProperty::new("reg", cells(&[0, at, 0, 0x1000])).ok()?);
+        node.add_property(iommus(stream)?);
+        root.add_child(node);
+    }
+    Some(())
+}
+
+/// The clock, which is as good as one that does DMA.
+const CLOCK: &str = "pass loc 0x1c170000,4K,rwd=0x09010000 intr gic:41=34\n";
+
+fn passed(case: &Case) -> Result<()> {
+    let mut scene = Scene::new();
+    scene.file("host.smmu", b"device stream:0x124 held\nallow held bypass\nset on-fault terminate\n".into());
+    scene.line("smmuman @host.smmu");
+    let other = "pass loc 0x1c170000,4K,rwd=0x09030000";
+    scene.vm("one", "witness", "2M", CLOCK)?.vm("two", "witness", "2M", other)?;
+    scene.vm("far", "witness", "2M", "pass loc 0x1c170000,4K,rwd=0x0b000000")?;
+    scene.vm("held", "witness", "2M", "pass loc 0x1c170000,4K,rwd=0x0b001000")?;
+    scene.vm("wild", "witness", "2M", &format!("{other} uncontained"))?;
+    scene.line("qvm @one.qvmconf &").line("sleep 0.5").line("pidin smmu");
+    scene.line("qvm @two.qvmconf").line("qvm @far.qvmconf").line("qvm @held.qvmconf").line("qvm @wild.qvmconf");
+    scene.line("slay -s QUIT one").line("wait one").line("pidin smmu");
+    // It is the next one's, as often as it likes.
+    for _ in 0..3 {
+        scene.line("qvm @two.qvmconf &").line("sleep 0.3").line("pidin smmu").line("slay -s QUIT two").line("wait two");
+    }
+    scene.vm("clock", "selftest", "32M", &format!("cmdline \"passed:\"\n{CLOCK}"))?.line("qvm @clock.qvmconf");
+    let ran = with_tree(case, machine(), &scene, masters)?;
+    let cannot = "error: `pass`: VM `two` cannot have /pl061@9030000: `/pl061@9030000` (stream 0x123) belongs to `one`: \
+                  `two` cannot have it, too";
+    let wanted = "`/nowhere@b001000` (stream 0x124) belongs to `smmuman`: `held` cannot have it, too";
+    ran.in_order(&[
+        "    0x123             0          /pl031@9010000: VM `one`'s",
+        "qvm: two ended: code 65 (",
+        "qvm: far ended: code 65 (",
+        "qvm: held ended: code 65 (",
+        "qvm: wild ended: code 65 (",
+        "qvm: one ended: code 3 (",
+        "    0x124             0          held: let through by smmuman",
+        "    0x123             0          /pl061@9030000: VM `two`'s",
+        "    0x123             0          /pl061@9030000: VM `two`'s",
+        "    0x123             0          /pl061@9030000: VM `two`'s",
+        "qvm: clock ended: code 0 (",
+    ])?;
+    for said in [
+        cannot,
+        "VM `far` cannot have /nowhere@b000000: smmu0 has no stream 0x20000: there are 65536",
+        wanted,
+        "`pass`: /pl061@9030000 is behind an SMMU, which confines it",
+    ] {
+        ran.expect(said)?;
+    }
+    let mut scene = Scene::new();
+    scene.vm("one", "witness", "2M", CLOCK)?.line("qvm @one.qvmconf");
+    let more = ["-M", "virt-9.1,iommu=smmuv3", "-global", "arm-smmuv3.stage=1"].map(String::from).into();
+    let unfit = Machine { more, ..Machine::default() };
+    let ran = with_tree(case, unfit, &scene, masters)?;
+    ran.in_order(&[
+        "VM `one` cannot have /pl031@9010000: smmu0 at 0x9050000 is not used: it has no stage 2",
+        "code 65 (",
+    ])?;
+    let old = Machine { gic: 2, ..machine() };
+    let ran = with_tree(case, old, &scene, masters)?;
+    ran.expect("`pass`: devices that reach memory would reach the interrupt controller (GICv2), too")?;
+    Ok(())
+}
+
+/// The abuser gives back what it can do without, twenty times, and has its memory as it left it.
+fn balloon(case: &Case) -> Result<()> {
+    let mut scene = Scene::new();
+    let balloon = "vdev virtio-balloon loc 0x1c0d0000 intr gic:46";
+    let options = format!("cmdline \"balloon cycles=20\"\ncpu\n{balloon}\n{CLOCK}");
+    scene.vm("careful", "abuser", "32M", &options)?;
+    scene.vm("lender", "abuser", "32M", &options.replace("gic:46", "gic:46 lend"))?;
+    for _ in 0..3 {
+        scene.line("qvm @careful.qvmconf");
+    }
+    scene.line("qvm @lender.qvmconf").line("pidin memory").line("pidin smmu");
+    let ran = with_tree(case, machine(), &scene, masters)?;
+    let good = ran.of("careful").filter(|line| line.contains("balloon: 0 wrong of ")).count();
+    ensure!(good == 3, "{good} of 3 guests found their memory as they had left it");
+    ran.expect("a balloon that lends, and `pass` of a device that reaches memory")?;
+    ran.expect("         0 promised to VMs")?;
+    ensure!(!ran.text.contains("is not used") && !ran.text.contains("are lost"), "it did not answer");
+    let left: Vec<_> = super::ordeals::left(&ran, "careful").into_iter().map(|(free, _)| free).collect();
+    match left.as_slice() {
+        [_, second, third] if second == third => Ok(()),
+        left => bail!("something is lost: {left:?}"),
+    }
 }
 
 fn allow(case: &Case) -> Result<()> {

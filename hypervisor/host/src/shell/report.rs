@@ -376,6 +376,17 @@ mod tests {
     }
 
     #[test]
+    fn a_vm_whose_device_reaches_everything_is_told_by_its_line() {
+        let mut text = String::new();
+        vms(&[VmInfo { is_uncontained: true, ..LINUX }, LINUX], &mut text).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            lines[1].ends_with(" linux (uncontained: reaches all memory)") && lines[2].ends_with(" linux"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn pidin_shows_a_line_for_each_vm() {
         let expected = "
  # STATE       VCPU   MEM RST   UPTIME CPU TIME NAME

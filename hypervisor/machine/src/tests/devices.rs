@@ -53,6 +53,7 @@ fn what_is_the_hypervisors_by_nature_says_so() {
     let devices = all(GICV3_2);
     assert_eq!(device(&devices, "/intc@8000000").role, Some("the machine's interrupt controller"));
     assert_eq!(device(&devices, "/intc@8000000/its@8080000").role, Some("the machine's interrupt controller"));
+    assert_eq!(device(&devices, "/pcie@10000000").role, Some("a PCI host bridge"));
     assert_eq!(device(&devices, "/flash@0").role, Some("memory of the machine's firmware"));
     let smmu = node(
         "smmu@9050000",
@@ -121,4 +122,31 @@ fn a_compact_tree_says_the_same() {
         assert!(small.len() <= blob.len(), "{}", small.len());
         assert_eq!(all(&small), all(blob));
     }
+}
+
+#[test]
+fn a_device_behind_an_smmu_has_its_streams() {
+    let smmu = |at: u32, phandle| {
+        let properties = [
+            ("compatible", text("arm,smmu-v3")),
+            ("reg", cells(&[0, at, 0x2_0000])),
+            ("#iommu-cells", cells(&[1])),
+            ("phandle", cells(&[phandle])),
+        ];
+        node(&format!("smmu@{at:x}"), &properties, vec![])
+    };
+    let mut root = pi();
+    root.add_child(smmu(0x905_0000, 0x90));
+    root.add_child(smmu(0x908_0000, 0x91));
+    let behind = [("reg", cells(&[0, 0xfd00_0000, 0x1000])), ("iommus", cells(&[0x91, 7, 0x90, 9]))];
+    root.add_child(node("dma@fd000000", &behind, vec![]));
+    root.add_child(node("none@fd001000", &[("reg", cells(&[0, 0xfd00_1000, 0x1000]))], vec![]));
+    let coherent = [("reg", cells(&[0, 0xfd00_2000, 0x1000])), ("dma-coherent", vec![])];
+    root.add_child(node("coherent@fd002000", &coherent, vec![]));
+    let devices = all(&blob(root));
+    let dma = device(&devices, "/dma@fd000000");
+    assert_eq!(dma.streams, [Stream { smmu: 1, id: 7 }, Stream { smmu: 0, id: 9 }]);
+    assert!(dma.reaches_memory && !dma.is_coherent);
+    assert_eq!(device(&devices, "/none@fd001000").streams, []);
+    assert!(device(&devices, "/coherent@fd002000").is_coherent);
 }

@@ -156,12 +156,82 @@ fn what_is_the_hypervisors_is_not_passed() {
     assert!(its[0].contains("/intc@8000000/its@8080000 is the machine's interrupt controller"), "{its:?}");
 }
 
+fn reaching(reach: Reach, host: u64) -> PassedDevice {
+    PassedDevice { reach, ..passed(&[pages(0x1000_0000, host)], &[]) }
+}
+
 #[test]
-fn what_reaches_memory_is_not_passed() {
+fn what_reaches_memory_is_not_passed_as_if_it_did_not_nor_without_an_smmu() {
     for (at, name) in [(0x902_0000, "/fw-cfg@9020000"), (0xa00_0000, "/virtio_mmio@a000000")] {
-        let said = messages(QEMU, passed(&[pages(0x1000_0000, at)], &[]));
+        let said = messages(QEMU, reaching(Reach::Nothing, at));
+        assert!(said[0].contains(&format!("{name} reaches memory by itself")) && !said[0].contains("SMMU"), "{said:?}");
+        let said = messages(QEMU, reaching(Reach::Own, at));
         assert!(said[0].contains(&format!("{name} reaches memory by itself, and no SMMU confines it")), "{said:?}");
     }
+    let said = messages(QEMU, reaching(Reach::Own, 0x901_0000));
+    assert!(said[0].contains("/pl031@9010000 reaches memory by itself, and no SMMU"), "who says `d` is believed");
+    for reach in [Reach::Own, Reach::Everything] {
+        let said = messages(QEMU, reaching(reach, 0x40_1000_0000));
+        assert!(said[0].contains("/pcie@10000000 is a PCI host bridge, which is the hypervisor's"), "{said:?}");
+    }
+    let tree = guest(&on(QEMU, vec![reaching(Reach::Everything, 0x902_0000)]).unwrap());
+    assert_eq!(property(&tree, "/fw-cfg@10000000", "dma-coherent"), Some(vec![]), "as it is");
+}
+
+/// QEMU's tree with an SMMU in front of its clock, and another device in the clock's page.
+fn with_smmu(coherent: bool) -> Vec<u8> {
+    let mut tree = DeviceTree::from_fdt(&Fdt::new(QEMU).unwrap());
+    tree.root.remove_property("dma-coherent");
+    let smmu = [
+        ("compatible", b"arm,smmu-v3\0".to_vec()),
+        ("reg", cells(&[0, 0x0905_0000, 0, 0x2_0000])),
+        ("#iommu-cells", cells(&[1])),
+        ("phandle", cells(&[0x9999])),
+    ];
+    tree.root.add_child(node("smmuv3@9050000", &smmu));
+    let clock = tree.root.child_mut("pl031@9010000").unwrap();
+    clock.add_property(DeviceTreeProperty::new("iommus", cells(&[0x9999, 0x20, 0x9999, 0x21])).unwrap());
+    if coherent {
+        clock.add_property(DeviceTreeProperty::new("dma-coherent", Vec::<u8>::new()).unwrap());
+    }
+    let beside = [("compatible", b"beside\0".to_vec()), ("reg", cells(&[0, 0x0901_0800, 0, 0x100]))];
+    tree.root.add_child(node("beside@9010800", &beside));
+    tree.to_dtb()
+}
+
+#[test]
+fn what_an_smmu_confines_is_passed_with_its_streams() {
+    for coherent in [true, false] {
+        let tree = with_smmu(coherent);
+        let description = Description { passed: vec![reaching(Reach::Own, 0x901_0000)], ..description() };
+        let host = Host { tree: Some(&tree), ..host() };
+        let assembled = assemble(&description, &archive(), &host, &mut Wires::default()).unwrap();
+        let [PassedStreams { device, streams, .. }] = &assembled.streams[..] else { panic!("{:?}", assembled.streams) };
+        let ids: Vec<_> = streams.iter().map(|stream| (stream.smmu, stream.id)).collect();
+        assert_eq!((device.as_str(), &ids[..]), ("/pl031@9010000", &[(0, 0x20), (0, 0x21)][..]));
+        let guests = guest(&assembled.tree);
+        assert_eq!(property(&guests, "/pl031@10000000", "iommus"), None, "it is the hypervisor's affair");
+        assert_eq!(property(&guests, "/pl031@10000000", "dma-coherent").is_some(), coherent);
+    }
+}
+
+#[test]
+fn an_smmu_is_made_use_of_where_there_is_one() {
+    let tree = with_smmu(true);
+    let said = messages(&tree, reaching(Reach::Everything, 0x901_0000));
+    assert!(said[0].contains("/pl031@9010000 is behind an SMMU, which confines it"), "{said:?}");
+    let said = messages(&tree, reaching(Reach::Nothing, 0x901_0000));
+    assert!(said[0].contains("/pl031@9010000 reaches memory by itself"), "{said:?}");
+}
+
+#[test]
+fn nothing_is_where_the_guest_has_nothing() {
+    let description = Description { passed: vec![reaching(Reach::Own, 0x901_0000)], ..description() };
+    let everything = description.everything(Ipa(1 << 40));
+    let is_free = |at: u64| everything.iter().all(|range| !range.contains(Ipa(at)));
+    assert!(is_free(0xff_c000_0000) && !is_free(0x1000_0000));
+    assert!(description.ram.iter().all(|ram| !is_free(ram.start().0)));
+    assert!(description.stolen_time().is_none_or(|page| !is_free(page.start().0)));
 }
 
 #[test]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::assemble::Reach;
 use ::vdev::WantedFunction;
 use alloc::string::String;
 use types::Pa;
@@ -43,7 +44,6 @@ fn what_is_not_carried_out_is_refused_by_name() {
         let text = format!("pass loc 0x09010000,4K,rwn{letter}");
         refused(&text, &[&format!("attribute `{letter}`: known, not supported yet")]);
     }
-    refused("pass loc 0x09010000,4K,rwd", &["attribute `d`: no SMMU confines"]);
     refused("pass loc 0x09010000,4K,m", &["attribute `m`: RAM cannot be passed"]);
     refused("pass loc 0x09010000,4K,rw", &["do not say whether the device reaches memory"]);
     refused("pass loc 0x09010000,4K,wn", &["cannot be read"]);
@@ -117,10 +117,26 @@ fn what_is_said_of_a_function_makes_sense() {
     refused("pass loc pci:0:7.0=0:2.0 pass loc pci:0:7.0=0:3.0", &["`pass` is at pci:7.0 already"]);
     refused("vdev pci-dummy loc pci:7 pass loc pci:0:7.0=0:3.0", &["`vdev pci-dummy` is at pci:7.0 already"]);
     refused("pass loc pci:0:7.1=0:2.0", &["nobody finds pci:7.1"]);
-    refused(&format!("{CLOCK}without-reset"), &["is about functions of PCI"]);
+    refused(&format!("{CLOCK} without-reset"), &["is about functions of PCI"]);
     refused("safety qualified pass loc pci:0:2.0 without-reset", &["nothing brings the device to rest"]);
     good(&with_ram("safety qualified pass loc pci:0:2.0"));
     let many: String = (1..32).map(|device| format!("pass loc pci:1:{device}.0\n")).collect();
     good(&with_ram(&many));
+    let reach = |text: &str| good(&with_ram(text)).description.functions[0].reach;
+    assert_eq!(reach("pass loc pci:0:2.0"), Reach::Own);
+    assert_eq!(reach("pass loc pci:0:2.0 uncontained"), Reach::Everything);
     refused(&format!("{many}{CLOCK}{CLOCK}"), &["more than 32 passed devices"]);
+}
+
+#[test]
+fn what_a_device_reaches_is_said_of_each() {
+    let reach = |text: &str| good(&with_ram(text)).description.passed[0].reach;
+    assert_eq!(reach("pass loc 0x09010000,4K,rwn"), Reach::Nothing);
+    assert_eq!(reach("pass loc 0x09010000,4K,rwd"), Reach::Own);
+    assert_eq!(reach("pass loc 0x09010000,4K,rn loc 0x09020000,4K,rwd"), Reach::Own, "of one of its regions");
+    assert_eq!(reach("pass loc 0x09010000,4K,rwd uncontained"), Reach::Everything);
+    assert_eq!(reach("pass uncontained loc 0x09010000,4K,rwd"), Reach::Everything);
+    refused("pass loc 0x09010000,4K,rwn uncontained", &["`uncontained`: this device does not reach memory by itself"]);
+    refused("uncontained", &["uncontained"]);
+    refused("safety qualified pass loc 0x09010000,4K,rwd uncontained", &["nothing brings the device to rest"]);
 }
