@@ -19,7 +19,7 @@ use crate::shared;
 use crate::stage2::GuestSpace;
 use crate::sync::{Lock, Rank};
 use crate::thread::{self, Thread};
-use crate::{files, net, passed, startup, trace, vsock};
+use crate::{files, messages, net, passed, startup, trace, vsock};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;
@@ -429,6 +429,7 @@ impl Compartment {
     /// All of its threads are gone, and nobody else looks at what it has.
     pub(crate) unsafe fn take_down(&self) {
         passed::end(self);
+        messages::end(self.id);
         files::abandon(self.id);
         let Memory { space, ram, disks } = core::mem::take(&mut *self.memory.lock());
         if let Some(space) = &space {
