@@ -7,7 +7,7 @@
 //! above 1, is the number of the way (2: `abort` and so on). `worker` fails in the device's worker, which such a write rings, and
 //! `wake` in the device when the worker has sent its pulse. `ended` fails when the guest has dealt with the device's interrupt,
 //! which such a write asserts; with `how never` such a device is one to test interrupts with. It counts those ends, has a register
-//! for its line, and sends messages.
+//! for its line, and sends messages: by itself, or as a function of the machine's would, by way of the machine's ITS.
 
 use alloc::{boxed::Box, string::ToString, vec::Vec};
 use types::{AccessSize, Ipa, RequesterId};
@@ -34,6 +34,10 @@ const LINE: u64 = 0x10;
 const ADDRESS: u64 = 0x14;
 /// Sends what is written.
 const DATA: u64 = 0x18;
+/// Has the machine's ITS send what is written.
+const HOST: u64 = 0x20;
+/// Has the machine's ITS send that 256 times, from as many vectors.
+const FLOOD: u64 = 0x24;
 /// How often the guest has dealt with the interrupt.
 const ENDS: u64 = 0x1c;
 
@@ -49,6 +53,8 @@ struct Faulty {
     bell: Option<Bell>,
     address: Ipa,
     ends: u64,
+    /// The machine's ITS as it has sent messages, if it was to.
+    sender: Option<kernel::provoke::Sender>,
 }
 
 /// Fails, or has the device fail.
@@ -86,7 +92,7 @@ fn create(options: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, Opt
     if when == "ended" {
         setup.hear_ends();
     }
-    Ok(Box::new(Faulty { when, how, kept: Vec::new(), bell, address: Ipa(0), ends: 0 }))
+    Ok(Box::new(Faulty { when, how, kept: Vec::new(), bell, address: Ipa(0), ends: 0, sender: None }))
 }
 
 /// A frame of 256 bytes for each level.
@@ -131,12 +137,25 @@ impl Vdev for Faulty {
             LINE => context.set_line(value & 1 != 0),
             ADDRESS => self.address = Ipa(value),
             DATA => context.message(Some(REQUESTER), self.address, value as u32),
+            HOST => {
+                self.with_sender(|it, address| it.send(value as usize & 0xff, REQUESTER, address, value as u32));
+            }
+            FLOOD => self.with_sender(|sender, address| {
+                if value != 0 {
+                    (0..256).for_each(|n| sender.send(n, REQUESTER, address, value as u32));
+                } else {
+                    sender.flood();
+                }
+            }),
             _ => return self.command(value, context),
         }
         Ok(())
     }
 
     fn control(&mut self, event: Control<'_>, _: &mut Context<'_>) -> Result<(), ControlError> {
+        if matches!(event, Control::Terminate) {
+            self.sender = None;
+        }
         let when = match event {
             Control::GuestConfigured => "configured",
             Control::GuestStarting => "starting",
@@ -168,6 +187,15 @@ impl Vdev for Faulty {
 }
 
 impl Faulty {
+    fn with_sender(&mut self, send: impl FnOnce(&kernel::provoke::Sender, Ipa)) {
+        if self.sender.is_none() {
+            self.sender = kernel::provoke::Sender::new().ok();
+        }
+        if let Some(sender) = &self.sender {
+            send(sender, self.address);
+        }
+    }
+
     /// A write that tells it to fail, perhaps.
     fn command(&mut self, value: u64, context: &mut Context<'_>) -> Result<(), AccessFault> {
         self.kept.extend_from_slice(&[0; 100]);

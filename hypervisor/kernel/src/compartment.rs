@@ -19,7 +19,7 @@ use crate::shared;
 use crate::stage2::GuestSpace;
 use crate::sync::{Lock, Rank};
 use crate::thread::{self, Thread};
-use crate::{files, function, net, passed, smmuman, startup, trace, vsock};
+use crate::{files, function, messages, net, passed, smmuman, startup, trace, vsock};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -432,6 +432,7 @@ impl Compartment {
     pub(crate) fn release_devices(&self) -> Result<(), String> {
         let rest = function::end(self);
         passed::end(self);
+        messages::end(self.id);
         rest.and(smmuman::take_back(self))
     }
 

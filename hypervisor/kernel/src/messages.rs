@@ -208,7 +208,7 @@ impl Vectors {
 impl Drop for Vectors {
     fn drop(&mut self) {
         kernel_work(|| {
-            let unmapped = self.unit.unmap(self.device, self.count as u32, lpi(self.window, self.first));
+            let unmapped = self.unit.unmap(self.device, self.count as u32);
             if let Err(why) = &unmapped {
                 log::error!("the vectors of DeviceID {:#x} cannot be taken back: {why}", self.device);
                 // The ITS may still write there.
@@ -236,11 +236,22 @@ fn arrive(window: &mut Window, place: usize, lpi: IntId) -> bool {
     slot.arrived += 1;
     if is_too_much && !slot.is_held && units().get(slot.its).is_some_and(|unit| unit.enable(slot.event, lpi, false)) {
         slot.is_held = true;
-        window.note_held(period());
+        if window.note_held(period()) {
+            let most = MOST_IN_PERIOD * (1_000_000 / PERIOD as u32);
+            log::warn!(target: partition.vm.origin(), "passed functions send more than {most} messages in a second: they are held");
+        }
         partition.notify_worker();
     }
     partition.message_arrived(place);
     true
+}
+
+/// The VM is no more. What is still there of its vectors, which should have been closed, goes nowhere.
+pub(crate) fn end(owner: VmId) {
+    if let Some((_, window)) = ROUTES.lock().of(owner) {
+        log::error!("vectors of a passed function have not been closed");
+        window.abandon();
+    }
 }
 
 /// What is to be told to the guest of `owner` of those of its vectors `64 * word` and behind that have come. The next one of each comes to

@@ -1,6 +1,12 @@
-//! Failures on command, for images that test what is left of the machine afterwards. No product image calls this.
+//! Failures, and messages of the machine's ITS, on command, for images that test what becomes of them. No product image calls this.
 
+use crate::messages::{GuestMessage, MOST, Vectors};
 use crate::sync::{Lock, Rank};
+use crate::thread;
+use alloc::string::String;
+use core::fmt;
+use machine::MessageTarget;
+use types::{Ipa, RequesterId};
 
 /// An EL2 data abort: reads where nothing is mapped.
 pub fn data_abort() {
@@ -15,4 +21,38 @@ pub fn failure() {
     static HELD: Lock<()> = Lock::new(Rank::Frames, ());
     let _held = HELD.lock();
     panic!("the hypervisor was told to fail");
+}
+
+/// The DeviceID of a function that no machine of the tests has.
+const DEVICE: u32 = 0xfff8;
+
+/// A passed function that is not there: the machine's first ITS raises its events on command.
+pub struct Sender(Vectors);
+
+impl Sender {
+    /// One of the VM whose thread this is, with as many vectors as there can be. To be dropped before the VM's end.
+    ///
+    /// # Errors
+    /// Why there are no messages.
+    pub fn new() -> Result<Self, String> {
+        let compartment = thread::current().compartment().ok_or("this is no thread of a VM")?;
+        Vectors::open(MessageTarget { its: 0, device: DEVICE }, MOST, compartment).map(Self)
+    }
+
+    /// Has vector `n` stand for this message from now on, and raises it.
+    pub fn send(&self, n: usize, requester: RequesterId, address: Ipa, data: u32) {
+        self.0.route(n, Some(GuestMessage { requester: Some(requester), address, data }));
+        self.0.raise(n);
+    }
+
+    /// Raises all that stand for a message.
+    pub fn flood(&self) {
+        (0..self.0.count()).for_each(|n| _ = self.0.raise(n));
+    }
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a sender of {:?}", self.0.message(0))
+    }
 }

@@ -21,6 +21,11 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "lpi: an ITS says what it is", run: identity },
     Test { name: "lpi: a command raises an LPI, once", run: raised },
     Test { name: "lpi: a message of a device raises an LPI, and only a device's does", run: message },
+    Test { name: "lpi: a message by the machine's ITS raises an LPI, on whichever CPU it comes", run: by_the_machine },
+    Test {
+        name: "lpi: messages by the machine's ITS that are too many come later, and none is lost for good",
+        run: flood,
+    },
     Test { name: "lpi: the most urgent LPI comes first, among SPIs", run: order },
     Test { name: "lpi: more LPIs than list registers all come, once each", run: crowd },
     Test { name: "lpi: an LPI that is pending comes when it is enabled", run: masked },
@@ -251,6 +256,64 @@ fn message(machine: &'static Machine) -> Outcome {
     // A CPU is no device.
     // SAFETY: the second of the ITS's frames.
     unsafe { Mmio::new((its.at + GITS_TRANSLATER) as usize) }.write(0, 5);
+    silence()
+}
+
+/// Has the machine's ITS send messages: what is written; that of all vectors, or of all that there are.
+const HOST: usize = 0x20;
+const FLOOD: usize = 0x24;
+
+/// The device, told where to send to.
+fn sender(machine: &'static Machine, its: &Its) -> Result<Mmio, Verdict> {
+    const ADDRESS: usize = 0x14;
+    let at = machine.numeric_argument("ended").ok_or(Verdict::Skip("no device that sends messages"))?;
+    // SAFETY: the argument says that a device is there, and it is mapped just now.
+    let device = unsafe { Mmio::new(mmu::reach(at, Kind::Device)) };
+    device.write(ADDRESS, (its.at + GITS_TRANSLATER) as u32);
+    Ok(device)
+}
+
+fn by_the_machine(machine: &'static Machine) -> Outcome {
+    let its = Its::new(machine)?;
+    let device = sender(machine, &its)?;
+    for event in [5, 0, 5, EVENTS - 1] {
+        device.write(HOST, event as u32);
+        take(event)?;
+    }
+    // What the guest has not mapped is nothing to it.
+    device.write(HOST, EVENTS as u32);
+    silence()?;
+    for event in 0..EVENTS {
+        device.write(HOST, event as u32);
+    }
+    let taken = drain::<80>(EVENTS as usize);
+    check_equal!(taken.len(), EVENTS as usize, "LPIs taken");
+    silence()
+}
+
+fn flood(machine: &'static Machine) -> Outcome {
+    let its = Its::new(machine)?;
+    let device = sender(machine, &its)?;
+    device.write(FLOOD, 9);
+    for _ in 0..40 {
+        device.write(FLOOD, 0);
+        while next().is_some_and(|intid| {
+            gic::end(intid);
+            intid != FIRST + 9
+        }) {}
+    }
+    // Those that are held come when their time is over.
+    let mut quiet = 0;
+    while quiet < 3 {
+        match next() {
+            Some(intid) => gic::end(intid),
+            None => quiet += 1,
+        }
+    }
+    for event in [5, 0, 5] {
+        device.write(HOST, event as u32);
+        take(event)?;
+    }
     silence()
 }
 

@@ -131,9 +131,7 @@ impl Routes {
         if window.places.iter().any(|place| matches!(place, Place::Used(_))) {
             return;
         }
-        window.compartment = None;
-        // The VM's number may be another's soon.
-        window.owner = None;
+        window.abandon();
         if window.places.iter().all(|place| matches!(place, Place::Free))
             && let Some(window) = self.windows.get_mut(number)
         {
@@ -152,12 +150,19 @@ impl Window {
         self.count > MOST_IN_PERIOD
     }
 
-    /// One more is held, until the period is over.
-    pub(super) fn note_held(&mut self, period: Ticks) {
+    /// One more is held, until the period is over. Says whether it is the first of all.
+    pub(super) fn note_held(&mut self, period: Ticks) -> bool {
+        let is_first = self.held_until == Ticks(0);
         if self.held == 0 {
             self.held_until = self.begun.saturating_add(period);
         }
         self.held += 1;
+        is_first
+    }
+
+    /// Nothing of it comes to the VM any more, whose number may be another's soon.
+    pub(super) fn abandon(&mut self) {
+        (self.owner, self.compartment) = (None, None);
     }
 
     pub(super) fn slots(&self) -> impl Iterator<Item = &Slot> {

@@ -186,8 +186,8 @@ impl Unit {
     ///
     /// # Errors
     /// If the ITS has failed: nobody knows then.
-    pub(super) fn unmap(&self, device: u32, count: u32, first: IntId) -> Result<(), String> {
-        let unmap = self.with(|working| Ok(working.its.unmap(device, count, first)))?;
+    pub(super) fn unmap(&self, device: u32, count: u32) -> Result<(), String> {
+        let unmap = self.with(|working| Ok(working.its.unmap(device, count)))?;
         self.carry_out(unmap)?;
         self.forget(device);
         Ok(())
