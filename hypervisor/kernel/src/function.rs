@@ -12,7 +12,7 @@ mod handle;
 pub(crate) use handle::Handle;
 
 use crate::compartment::{Compartment, kernel_work};
-use crate::messages::{self, Vectors};
+use crate::messages::{self, Vectors, Way};
 use crate::pcie::{self, Unresettable};
 use crate::sync::{Lock, Rank};
 use crate::{interrupt, passed, smmuman, start};
@@ -264,8 +264,9 @@ fn attach_one(
     let mut targets = Vec::new();
     let count = usize::from(wanted_vectors(&function));
     if let Some(target) = target(&function).filter(|_| count > 0) {
-        let vectors = Vectors::open(target, count, compartment, handle.number)?;
+        let vectors = Vectors::open(target, count, compartment)?;
         for vector in 0..vectors.count() {
+            vectors.route(vector, Some(Way::Function { function: handle.number, vector }));
             let Some((translater, data)) = vectors.message(vector) else { continue };
             targets.push((store_at(compartment, wanted.reach, translater, doorbell)?, data));
         }

@@ -25,7 +25,7 @@ use machine::{Machine, MessageTarget};
 pub(crate) use routes::MOST;
 use routes::{Place, Routes, Slot, WINDOWS, Window, lpi};
 use spin::Once;
-use types::{CpuId, IntId, Pa, Ticks, VmId};
+use types::{CpuId, IntId, Ipa, Pa, RequesterId, Ticks, VmId};
 use unit::{Common, Unit};
 
 /// How many messages a VM gets in a period, and how long that is, in microseconds: 100,000 in a second. One that comes beyond is held at
@@ -55,16 +55,30 @@ fn ticks(microseconds: u64) -> Ticks {
     el2::cpu::counter_frequency().map_or(Ticks(0), |frequency| frequency.microseconds(microseconds))
 }
 
-/// A message of a VM's function. What it is to the guest its device knows ([`Partition::guest_message`]), whose lock is the VM's: nobody waits
-/// for that who holds one of ours.
-///
-/// [`Partition::guest_message`]: crate::partition::Partition
+/// What the guest's driver has written for a vector: what a virtual function would send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Vector {
-    /// Which of the VM's functions.
-    pub(crate) function: usize,
-    /// Which of its messages.
-    pub(crate) number: usize,
+pub(crate) struct GuestMessage {
+    /// Who the function is on the guest's bus.
+    pub(crate) requester: Option<RequesterId>,
+    /// Where it stores.
+    pub(crate) address: Ipa,
+    /// What.
+    pub(crate) data: u32,
+}
+
+/// What a vector is to its guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// This.
+    Message(GuestMessage),
+    /// What the guest's driver has written for this one of a function of the VM's. That is behind a lock of the VM's, for which nobody
+    /// waits who holds one of ours.
+    Function {
+        /// Which of the VM's functions.
+        function: usize,
+        /// Which of its messages.
+        vector: usize,
+    },
 }
 
 /// Starts all ITSs, and the LPIs of all CPUs, if there is something that sends messages. Once, on the boot CPU, when the others are
@@ -150,35 +164,29 @@ pub(crate) struct Vectors {
 }
 
 impl Vectors {
-    /// `count` vectors, 1 to 256, for the function that sends to `target`, which is passed to the VM of `compartment` as
-    /// its `function`. Waits for the
+    /// `count` vectors, 1 to 256, for the function that sends to `target`, which is passed to the VM of `compartment`. Waits for the
     /// ITS; interrupts are not masked.
     ///
     /// # Errors
     /// If there is no room, or there are no messages, or the function has vectors already: what, by name.
-    pub(crate) fn open(
-        target: MessageTarget,
-        count: usize,
-        compartment: &'static Compartment,
-        function: usize,
-    ) -> Result<Self, String> {
+    pub(crate) fn open(target: MessageTarget, count: usize, compartment: &'static Compartment) -> Result<Self, String> {
         let Some(unit) = units().get(target.its) else {
             return Err(flaw(target.its).unwrap_or_default());
         };
         if count == 0 || count > MOST {
             return Err(format!("{count} vectors: 1 to {MOST} are possible"));
         }
-        let collection = collection_here();
+        let (collection, lpis) = (collection_here(), interrupt::lpis());
         kernel_work(|| {
             let slot = |n: usize| Slot {
                 its: unit.number,
                 event: Event { device: target.device, event: n as u32 },
                 collection,
-                vector: Vector { function, number: n },
+                to: None,
                 is_held: false,
                 arrived: 0,
             };
-            let (window, first) = ROUTES.lock().take(compartment, interrupt::lpis(), count, slot)?;
+            let (window, first) = ROUTES.lock().take(compartment, lpis, count, slot)?;
             match unit.map(target.device, count as u32, lpi(window, first), collection) {
                 Ok(table) => Ok(Self { unit, device: target.device, window, first, count, table: Some(table) }),
                 Err(why) => {
@@ -197,6 +205,17 @@ impl Vectors {
     /// Address and data that the function is to have for vector `n`.
     pub(crate) fn message(&self, n: usize) -> Option<(Pa, u32)> {
         (n < self.count).then(|| (self.unit.translater(), n as u32))
+    }
+
+    /// Where vector `n` goes from now on. `None`: nowhere; what comes is dropped, and counted.
+    pub(crate) fn route(&self, n: usize, to: Option<Way>) {
+        if n >= self.count {
+            return;
+        }
+        let mut routes = ROUTES.lock();
+        if let Some(slot) = routes.window(self.window).and_then(|window| window.slot(self.first + n)) {
+            slot.to = to;
+        }
     }
 
     /// Has the ITS raise vector `n`, as if the function had sent it. Says whether it was told.
@@ -234,6 +253,7 @@ fn arrive(window: &mut Window, place: usize, lpi: IntId) -> bool {
     let is_too_much = window.count(el2::cpu::counter(), period());
     let Some(slot) = window.slot(place) else { return false };
     slot.arrived += 1;
+    let has_way = slot.to.is_some();
     if is_too_much && !slot.is_held && units().get(slot.its).is_some_and(|unit| unit.enable(slot.event, lpi, false)) {
         slot.is_held = true;
         if window.note_held(period()) {
@@ -242,8 +262,10 @@ fn arrive(window: &mut Window, place: usize, lpi: IntId) -> bool {
         }
         partition.notify_worker();
     }
-    partition.message_arrived(place);
-    true
+    if has_way {
+        partition.message_arrived(place);
+    }
+    has_way
 }
 
 /// The VM is no more. What is still there of its vectors, which should have been closed, goes nowhere.
@@ -256,14 +278,14 @@ pub(crate) fn end(owner: VmId) {
 
 /// What is to be told to the guest of `owner` of those of its vectors `64 * word` and behind that have come. The next one of each comes to
 /// this CPU.
-pub(crate) fn taken(owner: VmId, word: usize, arrived: u64) -> ArrayVec<Vector, 64> {
+pub(crate) fn taken(owner: VmId, word: usize, arrived: u64) -> ArrayVec<Way, 64> {
     let here = collection_here();
     let mut routes = ROUTES.lock();
     let mut messages = ArrayVec::new();
     let Some((_, window)) = routes.of(owner) else { return messages };
     for bit in (0..64).filter(|bit| arrived >> bit & 1 != 0) {
         let Some(slot) = window.slot(64 * word + bit) else { continue };
-        messages.push(slot.vector);
+        messages.extend(slot.to);
         if slot.collection != here && units().get(slot.its).is_some_and(|unit| unit.send_to(slot.event, here)) {
             slot.collection = here;
         }

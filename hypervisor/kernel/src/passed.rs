@@ -77,11 +77,7 @@ pub(crate) fn claim(compartment: &'static Compartment) -> Result<(), Vec<Assembl
     })
 }
 
-fn claim_all(
-    machine: &Machine,
-    compartment: &Compartment,
-    devices: &[PassedDevice],
-) -> Result<(), Vec<AssembleError>> {
+fn claim_all(machine: &Machine, compartment: &Compartment, devices: &[PassedDevice]) -> Result<(), Vec<AssembleError>> {
     kernel_work(|| {
         // Takes long, and is done once.
         let is_first = PASSED.lock().owners.is_none();

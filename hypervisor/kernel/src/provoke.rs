@@ -1,6 +1,6 @@
 //! Failures, and messages of the machine's ITS, on command, for images that test what becomes of them. No product image calls this.
 
-use crate::messages::{GuestMessage, MOST, Vectors};
+use crate::messages::{GuestMessage, MOST, Vectors, Way};
 use crate::sync::{Lock, Rank};
 use crate::thread;
 use alloc::string::String;
@@ -41,7 +41,7 @@ impl Sender {
 
     /// Has vector `n` stand for this message from now on, and raises it.
     pub fn send(&self, n: usize, requester: RequesterId, address: Ipa, data: u32) {
-        self.0.route(n, Some(GuestMessage { requester: Some(requester), address, data }));
+        self.0.route(n, Some(Way::Message(GuestMessage { requester: Some(requester), address, data })));
         self.0.raise(n);
     }
 

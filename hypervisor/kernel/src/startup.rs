@@ -28,8 +28,9 @@ use sched::{Parameters, Policy, Priority, ShareId, Sporadic};
 use spin::Once;
 use types::{CpuSet, Frequency, Ipa, MAX_CPUS, Range, Ticks};
 use vdev::{
-    BackendError, Backends, Balloon, BlockDevice, CharDevice, DeviceId, Entropy, FunctionFacts, HostDevice, HostDisk, HostFiles, HostFunction, Mac, WantedFunction,
-    NetPort, NetWish, NewWorker, RegionWishes, ShadowPage, SharedMemory, TraceSink, VsockPort, VsockWish,
+    BackendError, Backends, Balloon, BlockDevice, CharDevice, DeviceId, Entropy, FunctionFacts, HostDevice, HostDisk,
+    HostFiles, HostFunction, Mac, NetPort, NetWish, NewWorker, RegionWishes, ShadowPage, SharedMemory, TraceSink,
+    VsockPort, VsockWish, WantedFunction,
 };
 use vm::assemble::Host;
 use vm::config::{self, Configuration, CpuConfig, CpuPolicy, Includes, Limits};

@@ -211,7 +211,8 @@ impl HostFunction for Handle {
         let FunctionPart { bar, offset, length } = part;
         let Some(attached) = self.attached.get() else { return false };
         let own = self.bars.iter().find(|(index, _)| *index == bar).map(|(_, range)| *range);
-        let from = own.and_then(|own| Range::new(own.start().checked_add(offset)?, length).filter(|it| own.contains_range(it)));
+        let from = own
+            .and_then(|own| Range::new(own.start().checked_add(offset)?, length).filter(|it| own.contains_range(it)));
         let (Some(from), Some(guest)) = (from, Range::new(at, length)) else { return false };
         if reach {
             return attached.stage2.map_passed(guest, from.start(), true).is_ok();

@@ -5,7 +5,7 @@
 //!
 //! A VM with messages has a window of 256 LPIs, so that the number of one says whose it is and which of the VM's.
 
-use super::{MOST_IN_PERIOD, Vector};
+use super::{MOST_IN_PERIOD, Way};
 use crate::compartment::Compartment;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -23,7 +23,7 @@ pub(super) struct Slot {
     pub(super) event: Event,
     /// To which CPU it comes, as the ITS counts them.
     pub(super) collection: u16,
-    pub(super) vector: Vector,
+    pub(super) to: Option<Way>,
     /// It has come too often, and does not come for now.
     pub(super) is_held: bool,
     pub(super) arrived: u64,

@@ -5,11 +5,12 @@
 
 use super::Partition;
 use super::hold::ENDED;
+use crate::messages::GuestMessage;
 use crate::sync::masked;
 use crate::{interrupt, thread};
 use core::sync::atomic::Ordering;
 use types::{IntId, VcpuId};
-use vdev::{GuestMessage, Wake};
+use vdev::Wake;
 
 impl Partition {
     /// A pin has come. As [`Partition::passed_interrupt`].
@@ -51,7 +52,8 @@ impl Partition {
     /// What message `vector` of the function `number` is to the guest.
     pub(super) fn guest_message(&self, number: usize, vector: usize) -> Option<GuestMessage> {
         let function = self.functions.get(number)?;
-        masked(|| function.guest_message(vector))
+        let (requester, address, data) = masked(|| function.guest_message(vector))?;
+        Some(GuestMessage { requester: Some(requester), address, data })
     }
 
     /// Resets what the guest wants reset, in one of the VM's threads.

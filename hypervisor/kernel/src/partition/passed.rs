@@ -5,7 +5,7 @@
 
 use super::Partition;
 use super::hold::ENDED;
-use crate::messages::{self, Vector};
+use crate::messages::{self, GuestMessage, Way};
 use crate::sync::masked;
 use crate::{cpu, interrupt, passed, thread};
 use core::sync::atomic::Ordering;
@@ -80,9 +80,13 @@ impl Partition {
                 continue;
             }
             let Some(compartment) = thread::current().compartment() else { return };
-            for Vector { function, number } in messages::taken(compartment.id, word, arrived) {
-                let Some((requester, address, data)) = self.guest_message(function, number) else { continue };
-                kick = kick.union(masked(|| self.vm.gic.message(Some(requester), address, data)));
+            for way in messages::taken(compartment.id, word, arrived) {
+                let message = match way {
+                    Way::Message(message) => Some(message),
+                    Way::Function { function, vector } => self.guest_message(function, vector),
+                };
+                let Some(GuestMessage { requester, address, data }) = message else { continue };
+                kick = kick.union(masked(|| self.vm.gic.message(requester, address, data)));
             }
         }
         if let Some(vcpu) = kick.iter().next() {
