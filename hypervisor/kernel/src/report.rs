@@ -1,11 +1,11 @@
 //! What `pidin` and `top` report on.
 //!
-//! Answers for: collecting what is known of VMs, threads, memory, disks, networks and SMMUs. Does not answer for: what it looks like
+//! Answers for: collecting what is known of VMs, threads, memory, disks, networks, SMMUs and PCI. Does not answer for: what it looks like
 //! (`host::shell::report`).
 
 use crate::frames::{self, Owner};
 use crate::qvm::{self, Qvm};
-use crate::{disk, groups, heap, smmuman, thread, uplink};
+use crate::{disk, groups, heap, pcie, smmuman, thread, uplink};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -84,6 +84,7 @@ pub(crate) fn pidin(what: Pidin<'_>, out: &mut dyn fmt::Write) -> Result<bool, f
         Pidin::Disks => report::disks(&disk::report(), out)?,
         Pidin::Net => report::net(&uplink::report(), out)?,
         Pidin::Smmu => report::smmus(&smmuman::report(), out)?,
+        Pidin::Pci => report::pci(&pcie::report(), out)?,
         Pidin::Vm(name) => {
             let mut found = false;
             for vm in infos.iter().filter(|vm| vm.name == name) {

@@ -7,7 +7,9 @@ use crate::address_space::{self, FirstTables, Image};
 use crate::board::{self, Board, FirstConsole};
 use crate::controller;
 use crate::cpu::{self, PerCpu};
-use crate::{compartment, console, frames, groups, heap, interrupt, shell, silicon, smmuman, startup, thread, virtio};
+use crate::{
+    compartment, console, frames, groups, heap, interrupt, pcie, shell, silicon, smmuman, startup, thread, virtio,
+};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -186,6 +188,7 @@ fn with_heap(blob: &'static [u8], bank: Range<Pa>, image: &Image) -> ! {
     console::initialise(machine);
     startup::read_calendar(machine, frequency);
     smmuman::initialise(machine);
+    pcie::initialise(machine);
     virtio::find(machine);
     banner(machine, frequency);
     silicon::initialise_cpu(this);

@@ -62,6 +62,8 @@ pub(crate) enum Rank {
     Disks,
     /// An SMMU, and who has which of its streams; or what becomes of faults.
     Smmus,
+    /// The functions of the machine's PCI Express, and who has which.
+    Functions,
     /// Who has which device of the machine.
     Passed,
     /// What is being traced.

@@ -5,9 +5,9 @@
 //! the machine.
 
 use super::{
-    CommandError, Shm, Signal, TYPED, Uplink, Word,
+    CommandError, Pci, Shm, Signal, TYPED, Uplink, Word,
     argument::{self, cpus, milliseconds, names, number, plain},
-    shm, uplink,
+    pci, shm, uplink,
     words::words,
 };
 use ::log::LevelFilter;
@@ -54,6 +54,8 @@ pub enum Command<'a> {
         /// From one report to the next.
         milliseconds: u64,
     },
+    /// Do something with a function of the machine's PCI Express.
+    Pci(Pci),
     /// Have a VM make do with so much memory.
     Balloon {
         /// Its name.
@@ -157,6 +159,8 @@ pub enum Pidin<'a> {
     Net,
     /// The machine's SMMUs, and who has which stream.
     Smmu,
+    /// The functions of the machine's PCI Express, and who has which.
+    Pci,
 }
 
 /// Where a command may stand.
@@ -210,7 +214,7 @@ pub(super) const COMMANDS: &[Row] = &[
     row("dryrun", "@FILE [OPTION ...] [&]", "check a VM's configuration, start nothing", |call| {
         qvm(call, Some("dryrun"))
     }),
-    row("pidin", "[NAME|threads|memory|disks|net|smmu]", "report on VMs, threads, memory, devices, DMA", |call| {
+    row("pidin", "[NAME|threads|memory|disks|net|smmu|pci]", "report on VMs, threads, memory, devices, DMA", |call| {
         Ok(Command::Pidin(match call.optional()? {
             None => Pidin::All,
             Some(Word { text: "threads", .. }) => Pidin::Threads,
@@ -218,6 +222,7 @@ pub(super) const COMMANDS: &[Row] = &[
             Some(Word { text: "disks", .. }) => Pidin::Disks,
             Some(Word { text: "net", .. }) => Pidin::Net,
             Some(Word { text: "smmu", .. }) => Pidin::Smmu,
+            Some(Word { text: "pci", .. }) => Pidin::Pci,
             Some(name) => Pidin::Vm(plain(name)?),
         }))
     }),
@@ -288,6 +293,7 @@ pub(super) const COMMANDS: &[Row] = &[
         (parts, false) => Ok(Command::Smmuman(parts)),
         (_, true) => call.usage(call.words.len().saturating_sub(1)),
     }),
+    row("pci", pci::ARGUMENTS, "bring a device to rest, or divide it", |call| pci::read(call).map(Command::Pci)),
     row("shm", shm::ARGUMENTS, "shared memory; alone: list it", |call| shm::read(call).map(Command::Shm)),
     row("use", "[VDEV]", "the options of a vdev, or all vdevs", |call| {
         Ok(Command::Use(call.optional()?.map(plain).transpose()?))
@@ -527,6 +533,7 @@ mod tests {
             ("cluster big 2,3", Command::Cluster { name: "big", cpus: CpuSet(0b1100) }),
             ("pidin net", Command::Pidin(Pidin::Net)),
             ("pidin smmu", Command::Pidin(Pidin::Smmu)),
+            ("pidin pci", Command::Pidin(Pidin::Pci)),
             ("smmuman @/etc/host.smmu safety", Command::Smmuman(vec![file, Part::Inline(safety)])),
             ("use", Command::Use(None)),
             ("use pl011", Command::Use(Some("pl011"))),
@@ -544,7 +551,7 @@ mod tests {
     fn a_typed_line_is_told_what_is_wrong_without_its_place() {
         let expected = [
             ("pdin", "shell: unknown command `pdin`; did you mean `pidin`?"),
-            ("pidin a b", "shell: usage: `pidin [NAME|threads|memory|disks|net|smmu]`"),
+            ("pidin a b", "shell: usage: `pidin [NAME|threads|memory|disks|net|smmu|pci]`"),
             ("slay", "shell: usage: `slay [-s SIGNAL] NAME ...`"),
             ("slay -s TERM", "shell: usage: `slay [-s SIGNAL] NAME ...`"),
             ("slay -s KILL a", "shell: `KILL` is none of SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2"),
@@ -589,10 +596,10 @@ mod tests {
     fn help_has_a_line_of_80_characters_for_every_command_that_works() {
         let mut text = String::new();
         help(None, &mut text).unwrap();
-        assert_eq!(text.lines().count(), COMMANDS.len() + 3);
+        assert_eq!(text.lines().count(), COMMANDS.len() + 4);
         for line in text.lines() {
             assert!(line.len() <= 80, "{line}");
-            if ["shm ", "pidin ", "uplink "].iter().any(|long| line.starts_with(long)) {
+            if ["shm ", "pci ", "pidin ", "uplink "].iter().any(|long| line.starts_with(long)) {
                 assert!(line.len() > HELP_COLUMN, "it needs no line of its own");
                 continue;
             }
