@@ -86,8 +86,12 @@ const GUEST: &[&str] = &["guest-rt"];
 const TOOL: &[&str] = &["qvmconf", "machine", "trace", "vdev", "vdevs", "example", "vgic", "vm", "host"];
 
 /// Third-party packages that belong in certain crates only.
-const PLACES: &[(&str, &[&str])] =
-    &[("aarch64-cpu", &["el2", "drivers"]), ("buddy_system_allocator", &["kernel"]), ("fdt", &["machine"]), ("pci_types", &["pcie"])];
+const PLACES: &[(&str, &[&str])] = &[
+    ("aarch64-cpu", &["el2", "drivers"]),
+    ("buddy_system_allocator", &["kernel"]),
+    ("fdt", &["machine"]),
+    ("pci_types", &["pcie"]),
+];
 
 /// A package of the workspace, as far as the rules are concerned.
 #[derive(Debug)]

@@ -20,6 +20,8 @@ pub mod bcm2835_pm;
 mod device;
 pub mod disk;
 #[cfg(target_os = "none")]
+pub mod ecam;
+#[cfg(target_os = "none")]
 mod gic_error;
 #[cfg(target_os = "none")]
 pub mod gicv2;

@@ -58,7 +58,7 @@ pub struct Owners<O> {
 }
 
 impl<O: PartialEq + Copy> Owners<O> {
-    /// What the hypervisor has of `machine`: RAM, interrupt controller, SMMUs, the console and all places for virtio devices.
+    /// What the hypervisor has of `machine`: RAM, interrupt controller, SMMUs, hosts of PCI, the console and all places for virtio devices.
     #[must_use]
     pub fn of(machine: &Machine) -> Self {
         let mut owners = Self { list: Vec::new() };
@@ -83,6 +83,12 @@ impl<O: PartialEq + Copy> Owners<O> {
         for smmu in &machine.smmus {
             for intid in [smmu.combined, smmu.eventq, smmu.gerror, smmu.cmdq_sync] {
                 owners.keep("the hypervisor, which confines devices by this SMMU,", smmu.registers, intid);
+            }
+        }
+        for host in &machine.pci {
+            let windows = host.windows.iter().map(|window| window.cpu);
+            for range in windows.chain([host.configuration]) {
+                owners.keep("the hypervisor, which gives PCI functions out one by one,", range, None);
             }
         }
         owners
@@ -175,6 +181,10 @@ mod tests {
                 (0x900_0000, "console"),
                 (0xa00_0000, "virtio"),
                 (0xa00_3000, "virtio"),
+                (0x1000_0000, "PCI functions"),
+                (0x3eff_0000, "PCI functions"),
+                (0x80_0000_0000, "PCI functions"),
+                (0x40_1000_0000, "PCI functions"),
             ] {
                 let said = refused(&mut owners, 1, device(at, 1, 34));
                 assert!(said.len() == 1 && said[0].contains(name) && said[0].contains("VM `vm1`"), "{at:#x}: {said:?}");

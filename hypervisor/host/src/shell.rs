@@ -8,6 +8,7 @@
 mod argument;
 mod command;
 mod editor;
+mod pci;
 pub mod report;
 mod script;
 mod shm;
@@ -17,6 +18,7 @@ mod words;
 
 pub use command::{Command, Part, Pidin, Qvm, Read, Record, help, read};
 pub use editor::{Completions, Editor, Named, PROMPT};
+pub use pci::{Location, Pci};
 pub use script::{FILE, Step, parse};
 pub use shm::{MOST_SHOWN, Shm};
 pub use signal::Signal;

@@ -28,9 +28,6 @@ use types::{IntId, PAGE_SIZE, Pa, Range, VmId};
 use vdev::{BackendError, DeviceId, FunctionBar, FunctionFacts, WantedFunction};
 use vm::assemble::{AssembleError, PassedFunction, Reach, Subject};
 
-/// Most functions of a VM (`vm::config`), each with a bit of a word.
-pub(crate) const MOST: usize = 32;
-
 /// Most bytes of a function's regions that the hypervisor maps for itself: what is behind that is reached by the guest alone.
 const MOST_MAPPED: u64 = 64 << 20;
 
@@ -70,7 +67,7 @@ pub(crate) fn find(
     let all = kernel_work(pcie::functions);
     let found = choose(&all, wanted).map_err(BackendError)?;
     let function = all.iter().find(|function| function.address == found);
-    let (Some(function), Some(space)) = (function, pcie::space(found)) else {
+    let Some(function) = function else {
         return Err(BackendError(format!("the machine has no PCI function {wanted}")));
     };
     let address = function.address;
@@ -111,7 +108,7 @@ pub(crate) fn find(
         known.map_or_else(|| Arc::new(Line::new(intid)), Arc::clone)
     });
     let number = others.len();
-    let handle = Handle::new((compartment, id, number), (address, space, unresettable), bars, line);
+    let handle = Handle::new((compartment, id, number), (address, unresettable), bars, line);
     Ok((facts, Arc::new(handle)))
 }
 

@@ -28,6 +28,7 @@ mod net;
 mod panic;
 mod partition;
 mod passed;
+mod pcie;
 mod qvm;
 mod report;
 mod services;

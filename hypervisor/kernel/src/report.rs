@@ -1,11 +1,11 @@
 //! What `pidin` and `top` report on.
 //!
-//! Answers for: collecting what is known of VMs, threads, memory, disks, networks and SMMUs. Does not answer for: what it looks like
+//! Answers for: collecting what is known of VMs, threads, memory, disks, networks, SMMUs and PCI. Does not answer for: what it looks like
 //! (`host::shell::report`).
 
 use crate::frames::{self, Owner};
 use crate::qvm::{self, Qvm};
-use crate::{disk, groups, heap, messages, smmuman, thread, uplink};
+use crate::{disk, groups, heap, messages, pcie, smmuman, thread, uplink};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -90,6 +90,7 @@ pub(crate) fn pidin(what: Pidin<'_>, out: &mut dyn fmt::Write) -> Result<bool, f
             let (units, dropped) = messages::report();
             report::its(&units, dropped, out)?;
         }
+        Pidin::Pci => report::pci(&pcie::report(), out)?,
         Pidin::Vm(name) => {
             let mut found = false;
             for vm in infos.iter().filter(|vm| vm.name == name) {

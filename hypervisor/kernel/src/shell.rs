@@ -13,7 +13,7 @@ use crate::qvm::{self, Qvm};
 use crate::report::{self, Snapshot};
 use crate::startup::{self, find_archive, print};
 use crate::thread::{self, Thread};
-use crate::{board, console, files, groups, smmuman, trace, uplink};
+use crate::{board, console, files, groups, pcie, smmuman, trace, uplink};
 use alloc::collections::vec_deque::VecDeque;
 use alloc::format;
 use alloc::string::String;
@@ -158,6 +158,7 @@ impl Shell {
                     let _ = writeln!(out, "{}", wrong.trim_end());
                 }
             }
+            Command::Pci(command) => pcie::carry_out(command, out),
             Command::Shm(command) => shm::carry_out(self, command, out),
             Command::Use(vdev) => explain_vdev(vdev, out),
             Command::Partition { name, percent } => {

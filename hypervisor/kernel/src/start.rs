@@ -8,7 +8,8 @@ use crate::board::{self, Board, FirstConsole};
 use crate::controller;
 use crate::cpu::{self, PerCpu};
 use crate::{
-    compartment, console, frames, groups, heap, interrupt, messages, shell, silicon, smmuman, startup, thread, virtio,
+    compartment, console, frames, groups, heap, interrupt, messages, pcie, shell, silicon, smmuman, startup, thread,
+    virtio,
 };
 use alloc::format;
 use alloc::string::String;
@@ -188,6 +189,7 @@ fn with_heap(blob: &'static [u8], bank: Range<Pa>, image: &Image) -> ! {
     console::initialise(machine);
     startup::read_calendar(machine, frequency);
     smmuman::initialise(machine);
+    pcie::initialise(machine);
     virtio::find(machine);
     banner(machine, frequency);
     silicon::initialise_cpu(this);

@@ -62,6 +62,8 @@ pub(crate) enum Rank {
     Disks,
     /// Which VM has which streams; or what becomes of faults.
     Streams,
+    /// The functions of the machine's PCI Express, and who has which.
+    Functions,
     /// Who has which device of the machine.
     Passed,
     /// Whose messages of the machine's devices are.

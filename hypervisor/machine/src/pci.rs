@@ -12,7 +12,7 @@ use crate::{
     node::{self, Properties},
 };
 use alloc::{string::String, vec::Vec};
-use types::{IntId, PAGE_SIZE, Pa, Range};
+use types::{PAGE_SIZE, Pa, Range};
 
 /// Bytes of configuration space that a bus has: 32 devices of 8 functions of 4 KiB (PCI Express Base Specification, 7.2.2).
 pub const BUS_LENGTH: u64 = 1 << 20;
@@ -91,13 +91,6 @@ impl PciInterrupts {
         let is = |route: &&Route| route.function == function & self.mask.0 && route.pin == u32::from(pin) & self.mask.1;
         self.routes.iter().find(is).map(|route| route.line)
     }
-
-    /// All interrupts that a pin can be, each once.
-    pub fn all(&self) -> impl Iterator<Item = IntId> {
-        let is_first = |n: &usize, intid| self.routes.iter().take(*n).all(|route| route.line.intid != intid);
-        let all = self.routes.iter().enumerate();
-        all.filter(move |(n, route)| is_first(n, route.line.intid)).map(|(_, route)| route.line.intid)
-    }
 }
 
 /// All of them. No window reaches into `memory`.
@@ -127,14 +120,20 @@ fn host(index: &Index<'_>, gic: &Found, memory: &[Range<Pa>], id: NodeId, node: 
         configuration,
         first_bus,
         last_bus,
-        windows: windows(index, memory, id, node),
+        windows: windows(index, memory, &configuration, id, node),
         interrupts: interrupts(index, gic, node).unwrap_or_default(),
         is_coherent: index.lineage(id).iter().any(|node| node.value("dma-coherent").is_some()),
     })
 }
 
 /// `ranges`: three cells of the bus, then the parent's address, then the size.
-fn windows(index: &Index<'_>, memory: &[Range<Pa>], id: NodeId, node: &Node<'_, '_>) -> Vec<PciWindow> {
+fn windows(
+    index: &Index<'_>,
+    memory: &[Range<Pa>],
+    configuration: &Range<Pa>,
+    id: NodeId,
+    node: &Node<'_, '_>,
+) -> Vec<PciWindow> {
     let mut found: Vec<PciWindow> = Vec::new();
     let above = index.parent(id).and_then(|parent| index.node(parent));
     let cells = |node: Option<&Node<'_, '_>>, name| {
@@ -150,7 +149,7 @@ fn windows(index: &Index<'_>, memory: &[Range<Pa>], id: NodeId, node: &Node<'_, 
         rest = after;
         let window = node::translate(&lineage, above, length).ok().and_then(|cpu| window(kind, bus, cpu));
         let is_free = |window: &PciWindow| {
-            let others = found.iter().map(|other| &other.cpu).chain(memory);
+            let others = found.iter().map(|other| &other.cpu).chain(memory).chain(core::iter::once(configuration));
             !others.into_iter().any(|other| other.overlaps(&window.cpu))
         };
         found.extend(window.filter(is_free));

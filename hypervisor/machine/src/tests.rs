@@ -6,6 +6,7 @@ use types::{IntId, Mpidr};
 mod damage;
 mod devices;
 mod messages;
+mod pci;
 mod smmu;
 
 const GICV2_1: &[u8] = include_bytes!("tests/trees/qemu-gicv2-1cpu.dtb");

@@ -89,4 +89,10 @@ impl<'a> Space<'a> {
     pub fn answers(&self) -> bool {
         self.word(registers::REVISION) != u32::MAX
     }
+
+    /// Whether the function may do DMA as far as it is concerned (7.5.1.1.3, Bus Master Enable).
+    #[must_use]
+    pub fn is_master(&self) -> bool {
+        self.half(registers::COMMAND) & registers::command::BUS_MASTER != 0 && self.answers()
+    }
 }

@@ -68,17 +68,6 @@ pub enum Reset {
     None,
 }
 
-impl fmt::Display for Reset {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Function => f.write_str("FLR"),
-            Self::AdvancedFeatures => f.write_str("AF FLR"),
-            Self::Bus(_) => f.write_str("bus"),
-            Self::None => f.write_str("none"),
-        }
-    }
-}
-
 /// A function as it was found, with the addresses that it has got.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Function {

@@ -20,9 +20,17 @@ pub struct Owners<O> {
     list: Vec<Claim<O>>,
 }
 
+impl<O> Owners<O> {
+    /// Nobody has anything.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { list: Vec::new() }
+    }
+}
+
 impl<O> Default for Owners<O> {
     fn default() -> Self {
-        Self { list: Vec::new() }
+        Self::new()
     }
 }
 

@@ -109,7 +109,6 @@ pub struct Rest {
 
 impl Rest {
     /// The function at `address` of `functions`, reset in the best way that it has.
-    #[must_use]
     pub fn of(functions: &[Function], address: PciAddress, frequency: Frequency) -> Self {
         let own = functions.iter().find(|function| function.address == address);
         let method = own.map_or(Reset::None, Function::reset);

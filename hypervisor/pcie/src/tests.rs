@@ -230,3 +230,22 @@ fn one_has_it_and_both_are_named() {
     owners.release(1);
     owners.claim(&found.functions, 2, "VM `two`", &[at(0, 1, 0)]).unwrap();
 }
+
+#[test]
+fn pins_are_swapped_by_every_bridge_on_the_way() {
+    let mut mute = disk(0x18);
+    mute.set(0x3d, &[0]);
+    let found = found(&Model::new([
+        Simulated::bridge(0x10),
+        Simulated::bridge(0x08).behind(0),
+        disk(0x00).behind(1),
+        disk(0x18).behind(1),
+        disk(0x20),
+        mute,
+    ]));
+    // INTA of device 3 is INTD of device 1, which is INTA of device 2; of device 0 INTA, then INTB.
+    assert_eq!(pin_at_host(&found.functions, at(2, 3, 0)), Some((at(0, 2, 0), 1)));
+    assert_eq!(pin_at_host(&found.functions, at(2, 0, 0)), Some((at(0, 2, 0), 2)));
+    assert_eq!(pin_at_host(&found.functions, at(0, 4, 0)), Some((at(0, 4, 0), 1)));
+    assert_eq!(pin_at_host(&found.functions, at(0, 3, 0)), None);
+}

@@ -5,9 +5,9 @@
 //! the machine.
 
 use super::{
-    CommandError, Shm, Signal, TYPED, Uplink, Word,
+    CommandError, Pci, Shm, Signal, TYPED, Uplink, Word,
     argument::{self, cpus, milliseconds, names, number, plain},
-    shm, uplink,
+    pci, shm, uplink,
     words::words,
 };
 use ::log::LevelFilter;
@@ -54,6 +54,8 @@ pub enum Command<'a> {
         /// From one report to the next.
         milliseconds: u64,
     },
+    /// Do something with a function of the machine's PCI Express.
+    Pci(Pci),
     /// Have a VM make do with so much memory.
     Balloon {
         /// Its name.
@@ -159,6 +161,8 @@ pub enum Pidin<'a> {
     Smmu,
     /// The machine's ITSs, and who sends messages to them.
     Its,
+    /// The functions of the machine's PCI Express, and who has which.
+    Pci,
 }
 
 /// Where a command may stand.
@@ -212,18 +216,24 @@ pub(super) const COMMANDS: &[Row] = &[
     row("dryrun", "@FILE [OPTION ...] [&]", "check a VM's configuration, start nothing", |call| {
         qvm(call, Some("dryrun"))
     }),
-    row("pidin", "[NAME|threads|memory|disks|net|smmu|its]", "report on VMs, threads, memory, devices, DMA", |call| {
-        Ok(Command::Pidin(match call.optional()? {
-            None => Pidin::All,
-            Some(Word { text: "threads", .. }) => Pidin::Threads,
-            Some(Word { text: "memory", .. }) => Pidin::Memory,
-            Some(Word { text: "disks", .. }) => Pidin::Disks,
-            Some(Word { text: "net", .. }) => Pidin::Net,
-            Some(Word { text: "smmu", .. }) => Pidin::Smmu,
-            Some(Word { text: "its", .. }) => Pidin::Its,
-            Some(name) => Pidin::Vm(plain(name)?),
-        }))
-    }),
+    row(
+        "pidin",
+        "[NAME|threads|memory|disks|net|smmu|its|pci]",
+        "report on VMs, threads, memory, devices, DMA",
+        |call| {
+            Ok(Command::Pidin(match call.optional()? {
+                None => Pidin::All,
+                Some(Word { text: "threads", .. }) => Pidin::Threads,
+                Some(Word { text: "memory", .. }) => Pidin::Memory,
+                Some(Word { text: "disks", .. }) => Pidin::Disks,
+                Some(Word { text: "net", .. }) => Pidin::Net,
+                Some(Word { text: "smmu", .. }) => Pidin::Smmu,
+                Some(Word { text: "its", .. }) => Pidin::Its,
+                Some(Word { text: "pci", .. }) => Pidin::Pci,
+                Some(name) => Pidin::Vm(plain(name)?),
+            }))
+        },
+    ),
     row("slay", "[-s SIGNAL] NAME ...", "send VMs a signal; SIGTERM if none is named", slay),
     row("wait", "[NAME ...]", "until these VMs have ended, or all", |call| Ok(Command::Wait(names(call.words)?))),
     row("slog2info", "[NAME]", "show what was logged, of one VM or all", |call| {
@@ -291,6 +301,7 @@ pub(super) const COMMANDS: &[Row] = &[
         (parts, false) => Ok(Command::Smmuman(parts)),
         (_, true) => call.usage(call.words.len().saturating_sub(1)),
     }),
+    row("pci", pci::ARGUMENTS, "bring a device to rest, or divide it", |call| pci::read(call).map(Command::Pci)),
     row("shm", shm::ARGUMENTS, "shared memory; alone: list it", |call| shm::read(call).map(Command::Shm)),
     row("use", "[VDEV]", "the options of a vdev, or all vdevs", |call| {
         Ok(Command::Use(call.optional()?.map(plain).transpose()?))
@@ -531,6 +542,7 @@ mod tests {
             ("pidin net", Command::Pidin(Pidin::Net)),
             ("pidin smmu", Command::Pidin(Pidin::Smmu)),
             ("pidin its", Command::Pidin(Pidin::Its)),
+            ("pidin pci", Command::Pidin(Pidin::Pci)),
             ("smmuman @/etc/host.smmu safety", Command::Smmuman(vec![file, Part::Inline(safety)])),
             ("use", Command::Use(None)),
             ("use pl011", Command::Use(Some("pl011"))),
@@ -548,7 +560,7 @@ mod tests {
     fn a_typed_line_is_told_what_is_wrong_without_its_place() {
         let expected = [
             ("pdin", "shell: unknown command `pdin`; did you mean `pidin`?"),
-            ("pidin a b", "shell: usage: `pidin [NAME|threads|memory|disks|net|smmu|its]`"),
+            ("pidin a b", "shell: usage: `pidin [NAME|threads|memory|disks|net|smmu|its|pci]`"),
             ("slay", "shell: usage: `slay [-s SIGNAL] NAME ...`"),
             ("slay -s TERM", "shell: usage: `slay [-s SIGNAL] NAME ...`"),
             ("slay -s KILL a", "shell: `KILL` is none of SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2"),
@@ -593,10 +605,10 @@ mod tests {
     fn help_has_a_line_of_80_characters_for_every_command_that_works() {
         let mut text = String::new();
         help(None, &mut text).unwrap();
-        assert_eq!(text.lines().count(), COMMANDS.len() + 3);
+        assert_eq!(text.lines().count(), COMMANDS.len() + 4);
         for line in text.lines() {
             assert!(line.len() <= 80, "{line}");
-            if ["shm ", "pidin ", "uplink "].iter().any(|long| line.starts_with(long)) {
+            if ["shm ", "pci ", "pidin ", "uplink "].iter().any(|long| line.starts_with(long)) {
                 assert!(line.len() > HELP_COLUMN, "it needs no line of its own");
                 continue;
             }

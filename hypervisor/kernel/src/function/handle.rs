@@ -8,7 +8,7 @@ use crate::compartment::Compartment;
 use crate::pcie::{self, Unresettable};
 use crate::stage2::GuestSpace;
 use crate::sync::masked;
-use ::pcie::{PciAddress, Space};
+use ::pcie::PciAddress;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -85,7 +85,6 @@ pub(crate) struct Handle {
     /// Which of the VM's functions it is.
     pub(super) number: usize,
     pub(crate) address: PciAddress,
-    space: Space<'static>,
     pub(super) unresettable: Unresettable,
     /// Its regions, where the machine has them.
     pub(super) bars: Vec<(u8, Range<Pa>)>,
@@ -102,7 +101,7 @@ pub(crate) struct Handle {
 impl Handle {
     pub(super) fn new(
         (compartment, device, number): (&'static Compartment, DeviceId, usize),
-        (address, space, unresettable): (PciAddress, Space<'static>, Unresettable),
+        (address, unresettable): (PciAddress, Unresettable),
         bars: Vec<(u8, Range<Pa>)>,
         line: Option<Arc<Line>>,
     ) -> Self {
@@ -111,7 +110,6 @@ impl Handle {
             device,
             number,
             address,
-            space,
             unresettable,
             bars,
             line,
@@ -162,18 +160,19 @@ impl Handle {
 
 impl HostFunction for Handle {
     fn configuration(&self, at: u16, size: AccessSize, store: Option<u32>) -> u32 {
+        let Some(space) = pcie::space(self.address) else { return u32::MAX };
         let Some(value) = store else {
             return match size {
-                AccessSize::Byte => self.space.byte(at).into(),
-                AccessSize::Halfword => self.space.half(at).into(),
-                AccessSize::Word | AccessSize::Doubleword => self.space.word(at),
+                AccessSize::Byte => space.byte(at).into(),
+                AccessSize::Halfword => space.half(at).into(),
+                AccessSize::Word | AccessSize::Doubleword => space.word(at),
             };
         };
         if self.attached.is_completed() {
             match size {
-                AccessSize::Byte => self.space.set_byte(at, value as u8),
-                AccessSize::Halfword => self.space.set_half(at, value as u16),
-                AccessSize::Word | AccessSize::Doubleword => self.space.set_word(at, value),
+                AccessSize::Byte => space.set_byte(at, value as u8),
+                AccessSize::Halfword => space.set_half(at, value as u16),
+                AccessSize::Word | AccessSize::Doubleword => space.set_word(at, value),
             }
         }
         0

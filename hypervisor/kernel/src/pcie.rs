@@ -1,0 +1,266 @@
+//! The machine's PCI Express.
+//!
+//! Answers for: mapping configuration space, finding all functions before the first VM, each at rest; who has which; bringing one to rest,
+//! in time; what the shell does with them. Does not answer for: what is found and in which steps (`pcie`), registers (`drivers::ecam`), streams
+//! (`smmuman`), messages, what a guest sees of a function.
+
+use crate::compartment::kernel_work;
+use crate::sync::{Lock, Rank};
+use crate::{start, thread};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+use drivers::ecam::Ecam;
+use host::shell::Pci;
+use host::shell::report::{BarInfo, FunctionInfo};
+use machine::{Machine, PciHost};
+use pcie::{Bar, BarKind, Function, Owners, PciAddress, Reset, Rest, RestProgress, Space, virtual_functions};
+use spin::Once;
+use types::{IntId, Ticks, VmId};
+
+/// Most hosts that are looked at; a machine has one or two, a server some dozen.
+const MAX_HOSTS: usize = 32;
+
+/// A host: its place in the list is its segment.
+struct Host {
+    description: &'static PciHost,
+    ecam: Ecam,
+}
+
+static HOSTS: Once<Vec<Host>> = Once::new();
+
+/// What has been found, and whose it is. A VM's number, or none: the shell's.
+struct Functions {
+    all: Vec<Function>,
+    owners: Owners<Option<VmId>>,
+}
+
+static FUNCTIONS: Lock<Functions> = Lock::new(Rank::Functions, Functions { all: Vec::new(), owners: Owners::new() });
+
+/// What becomes of a function that cannot be reset.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Unresettable {
+    /// It is not at rest.
+    Refuse,
+    /// It is at rest if it does nothing more and waits for nothing.
+    Accept,
+}
+
+/// Finds them. Once, on the boot CPU, before there are other threads.
+pub(crate) fn initialise(machine: &'static Machine) {
+    let mut hosts = Vec::new();
+    let mut all = Vec::new();
+    for (segment, description) in (0..).zip(machine.pci.iter().take(MAX_HOSTS)) {
+        if !start::try_map_device(description.configuration) {
+            log::error!(
+                "{} and the PCI hosts after it are left alone: its registers overlap something else",
+                description.path
+            );
+            // Others would get its segment.
+            break;
+        }
+        // SAFETY: mapped just now, and nobody else's by the device tree.
+        let ecam = unsafe { Ecam::new(description, segment) };
+        hosts.push(Host { description, ecam });
+        let found = pcie::scan(&ecam, description, segment);
+        for trouble in &found.troubles {
+            log::warn!("{trouble}");
+        }
+        all.extend(found.functions);
+    }
+    HOSTS.call_once(|| hosts);
+    FUNCTIONS.lock().all = all;
+}
+
+fn of(address: PciAddress) -> Option<&'static Host> {
+    HOSTS.get()?.get(usize::from(address.segment()))
+}
+
+/// All functions.
+pub(crate) fn functions() -> Vec<Function> {
+    FUNCTIONS.lock().all.clone()
+}
+
+/// One of them.
+pub(crate) fn function(address: PciAddress) -> Option<Function> {
+    FUNCTIONS.lock().all.iter().find(|function| function.address == address).cloned()
+}
+
+/// The host that a function is behind: by its path `machine` knows the function's stream.
+pub(crate) fn host(address: PciAddress) -> Option<&'static PciHost> {
+    of(address).map(|host| host.description)
+}
+
+/// A function's configuration space. Whoever has the function uses it, one thread at a time.
+pub(crate) fn space(address: PciAddress) -> Option<Space<'static>> {
+    of(address).map(|host| Space::new(&host.ecam, address))
+}
+
+/// The interrupt that a function's pin is.
+pub(crate) fn interrupt(address: PciAddress) -> Option<IntId> {
+    let (arrives, pin) = pcie::pin_at_host(&FUNCTIONS.lock().all, address)?;
+    let interrupts = &host(address)?.interrupts;
+    interrupts.line(arrives.bus(), arrives.device(), arrives.function(), pin).map(|line| line.intid)
+}
+
+/// The functions at `wanted` are those of a VM, or, without one, of the shell from now on, or none is.
+///
+/// # Errors
+/// Whatever keeps it from having one of them; other owners by name.
+pub(crate) fn claim(owner: Option<VmId>, name: &str, wanted: &[PciAddress]) -> Result<(), Vec<(PciAddress, String)>> {
+    kernel_work(|| {
+        let mut functions = FUNCTIONS.lock();
+        let Functions { all, owners } = &mut *functions;
+        owners.claim(all, owner, name, wanted)
+    })
+}
+
+/// It cannot reach its functions any more: they are nobody's.
+pub(crate) fn release(owner: Option<VmId>) {
+    FUNCTIONS.lock().owners.release(owner);
+}
+
+/// Brings a function to rest: it does nothing, nothing that it has begun is under way, it has been reset and is as it was found. Takes up to a
+/// few seconds, in which the thread sleeps. Whoever has the function calls this.
+///
+/// # Errors
+/// What keeps it from being at rest. Then it may still reach memory as far as it is concerned.
+pub(crate) fn bring_to_rest(address: PciAddress, unresettable: Unresettable) -> Result<(), String> {
+    let named = |why: &dyn fmt::Display| format!("PCI function {address} is not at rest: {why}");
+    let (Some(host), Some(frequency)) = (of(address), el2::cpu::counter_frequency()) else {
+        return Err(named(&"there is no such function"));
+    };
+    let mut rest = {
+        let functions = FUNCTIONS.lock();
+        let rest = Rest::of(&functions.all, address, frequency);
+        if let Err((other, name)) = functions.owners.only(address, rest.touches()) {
+            return Err(named(&format!("its reset would be that of {other} too, which {name} has")));
+        }
+        rest
+    };
+    loop {
+        match rest.advance(&host.ecam, el2::cpu::counter()) {
+            RestProgress::Waiting(until) => sleep_until(until),
+            RestProgress::Failed(other, why) if other == address => return Err(named(&why)),
+            RestProgress::Failed(other, why) => {
+                return Err(named(&format!("of {other}, which is reset with it: {why}")));
+            }
+            RestProgress::Done if rest.method() == Reset::None && unresettable == Unresettable::Refuse => {
+                return Err(named(&"it does nothing any more, but it cannot be reset"));
+            }
+            RestProgress::Done => return Ok(()),
+        }
+    }
+}
+
+/// Has a function make `count` virtual ones, which it does not lose until the machine is reset. Takes a tenth of a second.
+///
+/// # Errors
+/// Why there are none.
+pub(crate) fn make_virtual(address: PciAddress, count: u16) -> Result<Vec<PciAddress>, String> {
+    let named = |why: &dyn fmt::Display| format!("PCI function {address}: {why}");
+    let (Some(host), Some(physical)) = (of(address), function(address)) else {
+        return Err(named(&"there is none"));
+    };
+    let all = functions();
+    if all.iter().any(|function| function.physical == Some(address)) {
+        return Err(named(&"it has made virtual functions already"));
+    }
+    let made = virtual_functions::make(&host.ecam, &all, &physical, count).map_err(|why| named(&why))?;
+    let delay = el2::cpu::counter_frequency().map_or(Ticks(0), |it| it.microseconds(virtual_functions::VIRTUAL_DELAY));
+    sleep_until(el2::cpu::counter().saturating_add(delay));
+    let group = all.iter().filter(|other| other.address.segment() == address.segment()).map(|other| other.group).max();
+    let group = group.unwrap_or(0).saturating_add(1);
+    let found = virtual_functions::find(&host.ecam, &physical, &made, group).inspect_err(|_| {
+        virtual_functions::unmake(&host.ecam, &physical);
+    });
+    let found = found.map_err(|why| named(&why))?;
+    FUNCTIONS.lock().all.extend(found);
+    Ok(made)
+}
+
+/// Whoever is notified meanwhile sleeps on.
+fn sleep_until(until: Ticks) {
+    while el2::cpu::counter() < until {
+        thread::sleep_until(until);
+    }
+}
+
+/// The shell's `pci`.
+pub(crate) fn carry_out(command: Pci, out: &mut dyn fmt::Write) {
+    let (Pci::Reset((segment, bus, device, number), _) | Pci::Virtual((segment, bus, device, number), _)) = command;
+    let address = PciAddress::new(segment, bus, device, number);
+    // Nobody else gets it meanwhile.
+    let claimed = claim(None, "the shell", &[address]);
+    let done = claimed.map_err(|why| why.into_iter().map(|(_, why)| why).collect()).and_then(|()| {
+        let done = match command {
+            Pci::Reset(_, force) => {
+                let unresettable = if force { Unresettable::Accept } else { Unresettable::Refuse };
+                bring_to_rest(address, unresettable).map(|()| format!("{address} is at rest"))
+            }
+            Pci::Virtual(_, count) => make_virtual(address, count).map(|made| {
+                let made: Vec<String> = made.iter().map(ToString::to_string).collect();
+                format!("{address} has made {}", made.join(", "))
+            }),
+        };
+        release(None);
+        done
+    });
+    let _ = match done {
+        Ok(done) => writeln!(out, "pci: {done}"),
+        Err(why) => writeln!(out, "pci: error: {why}"),
+    };
+}
+
+/// All of them, for the shell.
+pub(crate) fn report() -> Vec<FunctionInfo> {
+    let info = |function: &Function| {
+        let is_own = function.bridge.is_some() || function.class.base == 0x06;
+        let owner = FUNCTIONS.lock().owners.of(function.address).map(String::from);
+        let owner = owner.unwrap_or_else(|| String::from(if is_own { "the hypervisor" } else { "-" }));
+        FunctionInfo {
+            address: function.address.to_string(),
+            ids: (function.vendor, function.device),
+            group: function.group,
+            reset: match function.reset() {
+                Reset::Function => "FLR",
+                Reset::AdvancedFeatures => "AF FLR",
+                Reset::Bus(_) => "bus",
+                Reset::None => "none",
+            },
+            interrupt: interrupt(function.address).map(|intid| intid.0),
+            is_master: space(function.address).is_some_and(|space| space.is_master()),
+            owner,
+            about: about(function),
+            bars: function.bars.iter().map(bar).collect(),
+        }
+    };
+    functions().iter().map(info).collect()
+}
+
+fn about(function: &Function) -> String {
+    let mut about = format!("{} {}", function.class.name(), function.class);
+    let capabilities = &function.capabilities;
+    let vectors = |count: u16, kind| format!(", {count} {kind}");
+    let messages = [
+        capabilities.msi.map(|msi| vectors(msi.vectors.into(), "MSI")),
+        capabilities.msix.map(|msix| vectors(msix.vectors, "MSI-X")),
+        capabilities.sriov.as_ref().map(|sriov| vectors(sriov.total, "virtual functions")),
+        function.bridge.map(|bridge| format!(", buses {:02x} to {:02x}", bridge.secondary, bridge.subordinate)),
+        function.physical.map(|physical| format!(", of {physical}")),
+    ];
+    messages.into_iter().flatten().for_each(|more| about.push_str(&more));
+    about
+}
+
+fn bar(bar: &Bar) -> BarInfo {
+    let kind = match bar.kind {
+        BarKind::Io => "I/O",
+        BarKind::Memory32 { is_prefetchable: false } => "memory",
+        BarKind::Memory32 { is_prefetchable: true } => "memory, prefetchable",
+        BarKind::Memory64 { is_prefetchable: false } => "memory, 64 bit",
+        BarKind::Memory64 { is_prefetchable: true } => "memory, 64 bit, prefetchable",
+    };
+    BarInfo { index: bar.index, at: bar.place.map(|place| place.cpu.0), size: bar.size, kind }
+}
