@@ -14,6 +14,7 @@
 mod accesses;
 mod company;
 mod doorbell;
+mod edu;
 mod interrupts;
 mod measure;
 mod virtio_console;
@@ -54,6 +55,8 @@ const BENCHMARKS: &[Benchmark] = &[
     alone("timer-late", interrupts::timer_lateness_spinning),
     alone("timer-late-wfi", interrupts::timer_lateness_sleeping),
     alone("device-irq", interrupts::device_interrupt),
+    alone("edu-irq-line", edu::by_line),
+    alone("edu-irq-message", edu::by_message),
     alone("uart-byte", accesses::uart_byte),
     alone("virtio-console-byte", virtio_console::byte),
     in_company("switch", company::switch),
