@@ -17,6 +17,7 @@ mod doorbell;
 mod edu;
 mod interrupts;
 mod measure;
+mod nvme;
 mod virtio_console;
 
 use guest_rt::entry;
@@ -57,6 +58,7 @@ const BENCHMARKS: &[Benchmark] = &[
     alone("device-irq", interrupts::device_interrupt),
     alone("edu-irq-line", edu::by_line),
     alone("edu-irq-message", edu::by_message),
+    alone("nvme-io", nvme::io),
     alone("uart-byte", accesses::uart_byte),
     alone("virtio-console-byte", virtio_console::byte),
     in_company("switch", company::switch),

@@ -1,7 +1,7 @@
 //! A function of the PCI bus.
 //!
-//! Answers for: finding it by vendor and device on the first bus, giving its regions places if they have none, its line, its message.
-//! Does not answer for: buses behind bridges, MSI-X, where messages go (`messages`).
+//! Answers for: finding it on the first bus by vendor and device or by class, giving its regions places if they have none, its line, its
+//! message. Does not answer for: buses behind bridges, more than one message, where messages go (`messages`).
 //!
 //! PCI Local Bus Specification 3.0, chapter 6; IEEE 1275 PCI binding and "Interrupt Mapping" for the node of the host bridge.
 
@@ -11,6 +11,7 @@ use crate::tree::{Node, Tree};
 
 /// Registers (6.1), and what is in the command (6.2.2).
 const COMMAND: usize = 0x04;
+const CLASS: usize = 0x08;
 const HEADER_TYPE: usize = 0x0e;
 const BARS: usize = 0x10;
 const CAPABILITIES: usize = 0x34;
@@ -22,6 +23,11 @@ const INTERRUPT_DISABLE: u64 = 1 << 10;
 const MSI: u64 = 5;
 const MSI_ENABLE: u64 = 1 << 0;
 const MSI_WIDE: u64 = 1 << 7;
+/// The same with a table (6.8.2): of its entries, the first is used; enabled.
+const MSI_X: u64 = 0x11;
+const MSI_X_ENABLE: u64 = 1 << 15;
+/// Each region has so much of the bus's window, behind what eight times as much for each device before it leaves.
+const ROOM: u64 = 2 << 20;
 
 /// A function, and the host bridge it is behind.
 #[derive(Clone, Copy, Debug)]
@@ -37,20 +43,32 @@ impl Function {
     /// The first with this vendor and device.
     #[must_use]
     pub fn find(tree: Tree, vendor: u16, device: u16) -> Option<Self> {
+        let identity = u32::from(vendor) | u32::from(device) << 16;
+        Self::all(tree)?.find(|function| function.space.read(0) == identity)
+    }
+
+    /// The first of this class: base class, sub-class, programming interface (6.2.1).
+    #[must_use]
+    pub fn of_class(tree: Tree, class: u32) -> Option<Self> {
+        Self::all(tree)?.find(|function| function.space.read(CLASS) >> 8 == class)
+    }
+
+    /// Those that are no bridges.
+    fn all(tree: Tree) -> Option<impl Iterator<Item = Self>> {
         let host = tree.nodes().find(|node| node.is_compatible("pci-host-ecam-generic"))?;
         let spaces = host.reg(0)?.start;
-        let functions = (0..256_u32).map(|number| {
+        let functions = (0..256_u32).map(move |number| {
             let at = spaces + (u64::from(number) << 12);
             // SAFETY: the tree says that configuration spaces are there; nobody's reads as all ones.
             Self { space: unsafe { Mmio::new(mmu::reach(at, Kind::Device)) }, number, host }
         });
-        let identity = u32::from(vendor) | u32::from(device) << 16;
-        let mut found = functions.filter(|function| function.space.read(0) == identity);
-        found.find(|function| function.space.read_width(HEADER_TYPE, Width::Byte) & 0x7f == 0)
+        Some(functions.filter(|function| {
+            function.space.read(0) != u32::MAX && function.space.read_width(HEADER_TYPE, Width::Byte) & 0x7f == 0
+        }))
     }
 
-    /// The registers of region `number`, which are reached from now on. They are put at the start of the bus's window if nobody has put
-    /// them anywhere; none if there is no such region, or no room.
+    /// The registers of region `number`, which are reached from now on. They are put into the bus's window if nobody has put them
+    /// anywhere; none if there is no such region, or no room.
     #[must_use]
     pub fn registers(&self, number: usize) -> Option<Mmio> {
         let register = BARS + 4 * number;
@@ -65,8 +83,8 @@ impl Function {
             self.space.write(register, u32::MAX);
             let bytes = u64::from(!(self.space.read(register) & !0xf)) + 1;
             let window = self.host.pci_window()?;
-            at = window.start.next_multiple_of(bytes);
-            if bytes > 1 << 31 || bytes > window.end.saturating_sub(at) {
+            at = (window.start + ROOM * u64::from(self.number) + ROOM * number as u64).next_multiple_of(bytes);
+            if bytes > ROOM || bytes > window.end.saturating_sub(at) {
                 return None;
             }
             self.space.write(register, at as u32);
@@ -142,6 +160,21 @@ impl Function {
             self.space.write_width(at + if is_wide { 12 } else { 8 }, Width::Halfword, data.into());
             self.space.write_width(at + 2, Width::Halfword, control | MSI_ENABLE);
         }
+        true
+    }
+
+    /// The same for one with a table of messages, of which the first is sent for everything that has it.
+    pub fn set_first_message(&self, address: u64, data: u32) -> bool {
+        let Some(at) = self.capability(MSI_X) else { return false };
+        let place = self.space.read(at + 4) as usize;
+        let Some(registers) = self.registers(place & 7) else { return false };
+        let table = place & !7;
+        // The vector's control, which masks it, comes last.
+        for (offset, value) in [(0, address as u32), (4, (address >> 32) as u32), (8, data), (12, 0)] {
+            registers.write(table + offset, value);
+        }
+        let control = self.space.read_width(at + 2, Width::Halfword);
+        self.space.write_width(at + 2, Width::Halfword, control | MSI_X_ENABLE);
         true
     }
 
