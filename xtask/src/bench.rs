@@ -22,6 +22,7 @@ mod company;
 mod disk;
 mod filesystem;
 mod net;
+mod pci;
 mod profile;
 
 use profile::Profile;
@@ -140,6 +141,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     rows.extend(bench.disk()?);
     rows.extend(bench.net()?);
     rows.extend(bench.filesystem()?);
+    rows.extend(bench.pci()?);
     if bench.wants(BOOT.0) {
         rows.push(bench.boot()?);
     }
@@ -183,7 +185,8 @@ impl Bench<'_> {
         let elsewhere = [BOOT.0, IMAGE.0, MEMORY.0, LINUX[0].0, LINUX[1].0, LIVES[0].0, LIVES[1].0];
         let is_traced = |name: &&str| TRACED.iter().any(|(traced, _)| traced == name);
         let elsewhere = |name: &&str| {
-            let others = [company::NAMES.as_slice(), &disk::NAMES, &net::NAMES, &filesystem::NAMES].concat();
+            let others =
+                [company::NAMES.as_slice(), &disk::NAMES, &net::NAMES, &filesystem::NAMES, &pci::NAMES].concat();
             elsewhere.contains(name) || others.contains(name) || is_traced(name)
         };
         let names: Vec<&str> = self.names.iter().map(String::as_str).filter(|name| !elsewhere(name)).collect();

@@ -18,10 +18,12 @@ use crate::workspace::root;
 use crate::{failure, lexical, setup};
 
 pub(crate) mod batch;
+pub(crate) mod device;
 mod interactive;
 pub(crate) mod machine;
 pub(crate) mod raspberry;
 
+use device::Device;
 use machine::{Board, Machine};
 
 /// The demo: a guest that needs a download, and one that does not. The words after a configuration are options of its
@@ -65,6 +67,10 @@ pub(crate) struct Arguments {
     /// `-netdev` takes, without an identifier [default: user, a network of QEMU's own that leads out of the PC]
     #[arg(long, value_name = "NETDEV", num_args = 0..=1, require_equals = true, default_missing_value = "user")]
     net: Vec<String>,
+    /// A function of PCI, for VMs: edu, nvme=FILE, ahci=FILE, e1000e[=NETDEV], igb[=NETDEV], FILE and NETDEV as with --disk and --net; with
+    /// `port/` before it, behind a root port of its own. In this order they are at 0:1.0, 0:2.0 and so on, ports among them
+    #[arg(long, value_name = "WORD")]
+    device: Vec<Device>,
     /// Build with the debug profile
     #[arg(long)]
     debug: bool,
@@ -99,6 +105,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
     arguments.refuse_unsupported()?;
     if let Some(missing) = arguments.disk.iter().find(|disk| !disk.is_file()) {
         return Err(failure::usage(format!("--disk: there is no file {}", missing.display())));
+    }
+    if let Some(missing) = arguments.device.iter().filter_map(Device::image).find(|image| !image.is_file()) {
+        return Err(failure::usage(format!("--device: there is no file {}", missing.display())));
     }
     setup::qemu()?;
     let machine = arguments.machine();
@@ -229,6 +238,7 @@ impl Arguments {
             (self.smmu, "--smmu", "it has none"),
             (self.disk.len() > 1, "--disk", "it has room for one SD card"),
             (!self.net.is_empty(), "--net", "it has no network card that there is a driver for"),
+            (!self.device.is_empty(), "--device", "QEMU's has no PCI bus"),
         ];
         match given.into_iter().find(|(given, ..)| *given) {
             Some((_, option, why)) => Err(failure::usage(format!("{option}: not with --board rpi4: {why}"))),
@@ -254,6 +264,7 @@ impl Arguments {
             input: !self.batch,
             disks: self.disk.clone(),
             nets: self.net.clone(),
+            devices: self.device.clone(),
             alter: default.alter,
             more: self.qemu_arguments.clone(),
         }

@@ -2,7 +2,7 @@
 //!
 //! Answers for: the list of tests, choosing among them, running them a few at a time, and telling what failed and how to
 //! repeat it. The heights are those of the project's design: crates on the PC, Miri, fuzzing, guests under QEMU, real
-//! guests under QEMU. Does not answer for: what a test does (`test::host`, `test::guests`, `test::models`, `test::linux`,
+//! guests under QEMU. Does not answer for: what a test does (`test::host`, `test::guests`, `test::bare_pci`, `test::models`, `test::linux`,
 //! `test::devices`, `test::firmware`, `test::card`, `test::loader`, `test::interface`, `test::scheduling`,
 //! `test::rpi4`).
 
@@ -20,6 +20,7 @@ use crate::setup;
 use crate::workspace::target;
 
 mod balloon;
+mod bare_pci;
 mod card;
 mod devices;
 mod disks;
@@ -132,6 +133,7 @@ struct Finished {
 fn all() -> Result<Vec<Test>> {
     let mut tests = host::tests()?;
     tests.extend(guests::tests());
+    tests.extend(bare_pci::tests());
     tests.extend(models::tests());
     tests.extend(interface::tests());
     tests.extend(refused::tests());

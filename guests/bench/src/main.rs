@@ -14,8 +14,10 @@
 mod accesses;
 mod company;
 mod doorbell;
+mod edu;
 mod interrupts;
 mod measure;
+mod nvme;
 mod virtio_console;
 
 use guest_rt::entry;
@@ -54,6 +56,9 @@ const BENCHMARKS: &[Benchmark] = &[
     alone("timer-late", interrupts::timer_lateness_spinning),
     alone("timer-late-wfi", interrupts::timer_lateness_sleeping),
     alone("device-irq", interrupts::device_interrupt),
+    alone("edu-irq-line", edu::by_line),
+    alone("edu-irq-message", edu::by_message),
+    alone("nvme-io", nvme::io),
     alone("uart-byte", accesses::uart_byte),
     alone("virtio-console-byte", virtio_console::byte),
     in_company("switch", company::switch),

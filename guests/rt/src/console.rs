@@ -1,7 +1,7 @@
 //! The console: a PL011, polled.
 //!
-//! Answers for: whole lines that CPUs do not tear apart, and a way to print that works in the middle of a disaster. Does
-//! not answer for: input, interrupts, baud rates (nobody listens to them here).
+//! Answers for: whole lines that CPUs do not tear apart, and a way to print that works in the middle of a disaster; what is
+//! typed, byte by byte. Does not answer for: interrupts, baud rates (nobody listens to them here).
 //!
 //! PrimeCell UART (PL011) Technical Reference Manual, DDI 0183, section 3.3.
 
@@ -17,6 +17,8 @@ use crate::registers::relax;
 pub const UARTDR: usize = 0x00;
 /// Flag register.
 pub const UARTFR: usize = 0x18;
+/// `UARTFR`: the receive FIFO is empty.
+pub const RXFE: u32 = 1 << 4;
 /// Line control register.
 pub const UARTLCR_H: usize = 0x2c;
 /// Control register.
@@ -61,6 +63,13 @@ pub fn put(byte: u8) {
         relax();
     }
     uart.write(UARTDR, u32::from(byte));
+}
+
+/// The byte that was typed next, if one was.
+#[must_use]
+pub fn take() -> Option<u8> {
+    let uart = registers()?;
+    (uart.read(UARTFR) & RXFE == 0).then(|| uart.read(UARTDR) as u8)
 }
 
 struct Uart;

@@ -13,13 +13,17 @@
 pub mod code;
 pub mod console;
 pub mod cpus;
+pub mod edu;
 mod entry;
 pub mod exceptions;
 pub mod floating_point;
 pub mod gic;
 pub mod machine;
+pub mod messages;
 pub mod mmio;
 pub mod mmu;
+pub mod pattern;
+pub mod pci;
 pub mod registers;
 pub mod sandbox;
 pub mod shmem;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use anyhow::Result;
 use clap::ValueEnum;
 
+use super::device::Device;
 use super::raspberry::{self, Tree};
 
 /// The machines that there are images for.
@@ -65,6 +66,8 @@ pub(crate) struct Machine {
     /// What is behind network cards, as QEMU's `-netdev` takes it without an identifier, in the order of their numbers; not of a Raspberry
     /// Pi.
     pub(crate) nets: Vec<String>,
+    /// Functions of PCI, in the order of their numbers, which is that of their places on the bus; not of a Raspberry Pi.
+    pub(crate) devices: Vec<Device>,
     /// What else is changed in the device tree of a Raspberry Pi.
     pub(crate) alter: fn(&mut Tree),
     /// Options that the user adds.
@@ -111,6 +114,7 @@ impl Default for Machine {
             input: false,
             disks: Vec::new(),
             nets: Vec::new(),
+            devices: Vec::new(),
             alter: |_| {},
             more: Vec::new(),
         }
@@ -181,6 +185,9 @@ impl Machine {
             let bus = FIRST_BUS_OF_NETS + number;
             command.args(["-device", &format!("virtio-net-device,netdev=net{number},bus=virtio-mmio-bus.{bus}")]);
         }
+        for (number, device) in self.devices.iter().enumerate() {
+            device.add_to(&mut command, number);
+        }
         command
     }
 
@@ -215,7 +222,7 @@ impl Machine {
 }
 
 /// A file's name as it is part of an option: a comma is written twice.
-fn in_option(file: &Path) -> String {
+pub(super) fn in_option(file: &Path) -> String {
     file.display().to_string().replace(',', ",,")
 }
 
@@ -256,6 +263,7 @@ mod tests {
             count_instructions: true,
             disks: vec!["a,b.img".into(), "c.img".into()],
             nets: vec!["user".into()],
+            devices: vec!["port/edu".parse().unwrap()],
             more: vec!["-d".into(), "int".into()],
             ..Machine::default()
         };
@@ -268,6 +276,7 @@ mod tests {
             "file=a,,b.img",
             "drive=hd1,bus=virtio-mmio-bus.1",
             "-netdev user,id=net0 -device virtio-net-device,netdev=net0,bus=virtio-mmio-bus.24",
+            "-device edu,dma_mask=0xffffffffffffffff,bus=port0",
         ] {
             assert!(shown.contains(part), "{shown}");
         }

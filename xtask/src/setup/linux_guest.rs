@@ -34,6 +34,9 @@ pub(crate) const INITRAMFS_WITH_FIO: &str = "target/guests/linux/fio.cpio";
 /// The same with socat.
 pub(crate) const INITRAMFS_WITH_SOCKETS: &str = "target/guests/linux/sockets.cpio";
 
+/// That with fio, and with drivers for PCI and what has their devices work.
+pub(crate) const INITRAMFS_WITH_PCI: &str = "target/guests/linux/pci.cpio";
+
 /// The package that always depends on the newest kernel.
 const KERNEL_META_PACKAGE: &str = "linux-image-arm64";
 /// What the names of its packages begin with.
@@ -85,6 +88,30 @@ const DRIVERS: [&str; 25] = [
     "mbcache.ko",
     "jbd2.ko",
     "ext4.ko",
+];
+
+/// Those for devices by PCI, likewise.
+const PCI_DRIVERS: [&str; 20] = [
+    "crct10dif_common.ko",
+    "crct10dif_generic.ko",
+    "crc-t10dif.ko",
+    "crc64.ko",
+    "crc64_rocksoft_generic.ko",
+    "crc64-rocksoft.ko",
+    "t10-pi.ko",
+    "nvme-core.ko",
+    "nvme.ko",
+    "scsi_common.ko",
+    "scsi_mod.ko",
+    "libata.ko",
+    "libahci.ko",
+    "ahci.ko",
+    "sd_mod.ko",
+    "e1000e.ko",
+    "i2c-algo-bit.ko",
+    "igb.ko",
+    "igbvf.ko",
+    "crc32c_generic.ko",
 ];
 
 /// Where the guest's files end up.
@@ -166,16 +193,42 @@ pub(crate) fn ensure_drivers() -> Result<()> {
     if !is_older(&made, &sources) {
         return Ok(());
     }
-    let contents = drivers.iter().map(fs::read).collect::<Result<Vec<_>, _>>()?;
-    let names = DRIVERS.map(|driver| format!("lib/modules/virtio/{driver}"));
-    let order = DRIVERS.join("\n") + "\n";
-    let folders = ["lib", "lib/modules", "lib/modules/virtio"].map(|folder| (folder, Entry::Folder));
-    let files = names.iter().zip(&contents).map(|(name, content)| (name.as_str(), Entry::Executable(content)));
-    let order = [("lib/modules/virtio/order", Entry::Executable(order.as_bytes()))];
     let mut archive = programs("apt-drivers", &DRIVER_TOOLS, &DRIVER_PROGRAMS)?;
-    archive.extend(cpio::archive(&folders.into_iter().chain(files).chain(order).collect::<Vec<_>>()));
+    archive.extend(modules("virtio", &drivers)?);
     // The kernel unpacks one archive after the other; a packed one may follow at any place.
     archive.extend(fs::read(&plain)?);
+    write_whole(&made, &archive)
+}
+
+/// An archive of modules in the folder `lib/modules/NAME`, with the list of them in their order.
+fn modules(name: &str, files: &[PathBuf]) -> Result<Vec<u8>> {
+    let contents = files.iter().map(fs::read).collect::<Result<Vec<_>, _>>()?;
+    let names: Vec<_> = files.iter().filter_map(|file| file.file_name()?.to_str()).collect();
+    let folder = format!("lib/modules/{name}");
+    let (order_at, order) = (format!("{folder}/order"), names.join("\n") + "\n");
+    let places: Vec<String> = names.iter().map(|name| format!("{folder}/{name}")).collect();
+    let folders = ["lib", "lib/modules", &folder].map(|folder| (folder, Entry::Folder));
+    let files = places.iter().zip(&contents).map(|(place, content)| (place.as_str(), Entry::Executable(content)));
+    let order = [(order_at.as_str(), Entry::Executable(order.as_bytes()))];
+    Ok(cpio::archive(&folders.into_iter().chain(files).chain(order).collect::<Vec<_>>()))
+}
+
+/// Makes sure that the initial file system with drivers for PCI is there.
+pub(crate) fn ensure_pci() -> Result<()> {
+    ensure_fio()?;
+    let lock = fs::File::create(state().join("lock"))?;
+    lock.lock().context("cannot lock the folder of the Linux guest")?;
+    let drivers = PCI_DRIVERS.map(|driver| state().join(driver));
+    unpack_kernel(&drivers.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
+    let (made, fio) = (root().join(INITRAMFS_WITH_PCI), root().join(INITRAMFS_WITH_FIO));
+    let script = root().join("guests/linux/passed");
+    let sources: Vec<&Path> = [&script, &fio].into_iter().chain(&drivers).map(PathBuf::as_path).collect();
+    if !is_older(&made, &sources) {
+        return Ok(());
+    }
+    let mut archive = modules("pci", &drivers)?;
+    archive.extend(cpio::archive(&[("bin", Entry::Folder), ("bin/passed", Entry::Executable(&fs::read(&script)?))]));
+    archive.extend(fs::read(&fio)?);
     write_whole(&made, &archive)
 }
 
