@@ -13,7 +13,7 @@ mod places;
 pub use bus::PciBus;
 pub use description::{Description, Host, Schedule, VdevDescription};
 pub use error::{AssembleError, Subject};
-pub use passed::{PassedDevice, PassedInterrupt, PassedRegion};
+pub use passed::{MAX_RESTS, PassedDevice, PassedInterrupt, PassedRegion, PassedRest};
 
 use crate::Files;
 use crate::controller::Frames;

@@ -124,6 +124,7 @@ fn assembled(first: &[(&str, &str)]) -> Assembled {
         tree_at: None,
         vdevs: vec![vdev("first", 0x1c00_0000, first), vdev("last", 0x1c01_0000, &[])],
         passed: Vec::new(),
+        rests: Vec::new(),
         pci: None,
         policy: Unsupported::default(),
         monitors: false,
@@ -166,7 +167,7 @@ fn each_call_has_its_place() {
     vm.wake(DeviceId(1), Wake::Backend, Ticks(4), &mut effects);
     assert!(vm.press_button(Ticks(5), &mut effects));
     vm.status(DeviceId(0), Ticks(6), &mut String::new());
-    vm.bus.devices().for_each(|id| vm.terminate(id, Ticks(7)));
+    assert!(vm.bus.devices().all(|id| vm.terminate(id, Ticks(7))));
     let expected = [
         "first create",
         "last create",

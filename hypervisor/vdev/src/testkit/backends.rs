@@ -2,12 +2,13 @@
 
 use super::balloon::Pages;
 use super::disk::Disk;
+use super::part::Part;
 use super::slate::Slate;
 use crate::{
     Attached, BackendError, Backends, Balloon, BlockDevice, Bus, CharDevice, Context, DeviceId, Effects, Entropy,
     HostDevice, HostDisk, HostFiles, Mac, NetPort, NetWish, NewWorker, PulseSink, RegionError, RegionName,
-    RegionWishes, Services, ShadowPage, SharedMemory, Step, Taken, TraceSink, Untraced, VsockPort, VsockWish, WORKERS,
-    Wake, Work,
+    RegionWishes, Registers, Services, ShadowPage, SharedMemory, Step, Taken, TraceSink, Untraced, VsockPort,
+    VsockWish, WORKERS, Wake, Work,
 };
 use alloc::{
     boxed::Box,
@@ -131,6 +132,8 @@ pub struct Wires {
     pub net: Option<Box<Connect>>,
     /// Who gives the device a place among those that have sockets: nobody, unless a test says so.
     pub vsock: Option<Box<Admit>>,
+    /// The device of the machine that the VM has, and where its guest finds it: none, unless a test says so.
+    pub passed: Option<(Ipa, Part)>,
 }
 
 /// Connects a device to a network, as [`Backends::net`] does.
@@ -154,6 +157,7 @@ impl Default for Wires {
             watch: None,
             net: None,
             vsock: None,
+            passed: None,
         }
     }
 }
@@ -217,6 +221,13 @@ impl Backends for Wires {
         }
         self.slate.give();
         Some(Arc::new(self.slate.clone()))
+    }
+
+    fn registers(&mut self, region: Ipa) -> Result<Arc<dyn Registers>, BackendError> {
+        match &self.passed {
+            Some((at, part)) if *at == region => Ok(Arc::new(part.clone())),
+            _ => Err(BackendError(format!("nothing is passed at {region}"))),
+        }
     }
 
     fn watch(&mut self, _id: DeviceId, _vm: &str) -> Result<(), BackendError> {

@@ -3,7 +3,7 @@
 //! Answers for: what a configuration comes to, in the words of the machine. Does not answer for: reading it (`config`), nor for
 //! what is built from it ([`super::assemble`]).
 
-use super::{PassedDevice, PciBus};
+use super::{PassedDevice, PassedRest, PciBus};
 use crate::controller::Controller;
 use crate::id_registers::IdRegisters;
 use crate::load::{Load, LoadInput};
@@ -44,6 +44,8 @@ pub struct Description {
     pub vdevs: Vec<VdevDescription>,
     /// Devices of the host that it gets.
     pub passed: Vec<PassedDevice>,
+    /// What brings them to rest at its end, in the order of the vdevs that say so; [`super::MAX_RESTS`] at most.
+    pub rests: Vec<PassedRest>,
     /// Its PCI bus, if some of them are on one.
     pub pci: Option<PciBus>,
     /// What becomes of accesses to what it does not have.

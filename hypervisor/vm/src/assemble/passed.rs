@@ -13,7 +13,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use machine::Device;
 use types::{IntId, Ipa, Pa, Range};
-use vdev::Place;
+use vdev::{DeviceId, Place, Way};
 
 /// What of the host is passed as one thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,22 @@ pub struct PassedInterrupt {
     /// Where the configuration says so.
     pub place: Option<Place>,
 }
+
+/// What brings a device to rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassedRest {
+    /// Which vdev says how.
+    pub vdev: DeviceId,
+    /// Which of [`Description::passed`] it is.
+    pub device: usize,
+    /// Its registers, of which the steps have offsets.
+    pub region: PassedRegion,
+    /// How.
+    pub way: Way,
+}
+
+/// Most of those that a VM has.
+pub const MAX_RESTS: usize = 64;
 
 impl PassedDevice {
     /// Its interrupts, as the guest has them.

@@ -79,6 +79,7 @@ fn description() -> Description {
         tree_at: None,
         vdevs: vec![probe("first", 0x1c09_0000, 37), probe("second", 0x1c0a_0000, 200)],
         passed: vec![],
+        rests: vec![],
         pci: None,
         policy: Unsupported::default(),
         monitors: true,
