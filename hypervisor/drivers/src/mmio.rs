@@ -78,6 +78,7 @@ impl Mmio {
     }
 
     access!(read_u8, write_u8, u8, "ldarb {value:w}, [{address}]", "strb {value:w}, [{address}]");
+    access!(read_u16, write_u16, u16, "ldarh {value:w}, [{address}]", "strh {value:w}, [{address}]");
     access!(read_u32, write_u32, u32, "ldar {value:w}, [{address}]", "str {value:w}, [{address}]");
     access!(read_u64, write_u64, u64, "ldar {value}, [{address}]", "str {value}, [{address}]");
 }
