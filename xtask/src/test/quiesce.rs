@@ -34,6 +34,7 @@ pub(super) fn tests() -> Vec<Test> {
         Test::hypervisor("passed/quiesce-again", "twenty times in a row, and it works each time", again),
         Test::hypervisor("passed/quiesce-late", "what does not come to rest nobody gets any more", late),
         Test::hypervisor("passed/quiesce-own", "a vdev of one's own does it, whatever another one does", own),
+        Test::hypervisor("passed/quiesce-unable", "what a vdev of one's own cannot stop nobody gets", unable),
         Test::hypervisor("passed/quiesce-early", "a VM that does not start leaves its device at rest, too", early),
     ];
     for (when, how, end, code) in FAILURES {
@@ -129,7 +130,7 @@ fn failed(case: &Case, (when, how): (&str, &str), end: &str, code: u8) -> Result
     nobody_is_interrupted(&ran)
 }
 
-/// By itself; behind a vdev that hangs; and as one that cannot, since it is what fails.
+/// By itself, and behind a vdev that hangs.
 fn own(case: &Case) -> Result<()> {
     let hush = "vdev hush region 0x1c170000\n";
     let hangs = "vdev faulty loc 0x1c100000 when terminate how hang\n";
@@ -147,6 +148,23 @@ fn own(case: &Case) -> Result<()> {
         QUIET,
     ])?;
     nobody_is_interrupted(&ran)
+}
+
+/// One that says so, and one that fails.
+fn unable(case: &Case) -> Result<()> {
+    for word in ["", "panics"] {
+        let mut scene = scene(&format!("vdev restless region 0x1c170000 {word}\n"))?;
+        scene.line("qvm @first.qvmconf &").line(LONG).line("slay -s QUIT first").line("wait first");
+        scene.line("qvm @found.qvmconf");
+        let ran = scene.run(case, &Machine::default(), Some(faulty()?), 2)?;
+        ran.in_order(&[
+            "vdev `restless` did not bring 0x9010000-0x9010fff to rest: nobody gets it)",
+            "VM `found` cannot have 0x9010000-0x9010fff of the machine: VM `first`, which has ended without",
+            "qvm: found ended: code 65",
+        ])?;
+        nobody_is_interrupted(&ran)?;
+    }
+    Ok(())
 }
 
 /// The device is the VM's already when a vdev refuses to start. Nothing was done to it, so it is somebody else's next.
