@@ -101,7 +101,7 @@ impl Configuration {
         let Some(meaning) = &self.meaning else { return Ok(()) };
         let files = HostFiles::read(&self.wanted)?;
         let version = meaning.description.controller.version.unwrap_or(Version::V3);
-        let mut devices = HostDevices::new(&self.name);
+        let mut devices = HostDevices::new(&self.name, &meaning.description.passed);
         let assembled = vm::assemble(&meaning.description, &files, &machine::host(version), &mut devices);
         // What is packed is seen to be whole only when it is unpacked.
         let loaded = assembled.and_then(|vm::Assembled { load, tree, .. }| {

@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn pages_fit_a_console_of_80_columns() {
-        for factory in CATALOGUE.iter().chain(&[&example::FACTORY]) {
+        for factory in CATALOGUE.iter().chain(&[&example::FACTORY, &example::hush::FACTORY]) {
             let mut page = String::new();
             factory.write_manual(&mut page).unwrap();
             for line in page.lines() {

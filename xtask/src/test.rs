@@ -38,6 +38,7 @@ mod models;
 pub(crate) mod ordeals;
 mod passed;
 mod pci;
+mod quiesce;
 mod refused;
 mod rpi4;
 mod scene;
@@ -155,6 +156,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(balloon::tests());
     tests.extend(firmware::tests());
     tests.extend(passed::tests());
+    tests.extend(quiesce::tests());
     tests.extend(rpi4::tests());
     tests.extend(card::tests());
     tests.extend(loader::tests());

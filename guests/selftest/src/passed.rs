@@ -20,6 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "passed: an interrupt that software makes inactive has ended", run: by_software },
     Test { name: "passed: an interrupt that is disabled comes when it is enabled", run: disabled },
     Test { name: "held: the VM is ended while an interrupt is active and its line high", run: held },
+    Test { name: "found: the device is as the last one who had it has left it", run: found },
 ];
 
 const DR: usize = 0x00;
@@ -180,4 +181,15 @@ fn held(machine: &'static Machine) -> Outcome {
     loop {
         timer::delay(LONG);
     }
+}
+
+/// What is in the registers before anything is written to them.
+fn found(machine: &'static Machine) -> Outcome {
+    let Some((registers, _)) = machine.clock.as_ref().filter(|_| machine.has_argument("found")) else {
+        return Err(Verdict::Skip("nobody wants it"));
+    };
+    // SAFETY: the tree says that it is there, and it is mapped just now.
+    let clock = unsafe { Mmio::new(mmu::reach(registers.start, Kind::Device)) };
+    println!("# found mask {} status {}", clock.read(IMSC) & 1, clock.read(RIS) & 1);
+    Ok(())
 }

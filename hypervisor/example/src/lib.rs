@@ -27,6 +27,8 @@
 
 extern crate alloc;
 
+pub mod hush;
+
 use alloc::{
     boxed::Box,
     string::{String, ToString},

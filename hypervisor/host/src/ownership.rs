@@ -128,6 +128,15 @@ impl<O: PartialEq + Copy> Owners<O> {
         Err(conflicts)
     }
 
+    /// The VM is no more and has left this device running: nobody has it from now on, and nobody gets it.
+    pub fn abandon(&mut self, owner: O, vm: &str, device: &PassedDevice) {
+        let whats: Vec<What> = wanted(device).map(|(what, _)| what).collect();
+        for claim in self.list.iter_mut().filter(|claim| claim.owner == Some(owner) && whats.contains(&claim.what)) {
+            claim.owner = None;
+            claim.name = format!("VM `{vm}`, which has ended without bringing it to rest,");
+        }
+    }
+
     /// The VM is no more, and has nothing.
     pub fn release(&mut self, owner: O) {
         self.list.retain(|claim| claim.owner != Some(owner));
@@ -196,6 +205,23 @@ mod tests {
             );
             owners.claim(1, "vm1", &[device(0x901_0000, 1, 34)]).unwrap();
         }
+    }
+
+    #[test]
+    fn what_was_left_running_nobody_gets() {
+        let mut owners = owners(TREES[0]);
+        let (clock, other) = (device(0x901_0000, 1, 34), device(0x903_0000, 1, 39));
+        owners.claim(1, "one", &[clock.clone(), other.clone()]).unwrap();
+        owners.abandon(2, "two", &clock);
+        owners.abandon(1, "one", &clock);
+        owners.release(1);
+        for (vm, name) in [(1, "vm1"), (2, "vm2")] {
+            let said = refused(&mut owners, vm, clock.clone());
+            let why = "VM `one`, which has ended without bringing it to rest, has";
+            assert_eq!(said.len(), 2, "registers and interrupt: {said:?}");
+            assert!(said.iter().all(|said| said.contains(why) && said.contains(name)), "{said:?}");
+        }
+        owners.claim(2, "two", &[other]).unwrap();
     }
 
     #[test]

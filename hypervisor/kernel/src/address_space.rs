@@ -225,6 +225,25 @@ pub(crate) fn map(range: Range<Pa>, attributes: El2Attributes) -> Result<(), Map
     map_identity(tables.as_mut().ok_or(MapFailed(range))?, pool, range, attributes)
 }
 
+/// Sees to it that a device's registers are mapped at their own address: `range`, whole pages, of which some may be mapped for it already.
+///
+/// # Errors
+/// If something else is mapped there, or there is no memory for tables.
+pub(crate) fn reach_device(range: Range<Pa>) -> Result<(), MapFailed> {
+    let mut space = SPACE.lock();
+    let Space { tables, pool, .. } = &mut *space;
+    let tables = tables.as_mut().ok_or(MapFailed(range))?;
+    for start in (range.start().0..range.end().0).step_by(PAGE_SIZE as usize) {
+        let page = Range::new(Pa(start), PAGE_SIZE).ok_or(MapFailed(range))?;
+        match tables.lookup(Va(start), pool) {
+            Some(mapping) if mapping.attributes == El2Attributes::Device => {}
+            Some(_) => return Err(MapFailed(page)),
+            None => map_identity(tables, pool, page, El2Attributes::Device)?,
+        }
+    }
+    Ok(())
+}
+
 /// Maps `range`, whole pages outside of every identity mapping, to RAM from `to` on.
 ///
 /// # Errors

@@ -1,12 +1,14 @@
 //! One life of a VM, as it looks from outside: what it has, what has become of it, and how it is taken apart.
 //!
 //! Answers for: the memory and the heap of a VM, telling its own thread what is wanted of it, confining a failure in any of
-//! its threads (`confine`), and the order of the end: stop the vCPUs, quiet the devices, take stage 2 down, scrub, give back.
+//! its threads (`confine`), and the order of the end: stop the vCPUs, quiet the vdevs, bring passed devices to rest (`rest`), end their
+//! interrupts, take stage 2 down, scrub, give back.
 //! All of it runs in a host thread that executes none of the VM's code and waits for none of its locks ([`crate::qvm`]), so
 //! it works whatever state the VM is in. Does not answer for: what the VM's threads do (`partition`, `vcpu`), when a VM is
 //! started again (`qvm`).
 
 mod confine;
+mod rest;
 
 pub(crate) use confine::{confine, here, kernel_work, wait};
 
@@ -111,6 +113,8 @@ pub(crate) struct Compartment {
     hung: Once<DeviceId>,
     /// The device whose thread has failed.
     blamed: Once<DeviceId>,
+    /// Those of the machine that it has.
+    pub(crate) devices: rest::Devices,
 }
 
 pub(crate) fn deadline() -> Ticks {
@@ -172,9 +176,16 @@ impl Compartment {
         for id in vm.bus.devices().skip(first as usize) {
             let device = u32::from(id.0);
             self.quieting.store(2 * device + 1, Ordering::SeqCst);
-            vm.terminate(id, el2::cpu::counter());
+            if vm.terminate(id, el2::cpu::counter()) {
+                self.note_quiet(id);
+            }
             self.quieting.store(2 * (device + 1), Ordering::SeqCst);
         }
+    }
+
+    /// What it was to be.
+    pub(crate) fn description(&self) -> &vm::assemble::Description {
+        &self.qvm.configuration.description
     }
 
     /// What its disks keep their pages in.
@@ -216,6 +227,7 @@ impl Compartment {
             quieting: AtomicU32::new(0),
             hung: Once::new(),
             blamed: Once::new(),
+            devices: rest::Devices::new(),
         });
         // SAFETY: in its `Arc` it stays where it is, and whoever drops that has called `take_down`.
         unsafe { compartment.heap.register() };
@@ -267,7 +279,9 @@ impl Compartment {
             all_gone = self.stop_vcpus();
         }
         // A device must not go quiet, and become somebody else's, while a vCPU could still use it.
-        all_gone && self.stop_worker(worker)
+        let all_gone = all_gone && self.stop_worker(worker);
+        // In any case: a device that nobody stops goes on.
+        self.bring_to_rest() && all_gone
     }
 
     fn is_over(&self) -> bool {
@@ -319,7 +333,7 @@ impl Compartment {
         qvm::report_memory(&self.qvm.name, "runs");
         trace::introduce_vcpus(&self.qvm, &threads);
         partition.set_threads(threads);
-        passed::enable(&self.qvm.configuration.description);
+        passed::enable(self.description());
         function::enable(self);
     }
 
@@ -397,6 +411,11 @@ impl Compartment {
 
     /// How the VM has ended. All of its threads are gone.
     pub(crate) fn end(&self) -> EndRecord {
+        self.note_restless(self.reason())
+    }
+
+    /// Why it has ended, and what did not go quiet.
+    fn reason(&self) -> EndRecord {
         let vm = self.partition().map(|partition| &*partition.vm);
         let own = vm.and_then(|vm| vm.lifecycle.end());
         let device = |id| vm.and_then(|vm| vm.bus.name(id));
@@ -433,7 +452,7 @@ impl Compartment {
         let rest = function::end(self);
         passed::end(self);
         messages::end(self.id);
-        rest.and(smmuman::take_back(self))
+        rest.and(self.uncontained_at_rest()).and(smmuman::take_back(self))
     }
 
     /// Gives back what the VM had. Stage 2 goes first, and with it what CPUs have cached of it; then the memory is nobody's
@@ -455,7 +474,7 @@ impl Compartment {
             ram.scrub(|| true);
         }
         drop(space);
-        passed::release(self.id);
+        passed::release(self);
         function::release(self.id);
         if let Some(disks) = &disks {
             disks.give_back();

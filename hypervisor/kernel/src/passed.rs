@@ -1,11 +1,15 @@
 //! Devices of the machine that VMs have.
 //!
-//! Answers for: whose each is, and handing their interrupts to the VM that has them. Does not answer for: which can be passed
+//! Answers for: whose each is, handing their interrupts to the VM that has them, and reaching their registers for it (`registers`). Does not answer for: which can be passed
 //! (`vm::assemble`, `host::ownership`), mapping their registers (`partition`), how the guest takes an interrupt (`vgic`).
 //!
 //! A level-sensitive interrupt stays active until the guest has ended it, and does not come again before: then it is masked at its
 //! source. An interrupt arrives on some CPU, in whoever's thread; the VM's interrupt controller is left to one of its own vCPUs, since
 //! nobody else may wait for its locks. See docs/design/037-pass.md.
+
+mod registers;
+
+pub(crate) use registers::{MOST as MOST_REGISTERS, Window};
 
 use crate::compartment::{Compartment, kernel_work};
 use crate::sync::{Lock, Rank};
@@ -17,8 +21,10 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use host::ownership::Owners;
 use machine::Machine;
 use types::{IntId, VmId};
-use vdev::Place;
-use vm::assemble::{AssembleError, Description, PassedDevice, PassedInterrupt, PassedStreams, Reach, Subject};
+use vdev::{Place, Way};
+use vm::assemble::{
+    AssembleError, Description, PassedDevice, PassedInterrupt, PassedRest, PassedStreams, Reach, Subject,
+};
 
 /// Where an interrupt goes.
 struct Route {
@@ -73,8 +79,25 @@ pub(crate) fn claim(compartment: &'static Compartment) -> Result<(), Vec<Assembl
             compartment,
         }));
         ROUTES.store(routes.len(), Ordering::Relaxed);
-        Ok(())
-    })
+        Ok::<(), Vec<AssembleError>>(())
+    })?;
+    reach(description)?;
+    compartment.devices.claimed();
+    Ok(())
+}
+
+/// Maps what the hypervisor itself accesses at the end, while an error still is one of the configuration's.
+fn reach(description: &Description) -> Result<(), Vec<AssembleError>> {
+    let mut errors = Vec::new();
+    for PassedRest { region, way, .. } in &description.rests {
+        if let Way::Steps(steps) = way
+            && let Err(failed) = kernel_work(|| registers::reach_steps(region, steps))
+        {
+            let message = format!("{} of the machine cannot be mapped to bring it to rest", failed.0);
+            errors.push(AssembleError { subject: Subject::Vm, other: None, place: region.place, message, hint: None });
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
 fn claim_all(machine: &Machine, compartment: &Compartment, devices: &[PassedDevice]) -> Result<(), Vec<AssembleError>> {
@@ -172,9 +195,13 @@ pub(crate) fn end(compartment: &Compartment) {
     ROUTES.store(passed.routes.len(), Ordering::Relaxed);
 }
 
-/// The VM cannot reach its devices any more: they are nobody's.
-pub(crate) fn release(id: VmId) {
+/// The VM cannot reach its devices any more: they are nobody's, and those that are not at rest nobody gets before a reset.
+pub(crate) fn release(compartment: &Compartment) {
     if let Some(owners) = &mut PASSED.lock().owners {
-        owners.release(id);
+        let devices = &compartment.description().passed;
+        for device in compartment.restless_devices().filter_map(|number| devices.get(number)) {
+            owners.abandon(compartment.id, &compartment.qvm.name, device);
+        }
+        owners.release(compartment.id);
     }
 }

@@ -10,7 +10,7 @@ use crate::function::{self, Handle};
 use crate::guest_memory::{BalloonHandle, Shadow};
 use crate::services::Services;
 use crate::shared::{self, Share, Shares};
-use crate::{board, console, controller, disk, groups, net, silicon, stage2, start, thread, trace, vsock};
+use crate::{board, console, controller, disk, groups, net, passed, silicon, stage2, start, thread, trace, vsock};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -29,8 +29,8 @@ use spin::Once;
 use types::{CpuSet, Frequency, Ipa, MAX_CPUS, Range, Ticks};
 use vdev::{
     BackendError, Backends, Balloon, BlockDevice, CharDevice, DeviceId, Entropy, FunctionFacts, HostDevice, HostDisk,
-    HostFiles, HostFunction, Mac, NetPort, NetWish, NewWorker, RegionWishes, ShadowPage, SharedMemory, TraceSink,
-    VsockPort, VsockWish, WantedFunction,
+    HostFiles, HostFunction, Mac, NetPort, NetWish, NewWorker, RegionWishes, Registers, ShadowPage, SharedMemory,
+    TraceSink, VsockPort, VsockWish, WantedFunction,
 };
 use vm::assemble::Host;
 use vm::config::{self, Configuration, CpuConfig, CpuPolicy, Includes, Limits};
@@ -202,6 +202,8 @@ pub(crate) struct HostDevices {
     pub(crate) shadows: Vec<Arc<Shadow>>,
     /// Functions of the machine that it passes, in the order of its configuration.
     pub(crate) functions: Vec<Arc<Handle>>,
+    /// Registers of passed devices.
+    pub(crate) registers: Vec<Arc<passed::Window>>,
 }
 
 impl Backends for HostDevices {
@@ -254,6 +256,19 @@ impl Backends for HostDevices {
         let shadow = Arc::new(Shadow::new(page));
         self.shadows.push(Arc::clone(&shadow));
         Some(shadow)
+    }
+
+    fn registers(&mut self, region: Ipa) -> Result<Arc<dyn Registers>, BackendError> {
+        let mut regions = self.compartment.description().passed.iter().flat_map(|device| &device.regions);
+        let Some(found) = regions.find(|found| found.guest.start() == region) else {
+            return Err(BackendError(format!("nothing is passed at {region}")));
+        };
+        if found.host.length() > passed::MOST_REGISTERS {
+            return Err(BackendError(format!("{} is too much: the host reaches 1M of registers", found.guest)));
+        }
+        let window = Arc::new(passed::Window::new(*found));
+        self.registers.push(Arc::clone(&window));
+        Ok(window)
     }
 
     fn worker(&mut self, id: DeviceId, new: NewWorker) -> Result<(), BackendError> {

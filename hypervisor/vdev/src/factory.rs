@@ -6,8 +6,8 @@
 
 use crate::{
     Balloon, Bell, BlockDevice, CharDevice, Connector, Entropy, FunctionFacts, HostDevice, HostDisk, HostFunction, Mac,
-    NetPort, NetWish, NewWorker, OptionError, OptionSpec, Options, RegionName, ShadowPage, SharedMemory, TraceSink,
-    Vdev, VsockPort, VsockWish, WantedFunction, Worker,
+    NetPort, NetWish, NewWorker, OptionError, OptionSpec, Options, RegionName, Registers, Rest, ShadowPage,
+    SharedMemory, TraceSink, Vdev, VsockPort, VsockWish, WantedFunction, Worker,
 };
 use alloc::{
     boxed::Box,
@@ -111,12 +111,18 @@ pub struct Factory {
     /// What it is for, what to watch out for, and a line of configuration: a few lines of Markdown, 80 columns wide. It is in
     /// the image, for the shell's `use`.
     pub about: &'static str,
+    /// Which device of the machine such a vdev brings to rest at the end of its VM, and how; see [`Rest`]. Options have been checked
+    /// against `options`.
+    pub rest: Option<BringsToRest>,
     /// Makes one. Options have been checked against `options`, location and interrupt against `flags`.
     pub create: Create,
 }
 
 /// The function that makes a device.
 pub type Create = fn(&Options, &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionError>;
+
+/// The function that says what a vdev brings to rest.
+pub type BringsToRest = fn(&Options) -> Result<Rest, OptionError>;
 
 impl Factory {
     /// A factory of this interface's that has said nothing yet: for what the others have in common.
@@ -140,6 +146,7 @@ impl Factory {
             default_location: None,
             help: "",
             about: "",
+            rest: None,
             create,
         }
     }
@@ -310,6 +317,18 @@ impl Setup<'_> {
         self.backends.directory(path).map_err(|BackendError(message)| options.error(option, message))
     }
 
+    /// The registers of a device of the machine that are passed to the guest at the address that the option `option` gives, an
+    /// [`crate::OptionKind::Address`]. They can be reached from `GuestConfigured` to the end of `Terminate`.
+    ///
+    /// # Errors
+    /// If the option is not given, or no `loc` of a `pass` of this VM begins there.
+    pub fn registers(&mut self, options: &Options, option: &'static str) -> Result<Arc<dyn Registers>, OptionError> {
+        let Some(region) = options.address(option) else {
+            return Err(options.error(option, format!("option `{option}` is missing")));
+        };
+        self.backends.registers(region).map_err(|BackendError(message)| options.error(option, message))
+    }
+
     /// Has the device watch another VM; the error is about the option that `options` holds the name in.
     ///
     /// # Errors
@@ -397,6 +416,14 @@ pub trait Backends {
         _without_reset: bool,
     ) -> Result<(FunctionFacts, Arc<dyn HostFunction>), BackendError> {
         Err(BackendError("the machine has no PCI Express of which functions could be passed".to_string()))
+    }
+
+    /// The registers that a `pass` of the VM gives its guest from `region` on: see [`Setup::registers`].
+    ///
+    /// # Errors
+    /// If none of its regions begins there.
+    fn registers(&mut self, region: Ipa) -> Result<Arc<dyn Registers>, BackendError> {
+        Err(BackendError(format!("nothing is passed at {region}")))
     }
 
     /// From the guest's start on the device `id` is woken when the VM `vm` lives ([`crate::Wake::VmLives`]) and when it has

@@ -37,6 +37,7 @@ mod memory;
 mod net;
 mod node;
 mod options;
+mod rest;
 mod shadow;
 mod shared;
 mod table;
@@ -56,8 +57,8 @@ pub use context::{Context, Identity, Services};
 pub use device::{AccessFault, Control, ControlError, Vdev, Wake};
 pub use effects::{Cause, Effects};
 pub use factory::{
-    ABI, AccessSizes, BackendError, Backends, Create, DeviceId, Factory, FactoryFlags, Files, HostFiles, RegionWishes,
-    Safety, Setup,
+    ABI, AccessSizes, BackendError, Backends, BringsToRest, Create, DeviceId, Factory, FactoryFlags, Files, HostFiles,
+    RegionWishes, Safety, Setup,
 };
 pub use function::{
     FunctionBar, FunctionFacts, FunctionPart, FunctionSignal, GuestMessage, HostFunction, WantedFunction,
@@ -72,6 +73,10 @@ pub use node::{Node, Trigger};
 pub use options::{
     Direction, GENERAL_OPTIONS, Given, HostDevice, Numbers, OptionError, OptionKind, OptionSpec, OptionStatus, Options,
     Place,
+};
+pub use rest::{
+    REST_STEPS, REST_TIME, Registers, Rest, RestAction, RestFailure, RestProgress, RestStep, Resting, Way, check_rest,
+    rest_steps, rest_time,
 };
 pub use shadow::ShadowPage;
 pub use shared::{Attached, DEVICE_REGIONS, REGION_CLIENTS, RegionError, RegionName, SharedMemory};

@@ -112,6 +112,7 @@ fn write_option(option: &OptionSpec, out: &mut dyn Write) -> Result {
         OptionKind::Directory => out.write_str(" DIRECTORY")?,
         OptionKind::NamedSize => out.write_str(" NAME,SIZE")?,
         OptionKind::Region => out.write_str(" START,SIZE")?,
+        OptionKind::Numbers(form) => write!(out, " {form}")?,
         OptionKind::HostDevice => out.write_str(" [<|>]NAME")?,
         OptionKind::Disk => out.write_str(" [<]NAME")?,
         OptionKind::Choice(words) => {

@@ -96,6 +96,7 @@ enum Value {
     Choice(&'static str),
     NamedSize(String, u64),
     Region(u64, u64),
+    Numbers(Vec<u64>),
     HostDevice(HostDevice),
     Disk(HostDisk),
 }
@@ -226,6 +227,20 @@ impl Options {
         })
     }
 
+    /// All values of those of the options `names` that are [`OptionKind::Numbers`], in the order in which they were given: which one,
+    /// its numbers, and where.
+    pub fn numbers_in_order(
+        &self,
+        names: &[&'static str],
+    ) -> impl Iterator<Item = (&'static str, &[u64], Option<Place>)> {
+        self.entries.iter().filter_map(move |entry| match &entry.value {
+            Value::Numbers(numbers) if names.contains(&entry.spec.name) => {
+                Some((entry.spec.name, numbers.as_slice(), entry.place))
+            }
+            _ => None,
+        })
+    }
+
     /// All values of a [`OptionKind::HostDevice`], in order.
     pub fn host_devices(&self, name: &str) -> impl Iterator<Item = &HostDevice> {
         self.all(name).filter_map(|entry| match &entry.value {
@@ -313,6 +328,14 @@ fn value(
             let (start, size) = text.split_once(',').ok_or_else(|| prefixed("expected START,SIZE".to_string()))?;
             let start = numbers.size(start).map_err(prefixed)?;
             numbers.size(size).map(|size| Value::Region(start, size)).map_err(prefixed)
+        }
+        OptionKind::Numbers(form) => {
+            let parsed: Result<Vec<u64>, String> = text.split(',').map(|number| numbers.number(number)).collect();
+            let parsed = parsed.map_err(prefixed)?;
+            match parsed.len() == form.split(',').count() {
+                true => Ok(Value::Numbers(parsed)),
+                false => Err(prefixed(format!("expected {form}"))),
+            }
         }
         OptionKind::HostDevice => HostDevice::parse(text, place).map(Value::HostDevice).map_err(prefixed),
         OptionKind::Disk => HostDisk::parse(text, place, numbers).map(Value::Disk).map_err(prefixed),

@@ -8,12 +8,14 @@ mod around;
 mod backends;
 mod balloon;
 mod disk;
+mod part;
 mod slate;
 
 pub use around::{Lines, Ram};
 pub use backends::{Admit, Connect, Crew, Interference, Shared, Wire, Wires};
 pub use balloon::Pages;
 pub use disk::Disk;
+pub use part::{Behaviour, Part};
 pub use slate::Slate;
 
 use crate::{

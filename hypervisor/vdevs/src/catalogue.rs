@@ -12,6 +12,7 @@ pub static CATALOGUE: &[&Factory] = &[
     &crate::shmem::FACTORY,
     &crate::sp804::FACTORY,
     &crate::qvmterm::FACTORY,
+    &crate::quiesce::FACTORY,
     &crate::progress::FACTORY,
     &crate::trace::FACTORY,
     &crate::watch::FACTORY,

@@ -31,6 +31,7 @@ mod pl011;
 mod pl031;
 mod plug;
 mod progress;
+mod quiesce;
 mod qvmterm;
 mod ser8250;
 mod serial;

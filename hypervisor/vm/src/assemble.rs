@@ -13,7 +13,9 @@ mod places;
 pub use bus::PciBus;
 pub use description::{Description, Host, Schedule, VdevDescription};
 pub use error::{AssembleError, Subject};
-pub use passed::{PassedDevice, PassedFunction, PassedInterrupt, PassedRegion, PassedStreams, Reach};
+pub use passed::{
+    MAX_RESTS, PassedDevice, PassedFunction, PassedInterrupt, PassedRegion, PassedRest, PassedStreams, Reach,
+};
 
 use crate::Files;
 use crate::controller::Frames;

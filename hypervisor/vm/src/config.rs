@@ -16,6 +16,7 @@ mod memory;
 mod on_exit;
 mod pass;
 mod pci;
+mod rest;
 mod vdevs;
 
 use crate::Files;
@@ -195,6 +196,7 @@ pub fn build(
     let reserved = core::mem::take(&mut vdevs.reserved);
     let mut taken = assign::assign(&mut reader, &mut vdevs, &memory, &reserved, cpus.len());
     let pci = pci::settle(&mut reader, &mut vdevs, factories, &mut taken);
+    let rests = rest::read(&mut reader, &vdevs);
     reader.addresses(&memory, &mut vdevs, cpus.len());
     let description = Description {
         name,
@@ -211,6 +213,7 @@ pub fn build(
         vdevs: vdevs.list,
         passed: vdevs.passed,
         functions: vdevs.functions,
+        rests,
         pci,
         policy: reader.policy(),
         monitors: !matches!(reader.variable("pmu"), Some(Value::Boolean(false))),

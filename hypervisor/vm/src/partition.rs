@@ -254,14 +254,16 @@ impl Vm {
         Ok(())
     }
 
-    /// The VM is being taken apart, and its vCPUs have stopped: the device goes quiet. If it says that it cannot, that is
-    /// logged.
-    pub fn terminate(&self, device: DeviceId, now: Ticks) {
+    /// The VM is being taken apart, and its vCPUs have stopped: the device goes quiet. Says whether it has; if it says that it cannot,
+    /// that is logged.
+    pub fn terminate(&self, device: DeviceId, now: Ticks) -> bool {
         let _ = self.lifecycle.advance(State::Terminating);
         let (services, mut effects) = (self.services(now), Effects::default());
-        if let Err(error) = self.bus.control(device, Control::Terminate, &services, &mut effects) {
+        let told = self.bus.control(device, Control::Terminate, &services, &mut effects);
+        if let Err(error) = &told {
             log::error!(target: &self.origin, "vdev `{}`: {error}", self.bus.name(device).unwrap_or_default());
         }
+        told.is_ok()
     }
 
     /// The power button is pressed: every device is told, until one passes it on to the guest. Says whether one has.

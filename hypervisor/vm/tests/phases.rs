@@ -125,6 +125,7 @@ fn assembled(first: &[(&str, &str)]) -> Assembled {
         vdevs: vec![vdev("first", 0x1c00_0000, first), vdev("last", 0x1c01_0000, &[])],
         passed: Vec::new(),
         functions: Vec::new(),
+        rests: Vec::new(),
         pci: None,
         policy: Unsupported::default(),
         monitors: false,
@@ -167,7 +168,7 @@ fn each_call_has_its_place() {
     vm.wake(DeviceId(1), Wake::Backend, Ticks(4), &mut effects);
     assert!(vm.press_button(Ticks(5), &mut effects));
     vm.status(DeviceId(0), Ticks(6), &mut String::new());
-    vm.bus.devices().for_each(|id| vm.terminate(id, Ticks(7)));
+    assert!(vm.bus.devices().all(|id| vm.terminate(id, Ticks(7))));
     let expected = [
         "first create",
         "last create",

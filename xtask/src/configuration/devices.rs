@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicU32;
 use host::disk::{Base, Claim, Claims, Extent, Holder, Overlay, RealName, Which};
 use host::switch::{Net, Storage};
 use types::{Ipa, Range};
+use vm::assemble::PassedDevice;
 
 use super::silence::Silence;
 use super::{COUNTER, files_below, host_path};
@@ -23,12 +24,15 @@ pub(super) struct HostDevices {
     claims: Claims<()>,
     /// A device has the VM's RAM already, to give it back.
     has_balloon: bool,
+    /// Where its guest has devices of the machine.
+    passed: Vec<Ipa>,
 }
 
 impl HostDevices {
-    /// Those of the VM `vm`.
-    pub(super) fn new(vm: &str) -> Self {
-        Self { vm: vm.into(), claims: Claims::new(), has_balloon: false }
+    /// Those of the VM `vm`, which has these devices of the machine.
+    pub(super) fn new(vm: &str, passed: &[PassedDevice]) -> Self {
+        let passed = passed.iter().flat_map(|device| &device.regions).map(|region| region.guest.start()).collect();
+        Self { vm: vm.into(), claims: Claims::new(), has_balloon: false, passed }
     }
 
     /// Whether a device can have a real disk beside what others of the same VM have.
@@ -108,6 +112,13 @@ impl vdev::Backends for HostDevices {
             return Err(vdev::BackendError("the VM has a balloon already".into()));
         }
         Ok(Arc::new(Silence))
+    }
+
+    fn registers(&mut self, region: Ipa) -> Result<Arc<dyn vdev::Registers>, vdev::BackendError> {
+        match self.passed.contains(&region) {
+            true => Ok(Arc::new(Silence)),
+            false => Err(vdev::BackendError(format!("nothing is passed at {region}"))),
+        }
     }
 
     fn watch(&mut self, _: vdev::DeviceId, _: &str) -> Result<(), vdev::BackendError> {

@@ -4,7 +4,7 @@
 
 use host::disk::PageStore;
 use host::switch::Door;
-use types::{Ipa, Range, Ticks};
+use types::{AccessSize, Ipa, Range, Ticks};
 
 /// A back end that swallows what is written, and shares nothing.
 pub(super) struct Silence;
@@ -32,6 +32,16 @@ impl vdev::SharedMemory for Silence {
 
     fn region(&self, _: u32) -> Option<(vdev::RegionName, u32)> {
         None
+    }
+}
+
+impl vdev::Registers for Silence {
+    fn read(&self, _: u64, _: AccessSize) -> Result<u64, vdev::AccessFault> {
+        Err(vdev::AccessFault::Nothing)
+    }
+
+    fn write(&self, _: u64, _: AccessSize, _: u64) -> Result<(), vdev::AccessFault> {
+        Err(vdev::AccessFault::Nothing)
     }
 }
 

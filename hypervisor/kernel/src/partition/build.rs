@@ -53,6 +53,7 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
         balloon: None,
         shadows: Vec::new(),
         functions: Vec::new(),
+        registers: Vec::new(),
     };
     let assembled = vm::assemble::assemble(description, archive, &host, &mut backends);
     let Assembled { mut vm, load, tree, streams } = assembled.map_err(|errors| qvm.complain(&errors))?;
@@ -60,6 +61,9 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
     served.for_each(|(device, _)| backends.services.serve(device));
     passed::claim(compartment).map_err(|errors| qvm.complain(&errors))?;
     function::claim(compartment, &backends.functions).map_err(|errors| qvm.complain(&errors))?;
+    for window in &backends.registers {
+        window.open_whole().map_err(|failed| fatal(format_args!("{} of the machine cannot be mapped", failed.0)))?;
+    }
     let go_on = || !compartment.is_ending();
 
     let lends = backends.balloon.as_ref().map(|handle| handle.lends);
@@ -76,12 +80,15 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
         let no_region = |(name, pages)| fatal(format_args!("no memory for the region `{name}` of {pages} pages"));
         share.create(compartment.id, vm.origin()).map_err(no_region)?;
     }
-    masked(|| vm.configure(Box::new(Shared(ram)), el2::cpu::counter())).map_err(fatal)?;
-    let ready = match load.execute(archive as &dyn vm::Files, &tree, &Loading(ram), &mut |_| {}) {
+    compartment.devices.reached();
+    let configured = masked(|| vm.configure(Box::new(Shared(ram)), el2::cpu::counter())).map_err(fatal);
+    let load_all = || load.execute(archive as &dyn vm::Files, &tree, &Loading(ram), &mut |_| {});
+    let ready = match configured.map(|()| load_all()) {
+        Err(failure) => Err(failure),
         _ if !go_on() => Err((Cause::PowerCut, String::new())),
-        Err(error) => Err(qvm.complain(&[error.into()])),
-        Ok(()) if qvm.configuration.dryrun => Err((Cause::Shutdown, String::from("dryrun completed"))),
-        Ok(()) => {
+        Ok(Err(error)) => Err(qvm.complain(&[error.into()])),
+        Ok(Ok(())) if qvm.configuration.dryrun => Err((Cause::Shutdown, String::from("dryrun completed"))),
+        Ok(Ok(())) => {
             el2::cache::invalidate_instructions();
             let started = masked(|| vm.start(load.entry, load.device_tree_at.0, el2::cpu::counter()));
             started.map_err(fatal)

@@ -141,13 +141,22 @@ pub(crate) fn status(compartment: &Compartment, partition: &Partition, mut info:
         let slot = partition.description.vdevs.get(function.vdev).and_then(|vdev| vdev.slot).unwrap_or_default();
         info(format_args!("passed: PCI function {} of the machine as pci:{slot}", handle.address));
     }
-    for device in &partition.description.passed {
+    for (number, device) in partition.description.passed.iter().enumerate() {
         for region in &device.regions {
             info(format_args!("passed: {} of the machine at {}", region.host, region.guest));
         }
         for interrupt in &device.interrupts {
             let (host, guest) = (interrupt.host.0, interrupt.guest.0);
             info(format_args!("passed: interrupt {host} of the machine as {guest}"));
+        }
+        let described = partition.description;
+        let mut rests = described.rests.iter().filter(|rest| rest.device == number).peekable();
+        if rests.peek().is_none() {
+            info(format_args!("passed: nothing brings it to rest at the end"));
+        }
+        for rest in rests {
+            let (at, by) = (rest.region.guest.start(), described.vdevs.get(usize::from(rest.vdev.0)));
+            info(format_args!("passed: {at} is brought to rest by vdev `{}`", by.map_or("", |vdev| &vdev.name)));
         }
     }
     let described = &compartment.qvm.configuration.description.vdevs;

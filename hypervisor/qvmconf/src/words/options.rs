@@ -94,7 +94,7 @@ pub static ROWS: &[Row] = &[
     row(Keyword::Dryrun,      "dryrun",      NONE,     Guest, Neither, LastWins, Supported, "Builds and checks everything and runs nothing."),
     row(Keyword::OnExit,      "on-exit",     RESTART,  Guest, Neither, LastWins, Supported, "Whether it is started again when it has ended. Not of the original; see below."),
     row(Keyword::Debug,       "debug",       NONE,     Guest, Neither, LastWins, NotYet, "Seen in configurations of the original; meaning not published."),
-    row(Keyword::Safety,      "safety",      CLASS,    Guest, Neither, LastWins, Supported, "Accepts only vdevs of this safety class: those that are no examples and no aids for development (`use NAME` says which)."),
+    row(Keyword::Safety,      "safety",      CLASS,    Guest, Neither, LastWins, Supported, "Accepts only vdevs of this safety class: those that are no examples and no aids for development (`use NAME` says which); and no `pass` that nothing brings to rest."),
     row(Keyword::Smmu,        "smmu",        NAME,     Guest, Neither, Accumulates, NotYet, "Ties passed devices to an SMMU."),
     row(Keyword::User,        "user",        NAME,     Guest, Neither, LastWins, Never("there are no user accounts whose rights a VM could have"), "Gives up privileges after the set-up."),
     row(Keyword::Generate,    "generate",    NAME,     Guest, Neither, LastWins, NotYet, "Which tables are generated for the guest."),

@@ -137,6 +137,16 @@ pub static VDEVS: &[KnownVdev] = &[
         "Memory that the guest gives back when it is asked to. An extension.",
         &[option("lend", ""), option("legacy", "")],
     ),
+    vdev(
+        "quiesce",
+        "Brings a passed device to rest when the VM has ended. An extension.",
+        &[
+            option("region", "ADDRESS"),
+            option("write", "OFFSET,SIZE,VALUE"),
+            option("poll", "OFFSET,SIZE,MASK,VALUE,LIMIT"),
+            option("wait", "TIME"),
+        ],
+    ),
     vdev("watch", "Tells the guest of another VM's end. An extension.", &[option("vm", "NAME")]),
     vdev("cfi-flash", "NOR flash for the variables of firmware. An extension.", &[option("file", "FILE")]),
     pc("ioapic", "I/O APIC."),

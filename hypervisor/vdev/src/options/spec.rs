@@ -93,6 +93,8 @@ pub enum OptionKind {
     NamedSize,
     /// Addresses: `START,SIZE`.
     Region,
+    /// As many numbers, with commas, as this has words: `OFFSET,SIZE,VALUE`.
+    Numbers(&'static str),
     /// A back end: `[<|>]NAME`, see [`crate::HostDevice`].
     HostDevice,
     /// A disk: `[<]NAME`, see [`crate::HostDisk`].

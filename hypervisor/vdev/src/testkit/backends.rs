@@ -2,12 +2,13 @@
 
 use super::balloon::Pages;
 use super::disk::Disk;
+use super::part::Part;
 use super::slate::Slate;
 use crate::{
     Attached, BackendError, Backends, Balloon, BlockDevice, Bus, CharDevice, Context, DeviceId, Effects, Entropy,
     FunctionFacts, HostDevice, HostDisk, HostFiles, HostFunction, Mac, NetPort, NetWish, NewWorker, PulseSink,
-    RegionError, RegionName, RegionWishes, Services, ShadowPage, SharedMemory, Step, Taken, TraceSink, Untraced,
-    VsockPort, VsockWish, WORKERS, Wake, WantedFunction, Work,
+    RegionError, RegionName, RegionWishes, Registers, Services, ShadowPage, SharedMemory, Step, Taken, TraceSink,
+    Untraced, VsockPort, VsockWish, WORKERS, Wake, WantedFunction, Work,
 };
 use alloc::{
     boxed::Box,
@@ -133,6 +134,8 @@ pub struct Wires {
     pub vsock: Option<Box<Admit>>,
     /// Functions of the machine, in the order in which they are asked for: none, unless a test says so.
     pub functions: Vec<(FunctionFacts, Arc<dyn HostFunction>)>,
+    /// The device of the machine that the VM has, and where its guest finds it: none, unless a test says so.
+    pub passed: Option<(Ipa, Part)>,
 }
 
 /// Connects a device to a network, as [`Backends::net`] does.
@@ -157,6 +160,7 @@ impl Default for Wires {
             net: None,
             vsock: None,
             functions: Vec::new(),
+            passed: None,
         }
     }
 }
@@ -232,6 +236,13 @@ impl Backends for Wires {
         }
         self.slate.give();
         Some(Arc::new(self.slate.clone()))
+    }
+
+    fn registers(&mut self, region: Ipa) -> Result<Arc<dyn Registers>, BackendError> {
+        match &self.passed {
+            Some((at, part)) if *at == region => Ok(Arc::new(part.clone())),
+            _ => Err(BackendError(format!("nothing is passed at {region}"))),
+        }
     }
 
     fn watch(&mut self, _id: DeviceId, _vm: &str) -> Result<(), BackendError> {

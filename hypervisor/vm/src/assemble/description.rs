@@ -3,7 +3,7 @@
 //! Answers for: what a configuration comes to, in the words of the machine. Does not answer for: reading it (`config`), nor for
 //! what is built from it ([`super::assemble`]).
 
-use super::{PassedDevice, PassedFunction, PciBus, Reach};
+use super::{PassedDevice, PassedFunction, PassedRest, PciBus, Reach};
 use crate::controller::Controller;
 use crate::id_registers::IdRegisters;
 use crate::load::{Load, LoadInput};
@@ -46,6 +46,8 @@ pub struct Description {
     pub passed: Vec<PassedDevice>,
     /// Functions of the host's PCI Express that it gets.
     pub functions: Vec<PassedFunction>,
+    /// What brings them to rest at its end, in the order of the vdevs that say so; [`super::MAX_RESTS`] at most.
+    pub rests: Vec<PassedRest>,
     /// Its PCI bus, if some of them are on one.
     pub pci: Option<PciBus>,
     /// What becomes of accesses to what it does not have.

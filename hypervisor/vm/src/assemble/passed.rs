@@ -13,7 +13,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use machine::{Device, Stream};
 use types::{IntId, Ipa, Pa, Range};
-use vdev::{Place, WantedFunction};
+use vdev::{DeviceId, Place, WantedFunction, Way};
 
 /// What a passed device reaches by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +90,22 @@ pub struct PassedInterrupt {
     /// Where the configuration says so.
     pub place: Option<Place>,
 }
+
+/// What brings a device to rest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassedRest {
+    /// Which vdev says how.
+    pub vdev: DeviceId,
+    /// Which of [`Description::passed`] it is.
+    pub device: usize,
+    /// Its registers, of which the steps have offsets.
+    pub region: PassedRegion,
+    /// How.
+    pub way: Way,
+}
+
+/// Most of those that a VM has.
+pub const MAX_RESTS: usize = 64;
 
 impl PassedDevice {
     /// Its interrupts, as the guest has them.

@@ -80,6 +80,7 @@ fn description() -> Description {
         vdevs: vec![probe("first", 0x1c09_0000, 37), probe("second", 0x1c0a_0000, 200)],
         passed: vec![],
         functions: vec![],
+        rests: vec![],
         pci: None,
         policy: Unsupported::default(),
         monitors: true,

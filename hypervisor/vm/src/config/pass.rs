@@ -1,7 +1,8 @@
 //! `pass`: which of the host's devices, where in the guest.
 //!
 //! Answers for: which of what the language can say of them is carried out, and what can be found wrong with it without looking at the
-//! host. Does not answer for: what the host has (`assemble`), nor for whose it is (the kernel asks `host::ownership`).
+//! host. Does not answer for: what the host has (`assemble`), what brings it to rest (`rest`), nor for whose it is (the kernel asks
+//! `host::ownership`).
 //!
 //! QNX: each `loc` says `d` or `n` where there is an SMMU. Here it always does, and `d` without an SMMU takes a word of its own,
 //! `uncontained`: such a device reaches everybody's memory.
@@ -62,12 +63,6 @@ pub(super) fn read(reader: &mut Reader<'_>, line: &Line<'_>, used: &[(IntId, Spa
     let mut hosts: Vec<(Range<Pa>, Span)> = Vec::new();
     let mut lines: Vec<(IntId, Span)> = Vec::new();
     for statement in reader.all(Keyword::Pass) {
-        // A function of PCI that can be reset is.
-        let rests = is_function(statement) && of(statement, Keyword::WithoutReset).next().is_none();
-        if let Some(safety) = reader.last(Keyword::Safety).filter(|_| !rests) {
-            let message = "`pass`: nothing brings the device to rest at the end of the VM";
-            reader.conflict(statement.span, message, safety.span, "which this asks for");
-        }
         if let Some(prefix) = statement.prefix {
             let word = format!("{prefix:?}").to_lowercase();
             reader.error(statement.span, format!("`{word} pass`: known, not supported yet"), "`load` brings a file");

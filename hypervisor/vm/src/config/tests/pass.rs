@@ -49,7 +49,6 @@ fn what_is_not_carried_out_is_refused_by_name() {
     refused("pass loc 0x09010000,4K,wn", &["cannot be read"]);
     refused("data pass loc 0x09010000,4K,rwn", &["`data pass`: known, not supported yet"]);
     refused("pass", &["`pass` of nothing"]);
-    refused(&format!("safety qualified {CLOCK}"), &["nothing brings the device to rest", "which this asks for"]);
 }
 
 #[test]
