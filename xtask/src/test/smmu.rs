@@ -113,7 +113,7 @@ fn with_tree(
     change(&mut tree.root).context("QEMU's device tree is not as it was: this test has to follow it")?;
     let path = case.path("changed.dtb");
     fs::write(&path, tree.to_dtb())?;
-    let more = vec!["-dtb".into(), path.display().to_string()];
+    let more = machine.more.iter().cloned().chain(["-dtb".into(), path.display().to_string()]).collect();
     scene.run(case, &Machine { more, ..machine }, None, 1)
 }
 
