@@ -27,6 +27,7 @@ mod disks;
 mod drivers;
 mod dump;
 mod firmware;
+mod functions;
 mod guests;
 mod host;
 mod interface;
@@ -135,6 +136,7 @@ fn all() -> Result<Vec<Test>> {
     let mut tests = host::tests()?;
     tests.extend(guests::tests());
     tests.extend(bare_pci::tests());
+    tests.extend(functions::tests());
     tests.extend(models::tests());
     tests.extend(interface::tests());
     tests.extend(refused::tests());

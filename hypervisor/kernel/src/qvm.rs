@@ -260,7 +260,7 @@ impl Qvm {
             log::error!(target: &self.origin(), "{why}");
             end = end.with(format_args!("{why}"));
         }
-        if self.configuration.description.has_device(Reach::Everything) {
+        if compartment.partition().is_some() && self.configuration.description.has_device(Reach::Everything) {
             end = end.with(format_args!("{UNCONTAINED}"));
         }
         if all_gone && released.is_ok() {

@@ -35,6 +35,9 @@ struct Doorbell {
     tables: [Option<Pa>; 3],
 }
 
+/// Entries of a table.
+const ENTRIES: usize = 512;
+
 impl DeviceView {
     /// Of tables that are there. From now on every change to these goes by [`Mirrored`]. `None` if the pool has no memory for the root.
     pub fn new(tables: &Stage2, pool: &mut impl TablePool) -> Option<Self> {
@@ -65,9 +68,10 @@ impl DeviceView {
     }
 
     /// The first address of each entry of the root.
-    fn entries(&self) -> impl DoubleEndedIterator<Item = u64> + use<> {
+    fn entries(&self) -> impl DoubleEndedIterator<Item = u64> + ExactSizeIterator + use<> {
         let size = self.root.level.size();
-        (0..=self.root.mask).map(move |index| index.wrapping_mul(size))
+        let count = usize::try_from(self.root.mask).unwrap_or(0).saturating_add(1);
+        (0..count).map(move |index| u64::try_from(index).unwrap_or(0).wrapping_mul(size))
     }
 
     /// Lets devices write the page `to`, as Device memory, where the guest has nothing: in the last entry of the root of which
@@ -92,7 +96,9 @@ impl DeviceView {
             let end = at.checked_add(size).filter(|end| *end <= self.input_end);
             end.is_some_and(|end| is_free(Range::between(Ipa(*at), Ipa(end)))) && is_empty(*at)
         };
-        let at = self.entries().rev().find(fits)?;
+        // Of tables side by side in a root QEMU's SMMU (10.0) reads only the first one.
+        let first = self.entries().take(ENTRIES);
+        let at = first.rev().find(fits)?;
         let mut tables = [None; 3];
         let attributes = Stage2Attributes::new(Memory::DeviceNgnre, Access::WRITE);
         let (mut below, mut descriptor) = (Level::Three, crate::stage2::page(to, attributes));

@@ -132,9 +132,10 @@ impl Share {
         match *job {
             Job::Leave(index, slot) => {
                 kernel_work(|| {
-                    self.leave(compartment, slot, go_on);
-                    let left = with_regions(|regions| regions.leave(slot.region, slot.client));
-                    finish(left, &mut || _ = go_on());
+                    if self.leave(compartment, slot, go_on) {
+                        let left = with_regions(|regions| regions.leave(slot.region, slot.client));
+                        finish(left, &mut || _ = go_on());
+                    }
                 });
                 masked(|| self.state.lock().slots[index] = None);
             }
@@ -163,7 +164,7 @@ impl Share {
             match map(compartment, &memory, control, go_on) {
                 Ok(()) => Ok((slot, control)),
                 Err(error) => {
-                    self.leave(compartment, slot, go_on);
+                    let _ = self.leave(compartment, slot, go_on);
                     Err(error)
                 }
             }
@@ -175,7 +176,10 @@ impl Share {
                 Ok(Attached { slot: index as u8, client, pages, control })
             }
             Err(error) => {
-                finish(with_regions(|regions| regions.leave(region, client)), &mut || _ = go_on());
+                let is_lost = compartment.memory.lock().space.as_ref().is_some_and(|space| space.is_lost());
+                if !is_lost {
+                    finish(with_regions(|regions| regions.leave(region, client)), &mut || _ = go_on());
+                }
                 Err(error)
             }
         }
@@ -212,14 +216,16 @@ impl Share {
         }
     }
 
-    /// Takes a region out of the guest's reach. Its memory may go with its last client: not before no CPU reaches it.
-    fn leave(&self, compartment: &Compartment, slot: Slot, go_on: &mut dyn FnMut() -> bool) {
+    /// Takes a region out of the guest's reach. Its memory may go with its last client: not before no CPU reaches it, and no device.
+    /// Says whether that is so; if not, the VM stays a client of it.
+    fn leave(&self, compartment: &Compartment, slot: Slot, go_on: &mut dyn FnMut() -> bool) -> bool {
         let mut rest = Some(slot.place);
         while let Some(range) = rest {
             rest = compartment.memory.lock().space.as_ref().and_then(|space| space.unmap(range, STEP));
             go_on();
         }
         masked(|| self.state.lock().window.give_back(slot.place));
+        !compartment.memory.lock().space.as_ref().is_some_and(|space| space.is_lost())
     }
 }
 

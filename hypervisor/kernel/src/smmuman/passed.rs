@@ -123,10 +123,12 @@ pub(crate) fn take_back(compartment: &Compartment) -> Result<(), String> {
     Err(format!("nothing of the VM's memory is given back{wrong}"))
 }
 
-/// A device has reached too far: its VM ends, if it is a VM's. Says whether it is.
-pub(super) fn terminate(smmu: usize, event: &Event) -> bool {
+/// A device of `owner`'s has reached too far: its VM ends, if it is a VM's. Says whether it is.
+pub(super) fn terminate(smmu: usize, event: &Event, owner: &Owner) -> bool {
     let given = GIVEN.lock();
-    let is_it = |given: &&Given| given.stream == Stream { smmu, id: event.stream };
+    // Somebody else may be about to be told that it cannot have the stream.
+    let stream = Stream { smmu, id: event.stream };
+    let is_it = |given: &&Given| given.stream == stream && given.owner == *owner;
     let Some(Given { compartment, device, .. }) = given.iter().find(is_it) else { return false };
     let what = format_args!("{device}: smmu{smmu}: {event}");
     compartment.record(EndRecord::new(Cause::Unsupported, None, None, what));

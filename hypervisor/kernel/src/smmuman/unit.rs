@@ -286,7 +286,7 @@ impl Unit {
             let Some((device, Some(owner))) = working.streams.who(stream) else { return Ok(None) };
             let procedure =
                 working.streams.detach(stream, owner, true, &working.smmu).map_err(|why| why.to_string())?;
-            Ok(Some((String::from(device), procedure)))
+            Ok(Some((format!("`{device}` of `{}`", owner.name), procedure)))
         });
         let done = detached.and_then(|detached| {
             let Some((device, mut procedure)) = detached else { return Ok(None) };
@@ -299,10 +299,16 @@ impl Unit {
             })
         });
         match done {
-            Ok(Some(device)) => log::warn!("smmu{}: `{device}` (stream {stream:#x}) is cut off", self.number),
+            Ok(Some(device)) => log::warn!("smmu{}: {device} (stream {stream:#x}) is cut off", self.number),
             Ok(None) => {}
             Err(why) => log::error!("smmu{}: stream {stream:#x} cannot be cut off: {why}", self.number),
         }
+    }
+
+    /// Ends the VM that has the stream of a fault, if one has.
+    fn terminates(&self, event: &Event) -> bool {
+        let owner = self.with(|working| Ok(working.streams.who(event.stream).and_then(|(_, owner)| owner).cloned()));
+        owner.ok().flatten().is_some_and(|owner| passed::terminate(self.number, event, &owner))
     }
 
     /// Looks what has happened, tells of it, and does what is to be done then. Whether there may be more.
@@ -338,7 +344,7 @@ impl Unit {
         for event in &guilty {
             match on_fault() {
                 OnFault::Report => {}
-                OnFault::Terminate if passed::terminate(self.number, event) => {}
+                OnFault::Terminate if self.terminates(event) => {}
                 OnFault::CutOff | OnFault::Terminate => self.cut_off(event.stream),
             }
         }
@@ -420,7 +426,7 @@ impl Working {
             taken += 1;
             let (device, owner) = self.streams.who(event.stream).unzip();
             if owner.flatten().is_some() && guilty.iter().all(|other| other.stream != event.stream) {
-                guilty.push(event.clone());
+                guilty.push(event);
             }
             if let Some(untold) = self.tally.note(event.stream, now, interval) {
                 told.push(Told { event, untold, device: device.map(String::from) });

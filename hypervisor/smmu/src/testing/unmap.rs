@@ -18,9 +18,9 @@ fn history(seed: u64, timing: Timing) -> Result<(), String> {
             (PAGES[model.below(PAGES.len())], model.below(2) == 0, model.below(30))
         };
         if gives {
-            world.map(0, page)
+            world.map(0, page);
         } else {
-            world.unmap(0, page)
+            world.unmap(0, page);
         }
         let machine = &mut *world.machine.borrow_mut();
         (0..ticks).for_each(|_| machine.model.tick());
