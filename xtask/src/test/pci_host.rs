@@ -39,7 +39,7 @@ fn scan(case: &Case) -> Result<()> {
     let devices = [
         "edu,addr=2",
         "ahci,addr=3",
-        "e1000e,addr=4",
+        "e1000e,addr=4,romfile=",
         "igb,addr=5",
         "pcie-root-port,id=port0,bus=pcie.0,chassis=1,slot=1,addr=6",
         "nvme,bus=port0,serial=1",
@@ -55,7 +55,7 @@ fn scan(case: &Case) -> Result<()> {
         "BAR 0 0x",
         "0000:00:03.0 8086:2922     2 none     38 off -",
         "SATA 010601",
-        "0000:00:04.0 8086:10d3     3 FLR      35 off -",
+        "0000:00:04.0 8086:10d3     3 none     35 off -",
         "Ethernet 020000",
         "5 MSI-X",
         "0000:00:05.0 8086:10c9     4 FLR      36 off -",
@@ -78,8 +78,12 @@ fn scan(case: &Case) -> Result<()> {
 }
 
 fn rest(case: &Case) -> Result<()> {
-    let devices =
-        ["edu,addr=2", "e1000e,addr=4", "pcie-root-port,id=port0,bus=pcie.0,chassis=1,slot=1,addr=6", "edu,bus=port0"];
+    let devices = [
+        "edu,addr=2",
+        "nvme,addr=4,serial=1",
+        "pcie-root-port,id=port0,bus=pcie.0,chassis=1,slot=1,addr=6",
+        "e1000e,bus=port0,romfile=",
+    ];
     let lines = [
         "pci reset 0000:00:04.0",
         "pci reset 01:00.0",
@@ -97,7 +101,8 @@ fn rest(case: &Case) -> Result<()> {
         "pci: 0000:00:02.0 is at rest",
         "pci: error: the shell cannot have PCI function 0000:00:06.0: the hypervisor has it: it is a bridge",
         "pci: error: the shell cannot have PCI function 0000:00:1f.7: there is none",
-        "0000:00:04.0 8086:10d3",
+        "0000:00:04.0 1b36:0010",
+        "0000:01:00.0 8086:10d3     4 bus",
         "hello| hello: good-bye",
     ])?;
     ran.expect_status(0)?;
