@@ -29,7 +29,7 @@ impl Space<'_> {
 
 impl Configuration for Space<'_> {
     fn read(&self, address: PciAddress, offset: u16, size: AccessSize) -> u32 {
-        assert!(offset < 4096 && offset % (1 << size as u16) == 0);
+        assert!(offset < 4096 && offset.is_multiple_of(1 << size as u16));
         let registers = self.registers.borrow();
         (0..1 << size as u16).rev().fold(0, |value, byte| {
             value << 8 | self.at(address, offset + byte).map_or(0xff, |at| u32::from(registers[at]))
@@ -37,7 +37,7 @@ impl Configuration for Space<'_> {
     }
 
     fn write(&self, address: PciAddress, offset: u16, size: AccessSize, value: u32) {
-        assert!(offset < 4096 && offset % (1 << size as u16) == 0);
+        assert!(offset < 4096 && offset.is_multiple_of(1 << size as u16));
         for (byte, value) in (0..1 << size as u16).zip(value.to_le_bytes()) {
             let Some(at) = self.at(address, offset + byte) else { return };
             let mask = self.masks[at % self.masks.len()];
@@ -81,7 +81,7 @@ fuzz_target!(|input: (Vec<u8>, Vec<u8>)| {
     for bar in found.functions.iter().flat_map(|function| &function.bars) {
         let Some(place) = bar.place else { continue };
         let fits = |window: &PciWindow| window.bus <= place.bus && place.bus + bar.room() <= window.bus + window.cpu.length();
-        assert!(host.windows.iter().any(fits) && place.bus % bar.size == 0);
+        assert!(host.windows.iter().any(fits) && place.bus.is_multiple_of(bar.size));
     }
     let frequency = Frequency::new(1_000_000).expect("not zero");
     for function in found.functions.iter().take(16) {

@@ -280,7 +280,7 @@ impl Configuration for Model {
     fn read(&self, address: PciAddress, offset: u16, size: AccessSize) -> u32 {
         self.accesses.set(self.accesses.get() + 1);
         let bytes = 1 << size as u16;
-        assert!(offset % bytes == 0 && offset < 4096 && bytes <= 4, "offset {offset:#x}");
+        assert!(offset.is_multiple_of(bytes) && offset < 4096 && bytes <= 4, "offset {offset:#x}");
         let Some(n) = self.find(address) else { return u32::MAX >> (32 - 8 * bytes) };
         let functions = self.functions.borrow();
         let registers = &functions[n].registers[usize::from(offset)..][..usize::from(bytes)];
@@ -290,7 +290,7 @@ impl Configuration for Model {
     fn write(&self, address: PciAddress, offset: u16, size: AccessSize, value: u32) {
         self.accesses.set(self.accesses.get() + 1);
         let bytes = 1 << size as u16;
-        assert!(offset % bytes == 0 && offset < 4096 && bytes <= 4, "offset {offset:#x}");
+        assert!(offset.is_multiple_of(bytes) && offset < 4096 && bytes <= 4, "offset {offset:#x}");
         let Some(n) = self.find(address) else { return };
         let before = self.with(n, |function| function.half(registers::BRIDGE_CONTROL));
         let away = self.now.get() + AWAY;
