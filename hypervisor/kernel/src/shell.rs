@@ -196,10 +196,9 @@ impl Shell {
                         editor.prompt(&mut echo);
                     }
                 }
-                None => {
-                    self.bury();
-                    thread::sleep_until(Ticks::NEVER);
-                }
+                // Whoever waited for a thread's end may have been told meanwhile that something was typed.
+                None if self.bury() => {}
+                None => thread::sleep_until(Ticks::NEVER),
             }
         }
     }
@@ -239,8 +238,9 @@ impl Shell {
         }
     }
 
-    /// Frees what is left of threads that have nothing to look after any more.
-    fn bury(&mut self) {
+    /// Frees what is left of threads that have nothing to look after any more. Says whether there were any: then it may have slept.
+    fn bury(&mut self) -> bool {
+        let before = self.started.len();
         self.started.retain(|(vm, keeper)| {
             let has_left = vm.has_left();
             if has_left {
@@ -248,6 +248,7 @@ impl Shell {
             }
             !has_left
         });
+        self.started.len() != before
     }
 
     /// Waits until `done` says so, which is looked at whenever a VM has ended, or until Ctrl-C.
