@@ -161,7 +161,7 @@ impl Vectors {
         if count == 0 || count > MOST {
             return Err(format!("{count} vectors: 1 to {MOST} are possible"));
         }
-        let collection = collection_here();
+        let (collection, lpis) = (collection_here(), interrupt::lpis());
         kernel_work(|| {
             let slot = |n: usize| Slot {
                 its: unit.number,
@@ -171,7 +171,7 @@ impl Vectors {
                 is_held: false,
                 arrived: 0,
             };
-            let (window, first) = ROUTES.lock().take(compartment, interrupt::lpis(), count, slot)?;
+            let (window, first) = ROUTES.lock().take(compartment, lpis, count, slot)?;
             match unit.map(target.device, count as u32, lpi(window, first), collection) {
                 Ok(table) => Ok(Self { unit, device: target.device, window, first, count, table: Some(table) }),
                 Err(why) => {
