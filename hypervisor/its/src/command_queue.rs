@@ -79,6 +79,11 @@ impl CommandQueue {
         }
     }
 
+    /// How many commands are known to be consumed.
+    pub(crate) const fn consumed(&self) -> u64 {
+        self.consumed
+    }
+
     pub(crate) const fn has_consumed(&self, number: u64) -> bool {
         self.consumed >= number
     }

@@ -26,7 +26,7 @@ pub struct Layout {
     pub configuration: Pa,
     /// The redistributors, whose LPIs are on: each has the collection of its place.
     pub targets: Vec<Target>,
-    /// How long a procedure may take.
+    /// How long it may do nothing while a procedure waits for it.
     pub patience: Ticks,
 }
 
@@ -234,17 +234,25 @@ impl Its {
         Ok(is_posted)
     }
 
-    /// Carries on with `procedure`, as far as the ITS lets it. Several procedures may be under way at once.
+    /// Carries on with `procedure`, as far as the ITS lets it. Several procedures may be under way at once. It fails if the ITS does not
+    /// do a single command for as long as its patience is.
     pub fn advance(&mut self, procedure: &mut Procedure, now: Ticks, io: &mut (impl Registers + Memory)) -> Progress {
-        let patience = self.layout.patience;
-        let deadline = *procedure.deadline.get_or_insert_with(|| now.saturating_add(patience));
+        let later = now.saturating_add(self.layout.patience);
+        procedure.deadline.get_or_insert(later);
         // As often as there are steps: each time one is done, or it returns.
         while procedure.trouble.is_none() {
             let Some(step) = procedure.steps.get(procedure.next).copied() else { break };
-            match self.step(step, &mut procedure.last, io) {
+            let before = self.commands.consumed();
+            let done = self.step(step, &mut procedure.last, io);
+            if self.commands.consumed() != before {
+                procedure.deadline = Some(later);
+            }
+            match done {
                 Err(trouble) => procedure.trouble = Some(trouble),
                 Ok(true) => procedure.next = procedure.next.saturating_add(1),
-                Ok(false) if now > deadline => procedure.trouble = Some(Trouble::Late),
+                Ok(false) if procedure.deadline.is_some_and(|deadline| now > deadline) => {
+                    procedure.trouble = Some(Trouble::Late);
+                }
                 Ok(false) => return Progress::Waiting,
             }
         }
