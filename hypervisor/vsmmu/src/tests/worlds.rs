@@ -96,8 +96,6 @@ fn perform(guest: &mut Guest, act: &Act) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 300 }))]
-
     /// Whatever two guests write, no device of theirs reaches more than their VM's own memory, and neither has the machine forget a
     /// translation of the other's.
     #[test]
