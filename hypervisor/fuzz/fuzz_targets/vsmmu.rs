@@ -84,7 +84,8 @@ fuzz_target!(|input: (bool, Vec<(u8, u32, u64, u64)>)| {
         set_up(&mut smmu);
     }
     for (act, place, a, b) in acts {
-        let size = [AccessSize::Word, AccessSize::Doubleword, AccessSize::Halfword, AccessSize::Byte][usize::from(act >> 6)];
+        let size =
+            [AccessSize::Word, AccessSize::Doubleword, AccessSize::Halfword, AccessSize::Byte][usize::from(act >> 6)];
         let offset = u64::from(place) % Smmu::SIZE;
         match act & 7 {
             0 => {

@@ -149,7 +149,6 @@ mod tests {
         rig.write(CR0, 1 << 3);
         rig.work(&crew);
         assert_eq!(rig.read(CR0ACK), 1 << 3);
-        rig.take_effects();
         (rig, crew)
     }
 
