@@ -40,12 +40,13 @@ const LAYERS: &[Layer] = &[
     portable("trace", &[]),
     portable("vdev", &[]),
     portable("vgic", &["vdev"]),
+    portable("vsmmu", &["smmu", "vdev"]),
     portable("pci", &["vdev"]),
     // The machine's, where `pci` is the guests'.
     portable("pcie", &["machine"]),
     portable("virtio", &["vdev", "pci"]),
     portable("plan9", &[]),
-    portable("vdevs", &["vdev", "vgic", "pci", "virtio", "plan9"]),
+    portable("vdevs", &["vdev", "vgic", "vsmmu", "pci", "virtio", "plan9"]),
     // A board's own vdev, as an integrator would write it: it stands on the framework alone.
     portable("example", &["vdev"]),
     // Not `vdevs`: factories are passed in, so that the core cannot make a special case of a device.

@@ -111,8 +111,21 @@ fn machine(shape: u8, features: u64) -> Vm {
     let vcpus = usize::from(VCPUS);
     let (files, backends) = (&NoFiles, &mut Wires::default());
     let (id, name, window, shadow, connector, hears_ends) = (DeviceId(0), "uart", None, None, None, false);
-    let mut setup =
-        Setup { id, name, location, interrupt, window, shadow, connector, vcpus, hears_ends, files, backends };
+    let address_bits = 40;
+    let mut setup = Setup {
+        id,
+        name,
+        location,
+        interrupt,
+        window,
+        shadow,
+        connector,
+        vcpus,
+        address_bits,
+        hears_ends,
+        files,
+        backends,
+    };
     let vdev = factory.build(&options, &mut setup).unwrap();
     let name = name.to_string();
     let device = Device { name, factory, location, interrupt, window, served: false, hears_ends: false, vdev };

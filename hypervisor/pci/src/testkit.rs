@@ -105,6 +105,7 @@ impl Slots {
                 shadow: None,
                 connector: Some(connector(slot)),
                 vcpus: 1,
+                address_bits: 40,
                 hears_ends: false,
                 files: &NoFiles,
                 backends: &mut *backends,

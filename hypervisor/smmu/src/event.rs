@@ -142,6 +142,31 @@ impl Kind {
         }
     }
 
+    const fn number(self) -> u8 {
+        match self {
+            Self::Uut => 0x01,
+            Self::BadStreamId => 0x02,
+            Self::SteFetch => 0x03,
+            Self::BadSte => 0x04,
+            Self::BadAtsTreq => 0x05,
+            Self::StreamDisabled => 0x06,
+            Self::TranslForbidden => 0x07,
+            Self::BadSubstreamId => 0x08,
+            Self::CdFetch => 0x09,
+            Self::BadCd => 0x0a,
+            Self::WalkEabt => 0x0b,
+            Self::Translation => 0x10,
+            Self::AddrSize => 0x11,
+            Self::Access => 0x12,
+            Self::Permission => 0x13,
+            Self::TlbConflict => 0x20,
+            Self::CfgConflict => 0x21,
+            Self::PageRequest => 0x24,
+            Self::VmsFetch => 0x25,
+            Self::Other(number) => number,
+        }
+    }
+
     /// The specification's name, and what it means.
     const fn words(self) -> (&'static str, &'static str) {
         match self {
@@ -204,6 +229,49 @@ impl Event {
             }),
             fetch: has_fetch.then_some(Pa(word3 & FETCH_ADDRESS.mask())),
         }
+    }
+}
+
+impl Event {
+    /// One that has nothing but its kind and its stream.
+    #[must_use]
+    pub const fn new(kind: Kind, stream: u32) -> Self {
+        Self {
+            kind,
+            stream,
+            substream: None,
+            address: None,
+            is_read: None,
+            is_privileged: None,
+            is_instruction: None,
+            fault: None,
+            fetch: None,
+        }
+    }
+
+    /// The record as an SMMU writes it: [`Event::decode`] says the same of it.
+    #[must_use]
+    pub fn encode(&self) -> [u64; 4] {
+        let flag = |field: Field, is_set: Option<bool>| field.of(u64::from(is_set.unwrap_or(false)));
+        // 7.3.9 has no SSV.
+        let has_flag = self.substream.is_some() && !matches!(self.kind, Kind::BadSubstreamId);
+        let word0 = NUMBER.of(u64::from(self.kind.number()))
+            | flag(SSV, Some(has_flag))
+            | SUBSTREAM.of(u64::from(self.substream.unwrap_or(0)))
+            | STREAM.of(u64::from(self.stream));
+        let attributes = flag(RNW, self.is_read) | flag(PNU, self.is_privileged) | flag(IND, self.is_instruction);
+        let fault = self.fault.map_or(0, |fault| {
+            let class = match fault.class {
+                Class::Cd => 0,
+                Class::Ttd => 1,
+                Class::Input => 2,
+            };
+            let stall = fault.stalled.map_or(0, |tag| STALL.mask() | STAG.of(u64::from(tag)));
+            flag(S2, Some(fault.stage2)) | CLASS.of(class) | stall
+        });
+        let ipa = self.fault.and_then(|fault| fault.ipa).map_or(0, |ipa| ipa.0 & IPA.mask());
+        let fetch = self.fetch.map_or(0, |at| at.0 & FETCH_ADDRESS.mask());
+        [word0, attributes | fault, self.address.unwrap_or(0), ipa | fetch]
     }
 }
 
@@ -329,6 +397,24 @@ mod tests {
     }
 
     #[test]
+    fn a_record_is_made_with_its_fields_where_the_specification_has_them() {
+        assert_eq!(Event::new(Kind::BadSte, 0x10).encode(), [0x10_0000_0004, 0, 0, 0]);
+        let fault = Fault { stage2: false, class: Class::Ttd, ipa: None, stalled: None };
+        let event = Event {
+            substream: Some(5),
+            address: Some(0x1234_5678),
+            is_read: Some(true),
+            is_privileged: Some(true),
+            is_instruction: Some(false),
+            fault: Some(fault),
+            ..Event::new(Kind::Permission, 7)
+        };
+        assert_eq!(event.encode(), [7 << 32 | 5 << 12 | 1 << 11 | 0x13, 1 << 40 | 1 << 35 | 1 << 33, 0x1234_5678, 0]);
+        let substream = Event { substream: Some(3), ..Event::new(Kind::BadSubstreamId, 1) };
+        assert_eq!(substream.encode()[0], 1 << 32 | 3 << 12 | 0x08, "7.3.9: no SSV");
+    }
+
+    #[test]
     fn sentences_name_stream_and_kind() {
         assert_eq!(said(words(0x04)), "stream 0x10: a transaction comes from a stream that nobody owns (C_BAD_STE)");
         assert_eq!(said(words(0xe3)), "stream 0x10: a transaction was recorded (0xe3)");
@@ -350,6 +436,13 @@ mod tests {
     #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
         fn whatever_is_recorded_can_be_told(words: [u64; 4]) {
             prop_assert!(!said(words).is_empty());
+        }
+
+        #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
+        fn what_is_said_of_a_record_makes_one_that_says_the_same(words: [u64; 4], number in 0_u64..0x30) {
+            let event = Event::decode([words[0] & !0xff | number, words[1], words[2], words[3]]);
+            prop_assert_eq!(Event::decode(event.encode()), event);
         }
     }
 }

@@ -41,7 +41,7 @@ mod features;
 mod geometry;
 mod invalidate;
 mod procedure;
-mod registers;
+pub mod registers;
 mod smmu;
 mod start;
 mod stream_table_entry;

@@ -1,64 +1,68 @@
 //! The registers of the Non-secure programming interface, by name, offset and bit (IHI 0070, chapter 6).
 //!
-//! Answers for: where they are and what their bits are called. Does not answer for: reaching them ([`crate::Registers`]).
-//! 64-bit registers are written as two halves, the low one at the offset (6.2).
+//! Answers for: where they are and what their bits are called, for who programs an SMMU and for who plays one. Does not answer for:
+//! reaching them ([`crate::Registers`]). 64-bit registers are written as two halves, the low one at the offset (6.2).
+
+#![expect(missing_docs, reason = "what the macro makes of its descriptions are no documentation comments")]
 
 use tock_registers::register_bitfields;
 
 /// `SMMU_IDR0`.
-pub(crate) const IDR0_OFFSET: usize = 0x0000;
+pub const IDR0_OFFSET: usize = 0x0000;
 /// `SMMU_IDR1`.
-pub(crate) const IDR1_OFFSET: usize = 0x0004;
+pub const IDR1_OFFSET: usize = 0x0004;
 /// `SMMU_IDR3`.
-pub(crate) const IDR3_OFFSET: usize = 0x000c;
+pub const IDR3_OFFSET: usize = 0x000c;
 /// `SMMU_IDR5`.
-pub(crate) const IDR5_OFFSET: usize = 0x0014;
+pub const IDR5_OFFSET: usize = 0x0014;
 /// `SMMU_CR0`.
-pub(crate) const CR0_OFFSET: usize = 0x0020;
+pub const CR0_OFFSET: usize = 0x0020;
 /// `SMMU_CR0ACK`.
-pub(crate) const CR0ACK_OFFSET: usize = 0x0024;
+pub const CR0ACK_OFFSET: usize = 0x0024;
 /// `SMMU_CR1`.
-pub(crate) const CR1_OFFSET: usize = 0x0028;
+pub const CR1_OFFSET: usize = 0x0028;
 /// `SMMU_CR2`.
-pub(crate) const CR2_OFFSET: usize = 0x002c;
+pub const CR2_OFFSET: usize = 0x002c;
 /// `SMMU_GBPA`.
-pub(crate) const GBPA_OFFSET: usize = 0x0044;
+pub const GBPA_OFFSET: usize = 0x0044;
 /// `SMMU_IRQ_CTRL`.
-pub(crate) const IRQ_CTRL_OFFSET: usize = 0x0050;
+pub const IRQ_CTRL_OFFSET: usize = 0x0050;
 /// `SMMU_IRQ_CTRLACK`.
-pub(crate) const IRQ_CTRLACK_OFFSET: usize = 0x0054;
+pub const IRQ_CTRLACK_OFFSET: usize = 0x0054;
 /// `SMMU_GERROR`.
-pub(crate) const GERROR_OFFSET: usize = 0x0060;
+pub const GERROR_OFFSET: usize = 0x0060;
 /// `SMMU_GERRORN`.
-pub(crate) const GERRORN_OFFSET: usize = 0x0064;
+pub const GERRORN_OFFSET: usize = 0x0064;
 /// `SMMU_GERROR_IRQ_CFG0`, 64 bits: where the message of an error interrupt goes; 0 is the wire.
-pub(crate) const GERROR_IRQ_CFG0_OFFSET: usize = 0x0068;
+pub const GERROR_IRQ_CFG0_OFFSET: usize = 0x0068;
 /// `SMMU_STRTAB_BASE`, 64 bits.
-pub(crate) const STRTAB_BASE_OFFSET: usize = 0x0080;
+pub const STRTAB_BASE_OFFSET: usize = 0x0080;
 /// `SMMU_STRTAB_BASE_CFG`.
-pub(crate) const STRTAB_BASE_CFG_OFFSET: usize = 0x0088;
+pub const STRTAB_BASE_CFG_OFFSET: usize = 0x0088;
 /// `SMMU_CMDQ_BASE`, 64 bits.
-pub(crate) const CMDQ_BASE_OFFSET: usize = 0x0090;
+pub const CMDQ_BASE_OFFSET: usize = 0x0090;
 /// `SMMU_CMDQ_PROD`.
-pub(crate) const CMDQ_PROD_OFFSET: usize = 0x0098;
+pub const CMDQ_PROD_OFFSET: usize = 0x0098;
 /// `SMMU_CMDQ_CONS`.
-pub(crate) const CMDQ_CONS_OFFSET: usize = 0x009c;
+pub const CMDQ_CONS_OFFSET: usize = 0x009c;
 /// `SMMU_EVENTQ_BASE`, 64 bits.
-pub(crate) const EVENTQ_BASE_OFFSET: usize = 0x00a0;
+pub const EVENTQ_BASE_OFFSET: usize = 0x00a0;
 /// `SMMU_EVENTQ_IRQ_CFG0`, 64 bits: where the message of the event queue's interrupt goes; 0 is the wire.
-pub(crate) const EVENTQ_IRQ_CFG0_OFFSET: usize = 0x00b0;
+pub const EVENTQ_IRQ_CFG0_OFFSET: usize = 0x00b0;
 /// `SMMU_EVENTQ_PROD`, in page 1.
-pub(crate) const EVENTQ_PROD_OFFSET: usize = 0x1_00a8;
+pub const EVENTQ_PROD_OFFSET: usize = 0x1_00a8;
 /// `SMMU_EVENTQ_CONS`, in page 1.
-pub(crate) const EVENTQ_CONS_OFFSET: usize = 0x1_00ac;
+pub const EVENTQ_CONS_OFFSET: usize = 0x1_00ac;
 /// Bytes of pages 0 and 1 of the registers, which every SMMU has.
 pub const REGISTERS_LENGTH: u64 = 0x2_0000;
 
 register_bitfields! [u32,
     /// `SMMU_IDR0` (6.3.1): what is implemented.
-    pub(crate) IDR0 [
+    pub IDR0 [
         /// Two-level stream tables: 1.
         ST_LEVEL OFFSET(27) NUMBITS(2) [],
+        /// Terminated transactions are aborted, always; otherwise a context descriptor may have them read zero.
+        TERM_MODEL OFFSET(26) NUMBITS(1) [],
         /// How faulting transactions may be treated.
         STALL_MODEL OFFSET(24) NUMBITS(2) [StallAndTerminate = 0, Terminate = 1, Stall = 2],
         /// Byte order of translation tables.
@@ -91,7 +95,7 @@ register_bitfields! [u32,
         S2P OFFSET(0) NUMBITS(1) [],
     ],
     /// `SMMU_IDR1` (6.3.2): sizes.
-    pub(crate) IDR1 [
+    pub IDR1 [
         /// The stream table's place is fixed.
         TABLES_PRESET OFFSET(30) NUMBITS(1) [],
         /// The queues' places are fixed.
@@ -108,19 +112,19 @@ register_bitfields! [u32,
         SIDSIZE OFFSET(0) NUMBITS(6) [],
     ],
     /// `SMMU_IDR3` (6.3.4).
-    pub(crate) IDR3 [
+    pub IDR3 [
         /// Invalidation of ranges, and hints of the level.
         RIL OFFSET(10) NUMBITS(1) [],
     ],
     /// `SMMU_IDR5` (6.3.6).
-    pub(crate) IDR5 [
+    pub IDR5 [
         /// 4 KiB granule.
         GRAN4K OFFSET(4) NUMBITS(1) [],
         /// Output address size.
         OAS OFFSET(0) NUMBITS(3) [],
     ],
     /// `SMMU_CR0` (6.3.9) and, once a change has taken effect, `SMMU_CR0ACK` (6.3.10).
-    pub(crate) CR0 [
+    pub CR0 [
         /// Translated traffic is checked against the stream table.
         ATSCHK OFFSET(4) NUMBITS(1) [],
         /// Commands are consumed.
@@ -133,7 +137,7 @@ register_bitfields! [u32,
         SMMUEN OFFSET(0) NUMBITS(1) [],
     ],
     /// `SMMU_CR1` (6.3.11): how tables and queues are accessed.
-    pub(crate) CR1 [
+    pub CR1 [
         /// Shareability of tables.
         TABLE_SH OFFSET(10) NUMBITS(2) [Inner = 3],
         /// Outer cacheability of tables.
@@ -148,7 +152,7 @@ register_bitfields! [u32,
         QUEUE_IC OFFSET(0) NUMBITS(2) [WriteBack = 1],
     ],
     /// `SMMU_CR2` (6.3.12).
-    pub(crate) CR2 [
+    pub CR2 [
         /// The CPUs' broadcast invalidations are not heeded.
         PTM OFFSET(2) NUMBITS(1) [],
         /// Traffic of streams beyond the table is recorded.
@@ -157,21 +161,21 @@ register_bitfields! [u32,
         E2H OFFSET(0) NUMBITS(1) [],
     ],
     /// `SMMU_GBPA` (6.3.14): traffic while `SMMUEN` is 0.
-    pub(crate) GBPA [
+    pub GBPA [
         /// Written as 1 with a new value; reads as 1 until that has taken effect.
         UPDATE OFFSET(31) NUMBITS(1) [],
         /// It is aborted.
         ABORT OFFSET(20) NUMBITS(1) [],
     ],
     /// `SMMU_IRQ_CTRL` (6.3.16) and `SMMU_IRQ_CTRLACK` (6.3.18).
-    pub(crate) IRQ_CTRL [
+    pub IRQ_CTRL [
         /// The event queue's interrupt.
         EVENTQ_IRQEN OFFSET(2) NUMBITS(1) [],
         /// The interrupt for global errors.
         GERROR_IRQEN OFFSET(0) NUMBITS(1) [],
     ],
     /// `SMMU_GERROR` (6.3.19) and `SMMU_GERRORN` (6.3.20): an error is active where the two differ (7.5).
-    pub(crate) GERROR [
+    pub GERROR [
         /// The SMMU has failed as a whole: service failure mode.
         SFM_ERR OFFSET(8) NUMBITS(1) [],
         /// The message of an error interrupt was aborted.
@@ -190,7 +194,7 @@ register_bitfields! [u32,
         CMDQ_ERR OFFSET(0) NUMBITS(1) [],
     ],
     /// `SMMU_STRTAB_BASE_CFG` (6.3.25).
-    pub(crate) STRTAB_BASE_CFG [
+    pub STRTAB_BASE_CFG [
         /// Format of the stream table.
         FMT OFFSET(16) NUMBITS(2) [Linear = 0, TwoLevel = 1],
         /// Where the StreamID is split between the levels.
@@ -199,14 +203,14 @@ register_bitfields! [u32,
         LOG2SIZE OFFSET(0) NUMBITS(6) [],
     ],
     /// `SMMU_CMDQ_CONS` (6.3.28).
-    pub(crate) CMDQ_CONS [
+    pub CMDQ_CONS [
         /// Why consumption has stopped.
         ERR OFFSET(24) NUMBITS(7) [],
         /// The next command to be consumed, with its wrap bit.
         RD OFFSET(0) NUMBITS(20) [],
     ],
     /// `SMMU_EVENTQ_PROD` (6.3.95) and, with `OVACKFLG` and `RD`, `SMMU_EVENTQ_CONS` (6.3.96).
-    pub(crate) EVENTQ_PROD [
+    pub EVENTQ_PROD [
         /// Toggled when events are lost because the queue is full; acknowledged by the same value in the other register (7.4).
         OVFLG OFFSET(31) NUMBITS(1) [],
         /// Where the next event goes, with its wrap bit.
@@ -215,4 +219,4 @@ register_bitfields! [u32,
 ];
 
 /// `SMMU_STRTAB_BASE.RA`, `SMMU_CMDQ_BASE.RA`, `SMMU_EVENTQ_BASE.WA`: a hint to allocate in caches.
-pub(crate) const BASE_ALLOCATE: u64 = 1 << 62;
+pub const BASE_ALLOCATE: u64 = 1 << 62;

@@ -186,6 +186,8 @@ pub struct Setup<'a> {
     pub connector: Option<Connector>,
     /// How many vCPUs the VM has.
     pub vcpus: usize,
+    /// Bits of the VM's addresses.
+    pub address_bits: u8,
     /// Whether the device wants to hear of the ends of its interrupt; see [`Setup::hear_ends`].
     pub hears_ends: bool,
     /// Where files come from.

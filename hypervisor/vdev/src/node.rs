@@ -36,6 +36,8 @@ impl Node {
     pub const ITS: u32 = 0x8004;
     /// The phandle of the frame for messages beside a GICv2.
     pub const MESSAGE_FRAME: u32 = 0x8003;
+    /// The phandle of the virtual SMMU's node, if there is one: whose streams devices are (`iommus`, `iommu-map`).
+    pub const SMMU: u32 = 0x8005;
 
     /// A node called `name`, with unit address if there is one: `serial@9000000`.
     #[must_use]

@@ -122,9 +122,21 @@ impl Rig {
         let (location, interrupt) = (Some(Self::BASE), Some(Self::LINE));
         let window = Range::new(Self::WINDOW, factory.window_size).filter(|window| !window.is_empty());
         let shadow = Range::new(Self::BASE, PAGE_SIZE);
-        let (connector, vcpus, hears_ends) = (None, 1, false);
-        let mut setup =
-            Setup { id, name, location, interrupt, window, shadow, connector, vcpus, hears_ends, files, backends };
+        let (connector, vcpus, address_bits, hears_ends) = (None, 1, 40, false);
+        let mut setup = Setup {
+            id,
+            name,
+            location,
+            interrupt,
+            window,
+            shadow,
+            connector,
+            vcpus,
+            address_bits,
+            hears_ends,
+            files,
+            backends,
+        };
         let vdev = factory.build(&options, &mut setup).map_err(|error| vec![error])?;
         let (name, hears_ends) = (name.to_string(), setup.hears_ends);
         let device = Device { name, factory, location, interrupt, window, served: false, hears_ends, vdev };

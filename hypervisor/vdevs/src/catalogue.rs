@@ -10,6 +10,7 @@ pub static CATALOGUE: &[&Factory] = &[
     &crate::sp805::FACTORY,
     &crate::pl031::FACTORY,
     &crate::shmem::FACTORY,
+    &crate::smmu::FACTORY,
     &crate::sp804::FACTORY,
     &crate::qvmterm::FACTORY,
     &crate::quiesce::FACTORY,

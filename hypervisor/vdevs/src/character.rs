@@ -303,6 +303,7 @@ mod tests {
             shadow: None,
             connector: None,
             vcpus: 1,
+            address_bits: 40,
             hears_ends: false,
             files: &NoFiles,
             backends: wires,

@@ -36,6 +36,7 @@ mod qvmterm;
 mod ser8250;
 mod serial;
 mod shmem;
+mod smmu;
 mod sp804;
 mod sp805;
 mod time;

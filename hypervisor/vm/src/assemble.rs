@@ -66,7 +66,8 @@ pub fn assemble(
         (Vec::new(), Vec::new())
     });
     let slots = bus::Slots::new(description, host);
-    let (devices, shadows) = make_devices(description, limit(host), slots.as_ref(), files, backends, &mut errors);
+    let (devices, shadows) =
+        make_devices(description, host.id.address_bits(), slots.as_ref(), files, backends, &mut errors);
     match load {
         Some(load) if errors.is_empty() => {
             let decoder = slots.map(bus::Slots::decoder);
@@ -116,7 +117,12 @@ fn put_together(
 
 /// The end of the addresses that the host's CPUs can form.
 fn limit(host: &Host<'_>) -> Ipa {
-    Ipa(1_u64.checked_shl(u32::from(host.id.address_bits())).unwrap_or(u64::MAX))
+    end_of(host.id.address_bits())
+}
+
+/// The end of the addresses of so many bits.
+fn end_of(address_bits: u8) -> Ipa {
+    Ipa(1_u64.checked_shl(address_bits.into()).unwrap_or(u64::MAX))
 }
 
 /// Whether the host's CPUs can form all addresses: those of stage 2 have as many bits as the host's physical ones.
@@ -179,13 +185,13 @@ fn make_controller(description: &Description, host: &Host<'_>) -> Result<(Vgic, 
 
 fn make_devices(
     description: &Description,
-    limit: Ipa,
+    address_bits: u8,
     slots: Option<&bus::Slots>,
     files: &dyn Files,
     backends: &mut dyn Backends,
     errors: &mut Vec<AssembleError>,
 ) -> (Vec<Device>, Vec<Ipa>) {
-    let windows = description.windows(limit);
+    let windows = description.windows(end_of(address_bits));
     let mut shadows = Vec::new();
     let mut devices = Vec::with_capacity(description.vdevs.len());
     for (index, vdev) in description.vdevs.iter().enumerate() {
@@ -210,6 +216,7 @@ fn make_devices(
             shadow: description.own_page(vdev),
             connector: slots.and_then(|slots| slots.connector(vdev.slot?)),
             vcpus: description.vcpus,
+            address_bits,
             hears_ends: false,
             files,
             backends: &mut *backends,

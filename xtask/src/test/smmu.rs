@@ -12,10 +12,12 @@ use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use dtoolkit::{Node as _, Property as _};
 
 use super::Test;
+use super::linux;
 use super::machine::{Case, Ran};
 use super::scene::Scene;
 use crate::qemu::machine::Machine;
 use crate::qemu::raspberry::cells;
+use crate::setup;
 
 /// Where QEMU's is, and where there is flash memory.
 const AT: u32 = 0x0905_0000;
@@ -41,6 +43,11 @@ pub(super) fn tests() -> Vec<Test> {
             passed,
         ),
         Test::hypervisor("smmu/balloon", "an SMMU is told of each page that goes, and gives nothing away", balloon),
+        Test::hypervisor(
+            "smmu/virtual",
+            "Linux probes the SMMU of its VM, and puts no virtual device behind it",
+            virtual_smmu,
+        ),
         Test::hypervisor("smmu/allow", "a device may reach memory that the tree reserves, and no other", allow),
     ]
 }
@@ -98,6 +105,27 @@ fn unfit(case: &Case) -> Result<()> {
         "    at 0x9050000, not used: it has no stage 2",
     ])?;
     goes_on(&ran)
+}
+
+/// What Linux has to say of an SMMU, and who is behind it: the second is nobody.
+fn virtual_smmu(case: &Case) -> Result<()> {
+    const LOOK: &str = "dmesg | grep arm-smmu-v3; ls /sys/class/iommu; ls /sys/bus/pci/devices; \
+                        grep arm-smmu-v3 /proc/interrupts; echo groups: $(ls /sys/kernel/iommu_groups | wc -l); \
+                        echo complaints: $(dmesg -r | grep -E '^<[0-4]>' | grep -c -i smmu)";
+    setup::linux_guest()?;
+    let text = linux::configuration("linux", 1, LOOK) + "vdev pci-dummy\nvdev smmu\n";
+    let ran = case.batch(&Machine::default(), &[case.file("linux.qvmconf", text)?])?;
+    ran.expect_status(0)?;
+    ran.in_order(&[
+        "arm-smmu-v3 1d000000.iommu: ias 44-bit, oas 44-bit",
+        "arm-smmu-v3 1d000000.iommu: allocated 256 entries for cmdq",
+        "arm-smmu-v3 1d000000.iommu: allocated 128 entries for evtq",
+        "linux| smmu3.0x000000001d000000",
+        "linux| 0000:00:00.0",
+        "arm-smmu-v3-combined-irq",
+        "linux| groups: 0",
+        "linux| complaints: 0",
+    ])
 }
 
 /// Boots with the tree that `change` makes of QEMU's.

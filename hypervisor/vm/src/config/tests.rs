@@ -175,7 +175,7 @@ fn one_mistake_is_one_message() {
     bad("rma 128M load x", &["did you mean `ram`?"]);
     bad("ram 1M vdev pl01 loc 0x1c090000 intr gci:37 hostdev >-", &["there is no vdev `pl01`"]);
     bad("ram 1M vdev pl011 intr gic:37 loc 1c090000", &["write 0x1c090000"]);
-    bad("ram 1M vdev smmu loc 0x1c0d0000 intr gic:41", &["known, not supported yet"]);
+    bad("ram 1M vdev virtio-snd loc 0x1c0d0000 intr gic:41", &["known, not supported yet"]);
     bad("ram 1M pass loc mem:0x1000,0x800,rwn intr gic:40,u", &["is not whole pages"]);
 }
 
