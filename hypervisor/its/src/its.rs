@@ -169,7 +169,7 @@ impl Its {
 
     /// `device` has no events any more; none of their LPIs comes when this is done, and the table is nobody's.
     pub fn unmap(&self, device: u32, count: u32) -> Procedure {
-        // Each by itself: MAPD does not take back what is pending (5.3.11, 5.3.4 "DISCARD").
+        // Each by itself: MAPD does not take back what is pending ("MAPD", "DISCARD").
         let each = (0..count).map(|event| Command::Discard(Event { device, event }));
         let steps = each.chain([Command::UnmapDevice { device }]).map(Step::Issue);
         Procedure::new(steps.chain(self.synchronize()).collect())
