@@ -119,3 +119,4 @@ fn refused(case: &Case) -> Result<()> {
         ("absent", "pass loc pci:0:30.0"),
         ("host", "pass loc pci:0:0.0 without-reset"),
         ("wild", "pass loc pci:0:1.0 without-reset uncontained"),
+    ] {
