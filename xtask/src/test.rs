@@ -39,6 +39,7 @@ mod models;
 pub(crate) mod ordeals;
 mod passed;
 mod pci;
+mod pci_host;
 mod refused;
 mod rpi4;
 mod scene;
@@ -147,6 +148,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(trace::tests());
     tests.extend(linux::tests());
     tests.extend(pci::tests());
+    tests.extend(pci_host::tests());
     tests.extend(devices::tests());
     tests.extend(virtio::tests());
     tests.extend(drivers::tests());

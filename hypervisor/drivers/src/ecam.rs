@@ -20,7 +20,8 @@ impl Ecam {
     /// That of `host`, whose functions have addresses of `segment`.
     ///
     /// # Safety
-    /// It is configuration space, mapped as Device memory at its address for good, and reached in no other way.
+    /// It is configuration space, and reached in no other way; a bus of it is mapped as Device memory at its address for good before it is
+    /// read or written.
     #[must_use]
     pub unsafe fn new(host: &PciHost, segment: u16) -> Self {
         // SAFETY: the caller's promise.

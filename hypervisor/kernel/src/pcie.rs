@@ -11,21 +11,63 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
 use drivers::ecam::Ecam;
 use host::shell::Pci;
 use host::shell::report::{BarInfo, FunctionInfo};
-use machine::{Machine, PciHost};
-use pcie::{Bar, BarKind, Function, Owners, PciAddress, Reset, Rest, RestProgress, Space, virtual_functions};
+use machine::{BUS_LENGTH, Machine, PciHost};
+use pcie::{
+    Bar, BarKind, Configuration, Function, Owners, PciAddress, Reset, Rest, RestProgress, Space, virtual_functions,
+};
 use spin::Once;
-use types::{IntId, Ticks, VmId};
+use types::{AccessSize, IntId, Pa, Range, Ticks, VmId};
 
 /// Most hosts that are looked at; a machine has one or two, a server some dozen.
 const MAX_HOSTS: usize = 32;
+
+/// Buses whose configuration spaces are mapped at once: two are the 2 MiB of a block.
+const BUSES_AT_ONCE: u8 = 2;
 
 /// A host: its place in the list is its segment.
 struct Host {
     description: &'static PciHost,
     ecam: Ecam,
+    /// Whether buses are mapped, [`BUSES_AT_ONCE`] at once, `first_bus` first: most hosts have 256, and devices on one or two. Only the
+    /// scan maps more, alone: what it has found is on those. No lock, so that whoever holds one gets through.
+    mapped: [AtomicBool; 128],
+}
+
+impl Host {
+    /// Maps the bus that a function is on, if it is not. Says whether it is.
+    fn reaches(&self, function: PciAddress) -> bool {
+        let PciHost { first_bus, last_bus, configuration, .. } = self.description;
+        let Some(bus) = function.bus().checked_sub(*first_bus).filter(|_| function.bus() <= *last_bus) else {
+            return false;
+        };
+        let part = u64::from(bus / BUSES_AT_ONCE);
+        let Some(mapped) = self.mapped.get(part as usize) else { return false };
+        if !mapped.load(Ordering::Relaxed) {
+            let length = u64::from(BUSES_AT_ONCE) * BUS_LENGTH;
+            let start = Pa(configuration.start().0 + part * length);
+            let end = Pa(start.0 + length).min(configuration.end());
+            let is_mapped = start::try_map_device(Range::between(start, end));
+            mapped.store(is_mapped, Ordering::Relaxed);
+            return is_mapped;
+        }
+        true
+    }
+}
+
+impl Configuration for Host {
+    fn read(&self, function: PciAddress, offset: u16, size: AccessSize) -> u32 {
+        if self.reaches(function) { self.ecam.read(function, offset, size) } else { u32::MAX }
+    }
+
+    fn write(&self, function: PciAddress, offset: u16, size: AccessSize, value: u32) {
+        if self.reaches(function) {
+            self.ecam.write(function, offset, size, value);
+        }
+    }
 }
 
 static HOSTS: Once<Vec<Host>> = Once::new();
@@ -52,18 +94,14 @@ pub(crate) fn initialise(machine: &'static Machine) {
     let mut hosts = Vec::new();
     let mut all = Vec::new();
     for (segment, description) in (0..).zip(machine.pci.iter().take(MAX_HOSTS)) {
-        if !start::try_map_device(description.configuration) {
-            log::error!(
-                "{} and the PCI hosts after it are left alone: its registers overlap something else",
-                description.path
-            );
-            // Others would get its segment.
-            break;
-        }
-        // SAFETY: mapped just now, and nobody else's by the device tree.
+        // SAFETY: nobody else's by the device tree; `Host` maps a bus before it lets anybody there.
         let ecam = unsafe { Ecam::new(description, segment) };
-        hosts.push(Host { description, ecam });
-        let found = pcie::scan(&ecam, description, segment);
+        let host = Host { description, ecam, mapped: [const { AtomicBool::new(false) }; 128] };
+        let found = pcie::scan(&host, description, segment);
+        if found.functions.is_empty() {
+            log::info!("{}: no PCI function answers", description.path);
+        }
+        hosts.push(host);
         for trouble in &found.troubles {
             log::warn!("{trouble}");
         }
@@ -94,7 +132,7 @@ pub(crate) fn host(address: PciAddress) -> Option<&'static PciHost> {
 
 /// A function's configuration space. Whoever has the function uses it, one thread at a time.
 pub(crate) fn space(address: PciAddress) -> Option<Space<'static>> {
-    of(address).map(|host| Space::new(&host.ecam, address))
+    of(address).map(|host| Space::new(host, address))
 }
 
 /// The interrupt that a function's pin is.
@@ -140,7 +178,7 @@ pub(crate) fn bring_to_rest(address: PciAddress, unresettable: Unresettable) -> 
         rest
     };
     loop {
-        match rest.advance(&host.ecam, el2::cpu::counter()) {
+        match rest.advance(host, el2::cpu::counter()) {
             RestProgress::Waiting(until) => sleep_until(until),
             RestProgress::Failed(other, why) if other == address => return Err(named(&why)),
             RestProgress::Failed(other, why) => {
@@ -167,13 +205,13 @@ pub(crate) fn make_virtual(address: PciAddress, count: u16) -> Result<Vec<PciAdd
     if all.iter().any(|function| function.physical == Some(address)) {
         return Err(named(&"it has made virtual functions already"));
     }
-    let made = virtual_functions::make(&host.ecam, &all, &physical, count).map_err(|why| named(&why))?;
+    let made = virtual_functions::make(host, &all, &physical, count).map_err(|why| named(&why))?;
     let delay = el2::cpu::counter_frequency().map_or(Ticks(0), |it| it.microseconds(virtual_functions::VIRTUAL_DELAY));
     sleep_until(el2::cpu::counter().saturating_add(delay));
     let group = all.iter().filter(|other| other.address.segment() == address.segment()).map(|other| other.group).max();
     let group = group.unwrap_or(0).saturating_add(1);
-    let found = virtual_functions::find(&host.ecam, &physical, &made, group).inspect_err(|_| {
-        virtual_functions::unmake(&host.ecam, &physical);
+    let found = virtual_functions::find(host, &physical, &made, group).inspect_err(|_| {
+        virtual_functions::unmake(host, &physical);
     });
     let found = found.map_err(|why| named(&why))?;
     FUNCTIONS.lock().all.extend(found);

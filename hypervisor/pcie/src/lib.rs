@@ -42,8 +42,8 @@ mod pin;
 mod registers;
 mod rest;
 mod scan;
-#[cfg(any(test, feature = "testkit"))]
-pub mod testkit;
+#[cfg(test)]
+mod testkit;
 #[cfg(test)]
 mod tests;
 pub mod virtual_functions;

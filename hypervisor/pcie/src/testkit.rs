@@ -1,7 +1,7 @@
 //! A configuration space made of memory.
 //!
 //! Answers for: functions with registers, bridges that forward what their registers say, resets that take their time; and those that do none
-//! of that. For tests of this crate and of those above.
+//! of that. For tests of this crate.
 
 use crate::{
     Configuration, PciAddress,
@@ -14,36 +14,36 @@ use types::{AccessSize, Pa, Range};
 
 /// How a function misbehaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Vices {
+pub(crate) struct Vices {
     /// It does not answer.
-    pub is_gone: bool,
+    pub(crate) is_gone: bool,
     /// Transactions Pending stays set once Bus Master has been.
-    pub never_finishes: bool,
+    pub(crate) never_finishes: bool,
     /// It does not answer again after a reset.
-    pub never_returns: bool,
+    pub(crate) never_returns: bool,
     /// Bus Master stays set once it is, resets or not.
-    pub stays_master: bool,
+    pub(crate) stays_master: bool,
     /// Its BARs do not keep addresses after a reset.
-    pub forgets: bool,
+    pub(crate) forgets: bool,
 }
 
 /// A function.
 #[derive(Clone, Debug)]
-pub struct Simulated {
+pub(crate) struct Simulated {
     /// The bridge above: an index. None is the host's bus.
-    pub above: Option<usize>,
+    pub(crate) above: Option<usize>,
     /// Device and function number, `device << 3 | function`.
-    pub number: u8,
+    pub(crate) number: u8,
     /// What it has after a reset.
-    pub initial: Vec<u8>,
+    pub(crate) initial: Vec<u8>,
     /// What it has.
-    pub registers: Vec<u8>,
+    pub(crate) registers: Vec<u8>,
     /// Which bits of it can be written.
-    pub writable: Vec<u8>,
+    pub(crate) writable: Vec<u8>,
     /// What is wrong with it.
-    pub vices: Vices,
+    pub(crate) vices: Vices,
     /// How often it has been reset.
-    pub resets: u32,
+    pub(crate) resets: u32,
     /// From when on it answers.
     returns: u64,
     /// Where its PCI Express and Advanced Features capabilities are.
@@ -58,7 +58,7 @@ pub struct Simulated {
 impl Simulated {
     /// An endpoint of a device.
     #[must_use]
-    pub fn endpoint(number: u8, vendor: u16, device: u16, class: [u8; 3]) -> Self {
+    pub(crate) fn endpoint(number: u8, vendor: u16, device: u16, class: [u8; 3]) -> Self {
         let mut own = Self {
             above: None,
             number,
@@ -84,7 +84,7 @@ impl Simulated {
 
     /// A bridge behind which is a bus.
     #[must_use]
-    pub fn bridge(number: u8) -> Self {
+    pub(crate) fn bridge(number: u8) -> Self {
         let mut own = Self::endpoint(number, 0x1b36, 0x000c, [6, 4, 0]);
         own.set(registers::HEADER_TYPE, &[1]);
         own.allow(registers::PRIMARY_BUS, &[0xff, 0xff, 0xff]);
@@ -99,7 +99,7 @@ impl Simulated {
 
     /// A root port, with or without what keeps functions apart.
     #[must_use]
-    pub fn root_port(number: u8, has_access_control: bool) -> Self {
+    pub(crate) fn root_port(number: u8, has_access_control: bool) -> Self {
         let mut own = Self::bridge(number);
         own.add_express(4, false);
         if has_access_control {
@@ -110,23 +110,23 @@ impl Simulated {
 
     /// Behind this bridge.
     #[must_use]
-    pub fn behind(mut self, bridge: usize) -> Self {
+    pub(crate) fn behind(mut self, bridge: usize) -> Self {
         self.above = Some(bridge);
         self
     }
 
     /// Its registers are these after a reset, and cannot be written.
-    pub fn set(&mut self, at: u16, bytes: &[u8]) {
+    pub(crate) fn set(&mut self, at: u16, bytes: &[u8]) {
         self.initial[usize::from(at)..][..bytes.len()].copy_from_slice(bytes);
     }
 
     /// These bits can be written.
-    pub fn allow(&mut self, at: u16, mask: &[u8]) {
+    pub(crate) fn allow(&mut self, at: u16, mask: &[u8]) {
         self.writable[usize::from(at)..][..mask.len()].copy_from_slice(mask);
     }
 
     /// A BAR: `flags` are its lower bits. `at` is its register.
-    pub fn add_bar(&mut self, at: u16, flags: u8, size: u64) {
+    pub(crate) fn add_bar(&mut self, at: u16, flags: u8, size: u64) {
         let mask = (!(size - 1)).to_le_bytes();
         let count = if flags & 7 == 4 { 8 } else { 4 };
         self.allow(at, &mask[..count]);
@@ -134,7 +134,7 @@ impl Simulated {
     }
 
     /// A capability of so many bytes. Returns where.
-    pub fn add(&mut self, id: u8, length: u16) -> u16 {
+    pub(crate) fn add(&mut self, id: u8, length: u16) -> u16 {
         let at = self.next;
         self.set(registers::STATUS, &[0x10]);
         let link = if self.last == 0 { registers::CAPABILITIES_POINTER } else { self.last + 1 };
@@ -145,7 +145,7 @@ impl Simulated {
     }
 
     /// An extended capability of so many bytes. Returns where.
-    pub fn add_extended(&mut self, id: u16, length: u16) -> u16 {
+    pub(crate) fn add_extended(&mut self, id: u16, length: u16) -> u16 {
         let at = self.extended;
         if at != 0x100 {
             // The list is in order, without gaps but those of 0x40.
@@ -161,7 +161,7 @@ impl Simulated {
     }
 
     /// PCI Express, of a device or port type.
-    pub fn add_express(&mut self, kind: u8, has_flr: bool) -> u16 {
+    pub(crate) fn add_express(&mut self, kind: u8, has_flr: bool) -> u16 {
         let at = self.add(registers::id::EXPRESS, 0x3c);
         self.set(at + express::CAPABILITIES, &[kind << 4 | 2]);
         if has_flr {
@@ -174,7 +174,7 @@ impl Simulated {
     }
 
     /// Advanced Features, with a reset.
-    pub fn add_advanced(&mut self) -> u16 {
+    pub(crate) fn add_advanced(&mut self) -> u16 {
         let at = self.add(registers::id::ADVANCED_FEATURES, 6);
         self.set(at + advanced::CAPABILITIES, &[3]);
         self.advanced = Some(at);
@@ -182,7 +182,7 @@ impl Simulated {
     }
 
     /// Access Control Services: the four.
-    pub fn add_access_control(&mut self) -> u16 {
+    pub(crate) fn add_access_control(&mut self) -> u16 {
         let at = self.add_extended(registers::id::ACCESS_CONTROL, 8);
         self.set(at + registers::access_control::CAPABILITY, &[0x1d]);
         self.allow(at + registers::access_control::CONTROL, &[0x7f]);
@@ -208,29 +208,29 @@ impl Simulated {
 }
 
 /// How long a function is away after a reset, in microseconds.
-pub const AWAY: u64 = 150_000;
+pub(crate) const AWAY: u64 = 150_000;
 
 /// All functions of a host.
 #[derive(Debug, Default)]
-pub struct Model {
+pub(crate) struct Model {
     functions: RefCell<Vec<Simulated>>,
     /// Microseconds.
-    pub now: Cell<u64>,
+    pub(crate) now: Cell<u64>,
     /// How often configuration space has been accessed.
-    pub accesses: Cell<u64>,
+    pub(crate) accesses: Cell<u64>,
 }
 
 impl Model {
     /// These, as after a reset.
     #[must_use]
-    pub fn new(functions: impl IntoIterator<Item = Simulated>) -> Self {
+    pub(crate) fn new(functions: impl IntoIterator<Item = Simulated>) -> Self {
         let functions =
             functions.into_iter().map(|function| Simulated { registers: function.initial.clone(), ..function });
         Self { functions: RefCell::new(functions.collect()), ..Self::default() }
     }
 
     /// Looks at a function, or changes it.
-    pub fn with<T>(&self, n: usize, f: impl FnOnce(&mut Simulated) -> T) -> T {
+    pub(crate) fn with<T>(&self, n: usize, f: impl FnOnce(&mut Simulated) -> T) -> T {
         f(&mut self.functions.borrow_mut()[n])
     }
 
@@ -280,7 +280,7 @@ impl Configuration for Model {
     fn read(&self, address: PciAddress, offset: u16, size: AccessSize) -> u32 {
         self.accesses.set(self.accesses.get() + 1);
         let bytes = 1 << size as u16;
-        assert!(offset % bytes == 0 && offset < 4096 && bytes <= 4, "offset {offset:#x}");
+        assert!(offset.is_multiple_of(bytes) && offset < 4096 && bytes <= 4, "offset {offset:#x}");
         let Some(n) = self.find(address) else { return u32::MAX >> (32 - 8 * bytes) };
         let functions = self.functions.borrow();
         let registers = &functions[n].registers[usize::from(offset)..][..usize::from(bytes)];
@@ -290,7 +290,7 @@ impl Configuration for Model {
     fn write(&self, address: PciAddress, offset: u16, size: AccessSize, value: u32) {
         self.accesses.set(self.accesses.get() + 1);
         let bytes = 1 << size as u16;
-        assert!(offset % bytes == 0 && offset < 4096 && bytes <= 4, "offset {offset:#x}");
+        assert!(offset.is_multiple_of(bytes) && offset < 4096 && bytes <= 4, "offset {offset:#x}");
         let Some(n) = self.find(address) else { return };
         let before = self.with(n, |function| function.half(registers::BRIDGE_CONTROL));
         let away = self.now.get() + AWAY;
@@ -326,7 +326,7 @@ impl Configuration for Model {
 
 /// A host in the manner of QEMU's: 256 MiB from 10000000h, 64 GiB from 80_00000000h.
 #[must_use]
-pub fn host() -> PciHost {
+pub(crate) fn host() -> PciHost {
     let window = |space, bus, length| PciWindow {
         space,
         is_prefetchable: false,

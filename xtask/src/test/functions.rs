@@ -120,3 +120,44 @@ fn refused(case: &Case) -> Result<()> {
         ("host", "pass loc pci:0:0.0 without-reset"),
         ("wild", "pass loc pci:0:1.0 without-reset uncontained"),
     ] {
+        vm(&mut scene, name, "witness", false, more)?;
+    }
+    scene.line("qvm @there.qvmconf &").line("sleep 0.5").line("qvm @twice.qvmconf").line("slay -s QUIT there");
+    scene.line("wait there");
+    for name in ["fixed", "absent", "host", "wild"] {
+        scene.line(format!("qvm @{name}.qvmconf"));
+    }
+    let ran = scene.run(case, &machine(vec![Device::new(Kind::Edu)]), None, 3)?;
+    for said in [
+        "twice.qvmconf:6:10: error: VM `twice` cannot have PCI function 0000:00:01.0: VM `there` has it",
+        "fixed.qvmconf:6:10: error: `pass loc pci:0x1234/0x11e8`: PCI function 0000:00:01.0 cannot be reset",
+        "absent.qvmconf:6:10: error: `pass loc pci:0:30.0`: the machine has no PCI function 0:30.0",
+        "PCI function 0000:00:00.0: the hypervisor has it",
+        "PCI function 0000:00:01.0 is behind an SMMU, which confines it: leave `uncontained` out",
+    ] {
+        ran.expect(said)?;
+    }
+    let mut scene = Scene::new();
+    vm(&mut scene, "open", "witness", false, &format!("{EDU} without-reset"))?;
+    scene.line("qvm @open.qvmconf");
+    let bare = Machine { devices: vec![Device::new(Kind::Edu)], ..Machine::default() };
+    let ran = scene.run(case, &bare, None, 1)?;
+    ran.expect("PCI function 0000:00:01.0 reaches memory by itself, and no SMMU confines it")?;
+    Ok(())
+}
+
+/// The first is ended while its device writes its memory; the next finds the device as after a reset, and nothing was caught.
+fn again(case: &Case) -> Result<()> {
+    let mut scene = Scene::new();
+    vm(&mut scene, "first", "edu", true, &format!("cmdline \"again own 4096\"\n{EDU}"))?;
+    vm(&mut scene, "second", "edu", true, &format!("cmdline \"test\"\n{EDU}"))?;
+    for _ in 0..5 {
+        scene.line("qvm @first.qvmconf &").line("sleep 0.5").line("slay -s QUIT first").line("wait first");
+        scene.line("qvm @second.qvmconf");
+    }
+    let ran = scene.run(case, &machine(vec![Device::new(Kind::Edu).behind_port()]), None, 10)?;
+    ensure!(!ran.text.contains("FAILED") && !ran.text.contains("is not mapped"), "the device was not as new");
+    let good = ran.text.lines().filter(|line| line.contains("edu: message: ok")).count();
+    ensure!(good == 5, "{good} of 5 lives had the device");
+    Ok(())
+}
