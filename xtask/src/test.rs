@@ -34,6 +34,7 @@ mod interface;
 mod lifecycle;
 mod linux;
 mod loader;
+mod lpi;
 pub(crate) mod machine;
 mod models;
 pub(crate) mod ordeals;
@@ -156,6 +157,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(disks::tests());
     tests.extend(uplink::tests());
     tests.extend(smmu::tests());
+    tests.extend(lpi::tests());
     tests.extend(balloon::tests());
     tests.extend(firmware::tests());
     tests.extend(passed::tests());

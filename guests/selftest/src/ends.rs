@@ -20,6 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test { name: "ends: an interrupt that software makes inactive has ended", run: by_software },
     Test { name: "ends: what is enabled while it is asserted is told", run: unmasked },
     Test { name: "ends: a device's messages raise SPIs, and reach nothing else", run: messages },
+    Test { name: "ends: messages by the machine's ITS raise SPIs, where the machine has one", run: by_the_machine },
 ];
 
 /// Registers of the device.
@@ -27,6 +28,7 @@ const LINE: usize = 0x10;
 const ADDRESS: usize = 0x14;
 const DATA: usize = 0x18;
 const ENDS: usize = 0x1c;
+const HOST: usize = 0x20;
 
 /// Ends of an interrupt in a row.
 const MANY: u32 = 500;
@@ -212,5 +214,24 @@ fn messages(machine: &'static Machine) -> Outcome {
     timer::delay(100);
     check_equal!(gic::acknowledge(), None, "acknowledged");
     check_equal!(rig.gic.distributor.read(gic::GICD_ISENABLER + 4), enabled, "GICD_ISENABLER1");
+    Ok(())
+}
+
+fn by_the_machine(machine: &'static Machine) -> Outcome {
+    let rig = Rig::new(machine, true)?;
+    // A GICv2 has no ITS beside it.
+    if machine.message_frame.is_some() {
+        return Ok(());
+    }
+    rig.device.write(ADDRESS, (machine.distributor.start + 0x40) as u32);
+    for _ in 0..3 {
+        rig.device.write(HOST, rig.intid);
+        take(rig.intid)?;
+        gic::end(rig.intid);
+    }
+    rig.heard(3)?;
+    rig.device.write(HOST, 3);
+    timer::delay(100);
+    check_equal!(gic::acknowledge(), None, "acknowledged");
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! Answers for: reaching them in the way and order that `its` asks for, past the caches where these are not looked into. Does not answer
 //! for: what is written where (`its`), where an ITS is (`machine`), whose the memory is.
 //!
-//! Follows the Arm Generic Interrupt Controller Architecture Specification (IHI 0069), 12.1.3 (accesses of 32 and 64 bits).
+//! Follows the Arm Generic Interrupt Controller Architecture Specification (IHI 0069), where it says how wide accesses to memory-mapped registers are.
 
 extern crate alloc;
 

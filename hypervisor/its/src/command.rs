@@ -1,4 +1,4 @@
-//! Commands: 32 bytes each, as four little-endian words (IHI 0069, 5.3 "ITS commands").
+//! Commands: 32 bytes each, as four little-endian words (IHI 0069, "ITS commands").
 //!
 //! Answers for: the commands that anything here gives. Does not answer for: queues, and when which is due.
 
@@ -16,7 +16,7 @@ const DISCARD: u64 = 0x0f;
 
 /// Bit `V` of the third word: what is named is mapped.
 const VALID: u64 = 1 << 63;
-/// Alignment of a device's table of events: the command has no bits below (5.3.11 "MAPD").
+/// Alignment of a device's table of events: the command has no bits below (IHI 0069, "MAPD").
 pub(crate) const ITT_ALIGNMENT: u64 = 256;
 /// Where a redistributor is in a word: bits 51 to 16 of its address, or its processor number in their place (`GITS_TYPER.PTA`).
 const RDBASE: u64 = 0x000f_ffff_ffff_0000;

@@ -1,4 +1,4 @@
-//! The command queue (IHI 0069, 5.3.1 "The ITS command queue", `GITS_CBASER`, `GITS_CWRITER`, `GITS_CREADR`).
+//! The command queue (IHI 0069, "The ITS command queue", `GITS_CBASER`, `GITS_CWRITER`, `GITS_CREADR`).
 //!
 //! Answers for: places, room, knowing what has been consumed, and that the ITS has stalled. Does not answer for: which commands, and
 //! waiting ([`crate::Its`]).
@@ -77,6 +77,11 @@ impl CommandQueue {
             io.set_wide(CWRITER_OFFSET, place(self.produced));
             self.published = self.produced;
         }
+    }
+
+    /// How many commands are known to be consumed.
+    pub(crate) const fn consumed(&self) -> u64 {
+        self.consumed
     }
 
     pub(crate) const fn has_consumed(&self, number: u64) -> bool {

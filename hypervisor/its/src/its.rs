@@ -26,7 +26,7 @@ pub struct Layout {
     pub configuration: Pa,
     /// The redistributors, whose LPIs are on: each has the collection of its place.
     pub targets: Vec<Target>,
-    /// How long a procedure may take.
+    /// How long it may do nothing while a procedure waits for it.
     pub patience: Ticks,
 }
 
@@ -169,7 +169,7 @@ impl Its {
 
     /// `device` has no events any more; none of their LPIs comes when this is done, and the table is nobody's.
     pub fn unmap(&self, device: u32, count: u32) -> Procedure {
-        // Each by itself: MAPD does not take back what is pending (5.3.11, 5.3.4 "DISCARD").
+        // Each by itself: MAPD does not take back what is pending ("MAPD", "DISCARD").
         let each = (0..count).map(|event| Command::Discard(Event { device, event }));
         let steps = each.chain([Command::UnmapDevice { device }]).map(Step::Issue);
         Procedure::new(steps.chain(self.synchronize()).collect())
@@ -234,17 +234,25 @@ impl Its {
         Ok(is_posted)
     }
 
-    /// Carries on with `procedure`, as far as the ITS lets it. Several procedures may be under way at once.
+    /// Carries on with `procedure`, as far as the ITS lets it. Several procedures may be under way at once. It fails if the ITS does not
+    /// do a single command for as long as its patience is.
     pub fn advance(&mut self, procedure: &mut Procedure, now: Ticks, io: &mut (impl Registers + Memory)) -> Progress {
-        let patience = self.layout.patience;
-        let deadline = *procedure.deadline.get_or_insert_with(|| now.saturating_add(patience));
+        let later = now.saturating_add(self.layout.patience);
+        procedure.deadline.get_or_insert(later);
         // As often as there are steps: each time one is done, or it returns.
         while procedure.trouble.is_none() {
             let Some(step) = procedure.steps.get(procedure.next).copied() else { break };
-            match self.step(step, &mut procedure.last, io) {
+            let before = self.commands.consumed();
+            let done = self.step(step, &mut procedure.last, io);
+            if self.commands.consumed() != before {
+                procedure.deadline = Some(later);
+            }
+            match done {
                 Err(trouble) => procedure.trouble = Some(trouble),
                 Ok(true) => procedure.next = procedure.next.saturating_add(1),
-                Ok(false) if now > deadline => procedure.trouble = Some(Trouble::Late),
+                Ok(false) if procedure.deadline.is_some_and(|deadline| now > deadline) => {
+                    procedure.trouble = Some(Trouble::Late);
+                }
                 Ok(false) => return Progress::Waiting,
             }
         }

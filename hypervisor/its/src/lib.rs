@@ -5,8 +5,8 @@
 //! limit in time ([`Its`]). Does not answer for: how a register or a table is reached ([`Registers`], [`Memory`]: the driver's), whose an
 //! LPI is, and locks. The ITS that a guest sees is another one (`vgic`).
 //!
-//! Follows the Arm Generic Interrupt Controller Architecture Specification, GICv3 and GICv4 (IHI 0069), chapters 5 ("Locality-specific
-//! Peripheral Interrupts and the ITS") and 12 ("Programmers' Model"). Only physical LPIs.
+//! Follows the Arm Generic Interrupt Controller Architecture Specification, GICv3 and GICv4 (IHI 0069): what it says of
+//! LPIs, of the ITS, and of their registers. Sections are named, not numbered. Only physical LPIs.
 
 #![no_std]
 #![forbid(unsafe_code)]

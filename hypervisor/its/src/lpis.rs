@@ -1,4 +1,4 @@
-//! LPIs at the redistributors: their configuration, and what waits (IHI 0069, 5.1 "LPIs", `GICR_PROPBASER`, `GICR_PENDBASER`).
+//! LPIs at the redistributors: their configuration, and what waits (IHI 0069, "LPIs", `GICR_PROPBASER`, `GICR_PENDBASER`).
 //!
 //! Answers for: the tables' sizes, what a byte of the configuration says, and turning the LPIs of a redistributor on. Does not answer
 //! for: memory, and how an LPI comes to be pending ([`crate::Its`]).
@@ -109,7 +109,7 @@ pub fn prepare(
     let on = GICR_CTLR::EnableLPIs::SET.value;
     if control & on != 0 {
         redistributor.set(GICR_CTLR_OFFSET, control & !on);
-        // `RWP` counts for this change (12.11.2), where it is possible at all (`CES`).
+        // `RWP` counts for this change (`GICR_CTLR.RWP`), where it is possible at all (`CES`).
         while redistributor.get(GICR_CTLR_OFFSET) & GICR_CTLR::RWP::SET.value != 0 {
             if now() > deadline {
                 return Err(Unfit::Late);

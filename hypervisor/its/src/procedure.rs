@@ -37,7 +37,7 @@ pub enum Step {
 pub enum Trouble {
     /// It has stopped at a command (`GITS_CREADR.Stalled`).
     Stalled,
-    /// It took too long.
+    /// It did nothing for too long.
     Late,
     /// `GITS_CREADR` says that commands were consumed which have not been given.
     Nonsense,
@@ -74,7 +74,7 @@ pub struct Procedure {
     pub(crate) next: usize,
     /// For [`Step::Await`]: what the queue has to have consumed.
     pub(crate) last: u64,
-    /// When it is to be done, once it has begun.
+    /// When the ITS is to have done something, once it has begun.
     pub(crate) deadline: Option<Ticks>,
     pub(crate) trouble: Option<Trouble>,
 }

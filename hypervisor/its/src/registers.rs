@@ -1,4 +1,4 @@
-//! Registers by name and bit (IHI 0069, 12.19 "The ITS register map", 12.11 "GICR").
+//! Registers by name and bit (IHI 0069, "The ITS register map", "The GIC Redistributor register map").
 
 use tock_registers::register_bitfields;
 

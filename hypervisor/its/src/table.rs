@@ -1,7 +1,7 @@
-//! The tables of an ITS that `GITS_BASER<n>` name: devices and collections (IHI 0069, 5.2 "The ITS tables", `GITS_BASER<n>`).
+//! The tables of an ITS that `GITS_BASER<n>` name: devices and collections (IHI 0069, "The ITS tables", `GITS_BASER<n>`).
 //!
 //! Answers for: their shape, as far as an ITS lets one choose: one level or two, pages of which size, how many; and where an entry of
-//! a first level is. What is in the tables is the ITS's own (5.2: their format is IMPLEMENTATION DEFINED); they are given as zeroes.
+//! a first level is. What is in the tables is the ITS's own (there: their format is IMPLEMENTATION DEFINED); they are given as zeroes.
 //! Does not answer for: memory.
 
 use crate::Registers;

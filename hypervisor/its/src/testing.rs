@@ -348,7 +348,7 @@ impl Registers for Model {
         let fixed = 0x071f_0000_0000_0000;
         match offset {
             0x100..=0x138 if self.register(0) & 1 != 0 => {
-                self.complain(format!("{offset:#x} is set while the ITS is on"))
+                self.complain(format!("{offset:#x} is set while the ITS is on"));
             }
             0x100..=0x138 if self.register(offset) == 0 => {}
             0x100..=0x138 => _ = self.registers.insert(offset, kept & !fixed | self.register(offset) & fixed),

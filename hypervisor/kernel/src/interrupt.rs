@@ -250,7 +250,7 @@ enum Served {
     OfMonitors,
     /// It is a passed device's, and stays active until its guest has ended it.
     ByGuest,
-    /// It is an LPI, which has no active state (IHI 0069, 5.1).
+    /// It is an LPI, which has no active state (IHI 0069, "LPIs").
     Message,
 }
 

@@ -170,7 +170,7 @@ impl Vectors {
     /// # Errors
     /// If there is no room, or there are no messages, or the function has vectors already: what, by name.
     pub(crate) fn open(target: MessageTarget, count: usize, compartment: &'static Compartment) -> Result<Self, String> {
-        let Some(unit) = units().get(target.its) else {
+        let Some(unit) = units().get(target.its).filter(|unit| unit.flaw().is_none()) else {
             return Err(flaw(target.its).unwrap_or_default());
         };
         if count == 0 || count > MOST {
@@ -330,8 +330,8 @@ pub(crate) fn report() -> (Vec<ItsInfo>, u64) {
     }
     let units = units().iter().map(|unit| {
         let own = senders.iter().filter(|(its, _)| *its == unit.number);
-        let about = unit.flaw().unwrap_or_else(|| format!("at {}", unit.at));
-        ItsInfo { name: format!("its{}", unit.number), about, senders: own.map(|(_, info)| info.clone()).collect() }
+        let (name, about) = (format!("its{}", unit.number), unit.about());
+        ItsInfo { name, about, senders: own.map(|(_, info)| info.clone()).collect() }
     });
     (units.collect(), dropped)
 }

@@ -23,8 +23,8 @@ pub fn failure() {
     panic!("the hypervisor was told to fail");
 }
 
-/// The DeviceID of a function that no machine of the tests has.
-const DEVICE: u32 = 0xfff8;
+/// The first of the DeviceIDs of functions that no machine of the tests has: one for each VM.
+const DEVICES: u32 = 0xff00;
 
 /// A passed function that is not there: the machine's first ITS raises its events on command.
 pub struct Sender(Vectors);
@@ -36,7 +36,8 @@ impl Sender {
     /// Why there are no messages.
     pub fn new() -> Result<Self, String> {
         let compartment = thread::current().compartment().ok_or("this is no thread of a VM")?;
-        Vectors::open(MessageTarget { its: 0, device: DEVICE }, MOST, compartment).map(Self)
+        let device = DEVICES + u32::from(compartment.id.0);
+        Vectors::open(MessageTarget { its: 0, device }, MOST, compartment).map(Self)
     }
 
     /// Has vector `n` stand for this message from now on, and raises it.

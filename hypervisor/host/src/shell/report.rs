@@ -538,7 +538,7 @@ smmu0               345         2
 ITS             VECTORS  MESSAGES
 its0    at 0x8080000
     0x8              33      1200  linux
-    dropped                    7
+    dropped                     7
 ";
         assert_eq!(text(|out| its(core::slice::from_ref(&working), 7, out)), expected[1..]);
         let all = text(|out| its(&[working, failed], 0, out));

@@ -78,6 +78,12 @@ impl Unit {
         self.with(|_| Ok(())).err()
     }
 
+    /// Where it is, and why it is not used, if it is not.
+    pub(super) fn about(&self) -> String {
+        let name = format!("its{} ", self.number);
+        self.flaw().map_or_else(|| format!("at {}", self.at), |flaw| flaw.replacen(&name, "", 1))
+    }
+
     /// Where devices store their EventIDs.
     pub(super) const fn translater(&self) -> Pa {
         Pa(self.at.0 + TRANSLATER_OFFSET)
