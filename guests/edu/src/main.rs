@@ -45,7 +45,7 @@ fn main(machine: &'static Machine) {
     println!("edu: {:#010x} at function {:#x}", edu.identification(), edu.function.number);
     match Weapon::new(machine, tree, edu) {
         Some(weapon) => Orders::new(machine.arguments).obey(&weapon),
-        None => println!("edu: FAILED: no memory for a pattern, or no DMA from own memory"),
+        None => println!("edu: FAILED: no memory for a pattern, or DMA that never ends"),
     }
     println!("edu: good-bye");
 }

@@ -41,7 +41,7 @@ pub(crate) struct Weapon {
 }
 
 impl Weapon {
-    /// None if there is no room for a target, or the device does not read the magazine.
+    /// None if there is no room for a target, or the device never ends.
     pub(crate) fn new(machine: &'static Machine, tree: Tree, edu: Edu) -> Option<Self> {
         let room = pattern::spare(machine).into_iter().max_by_key(|range| range.end - range.start)?;
         // In its second half, at a page.
@@ -56,7 +56,19 @@ impl Weapon {
             word.store(bullet(index), Ordering::Relaxed);
         }
         let weapon = Self { machine, tree, edu, target };
-        weapon.reload().then_some(weapon)
+        let (at, reloaded) = (weapon.target.start, weapon.reload());
+        weapon.edu.store(at, SHOT, false);
+        if !reloaded || !weapon.edu.wait() {
+            return None;
+        }
+        // It says the same of what is refused: only own memory tells.
+        if weapon.arrived(at, SHOT) == Some(true) {
+            println!("edu: loaded, own memory is {:#x}", weapon.target.start);
+        } else {
+            println!("edu: DMA does not reach own memory, {:#x}", weapon.target.start);
+        }
+        weapon.hits();
+        Some(weapon)
     }
 
     /// Fills the device's buffer with bullets.

@@ -38,7 +38,9 @@ fn edu(case: &Case) -> Result<()> {
         let machine = Machine { gic, more, devices: vec![Device::new(Kind::Edu)], ..Machine::default() };
         let text = case.bare(&machine, "target/guests/edu.bin", None, orders)?;
         ensure!(!text.contains("FAILED"), "the guest complains");
-        for line in ["alive: ok", "dma: ok", "line: ok", "message: ok", "5 shots, 5 done, 0 own bytes changed"] {
+        for line in
+            ["edu: loaded", "alive: ok", "dma: ok", "line: ok", "message: ok", "5 shots, 5 done, 0 own bytes changed"]
+        {
             ensure!(text.contains(line), "no line has `{line}`");
         }
         let arrived = text.lines().filter(|line| line.contains("edu: write ") && line.contains(", arrived")).count();
