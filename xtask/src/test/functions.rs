@@ -29,6 +29,8 @@ pub(super) fn tests() -> Vec<Test> {
         ),
         Test::hypervisor("functions/disks", "Linux writes and verifies disks by NVMe and AHCI of the machine", disks),
         Test::hypervisor("functions/nets", "Linux sends by an 82574 of the machine, by messages and by its pin", nets),
+        Test::hypervisor("functions/reset", "a guest resets its NVMe disk by FLR, and it works again", reset),
+        Test::hypervisor("functions/uncontained", "edu without an SMMU, in a VM that says so", uncontained),
         Test::hypervisor("functions/refused", "what is somebody's, or cannot be had like that, is refused", refused),
         Test::hypervisor("functions/again", "a VM ends in the midst of DMA, and the next has the device as new", again),
     ]
@@ -106,6 +108,33 @@ fn nets(case: &Case) -> Result<()> {
         every_order_is_done(&ran.text, &["net e1000e 1: ok"])?;
         let done = ran.text.lines().find(|line| line.contains("passed: net e1000e 1: ok")).unwrap_or_default();
         ensure!(done.trim_end().ends_with(kind), "it does not interrupt by {kind}: {done}");
+    }
+    Ok(())
+}
+
+/// Linux resets it by the host's FLR, since nothing else is on offer, and its driver starts it anew.
+fn reset(case: &Case) -> Result<()> {
+    let nvme = Device::new(Kind::Nvme(disk(case, "nvme.img")?)).behind_port();
+    let mut scene = Scene::new();
+    let orders = "disk nvme0n1 4; cd /sys/bus/pci/devices/0000:00:03.0; cat reset_method; echo 1 > reset; \
+                  echo reset is $?; passed disk nvme0n1 8";
+    linux(&mut scene, true, ("", orders), "pass loc pci:0:3.0=0x1b36/0x0010")?;
+    scene.line("qvm @linux.qvmconf");
+    let ran = scene.run(case, &machine(vec![nvme]), None, 4)?;
+    ran.in_order(&["disk nvme0n1 4: ok, 4 MiB verified", "flr", "reset is 0", "disk nvme0n1 8: ok, 8 MiB verified"])?;
+    Ok(())
+}
+
+fn uncontained(case: &Case) -> Result<()> {
+    let mut scene = Scene::new();
+    let orders = "cmdline \"test write own 64 read own\"";
+    vm(&mut scene, "edu", "edu", true, &format!("{orders}\n{EDU} without-reset uncontained"))?;
+    scene.line("qvm @edu.qvmconf");
+    let bare = Machine { smmu: false, ..machine(vec![Device::new(Kind::Edu)]) };
+    let ran = scene.run(case, &bare, None, 1)?;
+    ensure!(!ran.text.contains("FAILED"), "the guest complains");
+    for line in ["dma: ok", "line: ok", "message: ok", "a passed device is uncontained: it reaches all memory"] {
+        ran.expect(line)?;
     }
     Ok(())
 }
