@@ -48,6 +48,11 @@ impl Scene {
         Ok(self)
     }
 
+    /// Whether there is such a file.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.files.iter().any(|(file, _)| file == name)
+    }
+
     pub(super) fn file(&mut self, name: &str, content: Vec<u8>) -> &mut Scene {
         self.files.push((name.into(), content));
         self
@@ -55,7 +60,7 @@ impl Scene {
 
     /// The configuration `NAME.qvmconf` of a bare-metal guest.
     pub(super) fn vm(&mut self, name: &str, guest: &str, memory: &str, more: &str) -> Result<&mut Scene> {
-        if !self.files.iter().any(|(file, _)| *file == format!("{guest}.elf")) {
+        if !self.has(&format!("{guest}.elf")) {
             self.guest(guest)?;
         }
         let text = format!(
