@@ -249,6 +249,22 @@ impl Event {
         }
     }
 
+    /// Whether a guest's own stage 1 is the reason, or that it has one: if its stream goes through one, or it has just changed that. Not a
+    /// fault at stage 2, which is a reach beyond the VM.
+    #[must_use]
+    pub fn is_of_stage1(&self) -> bool {
+        match self.kind {
+            Kind::BadSte | Kind::StreamDisabled | Kind::BadSubstreamId | Kind::BadCd | Kind::CdFetch => true,
+            Kind::Translation
+            | Kind::AddrSize
+            | Kind::Access
+            | Kind::Permission
+            | Kind::TlbConflict
+            | Kind::WalkEabt => self.fault.is_some_and(|fault| !fault.stage2),
+            _ => false,
+        }
+    }
+
     /// The record as an SMMU writes it: [`Event::decode`] says the same of it.
     #[must_use]
     pub fn encode(&self) -> [u64; 4] {
@@ -332,6 +348,25 @@ mod tests {
 
     fn said(words: [u64; 4]) -> alloc::string::String {
         Event::decode(words).to_string()
+    }
+
+    #[test]
+    fn what_stage_2_stops_is_not_of_stage_1() {
+        let fault = Fault { stage2: false, class: Class::Input, ipa: None, stalled: None };
+        for kind in [Kind::Translation, Kind::AddrSize, Kind::Access, Kind::Permission, Kind::TlbConflict, Kind::WalkEabt] {
+            let event = Event { fault: Some(fault), ..Event::new(kind, 3) };
+            assert!(event.is_of_stage1());
+            for class in [Class::Input, Class::Cd, Class::Ttd] {
+                let fault = Some(Fault { stage2: true, class, ..fault });
+                assert!(!Event { fault, ..event }.is_of_stage1(), "{kind:?}");
+            }
+        }
+        for kind in [Kind::BadSte, Kind::BadCd, Kind::CdFetch, Kind::StreamDisabled, Kind::BadSubstreamId] {
+            assert!(Event::new(kind, 3).is_of_stage1());
+        }
+        for kind in [Kind::Uut, Kind::TranslForbidden, Kind::BadAtsTreq, Kind::BadStreamId, Kind::SteFetch] {
+            assert!(!Event::new(kind, 3).is_of_stage1());
+        }
     }
 
     #[test]

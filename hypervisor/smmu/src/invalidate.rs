@@ -48,6 +48,41 @@ pub(crate) fn procedure(vmid: u16, range: types::Range<Ipa>, walks: Walks, featu
     procedure
 }
 
+/// What makes an SMMU forget what it has kept of a guest's stage 1, and of combinations with it: as much as the guest has `asked` for, or
+/// more. Context descriptors are those of the machine's streams; whatever else is asked for is of the VM `vmid`, and in a form that every SMMU takes: a command
+/// that it did not take would fail those of others.
+pub(crate) fn stage1(vmid: u16, asked: &[Command], features: &Features) -> Procedure {
+    let mut procedure = Procedure::default();
+    for command in asked {
+        procedure.then(Step::Issue(match *command {
+            Command::CfgiCdAll { stream } => Command::CfgiCdAll { stream },
+            Command::TlbiNhAsid { asid, .. } => Command::TlbiNhAsid { vmid, asid },
+            Command::TlbiNhVa { asid, reach, .. } => match usable(reach, features) {
+                Some(reach) => Command::TlbiNhVa { vmid, asid, reach },
+                None => Command::TlbiNhAsid { vmid, asid },
+            },
+            Command::TlbiNhVaa { reach, .. } => match usable(reach, features) {
+                Some(reach) => Command::TlbiNhVaa { vmid, reach },
+                None => Command::TlbiNhAll { vmid },
+            },
+            _ => Command::TlbiNhAll { vmid },
+        }));
+    }
+    procedure.then(Step::Synchronize);
+    procedure
+}
+
+/// A guest's reach in a form that is nowhere reserved (4.4.1.1), and reaches as far. `None` if there is none.
+fn usable(reach: Reach, features: &Features) -> Option<Reach> {
+    let Some(range) = reach.range else { return Some(reach) };
+    if !features.range_invalidation || range.granule != GRANULE {
+        return None;
+    }
+    // Levels are a hint, of which some are reserved.
+    let range = Range { level: 0, ..range };
+    Some(Reach { range: (range.scale != 0 || range.num != 0).then_some(range), ..reach })
+}
+
 /// `None` if they would be too many.
 fn reaches(range: types::Range<Ipa>, leaf: bool, has_ranges: bool) -> Option<ArrayVec<Reach, MAX_COMMANDS>> {
     let mut address = range.start().align_down(PAGE_SIZE).0;
@@ -120,6 +155,31 @@ mod tests {
                 Step::Synchronize
             ]
         );
+    }
+
+    #[test]
+    fn a_guest_s_invalidations_are_its_own_vms() {
+        let range = |granule, scale, num, level| Some(Range { granule, scale, num, level });
+        let reach = |range| Reach { address: 0x5000, leaf: true, range };
+        let of = |command, features: &Features| commands(&stage1(3, &[command], features));
+        let va = |asid, range| Command::TlbiNhVa { vmid: 3, asid, reach: reach(range) };
+        let asked = |range| Command::TlbiNhVa { vmid: 99, asid: 7, reach: reach(range) };
+        assert_eq!(of(asked(None), &FEATURES), [va(7, None)]);
+        assert_eq!(of(asked(range(1, 2, 3, 3)), &FEATURES), [va(7, range(1, 2, 3, 0))]);
+        assert_eq!(of(asked(range(1, 0, 0, 2)), &FEATURES), [va(7, None)], "Reserved without a level");
+        assert_eq!(of(asked(range(2, 2, 3, 1)), &FEATURES), [Command::TlbiNhAsid { vmid: 3, asid: 7 }]);
+        let without = Features { range_invalidation: false, ..FEATURES };
+        assert_eq!(of(asked(range(1, 2, 3, 0)), &without), [Command::TlbiNhAsid { vmid: 3, asid: 7 }]);
+        let all = [Command::TlbiNhAll { vmid: 3 }];
+        assert_eq!(of(Command::TlbiNhVaa { vmid: 99, reach: reach(range(1, 2, 3, 0)) }, &without), all);
+        let vaa = Command::TlbiNhVaa { vmid: 3, reach: reach(None) };
+        assert_eq!(of(Command::TlbiNhVaa { vmid: 99, reach: reach(None) }, &FEATURES), [vaa]);
+        assert_eq!(of(Command::TlbiNhAsid { vmid: 99, asid: 7 }, &FEATURES), [Command::TlbiNhAsid { vmid: 3, asid: 7 }]);
+        assert_eq!(of(Command::CfgiCdAll { stream: 8 }, &FEATURES), [Command::CfgiCdAll { stream: 8 }]);
+        for other in [Command::TlbiNsnhAll, Command::CfgiAll, Command::TlbiS12Vmall { vmid: 99 }, Command::TlbiEl2All] {
+            assert_eq!(of(other, &FEATURES), all, "no other VM's");
+        }
+        assert_eq!(stage1(3, &[], &FEATURES).steps(), [Step::Synchronize]);
     }
 
     #[test]

@@ -115,6 +115,12 @@ impl Smmu {
         crate::invalidate::procedure(vmid, range, walks, &self.features)
     }
 
+    /// What makes it forget what a guest has `asked` it to forget of its stage 1; at most 32 commands. Those about context descriptors
+    /// have the machine's number of the stream; all others are of the VM with this VMID, whatever they say.
+    pub fn forget_stage1(&self, vmid: u16, asked: &[Command]) -> Procedure {
+        crate::invalidate::stage1(vmid, asked, &self.features)
+    }
+
     /// Carries on with `procedure`, as far as the SMMU lets it. Several procedures may be under way at once; a command that is
     /// not taken fails all of them.
     pub fn advance(&mut self, procedure: &mut Procedure, now: Ticks, io: &mut (impl Registers + Memory)) -> Progress {

@@ -179,6 +179,20 @@ impl StreamTableEntry {
         Ok(Self([word0, word1, word2 | S2PTW.mask(), word3, 0, 0, 0, 0]))
     }
 
+    /// As a guest's own would be that lets transactions pass, or has them translated by `stage1`: [`StreamTableEntry::of_guest`] says the
+    /// same of it.
+    #[must_use]
+    pub fn for_guest(stage1: Option<&Stage1>) -> Self {
+        let Some(stage1) = stage1 else { return Self([V.mask() | CONFIG.of(BYPASS), 0, 0, 0, 0, 0, 0, 0]) };
+        let word0 = V.mask()
+            | CONFIG.of(STAGE_1)
+            | S1FMT.of(u64::from(stage1.format))
+            | stage1.context.0 & S1CONTEXTPTR.mask()
+            | S1CDMAX.of(u64::from(stage1.cd_max));
+        let word1 = S1DSS.of(u64::from(stage1.default_substream)) | S1_ATTRIBUTES.of(u64::from(stage1.attributes));
+        Self([word0, word1, 0, 0, 0, 0, 0, 0])
+    }
+
     /// What a guest wants of a stream, from an entry that it has written (a copy): `Ok(None)` if it lets transactions pass
     /// its own stage 1 by. `Ok(Some)` is a stage 1 that [`StreamTableEntry::nested`] takes. A muted entry is `Err`, too: to
     /// be told apart by [`StreamTableEntry::is_muted`].
@@ -338,6 +352,16 @@ mod tests {
         assert_eq!(bits(&entry, 91, 91), 0, "S1STALLD is ILLEGAL where nothing stalls");
         let without = Features { stage1: false, ..features };
         assert_eq!(StreamTableEntry::nested(7, &stage2(), &stage1, &without), Err(Stage2Flaw::NoStage1));
+    }
+
+    #[test]
+    fn what_is_made_for_a_guest_is_read_back_the_same() {
+        let features = Features { substream_bits: 8, two_level_contexts: true, ..FEATURES };
+        let stage1 = of_linux().of_guest(40, &features).unwrap();
+        assert!(stage1.is_some());
+        for wanted in [stage1, None] {
+            assert_eq!(StreamTableEntry::for_guest(wanted.as_ref()).of_guest(40, &features), Ok(wanted));
+        }
     }
 
     #[test]

@@ -84,6 +84,11 @@ pub enum Refusal {
         /// Who was to have the stream.
         wanted_by: String,
     },
+    /// It is being taken from its owner.
+    Closing {
+        /// The stream.
+        stream: u32,
+    },
     /// Its part of the stream table has no memory yet ([`Smmu::give_leaf`]).
     NoLeaf {
         /// The stream.
@@ -114,6 +119,7 @@ impl fmt::Display for Refusal {
                 write!(f, "`{device}` and `{neighbour}` are both stream {stream:#x}, and not in one group")
             }
             Self::Tables { flaw, wanted_by } => write!(f, "`{wanted_by}`: {flaw}"),
+            Self::Closing { stream } => write!(f, "stream {stream:#x} is being taken from its owner"),
             Self::NoLeaf { stream } => write!(f, "no memory for the entry of stream {stream:#x}"),
         }
     }
@@ -130,6 +136,8 @@ struct Known {
     passed: Option<(String, u32)>,
     may_bypass: bool,
     owner: Option<Owner>,
+    /// It is being taken from its owner, whose wishes do not count any more.
+    is_closing: bool,
 }
 
 impl Known {
@@ -232,7 +240,8 @@ impl Streams {
     /// the stream is the owner's already. It counts as the owner's at once, whatever becomes of the procedure.
     ///
     /// # Errors
-    /// If there is no such stream, if somebody else has it or another one of its group, or the SMMU cannot walk the tables.
+    /// If there is no such stream, if somebody else has it or another one of its group, if it is being taken from its owner, or the
+    /// SMMU cannot walk the tables.
     pub fn attach(
         &mut self,
         stream: u32,
@@ -268,7 +277,11 @@ impl Streams {
         entry: &StreamTableEntry,
         smmu: &Smmu,
     ) -> Result<Procedure, Refusal> {
-        self.check(self.known_for(stream, &owner.name)?, owner)?;
+        let known = self.known_for(stream, &owner.name)?;
+        self.check(known, owner)?;
+        if known.is_closing {
+            return Err(Refusal::Closing { stream });
+        }
         let procedure = change(stream, entry, owner.vmid, smmu)?;
         if let Some(known) = self.known_mut(stream) {
             known.owner = Some(owner.clone());
@@ -291,12 +304,38 @@ impl Streams {
     }
 
     /// Takes `stream` from `owner`: its transactions are refused, each with an event or, if `quietly`, without. It still
-    /// counts as the owner's until [`Streams::released`]. When the procedure is done no transaction of the device reaches the
-    /// owner's memory any more, not even one that was under way.
+    /// counts as the owner's until [`Streams::released`], who cannot have it attached again: a change of its that is under way is to be
+    /// abandoned ([`Streams::is_closing`]). When the procedure is done no transaction of the device reaches the owner's memory any
+    /// more, not even one that was under way.
     ///
     /// # Errors
     /// If it is not the owner's.
-    pub fn detach(&self, stream: u32, owner: &Owner, quietly: bool, smmu: &Smmu) -> Result<Procedure, Refusal> {
+    pub fn detach(&mut self, stream: u32, owner: &Owner, quietly: bool, smmu: &Smmu) -> Result<Procedure, Refusal> {
+        let procedure = self.refuse(stream, owner, quietly, smmu)?;
+        if let Some(known) = self.known_mut(stream) {
+            known.is_closing = true;
+        }
+        Ok(procedure)
+    }
+
+    /// Whether `stream` is being taken from its owner, or has been.
+    #[must_use]
+    pub fn is_closing(&self, stream: u32) -> bool {
+        self.known_for(stream, "").is_ok_and(|known| known.is_closing)
+    }
+
+    /// As [`Streams::detach`], as long as its owner likes: that can have it attached again.
+    ///
+    /// # Errors
+    /// If it is not the owner's, or being taken from it.
+    pub fn hold(&self, stream: u32, owner: &Owner, quietly: bool, smmu: &Smmu) -> Result<Procedure, Refusal> {
+        if self.is_closing(stream) {
+            return Err(Refusal::Closing { stream });
+        }
+        self.refuse(stream, owner, quietly, smmu)
+    }
+
+    fn refuse(&self, stream: u32, owner: &Owner, quietly: bool, smmu: &Smmu) -> Result<Procedure, Refusal> {
         let known = self.known_for(stream, &owner.name)?;
         if known.owner.as_ref() != Some(owner) {
             return Err(Refusal::NotOwned { stream, name: owner.name.clone() });
@@ -310,7 +349,7 @@ impl Streams {
     pub fn released(&mut self, stream: u32, detached: &Procedure) -> bool {
         match self.known_mut(stream) {
             Some(known) if detached.is_done() => {
-                (known.owner, known.passed) = (None, None);
+                (known.owner, known.passed, known.is_closing) = (None, None, false);
                 self.known.retain(|known| known.named.is_some() || known.owner.is_some());
                 true
             }
@@ -345,7 +384,7 @@ impl Streams {
     }
 
     fn known_or_new(&self, stream: u32) -> Known {
-        let new = || Known { stream, named: None, passed: None, may_bypass: false, owner: None };
+        let new = || Known { stream, named: None, passed: None, may_bypass: false, owner: None, is_closing: false };
         self.place(stream).ok().and_then(|at| self.known.get(at)).cloned().unwrap_or_else(new)
     }
 

@@ -221,3 +221,22 @@ fn what_the_configuration_gives_away_is_not_passed_and_what_it_only_names_is() {
     let mut streams = self::streams(&mut smmu);
     assert_eq!(streams.pass("/x", 0x10, 3, &owner(1), geometry), Ok(()));
 }
+
+#[test]
+fn what_is_being_taken_away_is_not_given_back_by_a_wish_of_its_owners() {
+    let mut smmu = smmu();
+    let mut streams = streams(&mut smmu);
+    assert!(streams.attach(0x10, &owner(1), &TABLES, None, &smmu).is_ok());
+    assert!(streams.hold(0x10, &owner(1), false, &smmu).is_ok());
+    assert!(!streams.is_closing(0x10), "it is the owner's own wish");
+    assert!(streams.attach(0x10, &owner(1), &TABLES, None, &smmu).is_ok());
+    assert_eq!(told(streams.hold(0x10, &owner(2), false, &smmu)), "stream 0x10 does not belong to `vm2`");
+    let mut procedure = streams.detach(0x10, &owner(1), true, &smmu).unwrap();
+    assert!(streams.is_closing(0x10));
+    let closing = "stream 0x10 is being taken from its owner";
+    assert_eq!(told(streams.attach(0x10, &owner(1), &TABLES, None, &smmu)), closing);
+    assert_eq!(told(streams.hold(0x10, &owner(1), true, &smmu)), closing);
+    procedure.next = procedure.steps.len();
+    assert!(streams.released(0x10, &procedure) && !streams.is_closing(0x10));
+    assert!(streams.attach(0x10, &owner(2), &TABLES, None, &smmu).is_ok());
+}
