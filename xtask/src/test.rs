@@ -37,6 +37,7 @@ mod loader;
 mod lpi;
 pub(crate) mod machine;
 mod models;
+mod nested;
 pub(crate) mod ordeals;
 mod passed;
 mod pci;
@@ -163,6 +164,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(disks::tests());
     tests.extend(uplink::tests());
     tests.extend(smmu::tests());
+    tests.extend(nested::tests());
     tests.extend(lpi::tests());
     tests.extend(balloon::tests());
     tests.extend(firmware::tests());

@@ -240,7 +240,10 @@ pub(crate) fn attach(compartment: &'static Compartment, handles: &[Arc<Handle>])
         // SAFETY: in its `Arc` it stays where it is; the compartment keeps it until the VM's last thread is gone, and the handle is the
         // VM's own.
         let stage2 = unsafe { &*space };
-        handle.attach(Attached { stage2, registers, targets });
+        let description = compartment.description();
+        let is_translated = description.smmu().is_some() && wanted.reach == Reach::Own;
+        let page = is_translated.then(|| description.message_page());
+        handle.attach(Attached { stage2, registers, targets, page });
     }
     Ok(())
 }
@@ -255,6 +258,7 @@ fn attach_one(
     doorbell: &mut Option<(Pa, u64)>,
 ) -> Result<Links, String> {
     let address = handle.address;
+    let description = compartment.description();
     pcie::bring_to_rest(address, handle.unresettable)?;
     let function = pcie::function(address).ok_or_else(|| format!("PCI function {address} is gone"))?;
     let registers = handle.bars.iter().map(|(bar, range)| Registers::new(*bar, map(*range))).collect();
@@ -275,7 +279,12 @@ fn attach_one(
     }
     if wanted.reach == Reach::Own {
         let group = u32::from(address.segment()) << 16 | u32::from(function.group);
-        smmuman::give(compartment, &format!("PCI function {address}"), &streams(&function), group)?;
+        let (what, streams) = (format!("PCI function {address}"), streams(&function));
+        smmuman::give(compartment, &what, &streams, group)?;
+        let slot = description.vdevs.get(wanted.vdev).and_then(|vdev| vdev.slot);
+        if let Some((smmu, slot)) = description.smmu().zip(slot) {
+            smmuman::put_behind(compartment, (smmu, &what), slot.number().into(), &streams)?;
+        }
     }
     Ok((registers, targets))
 }

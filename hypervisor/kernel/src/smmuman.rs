@@ -2,16 +2,18 @@
 //!
 //! Answers for: starting all of them before the first VM, with every stream refused; the thread that hears of faults; telling them of
 //! changes to VMs' tables; what the shell reports. Does not answer for: steps and formats (`smmu`), registers (`drivers::smmuv3`), one
-//! SMMU's state (`unit`), what `smmuman` is told (`configure`), which VM has which stream (`passed`).
+//! SMMU's state (`unit`), what `smmuman` is told (`configure`), which VM has which stream (`passed`), VMs' own SMMUs (`nested`).
 //!
 //! An SMMU that cannot confine devices is closed, and not used: what is behind it does no DMA. Whoever wants to give such a
 //! device to somebody asks [`unit::Unit`] first, and is told why not.
 
 mod configure;
+mod nested;
 mod passed;
 mod unit;
 
 pub(crate) use configure::configure;
+pub(crate) use nested::{Handle, put_behind};
 pub(crate) use passed::{give, open_doorbell, take_back};
 
 use crate::startup::{self, PRIORITY};
@@ -93,9 +95,9 @@ pub(crate) fn needs_cleaning() -> bool {
 }
 
 /// Makes SMMUs (bit n is smmuN) forget `range` of the VM `vmid`, which has been taken out of its tables. Says whether all have. Waits
-/// for each, within a limit, after which it is closed.
-pub(crate) fn forget(numbers: u32, vmid: u16, range: Range<Ipa>, stale: Stale) -> bool {
-    let walks = Walks { tables: stale == Stale::Tables, nested: false };
+/// for each, within a limit, after which it is closed. `nested`: the VM has an SMMU of its own.
+pub(crate) fn forget(numbers: u32, vmid: u16, range: Range<Ipa>, stale: Stale, nested: bool) -> bool {
+    let walks = Walks { tables: stale == Stale::Tables, nested };
     let own = units().iter().enumerate().filter(|(number, _)| *number < 32 && numbers >> number & 1 == 1);
     own.fold(true, |all, (_, unit)| unit.forget(vmid, range, walks) && all)
 }

@@ -194,13 +194,15 @@ impl Maintenance<Ipa> for Live {
 struct Smmus<'a> {
     vmid: u16,
     numbers: &'a AtomicU32,
+    /// They may have combined it with a stage 1 of the guest's.
+    nested: bool,
 }
 
 impl DeviceWalkers for Smmus<'_> {
     fn forget(&mut self, range: Range<Ipa>, stale: Stale) -> bool {
         match self.numbers.load(Ordering::SeqCst) {
             0 => true,
-            numbers => smmuman::forget(numbers, self.vmid, range, stale),
+            numbers => smmuman::forget(numbers, self.vmid, range, stale, self.nested),
         }
     }
 }
@@ -231,6 +233,8 @@ pub(crate) struct GuestSpace {
     is_cleaned: bool,
     /// The SMMUs that walk it.
     smmus: AtomicU32,
+    /// The guest has a stage 1 before it.
+    nested: AtomicBool,
     /// One of them may have kept what was taken from the guest.
     lost: AtomicBool,
 }
@@ -250,9 +254,9 @@ impl GuestSpace {
         let stage2 = Stage2::new(layout(), &mut pool)?;
         let view = if shared { DeviceView::new(&stage2, &mut pool) } else { None };
         let has_view = view.is_some();
-        let (smmus, lost) = (AtomicU32::new(0), AtomicBool::new(false));
+        let (smmus, nested, lost) = (AtomicU32::new(0), AtomicBool::new(false), AtomicBool::new(false));
         let tables = Lock::new(Rank::Stage2, Some(Tables { stage2, view }));
-        let space = Self { tables, vmid, id, is_cleaned, smmus, lost };
+        let space = Self { tables, vmid, id, is_cleaned, smmus, nested, lost };
         (has_view == shared).then_some(space)
     }
 
@@ -270,6 +274,11 @@ impl GuestSpace {
     /// From now on smmu `number` is told of each change: before it walks the tables for the first time.
     pub(crate) fn tell(&self, number: usize) {
         self.smmus.fetch_or(1 << number, Ordering::SeqCst);
+    }
+
+    /// From now on the guest may have a stage 1 before it.
+    pub(crate) fn nest(&self) {
+        self.nested.store(true, Ordering::SeqCst);
     }
 
     /// No SMMU walks it any more.
@@ -290,6 +299,19 @@ impl GuestSpace {
         view.open_doorbell(to, is_free, &mut self.pool(Owner::Vm(self.id)), &mut self.live())
     }
 
+    /// The same, with the page at `at`. Says whether that could be: `is_free` says of the part of the address space that it is in that the
+    /// guest has no memory there.
+    pub(crate) fn open_doorbell_at(&self, to: Pa, at: Ipa, is_free: impl Fn(Range<Ipa>) -> bool) -> bool {
+        let mut tables = self.tables.lock();
+        let Some(view) = tables.as_mut().and_then(|tables| tables.view.as_mut()) else { return false };
+        let mut walkers = Walkers { cpus: self.live(), devices: self.walkers(), lost: &self.lost };
+        view.open_doorbell_at(to, at, is_free, &mut self.pool(Owner::Vm(self.id)), &mut walkers)
+    }
+
+    fn walkers(&self) -> Smmus<'_> {
+        Smmus { vmid: self.vmid.0, numbers: &self.smmus, nested: self.nested.load(Ordering::SeqCst) }
+    }
+
     fn pool(&self, owner: Owner) -> Pool {
         Pool { owner, is_cleaned: self.is_cleaned }
     }
@@ -304,8 +326,7 @@ impl GuestSpace {
         let Tables { stage2, view } = tables.as_mut()?;
         let mut pool = self.pool(owner);
         let mut pool = Mirrored { pool: &mut pool, view: view.as_ref(), lost: &self.lost };
-        let devices = Smmus { vmid: self.vmid.0, numbers: &self.smmus };
-        Some(work(stage2, &mut pool, &mut Walkers { cpus: self.live(), devices, lost: &self.lost }))
+        Some(work(stage2, &mut pool, &mut Walkers { cpus: self.live(), devices: self.walkers(), lost: &self.lost }))
     }
 
     fn live(&self) -> Live {

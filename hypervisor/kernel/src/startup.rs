@@ -10,7 +10,9 @@ use crate::function::{self, Handle};
 use crate::guest_memory::{BalloonHandle, Shadow};
 use crate::services::Services;
 use crate::shared::{self, Share, Shares};
-use crate::{board, console, controller, disk, groups, net, passed, silicon, stage2, start, thread, trace, vsock};
+use crate::{
+    board, console, controller, disk, groups, net, passed, silicon, smmuman, stage2, start, thread, trace, vsock,
+};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -29,8 +31,8 @@ use spin::Once;
 use types::{CpuSet, Frequency, Ipa, MAX_CPUS, Range, Ticks};
 use vdev::{
     BackendError, Backends, Balloon, BlockDevice, CharDevice, DeviceId, Entropy, FunctionFacts, HostDevice, HostDisk,
-    HostFiles, HostFunction, Mac, NetPort, NetWish, NewWorker, RegionWishes, Registers, ShadowPage, SharedMemory,
-    TraceSink, VsockPort, VsockWish, WantedFunction,
+    HostFiles, HostFunction, HostStreams, Mac, NetPort, NetWish, NewWorker, RegionWishes, Registers, ShadowPage,
+    SharedMemory, TraceSink, VsockPort, VsockWish, WantedFunction,
 };
 use vm::assemble::Host;
 use vm::config::{self, Configuration, CpuConfig, CpuPolicy, Includes, Limits};
@@ -216,6 +218,10 @@ impl Backends for HostDevices {
         let (facts, handle) = function::find(self.compartment, &self.functions, id, wanted, without_reset)?;
         self.functions.push(Arc::clone(&handle));
         Ok((facts, handle))
+    }
+
+    fn streams(&mut self) -> Option<Arc<dyn HostStreams>> {
+        smmuman::Handle::new(self.compartment).map(|handle| Arc::new(handle) as Arc<dyn HostStreams>)
     }
 
     fn watch(&mut self, id: DeviceId, vm: &str) -> Result<(), BackendError> {

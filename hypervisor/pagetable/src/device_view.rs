@@ -99,6 +99,50 @@ impl DeviceView {
         // Of tables side by side in a root QEMU's SMMU (10.0) reads only the first one.
         let first = self.entries().take(ENTRIES);
         let at = first.rev().find(fits)?;
+        self.put_doorbell(to, Ipa(at), pool, maintenance).then_some(Ipa(at))
+    }
+
+    /// The same, at an address that the guest knows. Devices have nothing else of what the guest has in the part of its addresses
+    /// that is behind the same entry of the root, of which `is_free` says that there is none of its memory in it. Says whether that could be.
+    pub fn open_doorbell_at(
+        &mut self,
+        to: Pa,
+        at: Ipa,
+        is_free: impl Fn(Range<Ipa>) -> bool,
+        pool: &mut impl TablePool,
+        maintenance: &mut impl Maintenance<Ipa>,
+    ) -> bool {
+        let start = at.align_down(self.root.level.size());
+        let part = Range::new(start, self.root.level.size()).filter(|part| part.end().0 <= self.input_end);
+        let Some(part) = part.filter(|part| is_free(*part)) else { return false };
+        if self.doorbell.is_some() || !to.is_aligned(PAGE_SIZE) || !at.is_aligned(PAGE_SIZE) {
+            return false;
+        }
+        // Break before make.
+        let (page, index) = self.root.slot(at.0);
+        let before = pool.read(page, index);
+        if before != 0 {
+            pool.write(page, index, 0);
+            maintenance.publish();
+            maintenance.invalidate(part, Stale::Tables);
+        }
+        let is_put = self.put_doorbell(to, at, pool, maintenance);
+        if !is_put {
+            pool.write(page, index, before);
+            maintenance.publish();
+        }
+        is_put
+    }
+
+    /// Makes the tables of the page `to` at `at`, and puts them in place of an entry of the root that devices do not use. Says whether there was memory.
+    fn put_doorbell(
+        &mut self,
+        to: Pa,
+        at: Ipa,
+        pool: &mut impl TablePool,
+        maintenance: &mut impl Maintenance<Ipa>,
+    ) -> bool {
+        let root = self.root;
         let mut tables = [None; 3];
         let attributes = Stage2Attributes::new(Memory::DeviceNgnre, Access::WRITE);
         let (mut below, mut descriptor) = (Level::Three, crate::stage2::page(to, attributes));
@@ -108,23 +152,25 @@ impl DeviceView {
             }
             let Some(table) = pool.allocate(1) else {
                 tables.into_iter().flatten().for_each(|table| pool.free(table, 1));
-                return None;
+                return false;
             };
             *slot = Some(table);
-            pool.write(table, 0, descriptor);
-            descriptor = Table::new(table, below).descriptor();
+            let table = Table::new(table, below);
+            let (page, index) = table.slot(at.0);
+            pool.write(page, index, descriptor);
+            descriptor = table.descriptor();
             below = match below {
                 Level::Three => Level::Two,
                 Level::Two => Level::One,
                 Level::One | Level::Zero => Level::Zero,
             };
         }
-        let entry = root.slot(at);
+        let entry = root.slot(at.0);
         maintenance.publish();
         pool.write(entry.0, entry.1, descriptor);
         maintenance.publish();
-        self.doorbell = Some(Doorbell { entry, at: Ipa(at), tables });
-        Some(Ipa(at))
+        self.doorbell = Some(Doorbell { entry, at, tables });
+        true
     }
 
     /// The same place in this root, of a place in the guest's own.

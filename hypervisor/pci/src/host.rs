@@ -38,6 +38,8 @@ pub struct Bridge {
     pub first_line: IntId,
     /// Where messages go, if anywhere.
     pub messages: Option<MessageTarget>,
+    /// Those that are behind the VM's own SMMU.
+    pub translated: Vec<PciSlot>,
 }
 
 /// Who takes messages: a node, by its phandle.
@@ -87,11 +89,18 @@ impl Bridge {
             .number("#interrupt-cells", 1)
             .numbers("interrupt-map-mask", &[DEVICE_MASK, 0, 0, 7])
             .numbers("interrupt-map", &self.interrupt_map());
+        let node = if self.translated.is_empty() { node } else { node.numbers("iommu-map", &self.iommu_map()) };
         match self.messages {
             Some(MessageTarget::Parent(phandle)) => node.number("msi-parent", phandle),
             Some(MessageTarget::Translated(phandle)) => node.numbers("msi-map", &[0, phandle, 0, 0x1_0000]),
             None => node,
         }
+    }
+
+    /// Linux `pci/pci-iommu.txt`: requester, SMMU, stream, count. Who is not named sends past the SMMU.
+    fn iommu_map(&self) -> Vec<u32> {
+        let entry = |slot: &PciSlot| [slot.number().into(), Node::SMMU, slot.number().into(), 1];
+        self.translated.iter().flat_map(entry).collect()
     }
 
     /// Of four devices the four pins each; further ones repeat that.

@@ -76,6 +76,7 @@ impl Slots {
             windows,
             first_line: Self::FIRST_LINE,
             messages: has_messages.then_some(MessageTarget::Parent(Node::INTERRUPT_CONTROLLER)),
+            translated: Vec::new(),
         };
         let general = |message: String| [OptionError::general(message)].into_iter().collect::<Vec<_>>();
         let host = HostBridge::new(connector(PciSlot::HOST), bridge).map_err(|flaw| general(flaw.to_string()))?;

@@ -353,7 +353,9 @@ mod tests {
     #[test]
     fn what_stage_2_stops_is_not_of_stage_1() {
         let fault = Fault { stage2: false, class: Class::Input, ipa: None, stalled: None };
-        for kind in [Kind::Translation, Kind::AddrSize, Kind::Access, Kind::Permission, Kind::TlbConflict, Kind::WalkEabt] {
+        for kind in
+            [Kind::Translation, Kind::AddrSize, Kind::Access, Kind::Permission, Kind::TlbConflict, Kind::WalkEabt]
+        {
             let event = Event { fault: Some(fault), ..Event::new(kind, 3) };
             assert!(event.is_of_stage1());
             for class in [Class::Input, Class::Cd, Class::Ttd] {

@@ -174,7 +174,10 @@ mod tests {
         assert_eq!(of(Command::TlbiNhVaa { vmid: 99, reach: reach(range(1, 2, 3, 0)) }, &without), all);
         let vaa = Command::TlbiNhVaa { vmid: 3, reach: reach(None) };
         assert_eq!(of(Command::TlbiNhVaa { vmid: 99, reach: reach(None) }, &FEATURES), [vaa]);
-        assert_eq!(of(Command::TlbiNhAsid { vmid: 99, asid: 7 }, &FEATURES), [Command::TlbiNhAsid { vmid: 3, asid: 7 }]);
+        assert_eq!(
+            of(Command::TlbiNhAsid { vmid: 99, asid: 7 }, &FEATURES),
+            [Command::TlbiNhAsid { vmid: 3, asid: 7 }]
+        );
         assert_eq!(of(Command::CfgiCdAll { stream: 8 }, &FEATURES), [Command::CfgiCdAll { stream: 8 }]);
         for other in [Command::TlbiNsnhAll, Command::CfgiAll, Command::TlbiS12Vmall { vmid: 99 }, Command::TlbiEl2All] {
             assert_eq!(of(other, &FEATURES), all, "no other VM's");

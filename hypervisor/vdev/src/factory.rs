@@ -5,9 +5,9 @@
 //! nor for checking locations and interrupts against the rest of a configuration (`vm::config`).
 
 use crate::{
-    Balloon, Bell, BlockDevice, CharDevice, Connector, Entropy, FunctionFacts, HostDevice, HostDisk, HostFunction, Mac,
-    NetPort, NetWish, NewWorker, OptionError, OptionSpec, Options, RegionName, Registers, Rest, ShadowPage,
-    SharedMemory, TraceSink, Vdev, VsockPort, VsockWish, WantedFunction, Worker,
+    Balloon, Bell, BlockDevice, CharDevice, Connector, Entropy, FunctionFacts, HostDevice, HostDisk, HostFunction,
+    HostStreams, Mac, NetPort, NetWish, NewWorker, OptionError, OptionSpec, Options, RegionName, Registers, Rest,
+    ShadowPage, SharedMemory, TraceSink, Vdev, VsockPort, VsockWish, WantedFunction, Worker,
 };
 use alloc::{
     boxed::Box,
@@ -49,6 +49,8 @@ bitflags! {
         const ASSIGN = 1 << 8;
         /// The host bridge of the PCI bus: there is one as soon as a device is on that bus, or the configuration names it.
         const PCI_HOST = 1 << 9;
+        /// The SMMU of the VM's own, which devices of the machine on its PCI bus are behind: one for each VM.
+        const SMMU = 1 << 10;
     }
 
     /// Which access sizes a device takes (`acc_sizes`).
@@ -300,6 +302,11 @@ impl Setup<'_> {
         Ok(bell)
     }
 
+    /// Streams of the VM's devices of the machine, for a device with [`FactoryFlags::SMMU`]; `None` if there are none.
+    pub fn streams(&mut self) -> Option<Arc<dyn HostStreams>> {
+        self.backends.streams()
+    }
+
     /// The shared memory of the device, in its window.
     ///
     /// # Errors
@@ -418,6 +425,11 @@ pub trait Backends {
         _without_reset: bool,
     ) -> Result<(FunctionFacts, Arc<dyn HostFunction>), BackendError> {
         Err(BackendError("the machine has no PCI Express of which functions could be passed".to_string()))
+    }
+
+    /// Streams of the VM's devices of the machine: see [`Setup::streams`].
+    fn streams(&mut self) -> Option<Arc<dyn HostStreams>> {
+        None
     }
 
     /// The registers that a `pass` of the VM gives its guest from `region` on: see [`Setup::registers`].

@@ -40,6 +40,7 @@ mod options;
 mod rest;
 mod shadow;
 mod shared;
+mod streams;
 mod table;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
@@ -80,6 +81,7 @@ pub use rest::{
 };
 pub use shadow::ShadowPage;
 pub use shared::{Attached, DEVICE_REGIONS, REGION_CLIENTS, RegionError, RegionName, SharedMemory};
+pub use streams::{HostStreams, STREAM_COMMANDS, StreamCommand, StreamEntry, StreamEvent};
 pub use table::{append_factories, check_factories};
 pub use timer::{Deadlines, TIMERS, Timer};
 pub use vsock::{

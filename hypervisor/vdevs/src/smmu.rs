@@ -4,8 +4,7 @@
 //! tree (Linux `iommu/arm,smmu-v3.yaml`), and a worker that does what takes long. Does not answer for: what it is (`vsmmu`).
 //!
 //! Behind it are devices of the machine that the VM has and an SMMU of the machine's confines. Virtual devices are not: what they do in the
-//! VM's memory the hypervisor does for them, at the guest's addresses, and no table of the guest's is asked. So no VM has
-//! a stream for it yet, and there is nothing for the host to do ([`NoStreams`]).
+//! VM's memory the hypervisor does for them, at the guest's addresses, and no table of the guest's is asked.
 
 use crate::plug::Plug;
 use alloc::{boxed::Box, string::ToString};
@@ -14,24 +13,30 @@ use vdev::{
     AccessFault, AccessSizes, Bell, Context, Control, ControlError, Factory, FactoryFlags, Node, OptionError, Options,
     Setup, Shared, Step, Trigger, Vdev, Wake, Work, Worker,
 };
-use vsmmu::{Host, NoStreams, Shape, Smmu};
+use vsmmu::{Behind, Host, NoStreams, Shape, Smmu};
 
 /// The SMMU's window is a multiple of this (IHI 0070, 6.1).
 const ALIGNMENT: u64 = 0x1_0000;
 /// Batches of a step: enough for a few commands and the `CMD_SYNC` behind them.
 const BATCHES: u32 = 4;
+/// Events of a step.
+const EVENTS: u32 = 16;
 
 /// `vdev smmu`.
 pub(crate) static FACTORY: Factory = Factory {
     name: "smmu",
-    flags: FactoryFlags::LOC_MEM.union(FactoryFlags::ASSIGN).union(FactoryFlags::INTR_REQUIRED),
+    flags: FactoryFlags::LOC_MEM
+        .union(FactoryFlags::ASSIGN)
+        .union(FactoryFlags::INTR_REQUIRED)
+        .union(FactoryFlags::SMMU),
     // Registers answer all of them.
     access_sizes: AccessSizes::all(),
     region_size: Smmu::SIZE,
     help: "Arm SMMUv3, stage 1: the guest's own confinement of its devices",
-    about: "Stage 1 before the stage 2 that confines the VM, for devices of the machine\n\
-        that the VM has. Virtual devices are not behind it. `loc` is a multiple of 64K,\n\
-        `intr` an edge. One for each VM.\n\n    \
+    about: "Stage 1 before the stage 2 that confines the VM, for functions of the machine\n\
+        that the VM has on its PCI bus (`pass loc pci:`) and an SMMU confines. Virtual\n\
+        devices are not behind it. `loc` is a multiple of 64K, `intr` an edge. One for\n\
+        each VM.\n\n    \
         vdev smmu loc 0x1d000000 intr gic:64",
     ..Factory::new(create)
 };
@@ -54,13 +59,36 @@ fn create(_: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionErr
     }
     let plug = Plug::new(setup)?;
     let shape = Shape { stream_bits: 16, address_bits: setup.address_bits, asid16: true };
-    let smmu = Shared::new(Smmu::new(shape, &[]));
-    let bell = setup.worker(Box::new(Engine { smmu: smmu.clone(), host: Box::new(NoStreams) }))?;
+    let streams = setup.streams();
+    let smmu = Shared::new(Smmu::new(shape, streams.as_ref().map_or(&[], |streams| streams.streams())));
+    let host: Box<dyn Host> = match streams {
+        Some(streams) => Box::new(Behind::new(streams)),
+        None => Box::new(NoStreams),
+    };
+    let bell = setup.worker(Box::new(Engine { smmu: smmu.clone(), host }))?;
     Ok(Box::new(Plugged { plug, smmu, bell }))
+}
+
+impl Engine {
+    /// Tells the guest of events. Whether there may be more.
+    fn report(&mut self, work: &Work<'_>) -> bool {
+        for _ in 0..EVENTS {
+            let Some(event) = self.host.event() else { return false };
+            work.with(&self.smmu, |smmu, context| {
+                if smmu.report(&event, work.memory()).any() {
+                    context.pulse_line();
+                }
+            });
+        }
+        true
+    }
 }
 
 impl Worker for Engine {
     fn step(&mut self, work: &mut Work<'_>) -> Step {
+        // A driver polls for its CMD_SYNC: the vCPU whose access it was does the next step as well.
+        work.count_request();
+        let has_events = self.report(work);
         for _ in 0..BATCHES {
             let batch = work.with(&self.smmu, |smmu, _| smmu.begin(work.memory()));
             batch.carry_out(&mut *self.host);
@@ -71,7 +99,7 @@ impl Worker for Engine {
                 smmu.has_work()
             });
             if !is_more {
-                return Step::Wait;
+                return if has_events { Step::Again } else { Step::Wait };
             }
         }
         Step::Again
@@ -127,6 +155,7 @@ impl Vdev for Plugged {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::{sync::Arc, vec::Vec};
     use vdev::GuestMemory;
     use vdev::testkit::{Crew, Rig, Wires};
 
@@ -172,6 +201,50 @@ mod tests {
         rig.work(&crew);
         assert_eq!(rig.read(CMDQ_CONS), 3);
         assert_eq!(rig.lines.take_events(), [(Rig::LINE, true), (Rig::LINE, false)]);
+    }
+
+    /// One stream, for which events come.
+    #[derive(Default)]
+    struct Disk {
+        events: types::Lock<Vec<[u64; 4]>>,
+        set: types::Lock<Vec<(u32, [u64; 2])>>,
+    }
+
+    impl vdev::HostStreams for Disk {
+        fn streams(&self) -> &[u32] {
+            &[0]
+        }
+        fn set(&self, stream: u32, entry: [u64; 2]) {
+            self.set.lock().push((stream, entry));
+        }
+        fn forget(&self, _: &[[u64; 2]]) {}
+        fn event(&self) -> Option<[u64; 4]> {
+            self.events.lock().pop()
+        }
+    }
+
+    #[test]
+    fn devices_of_the_machine_are_behind_it_and_their_faults_the_guests() {
+        let disk = Arc::new(Disk::default());
+        let mut wires = Wires::default();
+        wires.streams = Some(disk.clone());
+        let mut rig = Rig::new(&FACTORY, &[], &mut wires).unwrap();
+        // A linear stream table of one entry, which is none; an event queue of two records.
+        rig.try_write(0x80, AccessSize::Doubleword, QUEUE + 0x1000).unwrap();
+        rig.try_write(0xa0, AccessSize::Doubleword, (QUEUE + 0x2000) | 1).unwrap();
+        rig.write(IRQ_CTRL, 0b101);
+        rig.write(CR0, 0b101);
+        rig.work(&wires.crew);
+        assert_eq!((rig.read(CR0ACK), disk.set.lock().clone()), (0b101, [(0, [0, 0])].to_vec()));
+        // C_BAD_STE, and the host rings.
+        disk.events.lock().push([4, 0, 0, 0]);
+        rig.write(CR0, 0b100);
+        rig.write(CR0, 0b101);
+        rig.work(&wires.crew);
+        assert_eq!(rig.ram.load(Ipa(QUEUE + 0x2000), AccessSize::Doubleword), Ok(4));
+        assert_eq!(rig.lines.take_events(), [(Rig::LINE, true), (Rig::LINE, false)]);
+        assert!(rig.status().contains("0 of 1 streams translated"), "{}", rig.status());
+        assert!(rig.status().contains("1 events, 0 lost"), "{}", rig.status());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Answers for: the words of it, and a host that has nothing to do. Does not answer for: doing it.
 
 use arrayvec::ArrayVec;
-use smmu::{Reach, Stage1};
+use smmu::{Event, Reach, Stage1};
 
 /// Most orders of a batch.
 pub const ORDERS: usize = 32;
@@ -71,6 +71,11 @@ pub trait Host: Send {
 
     /// When this returns, everything from before is complete: no transaction uses any more what it was to stop using.
     fn synchronize(&mut self);
+
+    /// The next event of a stream, with the guest's number for it, that may be the guest's to know ([`crate::Smmu::report`]), if there is one.
+    fn event(&mut self) -> Option<Event> {
+        None
+    }
 }
 
 /// A host with none of whose devices a VM has anything to do: there is nothing to be set, and nothing is cached.

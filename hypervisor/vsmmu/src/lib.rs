@@ -37,6 +37,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod behind;
 mod commands;
 mod events;
 mod host;
@@ -46,6 +47,7 @@ mod shape;
 mod streams;
 mod unit;
 
+pub use behind::Behind;
 pub use commands::COMMANDS;
 pub use host::{Batch, Host, Invalidation, NoStreams, ORDERS, Order, Target};
 pub use shape::Shape;

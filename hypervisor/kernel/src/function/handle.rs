@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use drivers::Mmio;
 use spin::Once;
-use types::{AccessSize, IntId, Ipa, Pa, Range};
+use types::{AccessSize, IntId, Ipa, PAGE_SIZE, Pa, Range};
 use vdev::{DeviceId, FunctionPart, FunctionSignal, GuestMessage, HostFunction};
 
 /// A pin that functions of one VM have in common. It is active from when it comes until none of them has it asserted.
@@ -75,6 +75,8 @@ pub(super) struct Attached {
     pub(super) registers: Vec<Registers>,
     /// Where the function stores what, by vector.
     pub(super) targets: Vec<(u64, u32)>,
+    /// Where the guest's own SMMU is to lead its messages to, if it is behind one: what the guest's driver writes is an address before that.
+    pub(super) page: Option<Ipa>,
 }
 
 /// A function of the machine that a VM has.
@@ -220,9 +222,16 @@ impl HostFunction for Handle {
     }
 
     fn message(&self, vector: u16, to: GuestMessage) -> Option<(u64, u32)> {
-        let target = *self.attached.get()?.targets.get(usize::from(vector))?;
+        let attached = self.attached.get()?;
+        let (address, data) = *attached.targets.get(usize::from(vector))?;
+        let (requester, wanted, guest_data) = to;
+        let (address, to) = match attached.page {
+            None => (address, to),
+            // If it leads elsewhere the message gets lost there, as the guest wants it.
+            Some(page) => (wanted.0, (requester, Ipa(page.0 | (wanted.0 & (PAGE_SIZE - 1))), guest_data)),
+        };
         *self.messages.lock().get_mut(usize::from(vector))? = Some(to);
-        Some(target)
+        Some((address, data))
     }
 
     fn signal(&self, signal: FunctionSignal) {

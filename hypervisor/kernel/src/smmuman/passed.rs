@@ -4,7 +4,7 @@
 //! is wanted. Does not answer for: which device sends by which stream (`machine`), bringing a device to rest, which comes before its
 //! stream is taken back (`compartment`).
 
-use super::units;
+use super::{nested, units};
 use crate::compartment::{Compartment, kernel_work};
 use crate::stage2;
 use crate::sync::{Lock, Rank};
@@ -73,16 +73,27 @@ fn give_each(compartment: &'static Compartment, device: &str, streams: &[Stream]
 }
 
 /// Lets all devices of a VM write `page` of the machine's registers, where messages go that are to become interrupts, and says at which
-/// address they have it. Its CPUs do not have it: what a message says is who sends it. Once for each life of a VM.
+/// address they have it. Its CPUs do not have it: what a message says is who sends it. Once for each life of a VM. One with an SMMU of
+/// its own has it where its guest expects it: the guest's tables are to lead there.
 ///
 /// # Errors
 /// Why that is not possible; names the VM.
 pub(crate) fn open_doorbell(compartment: &Compartment, page: Pa) -> Result<Ipa, String> {
     let space = compartment.memory.lock().space.clone();
-    let taken = compartment.qvm.configuration.description.everything(Ipa(1 << stage2::layout().ipa_bits()));
+    let description = compartment.description();
+    let vm = &compartment.qvm.name;
+    if description.translated().next().is_some() {
+        let at = description.message_page();
+        let memory = || description.ram.iter().chain(&description.rom);
+        let is_free = |part: Range<Ipa>| !memory().any(|other| other.overlaps(&part));
+        let is_open = space.is_some_and(|space| space.open_doorbell_at(page, at, is_free));
+        return is_open.then_some(at).ok_or_else(|| {
+            format!("VM `{vm}` has memory in the same gigabyte as what takes messages of its devices ({at}), which `vdev smmu` does not let it")
+        });
+    }
+    let taken = description.everything(Ipa(1 << stage2::layout().ipa_bits()));
     let is_free = |part: Range<Ipa>| taken.iter().all(|other| !other.overlaps(&part));
     let opened = space.and_then(|space| space.open_doorbell(page, is_free));
-    let vm = &compartment.qvm.name;
     opened.ok_or_else(|| format!("VM `{vm}` leaves no gigabyte of its addresses free for messages of its devices"))
 }
 
@@ -92,6 +103,7 @@ pub(crate) fn open_doorbell(compartment: &Compartment, page: Pa) -> Result<Ipa, 
 /// # Errors
 /// Which devices may go on reaching the VM's memory, and why: then it must not become anybody else's.
 pub(crate) fn take_back(compartment: &Compartment) -> Result<(), String> {
+    nested::end(compartment);
     let mut own = Vec::new();
     {
         let mut given = GIVEN.lock();

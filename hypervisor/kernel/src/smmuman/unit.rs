@@ -3,7 +3,7 @@
 //! Answers for: memory for its tables and queues, carrying procedures out, taking events out and telling of them, cutting a device
 //! off. Does not answer for: which steps a procedure has, who may own what (`smmu`), the thread (`smmuman`).
 
-use super::{configure, on_fault, passed, ticks};
+use super::{configure, nested, on_fault, passed, ticks};
 use crate::frames::{self, Owner as Frames};
 use crate::interrupt;
 use crate::start;
@@ -18,10 +18,11 @@ use drivers::smmuv3::{Smmuv3, Switch};
 use host::shell::report::{SmmuInfo, StreamInfo};
 use smmu::configuration::OnFault;
 use smmu::{
-    Count, Event, Features, Geometry, Layout, Owner, Procedure, Progress, REGISTERS_LENGTH, Smmu, Stage2, Streams,
-    Tally, Walks,
+    Command, Count, Event, Features, Geometry, Layout, Owner, Procedure, Progress, REGISTERS_LENGTH, Smmu, Stage2,
+    StreamTableEntry, Streams, Tally, Walks,
 };
 use types::{IntId, Ipa, PAGE_SIZE, Pa, Range};
+use vdev::StreamEntry;
 
 /// How long an SMMU may take for a procedure, in microseconds.
 const PATIENCE: u64 = 100_000;
@@ -43,6 +44,8 @@ struct Working {
     driver: Smmuv3,
     smmu: Smmu,
     streams: Streams,
+    /// Those that VMs have put behind SMMUs of their own.
+    nested: Vec<u32>,
     tally: Tally,
     /// How often events were lost, as far as it has been told of.
     lost: Count,
@@ -75,6 +78,13 @@ pub(super) enum Reach<'a> {
     Stage2(&'a Stage2),
     /// Everything.
     Bypass,
+}
+
+/// What a guest wants of a stream: an entry of its own table, and how long its addresses are.
+#[derive(Clone, Copy)]
+pub(super) struct Wish {
+    pub(super) entry: StreamEntry,
+    pub(super) ipa_bits: u8,
 }
 
 /// An event that is told of.
@@ -166,9 +176,21 @@ impl Unit {
 
     /// Carries a procedure out, and waits for that. Others may have the SMMU meanwhile.
     fn carry_out(&self, procedure: &mut Procedure) -> Result<(), String> {
+        self.carry_out_unless(procedure, |_| None)
+    }
+
+    /// The same, until there is a reason to abandon it.
+    fn carry_out_unless(
+        &self,
+        procedure: &mut Procedure,
+        is_over: impl Fn(&Working) -> Option<&'static str>,
+    ) -> Result<(), String> {
         let begun = el2::cpu::counter();
         loop {
             let progress = self.with(|working| {
+                if let Some(why) = is_over(working) {
+                    return Err(why.into());
+                }
                 let Working { smmu, driver, .. } = working;
                 Ok(smmu.advance(procedure, el2::cpu::counter(), driver))
             });
@@ -219,6 +241,61 @@ impl Unit {
             working.streams.pass(device, stream, group, owner, geometry).map_err(|why| why.to_string())
         })?;
         self.give(stream, owner, Reach::Stage2(stage2))
+    }
+
+    /// A VM puts `stream` behind an SMMU of its own. Says whether this one can do its part.
+    pub(super) fn nest(&self, stream: u32) -> bool {
+        let nested = self.with(|working| {
+            if working.smmu.features().stage1 {
+                working.nested.push(stream);
+            }
+            Ok(working.smmu.features().stage1)
+        });
+        nested == Ok(true)
+    }
+
+    /// It is behind none any more.
+    pub(super) fn unnest(&self, stream: u32) {
+        // One that does not work has none.
+        _ = self.with(|working| {
+            working.nested.retain(|other| *other != stream);
+            Ok(())
+        });
+    }
+
+    /// Does with the transactions of `stream` what the guest of `owner` wants. One that is being taken from it is left as it is.
+    ///
+    /// # Errors
+    /// Why that cannot be done: what the stream reaches now is its owner's, but perhaps not what its guest wants.
+    pub(super) fn wish(&self, stream: u32, owner: &Owner, stage2: &Stage2, wish: Wish) -> Result<(), String> {
+        let [word0, word1] = wish.entry;
+        let entry = StreamTableEntry([word0, word1, 0, 0, 0, 0, 0, 0]);
+        let begun = self.with(|working| {
+            let Working { smmu, streams, .. } = working;
+            if streams.is_closing(stream) {
+                return Ok(None);
+            }
+            let procedure = match entry.of_guest(wish.ipa_bits, smmu.features()) {
+                Ok(stage1) => streams.attach(stream, owner, stage2, stage1.as_ref(), smmu),
+                Err(_) => streams.hold(stream, owner, entry.is_muted(), smmu),
+            };
+            procedure.map(Some).map_err(|why| why.to_string())
+        })?;
+        let Some(mut procedure) = begun else { return Ok(()) };
+        let is_closing = |working: &Working| working.streams.is_closing(stream).then_some("it is taken away");
+        match self.carry_out_unless(&mut procedure, is_closing) {
+            Err(_) if self.with(|working| Ok(working.streams.is_closing(stream))) == Ok(true) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Forgets what a guest has asked it to forget of its stage 1.
+    ///
+    /// # Errors
+    /// Why it may have kept some of it.
+    pub(super) fn forget_stage1(&self, vmid: u16, asked: &[Command]) -> Result<(), String> {
+        let mut procedure = self.with(|working| Ok(working.smmu.forget_stage1(vmid, asked)))?;
+        self.carry_out(&mut procedure)
     }
 
     /// Whether `stream` is `owner`'s, or may be: one that does not work says nothing.
@@ -281,12 +358,13 @@ impl Unit {
     }
 
     /// Refuses whatever `stream` sends from now on, without further events, and takes it from its owner; a VM's stays the VM's.
-    fn cut_off(&self, stream: u32) {
+    pub(super) fn cut_off(&self, stream: u32) {
         let detached = self.with(|working| {
             let Some((device, Some(owner))) = working.streams.who(stream) else { return Ok(None) };
+            let (whose, owner) = (format!("`{device}` of `{}`", owner.name), owner.clone());
             let procedure =
-                working.streams.detach(stream, owner, true, &working.smmu).map_err(|why| why.to_string())?;
-            Ok(Some((format!("`{device}` of `{}`", owner.name), procedure)))
+                working.streams.detach(stream, &owner, true, &working.smmu).map_err(|why| why.to_string())?;
+            Ok(Some((whose, procedure)))
         });
         let done = detached.and_then(|detached| {
             let Some((device, mut procedure)) = detached else { return Ok(None) };
@@ -316,6 +394,7 @@ impl Unit {
         let mut news = None;
         let mut told: ArrayVec<Told, BATCH> = ArrayVec::new();
         let mut guilty: ArrayVec<Event, BATCH> = ArrayVec::new();
+        let mut guests: ArrayVec<Event, BATCH> = ArrayVec::new();
         if self.has_news.swap(false, Ordering::SeqCst)
             && let Stage::Useless(why) = &*self.stage.lock()
         {
@@ -324,8 +403,9 @@ impl Unit {
         if let Some(why) = news {
             log::error!("smmu{} is not used any more: {why}: no device behind it does DMA", self.number);
         }
-        let looked = self.with(|working| Ok(working.take(&mut told, &mut guilty)));
+        let looked = self.with(|working| Ok(working.take(&mut told, &mut guilty, &mut guests)));
         let Ok(looked) = looked else { return false };
+        guests.iter().for_each(|event| nested::report(self.number, event));
         for Told { event, untold, device } in told {
             let device = device.map(|device| format!(" [{device}]")).unwrap_or_default();
             let others =
@@ -393,7 +473,7 @@ impl Working {
         match begun {
             Ok(smmu) => {
                 let (streams, tally, lost) = (Streams::new(), Tally::default(), Count::default());
-                Ok(Self { driver, smmu, streams, tally, lost })
+                Ok(Self { driver, smmu, streams, nested: Vec::new(), tally, lost })
             }
             Err(why) => {
                 let deadline = el2::cpu::counter().saturating_add(ticks(PATIENCE));
@@ -414,8 +494,14 @@ impl Working {
         Ok(())
     }
 
-    /// Takes events out: those that are to be `told` of, and which streams that somebody owns are `guilty`.
-    fn take(&mut self, told: &mut ArrayVec<Told, BATCH>, guilty: &mut ArrayVec<Event, BATCH>) -> Looked {
+    /// Takes events out: those that are to be `told` of, which streams that somebody owns are `guilty`, and what is some `guests`' own
+    /// business.
+    fn take(
+        &mut self,
+        told: &mut ArrayVec<Told, BATCH>,
+        guilty: &mut ArrayVec<Event, BATCH>,
+        guests: &mut ArrayVec<Event, BATCH>,
+    ) -> Looked {
         let (now, interval) = (el2::cpu::counter(), ticks(INTERVAL));
         let errors = self.smmu.global_errors(&mut self.driver);
         let before = self.smmu.events.overflows();
@@ -424,6 +510,11 @@ impl Working {
             && let Some(event) = self.smmu.events.take(&mut self.driver)
         {
             taken += 1;
+            if event.is_of_stage1() && self.nested.contains(&event.stream) {
+                _ = self.tally.note(event.stream, now, interval);
+                guests.push(event);
+                continue;
+            }
             let (device, owner) = self.streams.who(event.stream).unzip();
             if owner.flatten().is_some() && guilty.iter().all(|other| other.stream != event.stream) {
                 guilty.push(event);
@@ -443,6 +534,9 @@ impl Working {
         let known = self.streams.known().map(|(stream, device, owner)| {
             let about = match owner {
                 None => format!("{device}: refused"),
+                Some(Owner { name, .. }) if self.nested.contains(&stream) => {
+                    format!("{device}: VM `{name}`'s, behind its own SMMU")
+                }
                 Some(Owner { name, .. }) if self.streams.is_passed(stream) => format!("{device}: VM `{name}`'s"),
                 Some(Owner { name, vmid: 0 }) => format!("{device}: let through by {name}"),
                 Some(Owner { name, .. }) => format!("{device}: confined by {name}"),

@@ -243,6 +243,41 @@ fn the_doorbell_stays_whatever_the_guest_has_there() {
 }
 
 #[test]
+fn a_doorbell_where_the_guest_expects_it_is_all_that_devices_have_there() {
+    let mut world = World::new();
+    let (at, page) = (Ipa(GIB + 0x0809_0000), Pa(0x0809_0000));
+    assert!(world.map(range(GIB, 4096)) && world.seen(GIB).is_some());
+    world.log.borrow_mut().clear();
+    let open = |world: &mut World, at, is_free: bool| {
+        let World { pool, log, view, .. } = world;
+        view.open_doorbell_at(page, at, |part| part == range(GIB, GIB) && is_free, pool, &mut Cpus(Rc::clone(log)))
+    };
+    assert!(
+        !open(&mut world, at, false) && !open(&mut world, Ipa(at.0 + 4), true) && !open(&mut world, Ipa(1 << 40), true)
+    );
+    assert!(world.log.borrow().is_empty(), "nothing has changed");
+    assert!(open(&mut world, at, true));
+    let root = world.view.root();
+    let places: Vec<What> = world
+        .log
+        .borrow()
+        .iter()
+        .copied()
+        .filter(|what| match what {
+            What::Store(table, _, _) => *table == root,
+            what => *what == What::Cpus,
+        })
+        .collect();
+    assert!(matches!(places[..], [What::Store(_, 1, 0), What::Cpus, What::Store(_, 1, _)]), "{places:?}");
+    assert_eq!(world.seen(at.0).map(crate::descriptor::output), Some(page));
+    assert_eq!((world.seen(at.0 + 4096), world.seen(at.0 - 4096), world.seen(GIB)), (None, None, None));
+    assert!(world.tables.lookup(Ipa(GIB), &world.pool).is_some(), "CPUs have what they had");
+    assert!(world.map(range(GIB + 2 * MIB, 2 * MIB)) && world.unmap(range(GIB, 4096)));
+    assert_eq!(world.seen(at.0).map(crate::descriptor::output), Some(page), "whatever the guest has there");
+    assert!(!open(&mut world, at, true), "there is one already");
+}
+
+#[test]
 fn without_room_there_is_no_doorbell() {
     let mut world = World::new();
     assert_eq!(world.open(|_| false), None);

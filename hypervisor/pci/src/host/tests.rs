@@ -6,12 +6,17 @@ use dtoolkit::model::DeviceTree;
 use vdev::testkit::Wires;
 
 fn node(messages: Option<MessageTarget>) -> String {
+    node_with(messages, Vec::new())
+}
+
+fn node_with(messages: Option<MessageTarget>, translated: Vec<PciSlot>) -> String {
     let window = |start, length| Range::new(Ipa(start), length).unwrap();
     let bridge = Bridge {
         ecam: Ipa(0x3f00_0000),
         windows: vec![window(0x1000_0000, 0x2eff_0000), window(0x80_0000_0000, 1 << 34)],
         first_line: IntId(64),
         messages,
+        translated,
     };
     let mut root = Node::new("");
     root.add(bridge.node());
@@ -63,6 +68,14 @@ fn pins_of_devices_next_to_each_other_are_on_different_lines() {
 fn messages_go_to_a_parent_or_by_requesters_ids() {
     has(&node(Some(MessageTarget::Parent(0x8001))), "msi-parent = <0x8001>;");
     has(&node(Some(MessageTarget::Translated(0x8005))), "msi-map = <0x00 0x8005 0x00 0x10000>;");
+}
+
+#[test]
+fn who_is_behind_the_smmu_is_named_and_nobody_else() {
+    assert!(!node(None).contains("iommu"));
+    let slot = |device, function| PciSlot::new(device, function).unwrap();
+    let tree = node_with(None, vec![slot(1, 0), slot(3, 1)]);
+    has(&tree, "iommu-map = <0x08 0x8005 0x08 0x01 0x19 0x8005 0x19 0x01>;");
 }
 
 #[test]

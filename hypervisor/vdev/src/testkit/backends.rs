@@ -6,9 +6,9 @@ use super::part::Part;
 use super::slate::Slate;
 use crate::{
     Attached, BackendError, Backends, Balloon, BlockDevice, Bus, CharDevice, Context, DeviceId, Effects, Entropy,
-    FunctionFacts, HostDevice, HostDisk, HostFiles, HostFunction, Mac, NetPort, NetWish, NewWorker, PulseSink,
-    RegionError, RegionName, RegionWishes, Registers, Services, ShadowPage, SharedMemory, Step, Taken, TraceSink,
-    Untraced, VsockPort, VsockWish, WORKERS, Wake, WantedFunction, Work,
+    FunctionFacts, HostDevice, HostDisk, HostFiles, HostFunction, HostStreams, Mac, NetPort, NetWish, NewWorker,
+    PulseSink, RegionError, RegionName, RegionWishes, Registers, Services, ShadowPage, SharedMemory, Step, Taken,
+    TraceSink, Untraced, VsockPort, VsockWish, WORKERS, Wake, WantedFunction, Work,
 };
 use alloc::{
     boxed::Box,
@@ -136,6 +136,8 @@ pub struct Wires {
     pub functions: Vec<(FunctionFacts, Arc<dyn HostFunction>)>,
     /// The device of the machine that the VM has, and where its guest finds it: none, unless a test says so.
     pub passed: Option<(Ipa, Part)>,
+    /// Streams of the VM's devices of the machine: none, unless a test says so.
+    pub streams: Option<Arc<dyn HostStreams>>,
 }
 
 /// Connects a device to a network, as [`Backends::net`] does.
@@ -161,6 +163,7 @@ impl Default for Wires {
             vsock: None,
             functions: Vec::new(),
             passed: None,
+            streams: None,
         }
     }
 }
@@ -179,6 +182,10 @@ impl Wires {
 }
 
 impl Backends for Wires {
+    fn streams(&mut self) -> Option<Arc<dyn HostStreams>> {
+        self.streams.clone()
+    }
+
     fn function(
         &mut self,
         _: DeviceId,

@@ -4,14 +4,14 @@
 //! Does not answer for: the bus itself (`pci`), nor for which function is in which slot (`config`).
 
 use super::places::free_place;
-use super::{Description, Host, PassedDevice, Subject, limit};
+use super::{Description, Host, PassedDevice, PassedFunction, Reach, Subject, limit};
 use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use pci::{Bridge, HostBridge, MessageTarget, Routes};
 use types::{IntId, Ipa, Range};
-use vdev::{Connector, Decoder, DeviceId, Node, OptionError, PciSlot, Vdev};
+use vdev::{Connector, Decoder, DeviceId, FactoryFlags, Node, OptionError, PciSlot, Vdev};
 use vgic::Version;
 
 /// Addresses above 4 GiB that functions get, if the configuration gives them none: so many, because Linux wants a window that is not
@@ -19,6 +19,9 @@ use vgic::Version;
 const UPPER_WINDOW: u64 = 2 << 30;
 /// Where a place for them is looked for first: behind most guests' RAM, and before the windows of devices.
 const UPPER_WINDOW_FIRST: Ipa = Ipa(8 << 30);
+
+/// From an ITS's first page to that of `GITS_TRANSLATER` (Arm IHI 0069, 12.18).
+const TRANSLATER_FRAME: u64 = 0x1_0000;
 
 /// Where the PCI bus is. Its host bridge is the device in slot 0.0, and the configuration spaces are at that one's `loc`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +65,8 @@ impl Slots {
         let bridge = description.vdevs.iter().find(|vdev| vdev.slot == Some(PciSlot::HOST))?;
         let windows = bus.windows.iter().copied().chain(description.upper_window(limit(host))).collect();
         let messages = description.message_target(host.gic);
-        let bridge = Bridge { ecam: bridge.location?, windows, first_line: bus.first_line, messages };
+        let translated = description.translated().filter_map(|(_, slot)| slot).collect();
+        let bridge = Bridge { ecam: bridge.location?, windows, first_line: bus.first_line, messages, translated };
         let taken = functions.iter().map(|(slot, _)| *slot).collect();
         Some(Self { decoder: Arc::new(Routes::new(bridge.ecam, &bridge.windows, functions)), taken, bridge })
     }
@@ -118,6 +122,28 @@ impl Description {
         let mut taken = self.taken();
         taken.extend(self.stolen_time());
         free_place(UPPER_WINDOW_FIRST, UPPER_WINDOW, &taken).filter(|window| window.end() <= limit)
+    }
+
+    /// The VM's own SMMU, if it has one.
+    #[must_use]
+    pub fn smmu(&self) -> Option<DeviceId> {
+        let own = self.vdevs.iter().position(|vdev| vdev.factory.flags.contains(FactoryFlags::SMMU))?;
+        u16::try_from(own).ok().map(DeviceId)
+    }
+
+    /// Functions of the host's that are behind the VM's own SMMU, and where on the bus they are: those that an SMMU of the host's
+    /// confines.
+    pub fn translated(&self) -> impl Iterator<Item = (&PassedFunction, Option<PciSlot>)> {
+        let own = self.functions.iter().filter(|function| function.reach == Reach::Own && self.smmu().is_some());
+        own.map(|function| (function, self.vdevs.get(function.vdev).and_then(|vdev| vdev.slot)))
+    }
+
+    /// The page in which the guest's functions find what takes their messages, on a host with a GICv3: `GITS_TRANSLATER` (Arm IHI 0069,
+    /// 12.19.1), or else `GICD_SETSPI_NSR` (12.9.36).
+    #[must_use]
+    pub fn message_page(&self) -> Ipa {
+        let its = self.controller.its.and_then(|its| its.at.checked_add(TRANSLATER_FRAME));
+        its.unwrap_or(self.controller.distributor)
     }
 
     /// Who takes messages of PCI functions on a host with this interrupt controller.

@@ -221,3 +221,23 @@ fn a_function_that_is_not_there_is_named_where_it_is_wanted() {
     assert_eq!(errors[0].message, "`pass loc pci:0:2.0`: the machine has no function 0:2.0");
     assert_eq!(errors[0].place.map(|place| place.start), Some(3));
 }
+
+#[test]
+fn functions_that_are_confined_are_behind_the_vms_own_smmu_and_no_others() {
+    let tree = |description: &Description| {
+        let mut wires = Wires::default();
+        wires.functions.push((vdev::FunctionFacts::default(), Arc::new(Machines)));
+        assemble(description, &archive(), &host(), &mut wires).unwrap().tree
+    };
+    let mut description = with_function();
+    assert_eq!(cells(&tree(&description), "pcie@3f000000", "iommu-map"), None);
+    assert_eq!((description.smmu(), description.translated().count()), (None, 0));
+    let smmu = VdevDescription { slot: None, ..function("smmu", (0, 0), Some(Ipa(0x1d00_0000)), Some(80)) };
+    description.vdevs.push(smmu);
+    let map = [3 << 3, Node::SMMU, 3 << 3, 1].to_vec();
+    assert_eq!(cells(&tree(&description), "pcie@3f000000", "iommu-map"), Some(map));
+    assert_eq!(description.smmu(), Some(DeviceId(5)));
+    assert_eq!(description.message_page(), Ipa(0x0800_0000), "GICD");
+    description.functions[0].reach = Reach::Nothing;
+    assert_eq!(cells(&tree(&description), "pcie@3f000000", "iommu-map"), None);
+}
