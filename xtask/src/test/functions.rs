@@ -30,6 +30,7 @@ pub(super) fn tests() -> Vec<Test> {
         Test::hypervisor("functions/disks", "Linux writes and verifies disks by NVMe and AHCI of the machine", disks),
         Test::hypervisor("functions/nets", "Linux sends by an 82574 of the machine, by messages and by its pin", nets),
         Test::hypervisor("functions/reset", "a guest resets its NVMe disk by FLR, and it works again", reset),
+        Test::hypervisor("functions/killed", "Linux is ended while it writes by NVMe, and does so again", killed),
         Test::hypervisor("functions/uncontained", "edu without an SMMU, in a VM that says so", uncontained),
         Test::hypervisor("functions/refused", "what is somebody's, or cannot be had like that, is refused", refused),
         Test::hypervisor("functions/again", "a VM ends in the midst of DMA, and the next has the device as new", again),
@@ -122,6 +123,25 @@ fn reset(case: &Case) -> Result<()> {
     scene.line("qvm @linux.qvmconf");
     let ran = scene.run(case, &machine(vec![nvme]), None, 4)?;
     ran.in_order(&["disk nvme0n1 4: ok, 4 MiB verified", "flr", "reset is 0", "disk nvme0n1 8: ok, 8 MiB verified"])?;
+    Ok(())
+}
+
+/// The power is cut in the midst of writes, three times; then all of a part of the disk is written and verified.
+fn killed(case: &Case) -> Result<()> {
+    let nvme = Device::new(Kind::Nvme(disk(case, "nvme.img")?)).behind_port();
+    let mut scene = Scene::new();
+    let forever = "disk-forever nvme0n1";
+    linux(&mut scene, true, ("", forever), "pass loc pci:0x1b36/0x0010")?;
+    let text = scene.text("linux.qvmconf").replace(forever, "disk nvme0n1 8");
+    scene.file("good.qvmconf", text.into());
+    for _ in 0..3 {
+        scene.line("qvm @linux.qvmconf &").line("sleep 12").line("slay -s QUIT linux").line("wait linux");
+    }
+    scene.line("pidin pci").line("pidin its").line("pidin smmu").line("qvm @good.qvmconf");
+    let ran = scene.run(case, &machine(vec![nvme]), None, 8)?;
+    ensure!(ran.text.matches("qvm: linux ended: code 3 (").count() == 3, "it was not ended three times");
+    ran.in_order(&["0000:01:00.0 1b36:0010     2 FLR      36 off -", "smmu0                 0         0"])?;
+    ran.expect("disk nvme0n1 8: ok, 8 MiB verified")?;
     Ok(())
 }
 
