@@ -192,6 +192,9 @@ fn refused(case: &Case) -> Result<()> {
     let bare = Machine { devices: vec![Device::new(Kind::Edu)], ..Machine::default() };
     let ran = scene.run(case, &bare, None, 1)?;
     ran.expect("PCI function 0000:00:01.0 reaches memory by itself, and no SMMU confines it")?;
+    let two = machine(vec![Device::new(Kind::Edu), Device::new(Kind::Edu)]);
+    let ran = scene.run(case, &two, None, 1)?;
+    ran.expect("0000:00:01.0 and 0000:00:02.0 are both 0x1234/0x11e8: name one by its place")?;
     Ok(())
 }
 
