@@ -48,6 +48,12 @@ impl Scene {
         Ok(self)
     }
 
+    /// What is in the configuration that is called so.
+    pub(super) fn text(&self, name: &str) -> String {
+        let file = self.files.iter().find(|(file, _)| file == name);
+        file.map(|(_, content)| String::from_utf8_lossy(content).into_owned()).unwrap_or_default()
+    }
+
     /// Whether there is such a file.
     pub(super) fn has(&self, name: &str) -> bool {
         self.files.iter().any(|(file, _)| file == name)
