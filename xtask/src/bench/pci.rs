@@ -6,6 +6,8 @@
 //! the disk has done with a read is the emulator's affair, so that its own instructions differ by some 2 % from time to time: those of the bare
 //! machine are therefore taken for both. Does not answer for: functions that the hypervisor makes itself (`disk`).
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, ensure};
 
 use super::{Bench, Budget, FLAT, INSTRUCTIONS, Profile, Row, counting, measure, scratch};
@@ -71,7 +73,8 @@ const NOTHING: [&str; 4] = [
     "-device",
     "nvme,drive=nothing,serial=bulkhead0",
 ];
-/// What a VM has: that disk, and an edu, which cannot be reset where it is.
+/// What a VM has: what takes messages, that disk, and an edu, which cannot be reset where it is.
+const ITS: &str = "vdev gic its 0x08080000 num-lpis 256";
 const DISK: &str = "pass loc pci:0x1b36/0x0010";
 const EDU: &str = "pass loc pci:0x1234/0x11e8 without-reset";
 const DONE: &str = "has read 42";
@@ -98,45 +101,53 @@ impl Bench<'_> {
         let machine = Machine { devices: vec![Device::new(Kind::Edu)], more: nothing(), ..counting(1) };
         eprintln!("bench: the guest with an edu and an NVMe disk on the bare machine ...");
         let bare = measure(machine.boot_bare(&root().join(FLAT), None, &words), None)?;
-        let machine = Machine { smmu: true, ..machine };
-        eprintln!("bench: the guest with an edu and an NVMe disk in a VM ...");
-        let vm = guest(&words)?;
-        let archive = pack(std::slice::from_ref(&vm), Mode::Batch, &[])?;
-        let ours = measure(machine.boot(&self.board.image, archive.path())?, Some((&vm.name, &self.board.elf)))?;
-        if self.profile {
-            let none = Profile::take(&self.board, &machine, &[guest(super::NOTHING)?], None)?;
-            for (name, _) in &measured {
-                self.explain(name, &Profile::take(&self.board, &machine, &[guest(name)?], None)?.without(&none))?;
-            }
-        }
+        let ours =
+            if can_pass() { self.in_guest(&Machine { smmu: true, ..machine }, &words)? } else { BTreeMap::new() };
         let row = |(name, most): (&str, f64)| Row {
             name: name.into(),
             unit: INSTRUCTIONS,
             bare: bare.get(name).copied(),
             ours: ours.get(name).copied(),
-            // Beside a GICv2 nobody takes messages of the machine's devices.
-            budget: if has_its() { Budget::AtMost(most) } else { Budget::None },
+            budget: if can_pass() { Budget::AtMost(most) } else { Budget::None },
         };
         Ok(measured.into_iter().map(row).collect())
+    }
+
+    /// What the guest measures in a VM that has the devices.
+    fn in_guest(&self, machine: &Machine, words: &str) -> Result<BTreeMap<String, f64>> {
+        eprintln!("bench: the guest with an edu and an NVMe disk in a VM ...");
+        let vm = guest(words)?;
+        let archive = pack(std::slice::from_ref(&vm), Mode::Batch, &[])?;
+        let ours = measure(machine.boot(&self.board.image, archive.path())?, Some((&vm.name, &self.board.elf)))?;
+        if self.profile {
+            let none = Profile::take(&self.board, machine, &[guest(super::NOTHING)?], None)?;
+            for name in words.split(' ') {
+                self.explain(name, &Profile::take(&self.board, machine, &[guest(name)?], None)?.without(&none))?;
+            }
+        }
+        Ok(ours)
     }
 
     fn reads(&self, reads: &Reads) -> Result<Row> {
         let Reads { name, count, most, .. } = reads;
         eprintln!("bench: Linux reads an NVMe disk on the bare machine, {name} ...");
         let bare = on_bare(reads, FEW + count)?.without(&on_bare(reads, FEW)?);
+        let each = |number: u64| number as f64 / f64::from(*count);
+        let bare = each(bare.guest);
+        let row = |ours, budget| Row { name: (*name).into(), unit: INSTRUCTIONS, bare: Some(bare), ours, budget };
+        if !can_pass() {
+            return Ok(row(None, Budget::None));
+        }
         eprintln!("bench: Linux reads an NVMe disk in a VM, {name} ...");
         let ours = self.in_vm(reads, FEW + count)?.without(&self.in_vm(reads, FEW)?);
         self.explain(name, &ours)?;
-        let each = |number: u64| number as f64 / f64::from(*count);
-        let bare = each(bare.guest);
         let budget = most.map_or(Budget::None, |most| Budget::AtMost(bare * (1.0 + most / 100.0)));
-        let ours = bare + each(ours.hypervisor());
-        Ok(Row { name: (*name).into(), unit: INSTRUCTIONS, bare: Some(bare), ours: Some(ours), budget })
+        Ok(row(Some(bare + each(ours.hypervisor())), budget))
     }
 
     fn in_vm(&self, reads: &Reads, count: u32) -> Result<Profile> {
         setup::linux_guest_with_pci()?;
-        let load = format!("load ../../guests/linux/Image\ninitrd load ../../guests/linux/pci.cpio\n{}", its());
+        let load = format!("load ../../guests/linux/Image\ninitrd load ../../guests/linux/pci.cpio\n{ITS}");
         let command_line = command_line(reads, count).replace('"', "\\\"");
         let vm = Configuration::read(&scratch("nvme", &load, 1, 512, &command_line)?, DISK, None)?;
         let machine = Machine { smmu: true, more: nothing(), ..counting(1) };
@@ -165,13 +176,9 @@ fn nothing() -> Vec<String> {
     NOTHING.map(String::from).into()
 }
 
-fn has_its() -> bool {
+/// Beside a GICv2, what reaches memory is not passed: its controller would be in reach.
+fn can_pass() -> bool {
     Machine::default().gic != 2
-}
-
-/// What takes messages in a VM.
-fn its() -> &'static str {
-    if has_its() { "vdev gic its 0x08080000 num-lpis 256" } else { "" }
 }
 
 /// [`COUNT`] functions, eight in each device.
@@ -191,7 +198,7 @@ fn let_through() -> String {
 
 /// A VM with the bench guest, an edu and the disk.
 fn guest(words: &str) -> Result<Configuration> {
-    let path = scratch("pci", &format!("load ../../guests/bench.elf\n{}", its()), 1, 16, words)?;
+    let path = scratch("pci", &format!("load ../../guests/bench.elf\n{ITS}"), 1, 16, words)?;
     Configuration::read(&path, &format!("{DISK} {EDU}"), None)
 }
 
