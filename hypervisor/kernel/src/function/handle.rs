@@ -50,7 +50,7 @@ impl Line {
 
     /// Whether all functions have ended it since somebody looked.
     pub(crate) fn take_ended(&self) -> bool {
-        self.ended.swap(false, Ordering::SeqCst)
+        self.ended.load(Ordering::Relaxed) && self.ended.swap(false, Ordering::SeqCst)
     }
 }
 
@@ -141,7 +141,7 @@ impl Handle {
 
     /// Whether its pin has come since somebody looked.
     pub(crate) fn take_pin(&self) -> bool {
-        self.pin.swap(false, Ordering::SeqCst)
+        self.pin.load(Ordering::Relaxed) && self.pin.swap(false, Ordering::SeqCst)
     }
 
     /// What message `vector` is to the guest. In one of the VM's threads, with interrupts masked.
