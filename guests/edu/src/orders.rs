@@ -18,8 +18,8 @@ const SHOTS: usize = 4096;
 const FIRST: u64 = 10;
 const EACH: u64 = 100;
 /// In a race: pages that are given back in a round, and how long before the device begins, in microseconds. It takes 100 ms to begin.
-const GIVEN: u64 = 64;
-const BEFORE: u64 = 70_000;
+const GIVEN: u64 = 16;
+const BEFORE: u64 = 95_000;
 /// What a line on the console may have.
 const LINE: usize = 80;
 
