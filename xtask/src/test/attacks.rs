@@ -26,19 +26,33 @@ const PERCH_LENGTH: u64 = 64 << 20;
 
 /// The tests of this file.
 pub(super) fn tests() -> Vec<Test> {
-    let attack = |name, about, action| Test::hypervisor(format!("attack/{name}"), about, action);
-    let tests: [(_, _, fn(&Case) -> Result<()>); 9] = [
-        ("sweep", "DMA to all memory of the machine is refused, told and counted, and harms nobody", sweep),
-        ("control", "the same DMA that nothing confines is seen by the canary", control),
-        ("end", "DMA that outlives its VM does not reach who has the memory then", end),
-        ("stale", "a page that was given back is out of the device's reach", stale),
-        ("on-fault", "a fault is told of, cuts the device off, or ends its VM, as is wanted", on_fault),
-        ("successor", "the next to have a device does not answer for faults of the last", successor),
-        ("flood", "a device that only faults loses events, which is told, and harms nobody", flood),
-        ("refused", "functions that cannot be had safely are refused by name", refused),
-        ("race", "pages go to others while DMA to them is under way", race),
-    ];
-    tests.into_iter().map(|(name, about, action)| attack(name, about, action)).collect()
+    vec![
+        Test::hypervisor(
+            "attack/sweep",
+            "DMA to all memory of the machine is refused, told and counted, and harms nobody",
+            sweep,
+        ),
+        Test::hypervisor("attack/control", "the same DMA that nothing confines is seen by the canary", control),
+        Test::hypervisor("attack/end", "DMA that outlives its VM does not reach who has the memory then", end),
+        Test::hypervisor("attack/stale", "a page that was given back is out of the device's reach", stale),
+        Test::hypervisor(
+            "attack/on-fault",
+            "a fault is told of, cuts the device off, or ends its VM, as is wanted",
+            on_fault,
+        ),
+        Test::hypervisor(
+            "attack/successor",
+            "the next to have a device does not answer for faults of the last",
+            successor,
+        ),
+        Test::hypervisor(
+            "attack/flood",
+            "a device that only faults loses events, which is told, and harms nobody",
+            flood,
+        ),
+        Test::hypervisor("attack/refused", "functions that cannot be had safely are refused by name", refused),
+        Test::hypervisor("attack/race", "pages go to others while DMA to them is under way", race),
+    ]
 }
 
 fn machine(devices: usize) -> Machine {
