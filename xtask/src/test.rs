@@ -19,6 +19,7 @@ use crate::qemu::machine::{Board as Kind, Machine, set_default_board, set_defaul
 use crate::setup;
 use crate::workspace::target;
 
+mod attacks;
 mod balloon;
 mod bare_pci;
 mod card;
@@ -144,6 +145,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(guests::tests());
     tests.extend(bare_pci::tests());
     tests.extend(functions::tests());
+    tests.extend(attacks::tests());
     tests.extend(models::tests());
     tests.extend(interface::tests());
     tests.extend(refused::tests());

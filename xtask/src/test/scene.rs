@@ -59,6 +59,17 @@ impl Scene {
         self.files.iter().any(|(file, _)| file == name)
     }
 
+    /// The same as a flat image, once: `NAME.bin`, which runs wherever its RAM is.
+    pub(super) fn flat_guest(&mut self, name: &str) -> Result<&mut Scene> {
+        let file = format!("{name}.bin");
+        if !self.files.iter().any(|(other, _)| *other == file) {
+            let path = target().join("guests").join(&file);
+            let content = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            self.files.push((file, content));
+        }
+        Ok(self)
+    }
+
     pub(super) fn file(&mut self, name: &str, content: Vec<u8>) -> &mut Scene {
         self.files.push((name.into(), content));
         self
