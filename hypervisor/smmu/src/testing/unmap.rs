@@ -35,6 +35,7 @@ fn history(seed: u64, timing: Timing) -> Result<(), String> {
 
 #[test]
 #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn no_page_is_anybody_elses_while_a_device_can_write_it() {
     let wrong = (0..400).find_map(|seed| history(seed, Timing::InTime).err());
     assert_eq!(wrong, None);
