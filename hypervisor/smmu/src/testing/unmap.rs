@@ -35,7 +35,6 @@ fn history(seed: u64, timing: Timing) -> Result<(), String> {
 
 #[test]
 #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
-#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn no_page_is_anybody_elses_while_a_device_can_write_it() {
     let wrong = (0..400).find_map(|seed| history(seed, Timing::InTime).err());
     assert_eq!(wrong, None);
@@ -51,6 +50,7 @@ fn telling_the_smmu_not_at_all_or_too_late_is_noticed() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn what_an_smmu_that_does_not_answer_may_have_kept_is_nobody_elses() {
     for seed in 0..40 {
         let mut world = World::new(seed, |_| {}, None);
