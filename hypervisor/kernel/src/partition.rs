@@ -322,7 +322,10 @@ impl Partition {
     pub(crate) fn answer_call(&self, own: VcpuId) {
         self.end_if_dry();
         if self.hold.has(ENDED) && self.hold.remove(ENDED) {
-            self.report_ended_interrupts();
+            // Most that comes is something else. Whoever has ended one has said so before this was asked for.
+            if self.vm.gic.has_ended() {
+                self.report_ended_interrupts();
+            }
             self.take_passed_interrupts(own);
             self.take_messages(own);
             self.take_pins();

@@ -30,6 +30,7 @@ pub(super) fn tests() -> Vec<Test> {
         Test::hypervisor("functions/disks", "Linux writes and verifies disks by NVMe and AHCI of the machine", disks),
         Test::hypervisor("functions/nets", "Linux sends by an 82574 of the machine, by messages and by its pin", nets),
         Test::hypervisor("functions/reset", "a guest resets its NVMe disk by FLR, and it works again", reset),
+        Test::hypervisor("functions/killed", "Linux is ended while it writes by NVMe, and does so again", killed),
         Test::hypervisor("functions/uncontained", "edu without an SMMU, in a VM that says so", uncontained),
         Test::hypervisor("functions/refused", "what is somebody's, or cannot be had like that, is refused", refused),
         Test::hypervisor("functions/again", "a VM ends in the midst of DMA, and the next has the device as new", again),
@@ -125,6 +126,25 @@ fn reset(case: &Case) -> Result<()> {
     Ok(())
 }
 
+/// The power is cut in the midst of writes, three times; then all of a part of the disk is written and verified.
+fn killed(case: &Case) -> Result<()> {
+    let nvme = Device::new(Kind::Nvme(disk(case, "nvme.img")?)).behind_port();
+    let mut scene = Scene::new();
+    let forever = "disk-forever nvme0n1";
+    linux(&mut scene, true, ("", forever), "pass loc pci:0x1b36/0x0010")?;
+    let text = scene.text("linux.qvmconf").replace(forever, "disk nvme0n1 8");
+    scene.file("good.qvmconf", text.into());
+    for _ in 0..3 {
+        scene.line("qvm @linux.qvmconf &").line("sleep 12").line("slay -s QUIT linux").line("wait linux");
+    }
+    scene.line("pidin pci").line("pidin its").line("pidin smmu").line("qvm @good.qvmconf");
+    let ran = scene.run(case, &machine(vec![nvme]), None, 8)?;
+    ensure!(ran.text.matches("qvm: linux ended: code 3 (").count() == 3, "it was not ended three times");
+    ran.in_order(&["0000:01:00.0 1b36:0010     2 FLR      36 off -", "smmu0                 0         0"])?;
+    ran.expect("disk nvme0n1 8: ok, 8 MiB verified")?;
+    Ok(())
+}
+
 fn uncontained(case: &Case) -> Result<()> {
     let mut scene = Scene::new();
     let orders = "cmdline \"test write own 64 read own\"";
@@ -172,6 +192,9 @@ fn refused(case: &Case) -> Result<()> {
     let bare = Machine { devices: vec![Device::new(Kind::Edu)], ..Machine::default() };
     let ran = scene.run(case, &bare, None, 1)?;
     ran.expect("PCI function 0000:00:01.0 reaches memory by itself, and no SMMU confines it")?;
+    let two = machine(vec![Device::new(Kind::Edu), Device::new(Kind::Edu)]);
+    let ran = scene.run(case, &two, None, 1)?;
+    ran.expect("0000:00:01.0 and 0000:00:02.0 are both 0x1234/0x11e8: name one by its place")?;
     Ok(())
 }
 

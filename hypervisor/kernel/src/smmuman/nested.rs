@@ -29,11 +29,17 @@ struct Guest {
     id: VmId,
     compartment: &'static Compartment,
     device: DeviceId,
+    behind: Behind,
+    events: VecDeque<Event>,
+}
+
+/// What is behind a VM's own SMMU.
+#[derive(Clone)]
+struct Behind {
     owner: Owner,
     stage2: Stage2,
     /// The guest's number of each, and what it is on the machine.
-    behind: Vec<(u32, Stream)>,
-    events: VecDeque<Event>,
+    streams: Vec<(u32, Stream)>,
 }
 
 static GUESTS: Lock<Vec<Guest>> = Lock::new(Rank::Streams, Vec::new());
@@ -66,19 +72,21 @@ pub(crate) fn put_behind(
             return Err(cannot(&format!("smmu{} has no stage 1 for guests", stream.smmu)));
         }
     }
-    let behind = streams.iter().map(|stream| (number, *stream));
+    let streams = streams.iter().map(|stream| (number, *stream));
     let mut guests = GUESTS.lock();
     if let Some(guest) = guests.iter_mut().find(|guest| guest.id == compartment.id) {
-        guest.behind.extend(behind);
+        guest.behind.streams.extend(streams);
         return Ok(());
     }
     guests.push(Guest {
         id: compartment.id,
         compartment,
         device,
-        owner: Owner { name: vm.clone(), vmid },
-        stage2: Stage2 { vtcr, root },
-        behind: behind.collect(),
+        behind: Behind {
+            owner: Owner { name: vm.clone(), vmid },
+            stage2: Stage2 { vtcr, root },
+            streams: streams.collect(),
+        },
         events: VecDeque::with_capacity(EVENTS),
     });
     Ok(())
@@ -93,7 +101,7 @@ pub(super) fn end(compartment: &Compartment) {
             own.push(guests.swap_remove(at));
         }
     }
-    for (_, stream) in own.iter().flat_map(|guest| &guest.behind) {
+    for (_, stream) in own.iter().flat_map(|guest| &guest.behind.streams) {
         if let Some(unit) = units().get(stream.smmu) {
             unit.unnest(stream.id);
         }
@@ -105,7 +113,7 @@ pub(super) fn report(smmu: usize, event: &Event) {
     let stream = Stream { smmu, id: event.stream };
     let mut guests = GUESTS.lock();
     let found = guests.iter_mut().find_map(|guest| {
-        let number = guest.behind.iter().find(|(_, own)| *own == stream).map(|(number, _)| *number)?;
+        let number = guest.behind.streams.iter().find(|(_, own)| *own == stream).map(|(number, _)| *number)?;
         Some((guest, number))
     });
     let Some((guest, number)) = found else { return };
@@ -126,35 +134,35 @@ impl Handle {
         (!numbers.is_empty()).then_some(Self { compartment, numbers })
     }
 
-    /// The machine's streams of which this is said, whose they are, and what they reach.
-    fn find(&self, which: impl Fn(u32) -> bool) -> Option<(Owner, Stage2, Vec<(u32, Stream)>)> {
+    /// The machine's streams of which this is said of their numbers.
+    fn find(&self, which: impl Fn(u32) -> bool) -> Option<Behind> {
         let guests = GUESTS.lock();
-        let guest = guests.iter().find(|guest| guest.id == self.compartment.id)?;
-        let behind = guest.behind.iter().filter(|(number, _)| which(*number)).copied().collect();
-        Some((guest.owner.clone(), guest.stage2, behind))
+        let mut behind = guests.iter().find(|guest| guest.id == self.compartment.id)?.behind.clone();
+        behind.streams.retain(|(number, _)| which(*number));
+        Some(behind)
     }
 
-    fn complain(&self, stream: Stream, why: &str) {
+    fn complain(&self, stream: Stream, owner: &Owner, why: &str) {
         let smmu = stream.smmu;
         log::error!(target: &self.compartment.qvm.origin(), "smmu{smmu}: what the guest's SMMU wants cannot be done: {why}");
         if let Some(unit) = units().get(smmu) {
-            unit.cut_off(stream.id);
+            unit.cut_off(stream.id, owner);
         }
     }
 
     fn set_each(&self, stream: u32, entry: StreamEntry) {
-        let Some((owner, stage2, streams)) = self.find(|number| number == stream) else { return };
+        let Some(Behind { owner, stage2, streams }) = self.find(|number| number == stream) else { return };
         for (_, stream) in streams {
             let Some(unit) = units().get(stream.smmu) else { continue };
             let wish = Wish { entry, ipa_bits: stage2::layout().ipa_bits() as u8 };
             if let Err(why) = unit.wish(stream.id, &owner, &stage2, wish) {
-                self.complain(stream, &why);
+                self.complain(stream, &owner, &why);
             }
         }
     }
 
     fn forget_each(&self, commands: &[StreamCommand]) {
-        let Some((owner, _, streams)) = self.find(|_| true) else { return };
+        let Some(Behind { owner, streams, .. }) = self.find(|_| true) else { return };
         for (number, unit) in units().iter().enumerate() {
             let here = || streams.iter().filter(|(_, stream)| stream.smmu == number);
             if here().next().is_none() {
@@ -173,7 +181,7 @@ impl Handle {
                 });
             }
             if let Err(why) = unit.forget_stage1(owner.vmid, &asked) {
-                here().for_each(|(_, stream)| self.complain(*stream, &why));
+                here().for_each(|(_, stream)| self.complain(*stream, &owner, &why));
             }
         }
     }

@@ -1,9 +1,14 @@
 //! One SMMU.
 //!
-//! Answers for: memory for its tables and queues, carrying procedures out, taking events out and telling of them, cutting a device
-//! off. Does not answer for: which steps a procedure has, who may own what (`smmu`), the thread (`smmuman`).
+//! Answers for: memory for its tables and queues, carrying procedures out. Does not answer for: whose streams are (`streams`), events
+//! (`faults`), which steps a procedure has (`smmu`), the thread (`smmuman`).
 
-use super::{configure, nested, on_fault, passed, ticks};
+mod faults;
+mod streams;
+
+pub(super) use streams::{Reach, Wish};
+
+use super::{configure, ticks};
 use crate::frames::{self, Owner as Frames};
 use crate::interrupt;
 use crate::start;
@@ -16,26 +21,18 @@ use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicBool, Ordering};
 use drivers::smmuv3::{Smmuv3, Switch};
 use host::shell::report::{SmmuInfo, StreamInfo};
-use smmu::configuration::OnFault;
 use smmu::{
-    Command, Count, Event, Features, Geometry, Layout, Owner, Procedure, Progress, REGISTERS_LENGTH, Smmu, Stage2,
-    StreamTableEntry, Streams, Tally, Walks,
+    Count, Features, Geometry, Layout, Owner, Procedure, Progress, REGISTERS_LENGTH, Smmu, Streams, Tally, Walks,
 };
 use types::{IntId, Ipa, PAGE_SIZE, Pa, Range};
-use vdev::StreamEntry;
 
 /// How long an SMMU may take for a procedure, in microseconds.
 const PATIENCE: u64 = 100_000;
 /// How long it may take to forget translations, in microseconds: meanwhile a CPU takes no interrupts.
 const SHORT_PATIENCE: u64 = 10_000;
-/// How often a stream's faults are told of, in microseconds, after the first few.
-const INTERVAL: u64 = 1_000_000;
 /// Queues of a page: 256 commands, 128 events.
 const COMMAND_BITS: u8 = 8;
 const EVENT_BITS: u8 = 7;
-/// Events that are taken at once.
-const BATCH: usize = 32;
-
 /// What follows where there is nobody to speak to.
 const LEFT_ALONE: &str = "It is left alone: DMA from behind it may pass";
 
@@ -47,6 +44,8 @@ struct Working {
     /// Those that VMs have put behind SMMUs of their own.
     nested: Vec<u32>,
     tally: Tally,
+    /// How often events could not be written, which an SMMU may say in place of an overflow (IHI 0070, 6.3.17: `EVENTQ_ABT_ERR`).
+    unwritten: u64,
     /// How often events were lost, as far as it has been told of.
     lost: Count,
 }
@@ -69,30 +68,6 @@ pub(super) struct Unit {
     /// It has been closed while a VM's memory changed, and nobody has been told of that yet.
     has_news: AtomicBool,
     stage: Lock<Stage>,
-}
-
-/// What somebody's device reaches.
-#[derive(Clone, Copy)]
-pub(super) enum Reach<'a> {
-    /// This.
-    Stage2(&'a Stage2),
-    /// Everything.
-    Bypass,
-}
-
-/// What a guest wants of a stream: an entry of its own table, and how long its addresses are.
-#[derive(Clone, Copy)]
-pub(super) struct Wish {
-    pub(super) entry: StreamEntry,
-    pub(super) ipa_bits: u8,
-}
-
-/// An event that is told of.
-struct Told {
-    event: Event,
-    /// Those since the last one of its stream that was told of.
-    untold: u64,
-    device: Option<String>,
 }
 
 impl Unit {
@@ -207,123 +182,6 @@ impl Unit {
         Ok(())
     }
 
-    /// Makes `device` known as what is behind `stream`. Streams of one `group` have one owner.
-    pub(super) fn declare(&self, device: &str, stream: u32, group: u32, may_bypass: bool) -> Result<(), String> {
-        self.with(|working| {
-            let geometry = working.smmu.geometry();
-            working.streams.declare(device, stream, group, may_bypass, geometry).map_err(|why| why.to_string())
-        })
-    }
-
-    /// Gives a stream that has been declared to `owner`.
-    pub(super) fn give(&self, stream: u32, owner: &Owner, reach: Reach<'_>) -> Result<(), String> {
-        let mut procedure = self.with(|working| {
-            working.make_room(stream)?;
-            let Working { smmu, streams, .. } = working;
-            let procedure = match reach {
-                Reach::Stage2(stage2) => streams.attach(stream, owner, stage2, None, smmu),
-                Reach::Bypass => streams.bypass(stream, owner, smmu),
-            };
-            procedure.map_err(|why| why.to_string())
-        })?;
-        self.carry_out(&mut procedure)
-    }
-
-    /// Gives a VM a stream, behind which is `device`, or some more of it. Streams that are passed and have one `group` have one owner.
-    pub(super) fn pass(
-        &self,
-        (device, stream, group): (&str, u32, u32),
-        owner: &Owner,
-        stage2: &Stage2,
-    ) -> Result<(), String> {
-        self.with(|working| {
-            let geometry = working.smmu.geometry();
-            working.streams.pass(device, stream, group, owner, geometry).map_err(|why| why.to_string())
-        })?;
-        self.give(stream, owner, Reach::Stage2(stage2))
-    }
-
-    /// A VM puts `stream` behind an SMMU of its own. Says whether this one can do its part.
-    pub(super) fn nest(&self, stream: u32) -> bool {
-        let nested = self.with(|working| {
-            if working.smmu.features().stage1 {
-                working.nested.push(stream);
-            }
-            Ok(working.smmu.features().stage1)
-        });
-        nested == Ok(true)
-    }
-
-    /// It is behind none any more.
-    pub(super) fn unnest(&self, stream: u32) {
-        // One that does not work has none.
-        _ = self.with(|working| {
-            working.nested.retain(|other| *other != stream);
-            Ok(())
-        });
-    }
-
-    /// Does with the transactions of `stream` what the guest of `owner` wants. One that is being taken from it is left as it is.
-    ///
-    /// # Errors
-    /// Why that cannot be done: what the stream reaches now is its owner's, but perhaps not what its guest wants.
-    pub(super) fn wish(&self, stream: u32, owner: &Owner, stage2: &Stage2, wish: Wish) -> Result<(), String> {
-        let [word0, word1] = wish.entry;
-        let entry = StreamTableEntry([word0, word1, 0, 0, 0, 0, 0, 0]);
-        let begun = self.with(|working| {
-            let Working { smmu, streams, .. } = working;
-            if streams.is_closing(stream) {
-                return Ok(None);
-            }
-            let procedure = match entry.of_guest(wish.ipa_bits, smmu.features()) {
-                Ok(stage1) => streams.attach(stream, owner, stage2, stage1.as_ref(), smmu),
-                Err(_) => streams.hold(stream, owner, entry.is_muted(), smmu),
-            };
-            procedure.map(Some).map_err(|why| why.to_string())
-        })?;
-        let Some(mut procedure) = begun else { return Ok(()) };
-        let is_closing = |working: &Working| working.streams.is_closing(stream).then_some("it is taken away");
-        match self.carry_out_unless(&mut procedure, is_closing) {
-            Err(_) if self.with(|working| Ok(working.streams.is_closing(stream))) == Ok(true) => Ok(()),
-            done => done,
-        }
-    }
-
-    /// Forgets what a guest has asked it to forget of its stage 1.
-    ///
-    /// # Errors
-    /// Why it may have kept some of it.
-    pub(super) fn forget_stage1(&self, vmid: u16, asked: &[Command]) -> Result<(), String> {
-        let mut procedure = self.with(|working| Ok(working.smmu.forget_stage1(vmid, asked)))?;
-        self.carry_out(&mut procedure)
-    }
-
-    /// Whether `stream` is `owner`'s, or may be: one that does not work says nothing.
-    pub(super) fn is_owner(&self, stream: u32, owner: &Owner) -> bool {
-        let who = self.with(|working| Ok(working.streams.who(stream).and_then(|(_, owner)| owner).cloned()));
-        who.map_or(true, |who| who.as_ref() == Some(owner))
-    }
-
-    /// Takes a stream from `owner`: when this returns its device reaches nothing any more.
-    ///
-    /// # Errors
-    /// Why it may go on.
-    pub(super) fn take_back(&self, stream: u32, owner: &Owner) -> Result<(), String> {
-        let mut detached = self.with(|working| {
-            working.streams.detach(stream, owner, false, &working.smmu).map_err(|why| why.to_string())
-        })?;
-        let done = self
-            .carry_out(&mut detached)
-            .and_then(|()| self.with(|working| Ok(working.streams.released(stream, &detached))));
-        match done {
-            Ok(_) => Ok(()),
-            Err(why) => {
-                self.close(&why);
-                Err(why)
-            }
-        }
-    }
-
     /// Makes it forget translations of `range` for the VM `vmid`, which have been taken out of its tables. Says whether it has; if not,
     /// it is closed. With the lock of a VM's tables held.
     pub(super) fn forget(&self, vmid: u16, range: Range<Ipa>, walks: Walks) -> bool {
@@ -357,86 +215,12 @@ impl Unit {
         self.has_news.store(true, Ordering::SeqCst);
     }
 
-    /// Refuses whatever `stream` sends from now on, without further events, and takes it from its owner; a VM's stays the VM's.
-    pub(super) fn cut_off(&self, stream: u32) {
-        let detached = self.with(|working| {
-            let Some((device, Some(owner))) = working.streams.who(stream) else { return Ok(None) };
-            let (whose, owner) = (format!("`{device}` of `{}`", owner.name), owner.clone());
-            let procedure =
-                working.streams.detach(stream, &owner, true, &working.smmu).map_err(|why| why.to_string())?;
-            Ok(Some((whose, procedure)))
-        });
-        let done = detached.and_then(|detached| {
-            let Some((device, mut procedure)) = detached else { return Ok(None) };
-            self.carry_out(&mut procedure)?;
-            self.with(|working| {
-                if !working.streams.is_passed(stream) {
-                    working.streams.released(stream, &procedure);
-                }
-                Ok(Some(device))
-            })
-        });
-        match done {
-            Ok(Some(device)) => log::warn!("smmu{}: {device} (stream {stream:#x}) is cut off", self.number),
-            Ok(None) => {}
-            Err(why) => log::error!("smmu{}: stream {stream:#x} cannot be cut off: {why}", self.number),
-        }
-    }
-
-    /// Ends the VM that has the stream of a fault, if one has.
-    fn terminates(&self, event: &Event) -> bool {
-        let owner = self.with(|working| Ok(working.streams.who(event.stream).and_then(|(_, owner)| owner).cloned()));
-        owner.ok().flatten().is_some_and(|owner| passed::terminate(self.number, event, &owner))
-    }
-
-    /// Looks what has happened, tells of it, and does what is to be done then. Whether there may be more.
-    pub(super) fn look(&self) -> bool {
-        let mut news = None;
-        let mut told: ArrayVec<Told, BATCH> = ArrayVec::new();
-        let mut guilty: ArrayVec<Event, BATCH> = ArrayVec::new();
-        let mut guests: ArrayVec<Event, BATCH> = ArrayVec::new();
-        if self.has_news.swap(false, Ordering::SeqCst)
-            && let Stage::Useless(why) = &*self.stage.lock()
-        {
-            news = Some(why.clone());
-        }
-        if let Some(why) = news {
-            log::error!("smmu{} is not used any more: {why}: no device behind it does DMA", self.number);
-        }
-        let looked = self.with(|working| Ok(working.take(&mut told, &mut guilty, &mut guests)));
-        let Ok(looked) = looked else { return false };
-        guests.iter().for_each(|event| nested::report(self.number, event));
-        for Told { event, untold, device } in told {
-            let device = device.map(|device| format!(" [{device}]")).unwrap_or_default();
-            let others =
-                if untold > 0 { format!("; {untold} more since the last that was told") } else { String::new() };
-            log::warn!("smmu{}: {event}{device}{others}", self.number);
-        }
-        if let Some(untold) = looked.lost {
-            log::warn!("smmu{}: events are lost: more come than are taken ({untold} times untold)", self.number);
-        }
-        if looked.has_failed {
-            // It lets nothing through any more (12.3).
-            log::error!("smmu{} has failed (SFM_ERR): no device behind it does DMA any more", self.number);
-            *self.stage.lock() = Stage::Useless("it has failed (SFM_ERR), and lets nothing through".into());
-            return false;
-        }
-        for event in &guilty {
-            match on_fault() {
-                OnFault::Report => {}
-                OnFault::Terminate if self.terminates(event) => {}
-                OnFault::CutOff | OnFault::Terminate => self.cut_off(event.stream),
-            }
-        }
-        looked.is_more
-    }
-
     pub(super) fn report(&self) -> SmmuInfo {
         let (mut events, mut lost, mut others, mut streams) = (0, 0, 0, Vec::new());
         let about = match &*self.stage.lock() {
             Stage::Useless(why) => format!("at {}, not used: {why}", self.at),
             Stage::Working(working) => {
-                (events, lost) = (working.smmu.events.recorded(), working.smmu.events.overflows());
+                (events, lost) = (working.smmu.events.recorded(), working.lost());
                 others = working.tally.others();
                 streams = working.report();
                 format!("at {}, {} streams", self.at, 1_u64 << working.smmu.geometry().bits())
@@ -444,14 +228,6 @@ impl Unit {
         };
         SmmuInfo { name: format!("smmu{}", self.number), about, events, lost, streams, others }
     }
-}
-
-/// What a look has found, besides events.
-struct Looked {
-    has_failed: bool,
-    /// Events have been lost, and it is to be told of: how often since it was told of last.
-    lost: Option<u64>,
-    is_more: bool,
 }
 
 impl Working {
@@ -473,7 +249,7 @@ impl Working {
         match begun {
             Ok(smmu) => {
                 let (streams, tally, lost) = (Streams::new(), Tally::default(), Count::default());
-                Ok(Self { driver, smmu, streams, nested: Vec::new(), tally, lost })
+                Ok(Self { driver, smmu, streams, nested: Vec::new(), tally, unwritten: 0, lost })
             }
             Err(why) => {
                 let deadline = el2::cpu::counter().saturating_add(ticks(PATIENCE));
@@ -485,47 +261,9 @@ impl Working {
         }
     }
 
-    /// Sees to it that the entry of `stream` has a place.
-    fn make_room(&mut self, stream: u32) -> Result<(), String> {
-        if self.smmu.lacks_leaf(stream) && self.smmu.geometry().has(stream) {
-            let page = share(&mut self.driver, PAGE_SIZE, self.smmu.features())?;
-            self.smmu.give_leaf(stream, page);
-        }
-        Ok(())
-    }
-
-    /// Takes events out: those that are to be `told` of, which streams that somebody owns are `guilty`, and what is some `guests`' own
-    /// business.
-    fn take(
-        &mut self,
-        told: &mut ArrayVec<Told, BATCH>,
-        guilty: &mut ArrayVec<Event, BATCH>,
-        guests: &mut ArrayVec<Event, BATCH>,
-    ) -> Looked {
-        let (now, interval) = (el2::cpu::counter(), ticks(INTERVAL));
-        let errors = self.smmu.global_errors(&mut self.driver);
-        let before = self.smmu.events.overflows();
-        let mut taken = 0;
-        while taken < BATCH
-            && let Some(event) = self.smmu.events.take(&mut self.driver)
-        {
-            taken += 1;
-            if event.is_of_stage1() && self.nested.contains(&event.stream) {
-                _ = self.tally.note(event.stream, now, interval);
-                guests.push(event);
-                continue;
-            }
-            let (device, owner) = self.streams.who(event.stream).unzip();
-            if owner.flatten().is_some() && guilty.iter().all(|other| other.stream != event.stream) {
-                guilty.push(event);
-            }
-            if let Some(untold) = self.tally.note(event.stream, now, interval) {
-                told.push(Told { event, untold, device: device.map(String::from) });
-            }
-        }
-        let are_lost = errors.events_lost || self.smmu.events.overflows() != before;
-        let lost = if are_lost { self.lost.note(now, interval) } else { None };
-        Looked { has_failed: errors.failed, lost, is_more: taken == BATCH }
+    /// How often events were lost.
+    fn lost(&self) -> u64 {
+        self.smmu.events.overflows().saturating_add(self.unwritten)
     }
 
     /// The streams that there is something to say of.
