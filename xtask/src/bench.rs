@@ -63,7 +63,7 @@ const BUDGETS: &[(&str, Budget)] = &[
     ("ipi", Budget::AtMost(1000.0)),
     ("irq-ack-eoi", Budget::AsBare),
     ("timer-late", Budget::AtMost(500.0)),
-    ("device-irq", Budget::None),
+    ("device-irq", Budget::AtMost(1_650.0)),
     ("uart-byte", Budget::AtMost(600.0)),
     ("virtio-console-byte", Budget::AtMost(12.0)),
 ];

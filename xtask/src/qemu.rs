@@ -182,7 +182,7 @@ fn uplinks(count: usize) -> String {
 }
 
 /// The same, with these commands before those that start VMs.
-fn pack_behind(
+pub(crate) fn pack_behind(
     first: &str,
     configurations: &[Configuration],
     mode: Mode,

@@ -19,6 +19,7 @@ use crate::qemu::machine::{Board as Kind, Machine, set_default_board, set_defaul
 use crate::setup;
 use crate::workspace::target;
 
+mod attacks;
 mod balloon;
 mod bare_pci;
 mod card;
@@ -58,9 +59,6 @@ use machine::Case;
 
 /// How many tests run at once, on the PC or on emulated machines, which have threads of their own.
 const AT_ONCE: usize = 2;
-
-/// How many tests on machines may have a second run. If more fail, something is broken, and it is not the PC's load.
-const SECOND_RUNS: usize = 2;
 
 /// Options of `cargo xtask test`.
 #[derive(Args, Debug)]
@@ -132,11 +130,9 @@ impl Test {
 
 /// A test that has run.
 struct Finished {
-    test: Test,
+    name: String,
     took: Duration,
     result: Result<()>,
-    /// Why it failed the first time, if it has been run twice.
-    before: Option<anyhow::Error>,
 }
 
 /// Every test, the quick ones first.
@@ -145,6 +141,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(guests::tests());
     tests.extend(bare_pci::tests());
     tests.extend(functions::tests());
+    tests.extend(attacks::tests());
     tests.extend(models::tests());
     tests.extend(interface::tests());
     tests.extend(refused::tests());
@@ -263,15 +260,7 @@ fn run_on_machines(tests: Vec<Test>, profile: Profile) -> Result<Vec<Finished>> 
     let hypervisor = tests.iter().any(|test| matches!(test.action, Action::Hypervisor(_)));
     let package = Machine::default().board.package();
     let board = artifacts::build(hypervisor.then_some(package), &artifacts::guests()?, profile)?;
-    let mut finished = side_by_side(tests, |name, action| run_on_a_machine(name, action, board.as_ref()));
-    let failed = finished.iter_mut().filter(|test| test.result.is_err());
-    let failed: Vec<&mut Finished> = failed.collect();
-    if failed.len() <= SECOND_RUNS {
-        failed
-            .into_iter()
-            .for_each(|test| test.run_again(|name, action| run_on_a_machine(name, action, board.as_ref())));
-    }
-    Ok(finished)
+    Ok(side_by_side(tests, |name, action| run_on_a_machine(name, action, board.as_ref())))
 }
 
 /// Runs tests, a few at a time.
@@ -282,7 +271,7 @@ fn side_by_side(tests: Vec<Test>, run: impl Fn(&str, &Action) -> Result<()> + Sy
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while let Some(test) = take(&queue) {
-                    let result = timed(test, |test| run(&test.name, &test.action));
+                    let result = timed(test.name, |name| run(name, &test.action));
                     if let Ok(mut finished) = finished.lock() {
                         finished.push(result);
                     }
@@ -308,55 +297,32 @@ fn run_on_a_machine(name: &str, action: &Action, board: Option<&Board>) -> Resul
     }
 }
 
-fn timed(test: Test, action: impl FnOnce(&Test) -> Result<()>) -> Finished {
+/// Runs one, and says at once what came of it: whoever watches need not wait for the end.
+fn timed(name: String, action: impl FnOnce(&str) -> Result<()>) -> Finished {
     let start = Instant::now();
-    let result = action(&test);
-    let finished = Finished { test, took: start.elapsed(), result, before: None };
-    finished.tell();
-    finished
+    let result = action(&name);
+    let took = start.elapsed();
+    let seconds = took.as_secs_f32();
+    match &result {
+        Ok(()) => println!("ok   {name} ({seconds:.1} s)"),
+        Err(error) => println!("FAIL {name} ({seconds:.1} s)\n{error:#}"),
+    }
+    Finished { name, took, result }
 }
 
-impl Finished {
-    /// One line, and what there is to say of a failure: whoever watches need not wait for the end.
-    fn tell(&self) {
-        let (name, took) = (&self.test.name, self.took.as_secs_f32());
-        match &self.result {
-            Ok(()) => println!("ok   {name} ({took:.1} s)"),
-            Err(error) => println!("FAIL {name} ({took:.1} s)\n{error:#}"),
+/// Prints what failed and how to repeat it, then the count; the exit status.
+fn summarise(finished: &[Finished], took: Duration) -> u8 {
+    let mut failed = 0_usize;
+    for test in finished {
+        if let Err(error) = &test.result {
+            failed += 1;
+            println!("\n---- {} failed after {:.1} s", test.name, test.took.as_secs_f32());
+            println!("{error:#}");
+            println!("output: {}", log(&test.name).display());
+            println!("repeat: cargo xtask test {}", test.name);
         }
     }
-
-    /// Runs a test that failed once more, with no other beside it: an emulated machine that shares a busy PC can be too slow for what a
-    /// user would wait for. That it was needed is told of at the end.
-    fn run_again(&mut self, run: impl FnOnce(&str, &Action) -> Result<()>) {
-        println!("once more, alone: {}", self.test.name);
-        let start = Instant::now();
-        let result = run(&self.test.name, &self.test.action);
-        self.took = start.elapsed();
-        self.before = std::mem::replace(&mut self.result, result).err();
-        self.tell();
-    }
-}
-
-/// Prints what failed, or did not pass at once, and how to repeat it, then the count; the exit status.
-fn summarise(finished: &[Finished], took: Duration) -> u8 {
-    let (mut failed, mut unsteady) = (0_usize, 0_usize);
-    for Finished { test, took, result, before } in finished {
-        let name = &test.name;
-        let (word, error) = match (result, before) {
-            (Err(error), _) => ("failed", error),
-            (Ok(()), Some(error)) => ("failed once, and passed alone", error),
-            (Ok(()), None) => continue,
-        };
-        failed += usize::from(result.is_err());
-        unsteady += usize::from(result.is_ok());
-        println!("\n---- {name} {word}, after {:.1} s", took.as_secs_f32());
-        println!("{error:#}");
-        println!("output: {}", log(name).display());
-        println!("repeat: cargo xtask test {name}");
-    }
-    let unsteady = if unsteady > 0 { format!(", {unsteady} only the second time") } else { String::new() };
-    println!("\n{} tests, {failed} failed{unsteady}, {:.0} s", finished.len(), took.as_secs_f32());
+    println!("\n{} tests, {} failed, {:.0} s", finished.len(), failed, took.as_secs_f32());
     u8::from(failed > 0)
 }
 
@@ -373,28 +339,10 @@ mod tests {
         assert_eq!(names.len(), count);
     }
 
-    fn finished(result: Result<()>) -> Finished {
-        Finished { test: Test::host("x", "", |_| Ok(())), took: Duration::ZERO, result, before: None }
-    }
-
     #[test]
     fn a_failure_makes_the_status_one() {
+        let finished = |result| Finished { name: "x".into(), took: Duration::ZERO, result };
         assert_eq!(summarise(&[finished(Ok(()))], Duration::ZERO), 0);
         assert_eq!(summarise(&[finished(Ok(())), finished(Err(anyhow::anyhow!("no")))], Duration::ZERO), 1);
-    }
-
-    #[test]
-    fn what_fails_twice_has_failed() {
-        let mut test = finished(Err(anyhow::anyhow!("no")));
-        test.run_again(|_, _| Err(anyhow::anyhow!("again")));
-        assert_eq!(summarise(&[test], Duration::ZERO), 1);
-    }
-
-    #[test]
-    fn what_passes_alone_is_told_of() {
-        let mut test = finished(Err(anyhow::anyhow!("no")));
-        test.run_again(|_, _| Ok(()));
-        assert_eq!(test.before.as_ref().unwrap().to_string(), "no");
-        assert_eq!(summarise(&[test], Duration::ZERO), 0);
     }
 }

@@ -34,6 +34,9 @@ const PAGE: usize = 4096;
 const BLOCKS: u32 = PAGE as u32 / 512 - 1;
 const READS: u64 = 200;
 const LONG: u64 = 1_000_000;
+/// In microseconds: a read that takes longer has waited for the emulator. Where all CPUs sleep and somebody has set a timer, the emulator's time
+/// leaps to that, whether the disk is about to be done or not.
+const LEAP: u64 = 50;
 
 #[repr(C, align(4096))]
 struct Page([AtomicU32; PAGE / 4]);
@@ -144,7 +147,7 @@ pub(crate) fn io(machine: &'static Machine) {
     let Some(registers) = start(machine) else { return };
     // The first queue's ends interrupt, too.
     while guest_rt::gic::acknowledge().map(guest_rt::gic::end).is_some() {}
-    let mut total = 0;
+    let (mut total, mut counted) = (0, 0);
     for round in 0..READS {
         shift_phase(round);
         let begin = stamp();
@@ -152,10 +155,17 @@ pub(crate) fn io(machine: &'static Machine) {
         // Nothing else wakes it: once is enough.
         sleep();
         let status = IO.end(registers);
-        total += stamp() - begin;
+        let taken = stamp() - begin;
+        if taken < LEAP * timer::frequency() / 1_000_000 {
+            total += taken;
+            counted += 1;
+        }
         if status != Some(0) {
             return println!("bench: # nvme-io: a read ended with {status:?}");
         }
     }
-    report("nvme-io", total, READS);
+    println!("bench: # nvme-io: {counted} of {READS} reads without a leap");
+    if counted > 0 {
+        report("nvme-io", total, counted);
+    }
 }

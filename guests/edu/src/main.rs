@@ -15,6 +15,7 @@
 //! | `last ADDRESS LENGTH` | orders it and powers off, before the device begins |
 //! | `stale` | writes a page of its own, gives it back by its memory balloon, and writes it again |
 //! | `stale ADDRESS` | the same with a page that is given back by others: waits for a line on the console in between |
+//! | `race ROUNDS` | has it write a page and, about when it does, gives that page and those around it back by its memory balloon |
 //! | `wait MILLISECONDS` | |
 //! | `listen` | takes orders from the console, a line each; `end` ends that |
 //!

@@ -6,6 +6,7 @@
 use core::str::SplitWhitespace;
 
 use arrayvec::ArrayString;
+use guest_rt::edu::BUFFER_SIZE;
 use guest_rt::{console, println, smccc, timer};
 
 use crate::weapon::{SHOT, Weapon, says};
@@ -16,6 +17,9 @@ const SHOTS: usize = 4096;
 /// In a loop, each of the first and then each so manieth is told.
 const FIRST: u64 = 10;
 const EACH: u64 = 100;
+/// In a race: pages that are given back in a round, and how long before the device begins, in microseconds. It takes 100 ms to begin.
+const GIVEN: u64 = 16;
+const BEFORE: u64 = 95_000;
 /// What a line on the console may have.
 const LINE: usize = 80;
 
@@ -47,6 +51,7 @@ impl<'a> Orders<'a> {
             "again" => again(weapon, self.number(weapon)?, self.number(weapon)?),
             "last" => last(weapon, self.number(weapon)?, self.number(weapon)?),
             "stale" => self.stale(weapon),
+            "race" => race(weapon, self.number(weapon)?),
             "wait" => timer::delay(self.number(weapon)?.saturating_mul(1000)),
             "listen" => listen(weapon),
             _ => {}
@@ -98,6 +103,27 @@ fn sweep(weapon: &Weapon, from: u64, to: u64, step: u64) {
         }
     }
     println!("edu: sweep {from:#x} {to:#x} {step:#x}: {shots} shots, {done} done, {} own bytes changed", weapon.hits());
+}
+
+/// Each round has pages of its own, none of which is touched again: what is in the balloon stays there. What the device does with those of the
+/// round before is part of it, too: a translation that it has kept leads to a page that is somebody else's by now.
+fn race(weapon: &Weapon, rounds: u64) {
+    let (mut shots, mut given, mut last) = (0_u64, 0_u64, None);
+    let places = weapon.spare.clone().step_by((GIVEN * BUFFER_SIZE) as usize);
+    for start in places.take_while(|start| start + GIVEN * BUFFER_SIZE <= weapon.spare.end).take(rounds as usize) {
+        let page = |number: u64| start + number * BUFFER_SIZE;
+        // Each round another one is in the middle of it.
+        let wanted = page((shots * 7 + 3) % GIVEN);
+        weapon.edu.store(wanted, SHOT, false);
+        timer::delay(BEFORE);
+        given += (0..GIVEN).map(page).filter(|at| balloon::give(weapon.tree, *at)).count() as u64;
+        shots += u64::from(weapon.edu.wait());
+        for at in [Some(wanted), last].into_iter().flatten() {
+            shots += u64::from(weapon.shoot(at));
+        }
+        last = Some(wanted);
+    }
+    println!("edu: race: {shots} shots, {given} pages given back, {} own bytes changed", weapon.hits());
 }
 
 fn again(weapon: &Weapon, at: u64, length: u64) -> ! {

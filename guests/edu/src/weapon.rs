@@ -38,6 +38,8 @@ pub(crate) struct Weapon {
     pub(crate) edu: Edu,
     /// Own memory, with the pattern.
     pub(crate) target: Range<u64>,
+    /// Own memory that nobody uses, in whole pages.
+    pub(crate) spare: Range<u64>,
 }
 
 impl Weapon {
@@ -55,7 +57,8 @@ impl Weapon {
         for (index, word) in MAGAZINE.0.iter().enumerate() {
             word.store(bullet(index), Ordering::Relaxed);
         }
-        let weapon = Self { machine, tree, edu, target };
+        let spare = room.start..start;
+        let weapon = Self { machine, tree, edu, target, spare };
         let (at, reloaded) = (weapon.target.start, weapon.reload());
         weapon.edu.store(at, SHOT, false);
         if !reloaded || !weapon.edu.wait() {

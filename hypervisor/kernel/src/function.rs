@@ -28,7 +28,7 @@ use types::{IntId, PAGE_SIZE, Pa, Range, VmId};
 use vdev::{BackendError, DeviceId, FunctionBar, FunctionFacts, WantedFunction};
 use vm::assemble::{AssembleError, PassedFunction, Reach, Subject};
 
-/// Most bytes of a function's regions that the hypervisor maps for itself: what is behind that is reached by the guest alone.
+/// Most bytes of a region that the hypervisor maps for itself: of a larger one it reaches what messages need, and the guest the rest.
 const MOST_MAPPED: u64 = 64 << 20;
 
 /// A function that a VM has.
@@ -257,7 +257,8 @@ fn attach_one(
     let address = handle.address;
     pcie::bring_to_rest(address, handle.unresettable)?;
     let function = pcie::function(address).ok_or_else(|| format!("PCI function {address} is gone"))?;
-    let registers = handle.bars.iter().map(|(bar, range)| Registers::new(*bar, map(*range))).collect();
+    let registers =
+        reached(&function, handle).map(|(bar, offset, range)| Registers::new(bar, offset, map(range))).collect();
     let mut targets = Vec::new();
     let count = usize::from(wanted_vectors(&function));
     if let Some(target) = target(&function).filter(|_| count > 0) {
@@ -303,11 +304,31 @@ fn store_at(
     Ok(at | (translater.0 & (PAGE_SIZE - 1)))
 }
 
+/// What the hypervisor reaches of a function's regions: which, from where on, and where the machine has it.
+fn reached(function: &Function, handle: &Handle) -> impl Iterator<Item = (u8, u64, Range<Pa>)> {
+    let pages = function.capabilities.msix.map(|msix| {
+        let bytes = [u64::from(msix.vectors) * 16, u64::from(msix.vectors).div_ceil(64) * 8];
+        [msix.table, msix.pending].into_iter().zip(bytes).map(|(part, bytes)| {
+            let start = u64::from(part.offset) & !(PAGE_SIZE - 1);
+            (part.bar, start, (u64::from(part.offset) + bytes).next_multiple_of(PAGE_SIZE))
+        })
+    });
+    let pages: Vec<(u8, u64, u64)> = pages.into_iter().flatten().collect();
+    handle.bars.iter().flat_map(move |(bar, range)| {
+        let whole = (range.length() <= MOST_MAPPED).then_some((*bar, 0, *range));
+        let own = pages.iter().filter(|(of, ..)| of == bar && whole.is_none());
+        let parts = own.filter_map(|(bar, start, end)| {
+            let part = Range::new(range.start().checked_add(*start)?, end - start)?;
+            Some((*bar, *start, part)).filter(|_| range.contains_range(&part))
+        });
+        whole.into_iter().chain(parts).collect::<Vec<_>>()
+    })
+}
+
 /// Maps registers for the hypervisor, once for all: where they are does not change.
 fn map(range: Range<Pa>) -> Option<Range<Pa>> {
-    if range.length() > MOST_MAPPED {
-        return None;
-    }
+    let pages = range.end().align_up(PAGE_SIZE)?;
+    let range = Range::between(range.start(), pages);
     let is_known = |mapped: &Vec<Range<Pa>>| mapped.contains(&range);
     if !is_known(&MAPPED.lock()) {
         if !start::try_map_device(range) {

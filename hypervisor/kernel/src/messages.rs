@@ -18,7 +18,6 @@ use crate::{controller, cpu, interrupt};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use arrayvec::ArrayVec;
 use host::shell::report::{ItsInfo, SenderInfo};
 use its::{Event, lpis};
 use machine::{Machine, MessageTarget};
@@ -276,21 +275,16 @@ pub(crate) fn end(owner: VmId) {
     }
 }
 
-/// What is to be told to the guest of `owner` of those of its vectors `64 * word` and behind that have come. The next one of each comes to
-/// this CPU.
-pub(crate) fn taken(owner: VmId, word: usize, arrived: u64) -> ArrayVec<Way, 64> {
+/// What is to be told to the guest of `owner`, whose vector `number` has come. The next one comes to this CPU.
+pub(crate) fn taken(owner: VmId, number: usize) -> Option<Way> {
     let here = collection_here();
     let mut routes = ROUTES.lock();
-    let mut messages = ArrayVec::new();
-    let Some((_, window)) = routes.of(owner) else { return messages };
-    for bit in (0..64).filter(|bit| arrived >> bit & 1 != 0) {
-        let Some(slot) = window.slot(64 * word + bit) else { continue };
-        messages.extend(slot.to);
-        if slot.collection != here && units().get(slot.its).is_some_and(|unit| unit.send_to(slot.event, here)) {
-            slot.collection = here;
-        }
+    let (_, window) = routes.of(owner)?;
+    let slot = window.slot(number)?;
+    if slot.collection != here && units().get(slot.its).is_some_and(|unit| unit.send_to(slot.event, here)) {
+        slot.collection = here;
     }
-    messages
+    slot.to
 }
 
 /// Lets those come again that have come too often, if it is time. When that is, if there are any.

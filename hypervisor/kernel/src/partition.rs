@@ -28,7 +28,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem::ManuallyDrop;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
-use hold::{CALLED, DUMPING, ENDED, Hold, PAUSED, STOPPING, TRACED};
+use hold::{CALLED, DRY, DUMPING, ENDED, Hold, PAUSED, STOPPING, TRACED};
 use host::console::Terminal;
 use spin::Once;
 use types::{CpuId, MAX_CPUS, Ticks, VcpuId, VcpuSet};
@@ -98,6 +98,11 @@ impl Partition {
     #[inline(always)]
     pub(crate) fn is_out(&self) -> bool {
         self.hold.is_out()
+    }
+
+    /// Whether vCPUs wait for somebody outside, and not just have something to do before they go on.
+    pub(crate) fn is_kept_out(&self) -> bool {
+        self.hold.has(PAUSED | DUMPING | DRY)
     }
 
     /// Whether what the vCPUs do is recorded.
@@ -317,7 +322,10 @@ impl Partition {
     pub(crate) fn answer_call(&self, own: VcpuId) {
         self.end_if_dry();
         if self.hold.has(ENDED) && self.hold.remove(ENDED) {
-            self.report_ended_interrupts();
+            // Most that comes is something else. Whoever has ended one has said so before this was asked for.
+            if self.vm.gic.has_ended() {
+                self.report_ended_interrupts();
+            }
             self.take_passed_interrupts(own);
             self.take_messages(own);
             self.take_pins();

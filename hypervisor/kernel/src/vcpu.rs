@@ -137,7 +137,12 @@ fn stay_out(partition: &Partition, vcpu: &Vcpu, loaded: &mut LoadedVcpu) -> Cont
             return ControlFlow::Break(());
         }
         partition.answer_call(vcpu.id);
-        if !partition.is_out() {
+        if !partition.is_kept_out() {
+            // A call that has come meanwhile is answered here: who was told of it may have done so already, and then nobody
+            // would wake this one.
+            if partition.is_out() {
+                continue;
+            }
             return ControlFlow::Continue(());
         }
         // Out of the CPU: what the guest's timer says meanwhile is for later.

@@ -46,10 +46,10 @@ pub(crate) struct Node<'i, 'a> {
 impl<'a> Properties<'a> for Node<'_, 'a> {
     fn value(&self, name: &str) -> Option<&'a [u8]> {
         let from = |offset: u32| self.blob.get(usize::try_from(offset).ok()?..);
+        // Its end first: where that is, it is hardly ever another name.
         let is = |found: &&Property| {
             from(found.name)
-                .and_then(|found| found.strip_prefix(name.as_bytes()))
-                .is_some_and(|rest| rest.first() == Some(&0))
+                .is_some_and(|found| found.get(name.len()) == Some(&0) && found.starts_with(name.as_bytes()))
         };
         let found = self.properties.iter().find(is)?;
         from(found.value)?.get(..usize::try_from(found.length).ok()?)

@@ -82,7 +82,7 @@ pub enum FunctionSignal {
 }
 
 /// A function of the machine on the guest's behalf: what the guest's mediator decides is done here, and nothing is asked why. From the
-/// VM's having its memory until its end; before that loads find zero, and nothing else is done. No call waits.
+/// VM's having its memory until its end; before that its configuration space can be read, and nothing else is done. No call waits.
 ///
 /// When its pin is asserted the device is woken with [`crate::Wake::Backend`]; after a reset with [`crate::Wake::Pulse`].
 pub trait HostFunction: Send + Sync {

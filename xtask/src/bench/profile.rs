@@ -72,12 +72,21 @@ impl Profile {
         vms: &[Configuration],
         stop: Option<u64>,
     ) -> Result<(Profile, String)> {
+        Profile::of_archive(board, machine, pack(vms, mode, &[])?.path(), stop)
+    }
+
+    /// The same for an archive that there is already.
+    pub(super) fn of_archive(
+        board: &Board,
+        machine: &Machine,
+        archive: &Path,
+        stop: Option<u64>,
+    ) -> Result<(Profile, String)> {
         let content = fs::read(&board.image)?;
         let begin = load_address(image::text_offset(&content).context("not an arm64 Image")?);
         let linked_at = image::linked_at(&fs::read(&board.elf)?)?;
-        let archive = pack(vms, mode, &[])?;
         let image = begin..begin + content.len() as u64;
-        count(machine, image, linked_at, stop, |machine| machine.boot(&board.image, archive.path()))
+        count(machine, image, linked_at, stop, |machine| machine.boot(&board.image, archive))
     }
 
     /// Counts what a kernel executes without a hypervisor: all of it is a guest's but its first instruction, for the boot code of the

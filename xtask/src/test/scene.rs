@@ -48,6 +48,28 @@ impl Scene {
         Ok(self)
     }
 
+    /// What is in the configuration that is called so.
+    pub(super) fn text(&self, name: &str) -> String {
+        let file = self.files.iter().find(|(file, _)| file == name);
+        file.map(|(_, content)| String::from_utf8_lossy(content).into_owned()).unwrap_or_default()
+    }
+
+    /// Whether there is such a file.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.files.iter().any(|(file, _)| file == name)
+    }
+
+    /// The same as a flat image, once: `NAME.bin`, which runs wherever its RAM is.
+    pub(super) fn flat_guest(&mut self, name: &str) -> Result<&mut Scene> {
+        let file = format!("{name}.bin");
+        if !self.files.iter().any(|(other, _)| *other == file) {
+            let path = target().join("guests").join(&file);
+            let content = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            self.files.push((file, content));
+        }
+        Ok(self)
+    }
+
     pub(super) fn file(&mut self, name: &str, content: Vec<u8>) -> &mut Scene {
         self.files.push((name.into(), content));
         self
@@ -55,7 +77,7 @@ impl Scene {
 
     /// The configuration `NAME.qvmconf` of a bare-metal guest.
     pub(super) fn vm(&mut self, name: &str, guest: &str, memory: &str, more: &str) -> Result<&mut Scene> {
-        if !self.files.iter().any(|(file, _)| *file == format!("{guest}.elf")) {
+        if !self.has(&format!("{guest}.elf")) {
             self.guest(guest)?;
         }
         let text = format!(

@@ -50,22 +50,25 @@ impl Line {
 
     /// Whether all functions have ended it since somebody looked.
     pub(crate) fn take_ended(&self) -> bool {
-        self.ended.swap(false, Ordering::SeqCst)
+        self.ended.load(Ordering::Relaxed) && self.ended.swap(false, Ordering::SeqCst)
     }
 }
 
-/// A region of the function's, as far as the hypervisor reaches it.
+/// What the hypervisor reaches of one of the function's regions.
 pub(super) struct Registers {
     bar: u8,
+    /// The first byte.
+    offset: u64,
+    length: u64,
     window: Option<Mmio>,
 }
 
 impl Registers {
-    /// Of a region that is mapped at `range`.
-    pub(super) fn new(bar: u8, range: Option<Range<Pa>>) -> Self {
+    /// Those that are mapped at `range`.
+    pub(super) fn new(bar: u8, offset: u64, range: Option<Range<Pa>>) -> Self {
         // SAFETY: mapped, for good, as the caller has seen to; the function is the VM's, and nobody else uses it.
         let window = range.map(|range| unsafe { Mmio::of(&range) });
-        Self { bar, window }
+        Self { bar, offset, length: range.map_or(0, |range| range.length()), window }
     }
 }
 
@@ -138,7 +141,7 @@ impl Handle {
 
     /// Whether its pin has come since somebody looked.
     pub(crate) fn take_pin(&self) -> bool {
-        self.pin.swap(false, Ordering::SeqCst)
+        self.pin.load(Ordering::Relaxed) && self.pin.swap(false, Ordering::SeqCst)
     }
 
     /// What message `vector` is to the guest. In one of the VM's threads, with interrupts masked.
@@ -179,9 +182,10 @@ impl HostFunction for Handle {
     }
 
     fn registers(&self, bar: u8, offset: u64, size: AccessSize, store: Option<u64>) -> u64 {
-        let registers = self.attached.get().and_then(|it| it.registers.iter().find(|registers| registers.bar == bar));
-        let Some(window) = registers.and_then(|registers| registers.window) else { return 0 };
-        let at = offset as usize;
+        let has = |it: &&Registers| it.bar == bar && offset.wrapping_sub(it.offset) < it.length;
+        let registers = self.attached.get().and_then(|it| it.registers.iter().find(has));
+        let Some((window, first)) = registers.and_then(|it| Some((it.window?, it.offset))) else { return 0 };
+        let at = (offset - first) as usize;
         match (size, store) {
             (AccessSize::Byte, None) => window.read_u8(at).into(),
             (AccessSize::Halfword, None) => window.read_u16(at).into(),

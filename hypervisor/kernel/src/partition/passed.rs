@@ -27,10 +27,10 @@ impl Partition {
 
     /// Gives the guest what has come, in the thread of vCPU `own`, which is not in its guest.
     pub(super) fn take_passed_interrupts(&self, own: VcpuId) {
-        let arrived = self.arrived.swap(0, Ordering::SeqCst);
-        if arrived == 0 {
+        if self.arrived.load(Ordering::Relaxed) == 0 {
             return;
         }
+        let arrived = self.arrived.swap(0, Ordering::SeqCst);
         // The next one comes to where this one was taken: then nobody else has to be told.
         let here = cpu::this().id;
         if self.routed.swap(here.0, Ordering::Relaxed) != here.0 {
@@ -75,24 +75,31 @@ impl Partition {
     pub(super) fn take_messages(&self, own: VcpuId) {
         let mut kick = VcpuSet::EMPTY;
         for (word, arrived) in self.messages.iter().enumerate() {
-            let arrived = arrived.swap(0, Ordering::SeqCst);
-            if arrived == 0 {
+            if arrived.load(Ordering::Relaxed) == 0 {
                 continue;
             }
-            let Some(compartment) = thread::current().compartment() else { return };
-            for way in messages::taken(compartment.id, word, arrived) {
-                let message = match way {
-                    Way::Message(message) => Some(message),
-                    Way::Function { function, vector } => self.guest_message(function, vector),
-                };
-                let Some(GuestMessage { requester, address, data }) = message else { continue };
-                kick = kick.union(masked(|| self.vm.gic.message(requester, address, data)));
+            let mut left = arrived.swap(0, Ordering::SeqCst);
+            while left != 0 {
+                kick = kick.union(self.take_message(64 * word + left.trailing_zeros() as usize));
+                left &= left - 1;
             }
         }
         if let Some(vcpu) = kick.iter().next() {
             self.takes.store(vcpu.0, Ordering::Relaxed);
             self.kick(kick, own);
         }
+    }
+
+    /// Gives the guest's controller the message of the vector `number`. Returns the vCPUs to kick.
+    fn take_message(&self, number: usize) -> VcpuSet {
+        let taken = thread::current().compartment().and_then(|compartment| messages::taken(compartment.id, number));
+        let message = match taken {
+            Some(Way::Message(message)) => Some(message),
+            Some(Way::Function { function, vector }) => self.guest_message(function, vector),
+            None => None,
+        };
+        let Some(GuestMessage { requester, address, data }) = message else { return VcpuSet::EMPTY };
+        masked(|| self.vm.gic.message(requester, address, data))
     }
 
     /// Ends at the host what has ended for the guest without it.

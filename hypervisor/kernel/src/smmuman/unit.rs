@@ -1,9 +1,11 @@
 //! One SMMU.
 //!
-//! Answers for: memory for its tables and queues, carrying procedures out, taking events out and telling of them, cutting a device
-//! off. Does not answer for: which steps a procedure has, who may own what (`smmu`), the thread (`smmuman`).
+//! Answers for: memory for its tables and queues, carrying procedures out. Does not answer for: events (`faults`), which steps a
+//! procedure has, who may own what (`smmu`), the thread (`smmuman`).
 
-use super::{configure, on_fault, passed, ticks};
+mod faults;
+
+use super::{configure, ticks};
 use crate::frames::{self, Owner as Frames};
 use crate::interrupt;
 use crate::start;
@@ -16,10 +18,9 @@ use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicBool, Ordering};
 use drivers::smmuv3::{Smmuv3, Switch};
 use host::shell::report::{SmmuInfo, StreamInfo};
-use smmu::configuration::OnFault;
 use smmu::{
-    Count, Event, Features, Geometry, Layout, Owner, Procedure, Progress, REGISTERS_LENGTH, Smmu, Stage2, Streams,
-    Tally, Walks,
+    Count, Features, Geometry, Layout, Owner, Procedure, Progress, REGISTERS_LENGTH, Smmu, Stage2, Streams, Tally,
+    Walks,
 };
 use types::{IntId, Ipa, PAGE_SIZE, Pa, Range};
 
@@ -27,14 +28,9 @@ use types::{IntId, Ipa, PAGE_SIZE, Pa, Range};
 const PATIENCE: u64 = 100_000;
 /// How long it may take to forget translations, in microseconds: meanwhile a CPU takes no interrupts.
 const SHORT_PATIENCE: u64 = 10_000;
-/// How often a stream's faults are told of, in microseconds, after the first few.
-const INTERVAL: u64 = 1_000_000;
 /// Queues of a page: 256 commands, 128 events.
 const COMMAND_BITS: u8 = 8;
 const EVENT_BITS: u8 = 7;
-/// Events that are taken at once.
-const BATCH: usize = 32;
-
 /// What follows where there is nobody to speak to.
 const LEFT_ALONE: &str = "It is left alone: DMA from behind it may pass";
 
@@ -44,6 +40,8 @@ struct Working {
     smmu: Smmu,
     streams: Streams,
     tally: Tally,
+    /// How often events could not be written, which an SMMU may say in place of an overflow (IHI 0070, 6.3.17: `EVENTQ_ABT_ERR`).
+    unwritten: u64,
     /// How often events were lost, as far as it has been told of.
     lost: Count,
 }
@@ -75,14 +73,6 @@ pub(super) enum Reach<'a> {
     Stage2(&'a Stage2),
     /// Everything.
     Bypass,
-}
-
-/// An event that is told of.
-struct Told {
-    event: Event,
-    /// Those since the last one of its stream that was told of.
-    untold: u64,
-    device: Option<String>,
 }
 
 impl Unit {
@@ -235,9 +225,11 @@ impl Unit {
         let mut detached = self.with(|working| {
             working.streams.detach(stream, owner, false, &working.smmu).map_err(|why| why.to_string())
         })?;
-        let done = self
-            .carry_out(&mut detached)
-            .and_then(|()| self.with(|working| Ok(working.streams.released(stream, &detached))));
+        let done = self.carry_out(&mut detached).and_then(|()| {
+            // What has been recorded until now is this owner's: the next is not to answer for it.
+            self.hear_all();
+            self.with(|working| Ok(working.streams.released(stream, &detached)))
+        });
         match done {
             Ok(_) => Ok(()),
             Err(why) => {
@@ -280,83 +272,12 @@ impl Unit {
         self.has_news.store(true, Ordering::SeqCst);
     }
 
-    /// Refuses whatever `stream` sends from now on, without further events, and takes it from its owner; a VM's stays the VM's.
-    fn cut_off(&self, stream: u32) {
-        let detached = self.with(|working| {
-            let Some((device, Some(owner))) = working.streams.who(stream) else { return Ok(None) };
-            let procedure =
-                working.streams.detach(stream, owner, true, &working.smmu).map_err(|why| why.to_string())?;
-            Ok(Some((format!("`{device}` of `{}`", owner.name), procedure)))
-        });
-        let done = detached.and_then(|detached| {
-            let Some((device, mut procedure)) = detached else { return Ok(None) };
-            self.carry_out(&mut procedure)?;
-            self.with(|working| {
-                if !working.streams.is_passed(stream) {
-                    working.streams.released(stream, &procedure);
-                }
-                Ok(Some(device))
-            })
-        });
-        match done {
-            Ok(Some(device)) => log::warn!("smmu{}: {device} (stream {stream:#x}) is cut off", self.number),
-            Ok(None) => {}
-            Err(why) => log::error!("smmu{}: stream {stream:#x} cannot be cut off: {why}", self.number),
-        }
-    }
-
-    /// Ends the VM that has the stream of a fault, if one has.
-    fn terminates(&self, event: &Event) -> bool {
-        let owner = self.with(|working| Ok(working.streams.who(event.stream).and_then(|(_, owner)| owner).cloned()));
-        owner.ok().flatten().is_some_and(|owner| passed::terminate(self.number, event, &owner))
-    }
-
-    /// Looks what has happened, tells of it, and does what is to be done then. Whether there may be more.
-    pub(super) fn look(&self) -> bool {
-        let mut news = None;
-        let mut told: ArrayVec<Told, BATCH> = ArrayVec::new();
-        let mut guilty: ArrayVec<Event, BATCH> = ArrayVec::new();
-        if self.has_news.swap(false, Ordering::SeqCst)
-            && let Stage::Useless(why) = &*self.stage.lock()
-        {
-            news = Some(why.clone());
-        }
-        if let Some(why) = news {
-            log::error!("smmu{} is not used any more: {why}: no device behind it does DMA", self.number);
-        }
-        let looked = self.with(|working| Ok(working.take(&mut told, &mut guilty)));
-        let Ok(looked) = looked else { return false };
-        for Told { event, untold, device } in told {
-            let device = device.map(|device| format!(" [{device}]")).unwrap_or_default();
-            let others =
-                if untold > 0 { format!("; {untold} more since the last that was told") } else { String::new() };
-            log::warn!("smmu{}: {event}{device}{others}", self.number);
-        }
-        if let Some(untold) = looked.lost {
-            log::warn!("smmu{}: events are lost: more come than are taken ({untold} times untold)", self.number);
-        }
-        if looked.has_failed {
-            // It lets nothing through any more (12.3).
-            log::error!("smmu{} has failed (SFM_ERR): no device behind it does DMA any more", self.number);
-            *self.stage.lock() = Stage::Useless("it has failed (SFM_ERR), and lets nothing through".into());
-            return false;
-        }
-        for event in &guilty {
-            match on_fault() {
-                OnFault::Report => {}
-                OnFault::Terminate if self.terminates(event) => {}
-                OnFault::CutOff | OnFault::Terminate => self.cut_off(event.stream),
-            }
-        }
-        looked.is_more
-    }
-
     pub(super) fn report(&self) -> SmmuInfo {
         let (mut events, mut lost, mut others, mut streams) = (0, 0, 0, Vec::new());
         let about = match &*self.stage.lock() {
             Stage::Useless(why) => format!("at {}, not used: {why}", self.at),
             Stage::Working(working) => {
-                (events, lost) = (working.smmu.events.recorded(), working.smmu.events.overflows());
+                (events, lost) = (working.smmu.events.recorded(), working.lost());
                 others = working.tally.others();
                 streams = working.report();
                 format!("at {}, {} streams", self.at, 1_u64 << working.smmu.geometry().bits())
@@ -364,14 +285,6 @@ impl Unit {
         };
         SmmuInfo { name: format!("smmu{}", self.number), about, events, lost, streams, others }
     }
-}
-
-/// What a look has found, besides events.
-struct Looked {
-    has_failed: bool,
-    /// Events have been lost, and it is to be told of: how often since it was told of last.
-    lost: Option<u64>,
-    is_more: bool,
 }
 
 impl Working {
@@ -393,7 +306,7 @@ impl Working {
         match begun {
             Ok(smmu) => {
                 let (streams, tally, lost) = (Streams::new(), Tally::default(), Count::default());
-                Ok(Self { driver, smmu, streams, tally, lost })
+                Ok(Self { driver, smmu, streams, tally, unwritten: 0, lost })
             }
             Err(why) => {
                 let deadline = el2::cpu::counter().saturating_add(ticks(PATIENCE));
@@ -405,6 +318,11 @@ impl Working {
         }
     }
 
+    /// How often events were lost.
+    fn lost(&self) -> u64 {
+        self.smmu.events.overflows().saturating_add(self.unwritten)
+    }
+
     /// Sees to it that the entry of `stream` has a place.
     fn make_room(&mut self, stream: u32) -> Result<(), String> {
         if self.smmu.lacks_leaf(stream) && self.smmu.geometry().has(stream) {
@@ -412,29 +330,6 @@ impl Working {
             self.smmu.give_leaf(stream, page);
         }
         Ok(())
-    }
-
-    /// Takes events out: those that are to be `told` of, and which streams that somebody owns are `guilty`.
-    fn take(&mut self, told: &mut ArrayVec<Told, BATCH>, guilty: &mut ArrayVec<Event, BATCH>) -> Looked {
-        let (now, interval) = (el2::cpu::counter(), ticks(INTERVAL));
-        let errors = self.smmu.global_errors(&mut self.driver);
-        let before = self.smmu.events.overflows();
-        let mut taken = 0;
-        while taken < BATCH
-            && let Some(event) = self.smmu.events.take(&mut self.driver)
-        {
-            taken += 1;
-            let (device, owner) = self.streams.who(event.stream).unzip();
-            if owner.flatten().is_some() && guilty.iter().all(|other| other.stream != event.stream) {
-                guilty.push(event);
-            }
-            if let Some(untold) = self.tally.note(event.stream, now, interval) {
-                told.push(Told { event, untold, device: device.map(String::from) });
-            }
-        }
-        let are_lost = errors.events_lost || self.smmu.events.overflows() != before;
-        let lost = if are_lost { self.lost.note(now, interval) } else { None };
-        Looked { has_failed: errors.failed, lost, is_more: taken == BATCH }
     }
 
     /// The streams that there is something to say of.

@@ -50,6 +50,7 @@ fn telling_the_smmu_not_at_all_or_too_late_is_noticed() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn what_an_smmu_that_does_not_answer_may_have_kept_is_nobody_elses() {
     for seed in 0..40 {
         let mut world = World::new(seed, |_| {}, None);

@@ -171,6 +171,7 @@ fn a_register_that_is_not_there_ends_it() {
 /// Whatever the device answers, it ends within the sum of the limits and one look's delay for each step, and at most that often has the
 /// device been read.
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn it_always_ends_in_time() {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = move |below: u64| {

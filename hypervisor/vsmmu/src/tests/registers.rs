@@ -10,6 +10,11 @@ fn fresh() -> Guest {
     Guest::new(&Arc::default(), 1, &[])
 }
 
+/// All words where there are registers, and one in each KiB of the rest.
+fn offsets() -> impl Iterator<Item = u64> {
+    (0..Smmu::SIZE).step_by(4).filter(|offset| offset % 0x1_0000 < 0x400 || offset % 0x400 == 0x3fc)
+}
+
 #[test]
 fn it_says_what_it_has() {
     let guest = fresh();
@@ -55,7 +60,7 @@ fn identification_and_what_is_reserved_read_the_same_whatever_is_written() {
         EVENTQ_PROD,
         EVENTQ_CONS,
     ];
-    for offset in (0..Smmu::SIZE).step_by(4).filter(|offset| !writable.contains(offset)) {
+    for offset in offsets().filter(|offset| !writable.contains(offset)) {
         let before = guest.get(offset);
         guest.set(offset, u64::from(u32::MAX));
         assert_eq!(guest.get(offset), before, "{offset:#x}");
@@ -177,7 +182,7 @@ fn after_a_reset_it_is_as_new() {
     guest.smmu.reset();
     guest.work();
     let new = fresh();
-    for offset in (0..Smmu::SIZE).step_by(4) {
+    for offset in offsets() {
         assert_eq!(guest.get(offset), new.get(offset), "{offset:#x}");
     }
     assert_eq!(guest.transact(3, DATA), guest.reached(DATA));

@@ -101,6 +101,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
     fn a_guest_reaches_what_it_may(steps in prop::collection::vec(step(), 0..80)) {
         let model = Model::new();
         let mut slots = slots(&model);
