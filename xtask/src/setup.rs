@@ -18,9 +18,10 @@ mod packages;
 
 pub(crate) use firmware::{GRUB, U_BOOT, U_BOOT_RPI4, ensure as firmware};
 pub(crate) use linux_guest::{
-    IMAGE as LINUX_IMAGE, INITRAMFS as LINUX_INITRAMFS, INITRAMFS_WITH_PCI as LINUX_INITRAMFS_WITH_PCI, RPI4_TREE,
-    ensure_drivers as linux_guest_with_drivers, ensure_fio as linux_guest_with_fio, ensure_pci as linux_guest_with_pci,
-    ensure_sockets as linux_guest_with_sockets, ensure_tools as linux_guest_with_tools, shell as linux_shell,
+    IMAGE as LINUX_IMAGE, INITRAMFS as LINUX_INITRAMFS, INITRAMFS_WITH_PCI as LINUX_INITRAMFS_WITH_PCI,
+    INITRAMFS_WITH_PCI_ALONE as LINUX_INITRAMFS_WITH_PCI_ALONE, RPI4_TREE, ensure_drivers as linux_guest_with_drivers,
+    ensure_fio as linux_guest_with_fio, ensure_pci as linux_guest_with_pci, ensure_sockets as linux_guest_with_sockets,
+    ensure_tools as linux_guest_with_tools, shell as linux_shell,
 };
 
 /// The oldest QEMU that has all that is used (`raspi4b`, nested SMMU).

@@ -58,8 +58,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8> {
         table.push(row);
     }
     println!(
-        "{:12} {:>7} {:>9} {:>10} {:>9} {:>7} {:>7} {:>10}",
-        "", "ends", "KiB lost", "bytes lost", "ticks", "missed", "late us", "took"
+        "{:12} {:>7} {:>9} {:>10} {:>9} {:>7} {:>7} {:>7} {:>7} {:>7} {:>10}",
+        "", "ends", "KiB lost", "bytes lost", "ticks", "missed", "late us", "rounds", "changed", "faults", "took"
     );
     table.iter().for_each(|row| println!("{row}"));
     Ok(u8::from(failed > 0))

@@ -30,6 +30,7 @@ mod dump;
 mod firmware;
 mod functions;
 mod guests;
+mod heavy;
 mod host;
 mod interface;
 mod lifecycle;

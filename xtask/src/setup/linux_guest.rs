@@ -37,6 +37,9 @@ pub(crate) const INITRAMFS_WITH_SOCKETS: &str = "target/guests/linux/sockets.cpi
 /// That with fio, and with drivers for PCI and what has their devices work.
 pub(crate) const INITRAMFS_WITH_PCI: &str = "target/guests/linux/pci.cpio";
 
+/// The same without fio, which takes long to load.
+pub(crate) const INITRAMFS_WITH_PCI_ALONE: &str = "target/guests/linux/pci-alone.cpio";
+
 /// The package that always depends on the newest kernel.
 const KERNEL_META_PACKAGE: &str = "linux-image-arm64";
 /// What the names of its packages begin with.
@@ -220,16 +223,20 @@ pub(crate) fn ensure_pci() -> Result<()> {
     lock.lock().context("cannot lock the folder of the Linux guest")?;
     let drivers = PCI_DRIVERS.map(|driver| state().join(driver));
     unpack_kernel(&drivers.iter().map(PathBuf::as_path).collect::<Vec<_>>())?;
-    let (made, fio) = (root().join(INITRAMFS_WITH_PCI), root().join(INITRAMFS_WITH_FIO));
     let script = root().join("guests/linux/passed");
-    let sources: Vec<&Path> = [&script, &fio].into_iter().chain(&drivers).map(PathBuf::as_path).collect();
-    if !is_older(&made, &sources) {
-        return Ok(());
+    for (made, beside) in [(INITRAMFS_WITH_PCI, INITRAMFS_WITH_FIO), (INITRAMFS_WITH_PCI_ALONE, INITRAMFS)] {
+        let (made, beside) = (root().join(made), root().join(beside));
+        let sources: Vec<&Path> = [&script, &beside].into_iter().chain(&drivers).map(PathBuf::as_path).collect();
+        if !is_older(&made, &sources) {
+            continue;
+        }
+        let mut archive = modules("pci", &drivers)?;
+        archive
+            .extend(cpio::archive(&[("bin", Entry::Folder), ("bin/passed", Entry::Executable(&fs::read(&script)?))]));
+        archive.extend(fs::read(&beside)?);
+        write_whole(&made, &archive)?;
     }
-    let mut archive = modules("pci", &drivers)?;
-    archive.extend(cpio::archive(&[("bin", Entry::Folder), ("bin/passed", Entry::Executable(&fs::read(&script)?))]));
-    archive.extend(fs::read(&fio)?);
-    write_whole(&made, &archive)
+    Ok(())
 }
 
 /// Makes sure that the initial file system with tools is there.

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use super::Test;
+use super::heavy;
 use super::machine::{Case, Ran};
 use super::scene::{Scene, counting, faulty};
 use crate::qemu::machine::Machine;
@@ -44,6 +45,19 @@ pub(crate) struct Figures {
     pub(crate) lost: (i64, i64),
     /// What a neighbour counted meanwhile, where it shares the CPU and nothing but instructions takes time.
     pub(crate) neighbour: Option<Neighbour>,
+    /// What came of memory that others were not to write.
+    pub(crate) watched: Option<Watched>,
+}
+
+/// What canaries, and SMMUs, have seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Watched {
+    /// How often all of it was looked at.
+    pub(super) rounds: u64,
+    /// Bytes that somebody else has written.
+    pub(super) changed: u64,
+    /// Accesses of devices that an SMMU has refused and told of.
+    pub(super) faults: usize,
 }
 
 /// What the witness has counted.
@@ -75,6 +89,13 @@ pub(crate) const ORDEALS: &[Ordeal] = &[
         run: balloon,
     },
     Ordeal { name: "kills", about: "power cuts at any moment of a VM's life", short: 24, full: 2000, run: kills },
+    Ordeal {
+        name: "passed",
+        about: "Linux is killed in the midst of DMA by NVMe, AHCI and an 82574; canaries in all other memory do not notice",
+        short: 5,
+        full: 500,
+        run: heavy::passed,
+    },
     Ordeal { name: "linux", about: "one Linux boot after the other", short: 3, full: 1000, run: linux },
 ];
 
@@ -97,6 +118,11 @@ impl Ordeal {
         {
             bail!("the neighbour missed {missed} of {ticks} ticks, and was {late} us late at worst");
         }
+        if let Some(Watched { rounds, changed, faults }) = figures.watched
+            && (rounds == 0 || changed != 0 || faults != 0)
+        {
+            bail!("in {rounds} rounds {changed} bytes were changed; {faults} accesses were refused");
+        }
         Ok(())
     }
 }
@@ -112,7 +138,7 @@ pub(super) fn tests() -> Vec<Test> {
 }
 
 /// How many VMs of this name have ended with this code.
-fn ends(ran: &Ran, name: &str, code: u8) -> usize {
+pub(super) fn ends(ran: &Ran, name: &str, code: u8) -> usize {
     let start = format!("qvm: {name} ended: code {code} (");
     ran.text.lines().filter(|line| line.starts_with(&start)).count()
 }
@@ -132,7 +158,7 @@ pub(super) fn left(ran: &Ran, name: &str) -> Vec<(i64, i64)> {
 /// What is missing after the last VM of this name that was there at the worst moment of the first half: what is made once
 /// and kept (queues of the console, for as many VMs as there were at once) is made by then; what is lost with each VM is
 /// lost in the second half as well.
-fn lost(ran: &Ran, name: &str) -> Result<(i64, i64)> {
+pub(super) fn lost(ran: &Ran, name: &str) -> Result<(i64, i64)> {
     let left = left(ran, name);
     let first = &left[..left.len().div_ceil(2)];
     let (free, used) = (first.iter().map(|(free, _)| free).min(), first.iter().map(|(_, used)| used).max());
@@ -178,7 +204,7 @@ fn failures(case: &Case, times: usize) -> Result<Figures> {
     let ran = scene.run(case, &shared_cpu(), Some(faulty()?), times)?;
     let neighbour = Some(witnessed(&ran)?);
     let ends = WAYS.iter().map(|way| ends(&ran, way, 6)).sum();
-    Ok(Figures { ends, lost: lost(&ran, WAYS[0])?, neighbour })
+    Ok(Figures { ends, lost: lost(&ran, WAYS[0])?, neighbour, watched: None })
 }
 
 fn hello(case: &Case, times: usize) -> Result<Figures> {
@@ -189,7 +215,12 @@ fn hello(case: &Case, times: usize) -> Result<Figures> {
     }
     scene.line("sleep 0.2").line("slay -s QUIT witness");
     let ran = scene.run(case, &shared_cpu(), None, times)?;
-    Ok(Figures { ends: ends(&ran, "hello", 0), lost: lost(&ran, "hello")?, neighbour: Some(witnessed(&ran)?) })
+    Ok(Figures {
+        ends: ends(&ran, "hello", 0),
+        lost: lost(&ran, "hello")?,
+        neighbour: Some(witnessed(&ran)?),
+        watched: None,
+    })
 }
 
 /// Every other VM by reports as well, and with nothing promised to it.
@@ -211,7 +242,7 @@ fn balloon(case: &Case, times: usize) -> Result<Figures> {
     if good != ended {
         bail!("{good} of {ended} guests found their memory as they had left it");
     }
-    Ok(Figures { ends: ended, lost: lost(&ran, "lender")?, neighbour: Some(witnessed(&ran)?) })
+    Ok(Figures { ends: ended, lost: lost(&ran, "lender")?, neighbour: Some(witnessed(&ran)?), watched: None })
 }
 
 /// All at once, twice: after the second time there must be as much as after the first.
@@ -228,15 +259,15 @@ fn together(case: &Case, times: usize) -> Result<Figures> {
     let all = (1..=times).map(|number| ends(&ran, &format!("hello{number}"), 0)).sum::<usize>();
     let left = left(&ran, "hello");
     let [(free, used), (last_free, last_used)] = left.as_slice() else { bail!("too little is said of memory") };
-    Ok(Figures { ends: all / 2, lost: (free - last_free, last_used - used), neighbour: None })
+    Ok(Figures { ends: all / 2, lost: (free - last_free, last_used - used), neighbour: None, watched: None })
 }
 
 /// Numbers that look random and are the same each time (Vigna, "An experimental exploration of Marsaglia's xorshift
 /// generators").
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -277,7 +308,7 @@ fn kills(case: &Case, times: usize) -> Result<Figures> {
     witnessed(&ran)?;
     let names = ["linux", "abuser", "hello"];
     let all = names.iter().map(|name| ends(&ran, name, 3) + ends(&ran, name, 0)).sum::<usize>();
-    Ok(Figures { ends: all.saturating_sub(10), lost: lost(&ran, "hello")?, neighbour: None })
+    Ok(Figures { ends: all.saturating_sub(10), lost: lost(&ran, "hello")?, neighbour: None, watched: None })
 }
 
 fn linux(case: &Case, times: usize) -> Result<Figures> {
@@ -289,7 +320,12 @@ fn linux(case: &Case, times: usize) -> Result<Figures> {
     scene.line("slay -s QUIT witness");
     let machine = Machine { memory: "1G".into(), ..shared_cpu() };
     let ran = scene.run(case, &machine, None, times)?;
-    Ok(Figures { ends: ends(&ran, "linux", 0), lost: lost(&ran, "linux")?, neighbour: Some(witnessed(&ran)?) })
+    Ok(Figures {
+        ends: ends(&ran, "linux", 0),
+        lost: lost(&ran, "linux")?,
+        neighbour: Some(witnessed(&ran)?),
+        watched: None,
+    })
 }
 
 /// Where an ordeal of a soak keeps its output.
@@ -299,13 +335,20 @@ pub(crate) fn log(ordeal: &Ordeal) -> PathBuf {
 
 /// A line of the soak's table.
 pub(crate) fn row(ordeal: &Ordeal, figures: &Figures, seconds: f32) -> String {
-    let Figures { ends, lost, neighbour } = figures;
+    let Figures { ends, lost, neighbour, watched } = figures;
     let mut line = format!("{:12} {ends:>7} {:>9} {:>10} ", ordeal.name, lost.0, lost.1);
     let [ticks, missed, late] = match neighbour {
         Some(Neighbour { ticks, missed, late }) => [ticks, missed, late].map(u64::to_string),
         None => ["-"; 3].map(String::from),
     };
-    let _infallible = write!(line, "{ticks:>9} {missed:>7} {late:>7} {seconds:>8.0} s");
+    let [rounds, changed, faults] = match watched {
+        Some(Watched { rounds, changed, faults }) => {
+            [*rounds, *changed, *faults as u64].map(|number| number.to_string())
+        }
+        None => ["-"; 3].map(String::from),
+    };
+    let _infallible =
+        write!(line, "{ticks:>9} {missed:>7} {late:>7} {rounds:>7} {changed:>7} {faults:>7} {seconds:>8.0} s");
     line
 }
 
