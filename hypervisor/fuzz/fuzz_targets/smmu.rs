@@ -17,6 +17,7 @@ const FEATURES: Features = Features {
     stage1: true,
     two_level_contexts: true,
     vmid16: true,
+    asid16: true,
     range_invalidation: true,
     el2_stage1: false,
     can_stall: true,

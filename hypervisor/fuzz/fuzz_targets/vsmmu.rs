@@ -30,6 +30,7 @@ const FEATURES: Features = Features {
     stage1: true,
     two_level_contexts: false,
     vmid16: true,
+    asid16: true,
     range_invalidation: true,
     el2_stage1: false,
     can_stall: true,

@@ -26,6 +26,8 @@ pub struct Features {
     pub two_level_contexts: bool,
     /// VMIDs of 16 bits, not 8.
     pub vmid16: bool,
+    /// ASIDs of 16 bits, not 8.
+    pub asid16: bool,
     /// Invalidation of ranges by one command.
     pub range_invalidation: bool,
     /// Stage 1 of EL2, whose TLB entries have to be invalidated at the start.
@@ -110,6 +112,7 @@ impl Features {
             stage1: idr0.is_set(IDR0::S1P),
             two_level_contexts: idr0.is_set(IDR0::CD2L),
             vmid16: idr0.is_set(IDR0::VMID16),
+            asid16: idr0.is_set(IDR0::ASID16),
             range_invalidation: idr3.is_set(IDR3::RIL),
             el2_stage1: idr0.is_set(IDR0::HYP) && idr0.is_set(IDR0::S1P),
             can_stall: idr0.matches_all(IDR0::STALL_MODEL::StallAndTerminate),
@@ -135,6 +138,7 @@ pub(crate) mod testing {
         stage1: true,
         two_level_contexts: false,
         vmid16: true,
+        asid16: true,
         range_invalidation: true,
         el2_stage1: false,
         can_stall: false,

@@ -22,6 +22,9 @@ pub trait HostStreams: Send + Sync {
     /// The streams that there are: IDs of requesters on the guest's bus, at most 256.
     fn streams(&self) -> &[u32];
 
+    /// Whether all SMMUs of the machine have ASIDs of 16 bits, and not 8.
+    fn has_asid16(&self) -> bool;
+
     /// From now on the stream's transactions are treated as the entry says. When this returns no transaction uses any more what there was before.
     fn set(&self, stream: u32, entry: StreamEntry);
 

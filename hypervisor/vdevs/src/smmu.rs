@@ -58,8 +58,9 @@ fn create(_: &Options, setup: &mut Setup<'_>) -> Result<Box<dyn Vdev>, OptionErr
         return Err(OptionError::general("`loc` has to be a multiple of 64K".to_string()));
     }
     let plug = Plug::new(setup)?;
-    let shape = Shape { stream_bits: 16, address_bits: setup.address_bits, asid16: true };
     let streams = setup.streams();
+    let asid16 = streams.as_ref().is_none_or(|streams| streams.has_asid16());
+    let shape = Shape { stream_bits: 16, address_bits: setup.address_bits, asid16 };
     let smmu = Shared::new(Smmu::new(shape, streams.as_ref().map_or(&[], |streams| streams.streams())));
     let host: Box<dyn Host> = match streams {
         Some(streams) => Box::new(Behind::new(streams)),
@@ -214,6 +215,9 @@ mod tests {
         fn streams(&self) -> &[u32] {
             &[0]
         }
+        fn has_asid16(&self) -> bool {
+            false
+        }
         fn set(&self, stream: u32, entry: [u64; 2]) {
             self.set.lock().push((stream, entry));
         }
@@ -229,6 +233,7 @@ mod tests {
         let mut wires = Wires::default();
         wires.streams = Some(disk.clone());
         let mut rig = Rig::new(&FACTORY, &[], &mut wires).unwrap();
+        assert_eq!(rig.read(0) & 1 << 12, 0, "IDR0.ASID16, which the machine has not");
         // A linear stream table of one entry, which is none; an event queue of two records.
         rig.try_write(0x80, AccessSize::Doubleword, QUEUE + 0x1000).unwrap();
         rig.try_write(0xa0, AccessSize::Doubleword, (QUEUE + 0x2000) | 1).unwrap();
@@ -263,6 +268,12 @@ mod tests {
         rig.control(Control::Reset).unwrap();
         rig.work(&crew);
         assert_eq!((rig.read(CMDQ_CONS), rig.read(GERROR), rig.read(CR0ACK)), (0, 0, 0));
+    }
+
+    #[test]
+    fn without_a_device_behind_it_asids_have_16_bits() {
+        let (mut rig, _) = plugged();
+        assert_ne!(rig.read(0) & 1 << 12, 0);
     }
 
     #[test]

@@ -102,6 +102,9 @@ mod tests {
         fn streams(&self) -> &[u32] {
             &[3]
         }
+        fn has_asid16(&self) -> bool {
+            true
+        }
         fn set(&self, stream: u32, entry: StreamEntry) {
             self.set.lock().unwrap().push((stream, entry));
         }

@@ -36,6 +36,7 @@ impl Shape {
             stage1: true,
             two_level_contexts: false,
             vmid16: false,
+            asid16: self.asid16,
             range_invalidation: true,
             el2_stage1: false,
             can_stall: false,

@@ -6,7 +6,7 @@
 //! A VM's threads come here with no lock held and wait for the SMMU; what is written for a guest is stage 1 before its own stage 2, with
 //! its own VMID, whatever it says. Once a stream is being taken from its VM nothing more is done for that one.
 
-use super::unit::Wish;
+use super::unit::{Unit, Wish};
 use super::units;
 use crate::compartment::{Compartment, kernel_work};
 use crate::stage2;
@@ -69,7 +69,10 @@ pub(crate) fn put_behind(
     for stream in streams {
         let unit = units().get(stream.smmu).ok_or_else(|| cannot("no SMMU confines it"))?;
         if !unit.nest(stream.id) {
-            return Err(cannot(&format!("smmu{} has no stage 1 for guests", stream.smmu)));
+            return Err(cannot(&format!(
+                "smmu{} has no stage 1 for guests, or does not walk tables through caches (IDR0.S1P, COHACC)",
+                stream.smmu
+            )));
         }
     }
     let streams = streams.iter().map(|stream| (number, *stream));
@@ -190,6 +193,11 @@ impl Handle {
 impl HostStreams for Handle {
     fn streams(&self) -> &[u32] {
         &self.numbers
+    }
+
+    fn has_asid16(&self) -> bool {
+        // Which of them it will be is not known while the guest's is made.
+        units().iter().all(Unit::has_asid16)
     }
 
     fn set(&self, stream: u32, entry: StreamEntry) {

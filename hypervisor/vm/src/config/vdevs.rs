@@ -211,8 +211,13 @@ fn refuse_unqualified(reader: &mut Reader<'_>, factory: &Factory, statement: &St
     }
 }
 
-/// No two devices of a kind have the same where that is what they are known by ([`vdev::OptionSpec::unique`]).
+/// No two devices of a kind have the same where that is what they are known by ([`vdev::OptionSpec::unique`]); and a device of the machine is
+/// behind one SMMU.
 fn refuse_twins(reader: &mut Reader<'_>, known: &[(usize, &Statement, &'static Factory)], names: &Names) {
+    let mut smmus = known.iter().filter(|(.., factory)| factory.flags.contains(FactoryFlags::SMMU));
+    if let Some((_, first, _)) = smmus.next() {
+        smmus.for_each(|(_, other, _)| reader.conflict(other.span, "a second SMMU", first.span, "the first one"));
+    }
     let mut seen: Vec<(&str, &str, &str, Span, String)> = Vec::new();
     for (index, statement, factory) in known {
         for spec in factory.options.iter().filter(|spec| spec.unique) {

@@ -68,15 +68,23 @@ impl Unit {
         self.give(stream, owner, Reach::Stage2(stage2))
     }
 
-    /// A VM puts `stream` behind an SMMU of its own. Says whether this one can do its part.
+    /// A VM puts `stream` behind an SMMU of its own. Says whether this one can do its part: the guest is told that its tables are walked
+    /// through the CPUs' caches.
     pub(in super::super) fn nest(&self, stream: u32) -> bool {
         let nested = self.with(|working| {
-            if working.smmu.features().stage1 {
+            let features = working.smmu.features();
+            let is_fit = features.stage1 && features.coherent;
+            if is_fit {
                 working.nested.push(stream);
             }
-            Ok(working.smmu.features().stage1)
+            Ok(is_fit)
         });
         nested == Ok(true)
+    }
+
+    /// Whether it has ASIDs of 16 bits. One that does not work does not mind.
+    pub(in super::super) fn has_asid16(&self) -> bool {
+        self.with(|working| Ok(working.smmu.features().asid16)) != Ok(false)
     }
 
     /// It is behind none any more.

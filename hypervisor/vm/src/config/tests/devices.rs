@@ -48,6 +48,14 @@ fn an_interrupt_controller_stands_before_the_devices_that_name_it() {
 }
 
 #[test]
+fn a_vm_has_one_smmu() {
+    let smmu = |at: &str, line: u32| format!("vdev smmu loc {at} intr gic:{line}\n");
+    let one = format!("{RAM}{}", smmu("0x1d000000", 60));
+    good(&one);
+    bad(&format!("{one}{}", smmu("0x1d100000", 61)), &["3:1: error: a second SMMU", "2:1: note: the first one"]);
+}
+
+#[test]
 fn a_controller_is_of_a_version_and_at_multiples_of_its_frames() {
     let version = |text: &str| good(&format!("{RAM}vdev gic {text}")).description.controller.version;
     for (text, expected) in [
