@@ -243,7 +243,8 @@ pub(crate) fn attach(compartment: &'static Compartment, handles: &[Arc<Handle>])
         let description = compartment.description();
         let is_translated = description.smmu().is_some() && wanted.reach == Reach::Own;
         let page = is_translated.then(|| description.message_page());
-        handle.attach(Attached { stage2, registers, targets, page });
+        // Copies in the VM's heap, which goes as a whole: what has been made as the kernel's would be there for good.
+        handle.attach(Attached { stage2, registers: registers.clone(), targets: targets.clone(), page });
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use anyhow::{Result, ensure};
 use super::Test;
 use super::bare_pci::{ECHO, disk, every_order_is_done};
 use super::machine::Case;
+use super::ordeals::lost;
 use super::scene::Scene;
 use crate::qemu::device::{Device, Kind};
 use crate::qemu::machine::Machine;
@@ -211,5 +212,9 @@ fn again(case: &Case) -> Result<()> {
     ensure!(!ran.text.contains("FAILED") && !ran.text.contains("is not mapped"), "the device was not as new");
     let good = ran.text.lines().filter(|line| line.contains("edu: message: ok")).count();
     ensure!(good == 5, "{good} of 5 lives had the device");
+    for name in ["first", "second"] {
+        let (pages, bytes) = lost(&ran, name)?;
+        ensure!((pages, bytes) == (0, 0), "with `{name}` {pages} KiB and {bytes} bytes of the heap are lost");
+    }
     Ok(())
 }

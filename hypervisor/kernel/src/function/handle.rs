@@ -55,6 +55,7 @@ impl Line {
 }
 
 /// What the hypervisor reaches of one of the function's regions.
+#[derive(Clone)]
 pub(super) struct Registers {
     bar: u8,
     /// The first byte.
