@@ -101,6 +101,7 @@ pub(crate) fn find(
         has_pin: pin.is_some(),
         messages: if target(function).is_some() { wanted_vectors(function) } else { 0 },
         can_be_reset: function.reset() != Reset::None,
+        virtual_functions: made_by(&all, address).count() as u16,
     };
     let unresettable = if without_reset { Unresettable::Accept } else { Unresettable::Refuse };
     let line = pin.map(|intid| {
@@ -128,6 +129,11 @@ fn choose(all: &[Function], wanted: WantedFunction) -> Result<PciAddress, String
         }
         _ => Ok(first),
     }
+}
+
+/// The virtual functions that one has made.
+fn made_by(all: &[Function], physical: PciAddress) -> impl Iterator<Item = &Function> {
+    all.iter().filter(move |function| function.physical == Some(physical))
 }
 
 /// What the pin is, if no other VM has a function with the same: then nobody's interrupts wait for another's guest.

@@ -66,6 +66,8 @@ pub struct FunctionFacts {
     pub messages: u16,
     /// Whether it is reset when [`HostFunction::signal`] asks for that.
     pub can_be_reset: bool,
+    /// How many virtual functions the host has had it make: they are there, whoever has them, and stay.
+    pub virtual_functions: u16,
 }
 
 /// A message as the guest's driver wants it: who sends, where to, and what.
