@@ -336,6 +336,23 @@ impl Passed {
         }
     }
 
+    /// The function has been reset, of which the guest knows nothing, and is brought to where the guest has had it.
+    fn restore(&mut self) {
+        if self.is_resetting {
+            return;
+        }
+        self.settle_command();
+        let from = self.requester();
+        if let Some(msix) = &mut self.msix {
+            let control = self.space.read(msix.control_at, AccessSize::Halfword);
+            msix.restore(from, &*self.function);
+            msix.set_control(u16::try_from(control).unwrap_or(0), &*self.function);
+        }
+        if let Some(msi) = &self.msi {
+            msi.settle(&self.space, from, &*self.function);
+        }
+    }
+
     fn status(&self, into: &mut dyn fmt::Write) -> fmt::Result {
         let FunctionFacts { name, vendor, device, .. } = &self.facts;
         let interrupts = match self.has_messages() {
@@ -464,7 +481,8 @@ impl Vdev for Passed {
 
     fn wake(&mut self, wake: Wake, context: &mut Context<'_>) {
         match wake {
-            Wake::Backend => self.look_at_pin(context),
+            Wake::Backend if self.facts.has_pin => self.look_at_pin(context),
+            Wake::Backend => self.restore(),
             Wake::InterruptEnded if self.asserted => self.release_pin(context),
             Wake::Pulse(_) if self.is_resetting => self.take_over(),
             _ => {}

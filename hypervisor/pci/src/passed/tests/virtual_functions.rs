@@ -5,7 +5,7 @@ use super::{OWN, build, slots};
 use crate::testkit::Slots;
 use alloc::string::String;
 use alloc::sync::Arc;
-use types::AccessSize;
+use types::{AccessSize, Ipa};
 use vdev::{Control, FunctionFacts, Wake};
 
 /// Where the guest has it: behind the serial number.
@@ -175,4 +175,48 @@ fn a_list_of_express_without_an_end_ends() {
     model.set(0xffe, 1);
     assert_eq!(slots(&model).config(Slots::slot(1), 0x100), 0);
     assert_eq!(physical(&model).config(Slots::slot(1), 0x100), 0);
+}
+
+/// A virtual function, which has no pin, whose physical one has been reset by who has that.
+#[test]
+fn a_reset_that_the_guest_has_not_asked_for_is_undone() {
+    let model = Model::new();
+    let virtual_ = FunctionFacts { has_pin: false, ..Model::facts() };
+    let (mut slots, slot) = (build(&model, virtual_, true).unwrap(), Slots::slot(1));
+    slots.set_config(slot, 0x1c, 4);
+    slots.set_config(slot, 4, 6);
+    let table = Ipa(0x4_0000_2000);
+    for (register, value) in [(0x10, 0x0808_0040), (0x18, 77), (0x1c, 0)] {
+        slots.write(Ipa(table.0 + register), value);
+    }
+    slots.set_config(slot, 0x70, 0x8000_0000);
+    assert_eq!((model.word(4) & 0xffff, model.word(0x70) >> 16), (0x546, 0x8000));
+    [(0x04, 0), (0x05, 0), (0x73, 0)].into_iter().for_each(|(at, byte)| model.set(at, byte));
+    model.take_log();
+    slots.wake(OWN, Wake::Backend);
+    let log = model.take_log();
+    let of_vector = [
+        "message 1 to 0x8 0x8080040 0x4d",
+        "store 2+0x201c 4 = 0x1",
+        "store 2+0x2010 4 = 0x40",
+        "store 2+0x2014 4 = 0x80",
+        "store 2+0x2018 4 = 0x1",
+        "store 2+0x201c 4 = 0x0",
+        "store 2+0x202c 4 = 0x1",
+    ];
+    assert!(log.windows(of_vector.len()).any(|part| part == of_vector), "vector 1 as it was, others masked: {log:?}");
+    assert!(
+        log.contains(&String::from("store 2+0x200c 4 = 0x1")) && log.contains(&String::from("store 2+0x204c 4 = 0x1"))
+    );
+    assert_eq!((model.word(4) & 0xffff, model.word(0x70) >> 16), (0x406, 0x8000), "master, and messages are on");
+    assert_eq!(
+        (slots.config(slot, 4) & 0xffff, slots.read(Ipa(table.0 + 0x18))),
+        (6, 77),
+        "the guest's own is as it was"
+    );
+    // While the guest's own reset is under way it is left alone.
+    slots.set_config(slot, 0x88, 0x8000);
+    model.take_log();
+    slots.wake(OWN, Wake::Backend);
+    assert!(model.take_log().is_empty());
 }
