@@ -147,17 +147,16 @@ impl Sriov {
     }
 
     fn word(&self, within: u16) -> u32 {
-        let both = |low: u16, high: u16| u32::from(low) | u32::from(high).wrapping_shl(16);
         match within {
-            0x00 => both(SRIOV, 1),
+            0x00 => dword(SRIOV, 1),
             0x04 => MIGRATION_CAPABLE,
             CONTROL => self.control.into(),
             // "InitialVFs".
-            0x0c => both(0, self.total),
-            NUMBER => both(self.number, self.link.into()),
+            0x0c => dword(0, self.total),
+            NUMBER => dword(self.number, self.link.into()),
             // "First VF Offset", "VF Stride": next to each other.
-            0x14 => both(1, 1),
-            0x18 => both(0, self.device),
+            0x14 => dword(1, 1),
+            0x18 => dword(0, self.device),
             SUPPORTED_PAGE_SIZES => self.page_sizes,
             SYSTEM_PAGE_SIZE => self.page_size,
             // 9.3.3.14: a BAR that is not there reads zero. SPEC: neither is the "VF Migration State Array" (9.3.3.15), which nobody reads before "VF
@@ -171,8 +170,7 @@ impl Sriov {
         let number = self.number & !mask | bits;
         let merged = |old: u32, register: u16| {
             let [low, high] = [0_u16, 2].map(|half| written(at, size, value, register.saturating_add(half)));
-            let both = |low: u16, high: u16| u32::from(low) | u32::from(high).wrapping_shl(16);
-            old & !both(low.0, high.0) | both(low.1, high.1)
+            old & !dword(low.0, high.0) | dword(low.1, high.1)
         };
         let page_size = merged(self.page_size, SYSTEM_PAGE_SIZE);
         // 9.3.3.7, 9.3.3.13: neither changes while "VF Enable" is set; beyond TotalVFs, or with no page size that is supported, nothing
@@ -188,6 +186,11 @@ impl Sriov {
         let (mask, bits) = written(at, size, value, CONTROL);
         self.control = self.control & !mask | bits & (ENABLE | MEMORY);
     }
+}
+
+const fn dword(low: u16, high: u16) -> u32 {
+    let ([a, b], [c, d]) = (low.to_le_bytes(), high.to_le_bytes());
+    u32::from_le_bytes([a, b, c, d])
 }
 
 /// Where the function has an entry with this ID and so many bytes.
