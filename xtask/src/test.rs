@@ -55,6 +55,7 @@ mod trace;
 mod uplink;
 mod virtio;
 mod virtio_abuse;
+mod virtual_functions;
 
 use machine::Case;
 
@@ -159,6 +160,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(virtio::tests());
     tests.extend(drivers::tests());
     tests.extend(virtio_abuse::tests());
+    tests.extend(virtual_functions::tests());
     tests.extend(disks::tests());
     tests.extend(uplink::tests());
     tests.extend(smmu::tests());

@@ -41,6 +41,7 @@ impl HostFunction for Model {
         let bytes = &mut state.config[range];
         if let Some(value) = store {
             assert!(at >= 0x40 || at == 4 || at == 6, "the header is the host's: {at:#x}");
+            assert!(at < 0x100, "virtual functions are the host's: {at:#x}");
             let length = bytes.len();
             bytes.copy_from_slice(&value.to_le_bytes()[..length]);
         }
@@ -113,6 +114,7 @@ fuzz_target!(|data: &[u8]| {
         has_pin: true,
         messages: 40,
         can_be_reset: true,
+        virtual_functions: 3,
     };
     let mut wires = Wires::default();
     wires.functions.push((facts, model.clone()));

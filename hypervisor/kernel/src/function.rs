@@ -101,6 +101,7 @@ pub(crate) fn find(
         has_pin: pin.is_some(),
         messages: if target(function).is_some() { wanted_vectors(function) } else { 0 },
         can_be_reset: function.reset() != Reset::None,
+        virtual_functions: made_by(&all, address).count() as u16,
     };
     let unresettable = if without_reset { Unresettable::Accept } else { Unresettable::Refuse };
     let line = pin.map(|intid| {
@@ -128,6 +129,11 @@ fn choose(all: &[Function], wanted: WantedFunction) -> Result<PciAddress, String
         }
         _ => Ok(first),
     }
+}
+
+/// The virtual functions that one has made.
+fn made_by(all: &[Function], physical: PciAddress) -> impl Iterator<Item = &Function> {
+    all.iter().filter(move |function| function.physical == Some(physical))
 }
 
 /// What the pin is, if no other VM has a function with the same: then nobody's interrupts wait for another's guest.
@@ -187,8 +193,7 @@ pub(crate) fn claim(compartment: &'static Compartment, handles: &[Arc<Handle>]) 
         if !errors.is_empty() {
             return Err(errors);
         }
-        let name = format!("VM `{}`", compartment.qvm.name);
-        pcie::claim(Some(compartment.id), &name, &addresses).map_err(|conflicts| {
+        pcie::claim(Some(compartment.id), &name_of(compartment), &addresses).map_err(|conflicts| {
             let error = |(address, message)| AssembleError {
                 place: place_of(address),
                 ..AssembleError { subject: Subject::Vm, other: None, place: None, message, hint: None }
@@ -209,6 +214,11 @@ pub(crate) fn claim(compartment: &'static Compartment, handles: &[Arc<Handle>]) 
         PINS.store(given.iter().filter(|given| given.pin.is_some()).count(), Ordering::Relaxed);
         Ok(())
     })
+}
+
+/// What messages call a VM that has a function.
+fn name_of(compartment: &Compartment) -> String {
+    format!("VM `{}`", compartment.qvm.name)
 }
 
 /// Whether the function is confined as its configuration says.
@@ -260,8 +270,11 @@ fn attach_one(
 ) -> Result<Links, String> {
     let address = handle.address;
     let description = compartment.description();
-    pcie::bring_to_rest(address, handle.unresettable)?;
+    bring_to_rest(address, handle.unresettable)?;
     let function = pcie::function(address).ok_or_else(|| format!("PCI function {address} is gone"))?;
+    if let Some(physical) = function.physical {
+        tell_whose(compartment, address, physical);
+    }
     let registers =
         reached(&function, handle).map(|(bar, offset, range)| Registers::new(bar, offset, map(range))).collect();
     let mut targets = Vec::new();
@@ -335,6 +348,21 @@ fn reached(function: &Function, handle: &Handle) -> impl Iterator<Item = (u8, u6
     })
 }
 
+/// A virtual function is served by who has its physical one, and what that one's driver does to it no SMMU can tell from its own doing: the log says so,
+/// unless it is the same VM.
+fn tell_whose(compartment: &Compartment, address: PciAddress, physical: PciAddress) {
+    let origin = compartment.qvm.origin();
+    match pcie::owner(physical) {
+        None => {
+            log::warn!(target: &origin, "PCI function {address} works only while somebody has {physical}: nobody does");
+        }
+        Some(name) if name == name_of(compartment) => {}
+        Some(name) => {
+            log::warn!(target: &origin, "{name} has {physical}, and by PCI function {address} all that this VM has");
+        }
+    }
+}
+
 /// Maps registers for the hypervisor, once for all: where they are does not change.
 fn map(range: Range<Pa>) -> Option<Range<Pa>> {
     let pages = range.end().align_up(PAGE_SIZE)?;
@@ -353,6 +381,22 @@ fn map(range: Range<Pa>) -> Option<Range<Pa>> {
 /// The VM's vCPUs can run: its pins may interrupt.
 pub(crate) fn enable(compartment: &Compartment) {
     own(compartment.id, |given| given.pin).into_iter().flatten().for_each(|pin| interrupt::enable_as(pin, false));
+}
+
+/// Brings a function to rest as [`pcie::bring_to_rest`] does. Those that have its virtual ones are told that these have been reset with it.
+///
+/// # Errors
+/// As there.
+pub(crate) fn bring_to_rest(address: PciAddress, unresettable: Unresettable) -> Result<(), String> {
+    let done = pcie::bring_to_rest(address, unresettable);
+    let made: Vec<PciAddress> = made_by(&pcie::functions(), address).map(|function| function.address).collect();
+    let given = GIVEN.lock();
+    for given in given.iter().filter(|given| made.contains(&given.address)) {
+        if let Some(partition) = given.compartment.partition() {
+            partition.function_was_reset(given.address);
+        }
+    }
+    done
 }
 
 fn own<R>(id: VmId, what: impl Fn(&Given) -> R) -> Vec<R> {
@@ -385,7 +429,7 @@ pub(crate) fn end(compartment: &Compartment) -> Result<(), String> {
     let uncontained = compartment.qvm.configuration.description.has_device(Reach::Everything);
     let mut wrong = String::new();
     for (address, unresettable) in own(compartment.id, |given| (given.address, given.unresettable)) {
-        if let Err(why) = pcie::bring_to_rest(address, unresettable) {
+        if let Err(why) = bring_to_rest(address, unresettable) {
             log::error!(target: &compartment.qvm.origin(), "{why}");
             if uncontained {
                 wrong.push_str(&why);

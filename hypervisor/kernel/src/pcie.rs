@@ -154,6 +154,11 @@ pub(crate) fn claim(owner: Option<VmId>, name: &str, wanted: &[PciAddress]) -> R
     })
 }
 
+/// The name of who has a function.
+pub(crate) fn owner(address: PciAddress) -> Option<String> {
+    FUNCTIONS.lock().owners.of(address).map(String::from)
+}
+
 /// It cannot reach its functions any more: they are nobody's.
 pub(crate) fn release(owner: Option<VmId>) {
     FUNCTIONS.lock().owners.release(owner);
@@ -235,7 +240,7 @@ pub(crate) fn carry_out(command: Pci, out: &mut dyn fmt::Write) {
         let done = match command {
             Pci::Reset(_, force) => {
                 let unresettable = if force { Unresettable::Accept } else { Unresettable::Refuse };
-                bring_to_rest(address, unresettable).map(|()| format!("{address} is at rest"))
+                crate::function::bring_to_rest(address, unresettable).map(|()| format!("{address} is at rest"))
             }
             Pci::Virtual(_, count) => make_virtual(address, count).map(|made| {
                 let made: Vec<String> = made.iter().map(ToString::to_string).collect();
@@ -255,7 +260,7 @@ pub(crate) fn carry_out(command: Pci, out: &mut dyn fmt::Write) {
 pub(crate) fn report() -> Vec<FunctionInfo> {
     let info = |function: &Function| {
         let is_own = function.bridge.is_some() || function.class.base == 0x06;
-        let owner = FUNCTIONS.lock().owners.of(function.address).map(String::from);
+        let owner = owner(function.address);
         let owner = owner.unwrap_or_else(|| String::from(if is_own { "the hypervisor" } else { "-" }));
         FunctionInfo {
             address: function.address.to_string(),

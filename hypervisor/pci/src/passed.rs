@@ -13,6 +13,7 @@
 //! answers may be an error of the machine.
 
 mod capabilities;
+mod extended;
 mod messages;
 mod space;
 
@@ -25,8 +26,9 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use capabilities::{DETECTED, DEVICE_CONTROL, DEVICE_STATUS, EXTENDED, INITIATE_RESET, READ_REQUEST, RELAXED_ORDERING};
+use capabilities::{DETECTED, DEVICE_CONTROL, DEVICE_STATUS, INITIATE_RESET, READ_REQUEST, RELAXED_ORDERING};
 use core::fmt;
+use extended::{EXTENDED, Extended};
 use messages::{Msi, Table};
 use space::{EVENTS, Overlay, written};
 use types::{AccessSize, Ipa, PAGE_SIZE, Range, RequesterId};
@@ -59,8 +61,7 @@ pub struct Passed {
     overlay: Overlay,
     /// Where the PCI Express capability is.
     express: Option<u16>,
-    /// Where the function has its serial number.
-    serial_number: Option<u16>,
+    extended: Extended,
     msi: Option<Msi>,
     msix: Option<Table>,
     /// What can be mapped, by region.
@@ -127,6 +128,8 @@ impl Passed {
         let msix = found.msix.map(|found| Table::new(found, most, size_of)).transpose()?.flatten();
         let control = found.express.map(|at| at.saturating_add(DEVICE_CONTROL));
         let control = control.map_or(0, |at| function.configuration(at, AccessSize::Halfword, None));
+        let has_extended = found.express.is_some();
+        let extended = Extended::new(&*function, has_extended, facts.virtual_functions, connector.slot);
         let mut parts = Vec::new();
         for bar in facts.bars.iter().filter(|bar| bar.size >= PAGE_SIZE) {
             let trapped = msix.as_ref().map_or([(0, 0); 2], |table| table.pages(bar.index));
@@ -141,7 +144,7 @@ impl Passed {
             space,
             overlay,
             express: found.express,
-            serial_number: found.serial_number,
+            extended,
             msi: found.msi,
             msix,
             parts,
@@ -162,26 +165,12 @@ impl Passed {
         if at < EXTENDED {
             return self.overlay.read(&*self.function, at, size, self.space.read(at, size));
         }
-        // PCI Express, 7.9.3: the serial number is the first and the last extended capability.
-        let Some(from) = self.serial_number else { return 0 };
-        let within = at.saturating_sub(EXTENDED);
-        if within >= capabilities::SERIAL_NUMBER_SIZE {
-            return 0;
-        }
-        let value = u64::from(self.function.configuration(from.saturating_add(within), size, None));
-        let next = match (within, size) {
-            (0, AccessSize::Word) => 0xfff0_0000,
-            (2, AccessSize::Halfword) => 0xfff0,
-            (2, AccessSize::Byte) => 0xf0,
-            (3, _) => 0xff,
-            _ => 0,
-        };
-        value & !next
+        self.extended.read(&*self.function, at, size)
     }
 
     fn write_config(&mut self, at: u16, size: AccessSize, value: u64, context: &mut Context<'_>) {
         if at >= EXTENDED {
-            return;
+            return self.extended.write(at, size, value);
         }
         self.space.write(at, size, value);
         if ConfigSpace::concerns_bars(at) {
@@ -326,6 +315,7 @@ impl Passed {
 
     fn begin_reset(&mut self, context: &mut Context<'_>) {
         self.space.reset();
+        self.extended.reset();
         self.place();
         self.release_pin(context);
         self.is_resetting = true;
@@ -346,6 +336,23 @@ impl Passed {
         }
     }
 
+    /// The function has been reset, of which the guest knows nothing, and is brought to where the guest has had it.
+    fn restore(&mut self) {
+        if self.is_resetting {
+            return;
+        }
+        self.settle_command();
+        let from = self.requester();
+        if let Some(msix) = &mut self.msix {
+            let control = self.space.read(msix.control_at, AccessSize::Halfword);
+            msix.restore(from, &*self.function);
+            msix.set_control(u16::try_from(control).unwrap_or(0), &*self.function);
+        }
+        if let Some(msi) = &self.msi {
+            msi.settle(&self.space, from, &*self.function);
+        }
+    }
+
     fn status(&self, into: &mut dyn fmt::Write) -> fmt::Result {
         let FunctionFacts { name, vendor, device, .. } = &self.facts;
         let interrupts = match self.has_messages() {
@@ -354,11 +361,15 @@ impl Passed {
             false => "nothing",
         };
         let master = if self.space.command().contains(Command::BUS_MASTER) { ", bus master" } else { "" };
-        writeln!(
+        write!(
             into,
             "{}: {name} of the machine, {vendor:04x}:{device:04x}, interrupts by {interrupts}{master}",
             self.name
-        )
+        )?;
+        match self.extended.served() {
+            0 => writeln!(into),
+            served => writeln!(into, ", serves {served} virtual functions"),
+        }
     }
 }
 
@@ -470,7 +481,8 @@ impl Vdev for Passed {
 
     fn wake(&mut self, wake: Wake, context: &mut Context<'_>) {
         match wake {
-            Wake::Backend => self.look_at_pin(context),
+            Wake::Backend if self.facts.has_pin => self.look_at_pin(context),
+            Wake::Backend => self.restore(),
             Wake::InterruptEnded if self.asserted => self.release_pin(context),
             Wake::Pulse(_) if self.is_resetting => self.take_over(),
             _ => {}

@@ -66,6 +66,8 @@ pub struct FunctionFacts {
     pub messages: u16,
     /// Whether it is reset when [`HostFunction::signal`] asks for that.
     pub can_be_reset: bool,
+    /// How many virtual functions the host has had it make: they are there, whoever has them, and stay.
+    pub virtual_functions: u16,
 }
 
 /// A message as the guest's driver wants it: who sends, where to, and what.
@@ -84,7 +86,8 @@ pub enum FunctionSignal {
 /// A function of the machine on the guest's behalf: what the guest's mediator decides is done here, and nothing is asked why. From the
 /// VM's having its memory until its end; before that its configuration space can be read, and nothing else is done. No call waits.
 ///
-/// When its pin is asserted the device is woken with [`crate::Wake::Backend`]; after a reset with [`crate::Wake::Pulse`].
+/// After a reset the device is woken with [`crate::Wake::Pulse`]. With [`crate::Wake::Backend`] it is woken when its pin is asserted, and,
+/// if it has none, when it has been reset without having asked for that: a virtual function, with its physical one.
 pub trait HostFunction: Send + Sync {
     /// A load from its configuration space, or a store of `store`. The access is aligned, and a dword at most. All ones where there
     /// is nothing.

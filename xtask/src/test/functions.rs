@@ -38,7 +38,8 @@ pub(super) fn tests() -> Vec<Test> {
     ]
 }
 
-fn machine(devices: Vec<Device>) -> Machine {
+/// A machine with an SMMU and these devices.
+pub(super) fn machine(devices: Vec<Device>) -> Machine {
     Machine { smmu: true, devices, ..Machine::default() }
 }
 
@@ -72,7 +73,7 @@ fn edu(case: &Case) -> Result<()> {
 }
 
 /// A Linux guest with drivers for PCI, which gives the script `passed` these orders.
-fn linux(scene: &mut Scene, its: bool, (words, orders): (&str, &str), more: &str) -> Result<()> {
+pub(super) fn linux(scene: &mut Scene, its: bool, (words, orders): (&str, &str), more: &str) -> Result<()> {
     setup::linux_guest_with_pci()?;
     for (file, path) in [("Image", setup::LINUX_IMAGE), ("initramfs", setup::LINUX_INITRAMFS_WITH_PCI)] {
         scene.file(file, fs::read(root().join(path))?);

@@ -75,6 +75,13 @@ impl Scene {
         self
     }
 
+    /// Adds those files of `other` whose names are not there.
+    pub(super) fn take_files(&mut self, other: Scene) -> &mut Scene {
+        let new: Vec<_> = other.files.into_iter().filter(|(name, _)| !self.has(name)).collect();
+        self.files.extend(new);
+        self
+    }
+
     /// The configuration `NAME.qvmconf` of a bare-metal guest.
     pub(super) fn vm(&mut self, name: &str, guest: &str, memory: &str, more: &str) -> Result<&mut Scene> {
         if !self.has(&format!("{guest}.elf")) {

@@ -95,8 +95,8 @@ pub(crate) struct Handle {
     /// Its regions, where the machine has them.
     pub(super) bars: Vec<(u8, Range<Pa>)>,
     pub(crate) line: Option<Arc<Line>>,
-    /// The pin has come, and the device does not know yet.
-    pin: AtomicBool,
+    /// Something has come that the device does not know yet: its pin, or, without one, a reset of its physical function.
+    news: AtomicBool,
     /// The guest wants it reset.
     reset: AtomicBool,
     attached: Once<Attached>,
@@ -119,7 +119,7 @@ impl Handle {
             unresettable,
             bars,
             line,
-            pin: AtomicBool::new(false),
+            news: AtomicBool::new(false),
             reset: AtomicBool::new(false),
             attached: Once::new(),
             messages: types::Lock::new(Vec::new()),
@@ -137,14 +137,14 @@ impl Handle {
         self.line.as_ref().map(|line| line.intid)
     }
 
-    /// Its pin has come.
-    pub(crate) fn note_pin(&self) {
-        self.pin.store(true, Ordering::SeqCst);
+    /// Its pin has come, or it has been reset with its physical function.
+    pub(crate) fn note_news(&self) {
+        self.news.store(true, Ordering::SeqCst);
     }
 
-    /// Whether its pin has come since somebody looked.
-    pub(crate) fn take_pin(&self) -> bool {
-        self.pin.load(Ordering::Relaxed) && self.pin.swap(false, Ordering::SeqCst)
+    /// Whether that was so since somebody looked.
+    pub(crate) fn take_news(&self) -> bool {
+        self.news.load(Ordering::Relaxed) && self.news.swap(false, Ordering::SeqCst)
     }
 
     /// What message `vector` is to the guest. In one of the VM's threads, with interrupts masked.
@@ -157,7 +157,7 @@ impl Handle {
         if !self.reset.swap(false, Ordering::SeqCst) {
             return false;
         }
-        if let Err(why) = crate::compartment::kernel_work(|| pcie::bring_to_rest(self.address, self.unresettable)) {
+        if let Err(why) = crate::compartment::kernel_work(|| super::bring_to_rest(self.address, self.unresettable)) {
             log::error!(target: &self.compartment.qvm.origin(), "{why}");
         }
         true

@@ -1,13 +1,14 @@
 //! Functions of the machine's PCI Express that the VM has, in its own threads.
 //!
 //! Answers for: telling devices of their pins, ending these at the host when all have, what messages are to the guest, resets that the
-//! guest wants. Does not answer for: whose functions they are (`crate::function`).
+//! guest wants, and those that others have brought about. Does not answer for: whose functions they are (`crate::function`).
 
 use super::Partition;
 use super::hold::ENDED;
 use crate::messages::GuestMessage;
 use crate::sync::masked;
 use crate::{interrupt, thread};
+use ::pcie::PciAddress;
 use core::sync::atomic::Ordering;
 use types::{IntId, VcpuId};
 use vdev::Wake;
@@ -25,7 +26,18 @@ impl Partition {
         {
             line.begin(all);
         }
-        own().for_each(|(_, function)| function.note_pin());
+        own().for_each(|(_, function)| function.note_news());
+        self.have_looked();
+    }
+
+    /// The function at `address` has been reset with its physical one: its device brings it to where its guest has had it. From any thread.
+    pub(crate) fn function_was_reset(&self, address: PciAddress) {
+        self.functions.iter().filter(|function| function.address == address).for_each(|function| function.note_news());
+        self.have_looked();
+    }
+
+    /// A vCPU's thread tells devices what has come.
+    fn have_looked(&self) {
         self.hold.add(ENDED);
         if let Some(thread) = self.thread(VcpuId(self.takes.load(Ordering::Relaxed))) {
             thread::notify(thread);
@@ -37,9 +49,10 @@ impl Partition {
         self.hold.add(ENDED);
     }
 
-    /// Tells the devices whose pins have come, and ends those that are over, in the thread of a vCPU, which is not in its guest.
+    /// Tells the devices whose pins have come, or that have been reset with others, and ends pins that are over, in the thread of a vCPU, which
+    /// is not in its guest.
     pub(super) fn take_pins(&self) {
-        for function in self.functions.iter().filter(|function| function.take_pin()) {
+        for function in self.functions.iter().filter(|function| function.take_news()) {
             self.wake(function.device, Wake::Backend);
         }
         for line in self.functions.iter().filter_map(|function| function.line.as_ref()) {

@@ -1,12 +1,13 @@
 //! Which capabilities of a function of the machine a guest gets to see, and what of them.
 //!
-//! Answers for: going through the function's own list (PCI, 6.7; PCI Express, 7.9), which cannot be trusted to end, and what of each
-//! entry is shown, can be written, or is the function's own at every look. Does not answer for: what follows from a write
-//! ([`super::Passed`]).
+//! Answers for: going through the function's own list (PCI, 6.7), which cannot be trusted to end, and what of each entry is shown, can be
+//! written, or is the function's own at every look. Does not answer for: what follows from a write ([`super::Passed`]), and the list of PCI
+//! Express ([`super::extended`]).
 //!
 //! Everything is hidden but what is listed here, and nothing can be written but what is said here: what is not known cannot be judged.
 //! A capability that is shown is where the function has it.
 
+use super::extended::EXTENDED;
 use super::messages::Msi;
 use super::space::Overlay;
 use crate::config::{CAPABILITIES, FIRST_CAPABILITY, HAS_CAPABILITIES, STATUS};
@@ -30,11 +31,6 @@ const ADVANCED: u8 = 0x13;
 /// Most entries of a list, each of four bytes at least.
 const MOST: usize = 48;
 
-/// Where it is, behind the configuration space's first part, in the function and for the guest: PCI Express, 7.9.3.
-pub(super) const EXTENDED: u16 = 0x100;
-const SERIAL_NUMBER: u32 = 0x0003;
-pub(super) const SERIAL_NUMBER_SIZE: u16 = 12;
-
 /// PCI Express, 7.5.3.4: "Device Control", and what of it the guest's word counts for; 7.5.3.5: "Device Status".
 pub(super) const DEVICE_CONTROL: u16 = 8;
 pub(super) const DEVICE_STATUS: u16 = 10;
@@ -56,8 +52,6 @@ pub(super) struct Found {
     pub(super) msi: Option<Msi>,
     /// Where the capability is, and what is in it: message control, table, pending bits.
     pub(super) msix: Option<(u16, u16, u32, u32)>,
-    /// Where the serial number is.
-    pub(super) serial_number: Option<u16>,
 }
 
 /// What messages there can be.
@@ -143,9 +137,6 @@ pub(super) fn show(
         space.add_capability_at(at, &capability)?;
         taken.push((id, at, end));
     }
-    if found.express.is_some() {
-        found.serial_number = serial_number(function);
-    }
     Ok(found)
 }
 
@@ -224,26 +215,4 @@ fn express(
     let mut writable = vec![0; 6];
     writable.extend(REPORTING.to_le_bytes());
     capability(body, writable)
-}
-
-/// Where "Device Serial Number" is (PCI Express, 7.9.3), the only extended capability that a guest gets to see.
-fn serial_number(function: &dyn HostFunction) -> Option<u16> {
-    const LAST: u16 = 0xff4;
-    let mut at = EXTENDED;
-    // 7.9.3: each has a dword at least; nobody has so many.
-    for _ in 0..MOST {
-        let header = word(function, at);
-        if header == 0 || header == u32::MAX {
-            return None;
-        }
-        if header & 0xffff == SERIAL_NUMBER {
-            return Some(at);
-        }
-        let next = u16::try_from(header >> 20).unwrap_or(0) & !3;
-        if next <= at || next > LAST {
-            return None;
-        }
-        at = next;
-    }
-    None
 }

@@ -223,6 +223,12 @@ impl Table {
         (0..count).for_each(|vector| self.mask(vector, function));
     }
 
+    /// The function's own table, after a reset, is again as the guest's says.
+    pub(super) fn restore(&self, from: RequesterId, function: &dyn HostFunction) {
+        let count = usize::try_from(self.length / ENTRY).unwrap_or(0);
+        (0..count).for_each(|vector| self.settle(vector, from, function));
+    }
+
     /// Programs a vector of the function: first where it goes, then that it may.
     fn settle(&self, vector: usize, from: RequesterId, function: &dyn HostFunction) {
         let told = self.entries.unmasked(vector).and_then(|message| {

@@ -2,6 +2,7 @@
 
 mod model;
 mod properties;
+mod virtual_functions;
 
 use super::{PASSED, Passed, open};
 use crate::testkit::Slots;

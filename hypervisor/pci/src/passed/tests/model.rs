@@ -61,11 +61,28 @@ const WORDS: [(usize, u32); 30] = [
     (0x140, 0x2001_0003),
 ];
 
+/// SR-IOV, as an 82576 has it with two of eight virtual functions, which the host has made and placed; before ATS and the serial number's end.
+const SRIOV: [(usize, u32); 13] = [
+    (0x180, 0x0001_0010),
+    (0x184, 0x0020_0002),
+    (0x188, 0x0001_0019),
+    (0x18c, 0x0008_0008),
+    (0x190, 0x0000_0002),
+    (0x194, 0x0002_0180),
+    (0x198, 0x10ca_0000),
+    (0x19c, 0x0000_0553),
+    (0x1a0, 0x0000_0001),
+    (0x1a4, 0x1020_0004),
+    (0x1b0, 0x1022_0004),
+    (0x1bc, 0x0000_1230),
+    (0x1c0, 0x5a5a_5a5a),
+];
+
 impl Model {
     pub(super) fn new() -> Arc<Self> {
         let mut config = vec![0; 0x1000];
-        let serial = [(0x144, 0x1122_3344_u32), (0x148, 0x5566_7788), (0x200, 0x0001_000f)];
-        for (at, word) in WORDS.into_iter().chain(serial) {
+        let serial = [(0x144, 0x1122_3344_u32), (0x148, 0x5566_7788), (0x200, 0x1801_000f)];
+        for (at, word) in WORDS.into_iter().chain(serial).chain(SRIOV) {
             config[at..at + 4].copy_from_slice(&word.to_le_bytes());
         }
         let (log, signals, requesters, maps) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -84,6 +101,7 @@ impl Model {
             has_pin: true,
             messages: 3,
             can_be_reset: true,
+            virtual_functions: 0,
         }
     }
 
