@@ -50,6 +50,7 @@ mod scheduling;
 mod shared;
 mod smmu;
 mod trace;
+mod unanswered;
 mod uplink;
 mod virtio;
 mod virtio_abuse;
@@ -160,6 +161,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(disks::tests());
     tests.extend(uplink::tests());
     tests.extend(smmu::tests());
+    tests.extend(unanswered::tests());
     tests.extend(lpi::tests());
     tests.extend(balloon::tests());
     tests.extend(firmware::tests());

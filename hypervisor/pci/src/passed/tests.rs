@@ -13,7 +13,8 @@ use model::Model;
 use types::{AccessSize, Ipa, RequesterId};
 use vdev::testkit::Wires;
 use vdev::{
-    Control, DeviceId, Factory, FunctionFacts, FunctionSignal, OptionError, Options, Setup, Vdev, Wake, WantedFunction,
+    AccessFault, Control, DeviceId, Factory, FunctionFacts, FunctionSignal, OptionError, Options, Setup, Vdev, Wake,
+    WantedFunction,
 };
 
 /// As assembly does.
@@ -202,6 +203,19 @@ fn what_is_not_mapped_goes_on_to_the_function() {
 }
 
 #[test]
+fn a_size_that_the_function_does_not_take_is_a_bus_error_of_the_guests() {
+    let model = Model::new();
+    let mut slots = placed(&model);
+    let place = at(BAR_2, Model::WORDS_ONLY.1);
+    assert_eq!(slots.try_read(place, AccessSize::Word), Ok(model.register(2, 0x2ff0).into()));
+    assert_eq!(slots.try_write(place, AccessSize::Word, 1), Ok(()));
+    for size in [AccessSize::Byte, AccessSize::Halfword, AccessSize::Doubleword] {
+        assert_eq!(slots.try_read(place, size), Err(AccessFault::Bus), "{size:?}");
+        assert_eq!(slots.try_write(place, size, 1), Err(AccessFault::Bus), "{size:?}");
+    }
+}
+
+#[test]
 fn the_table_is_the_guests_and_the_functions_is_the_hosts() {
     let model = Model::new();
     let mut slots = placed(&model);
@@ -264,6 +278,22 @@ fn msi_is_programmed_with_what_the_host_says() {
     assert!(model.take_log().contains(&String::from("config 0xe0 = 0x2")), "masks are the function's");
     slots.set_config(slot, 0xd0, 0);
     assert_eq!(model.take_log(), ["config 0xd2 = 0x0"]);
+}
+
+#[test]
+fn msi_without_64_bits_is_not_there() {
+    for control in [0x06, 0x06 | 0x100] {
+        let model = Model::new();
+        model.set(0xd2, u8::try_from(control & 0xff).unwrap());
+        model.set(0xd3, u8::try_from(control >> 8).unwrap());
+        let (mut slots, slot) = (slots(&model), Slots::slot(1));
+        assert_eq!(slots.config(slot, 0xc8) >> 8 & 0xff, 0x80, "from power to PCI Express");
+        for register in (0xd0..0xd0 + if control & 0x100 == 0 { 0xc } else { 0x14 }).step_by(4) {
+            assert_eq!(slots.config(slot, register), 0, "{register:#x}");
+            slots.set_config(slot, register, !0);
+        }
+        assert!(model.take_log().is_empty(), "it cannot be told to send anything anywhere");
+    }
 }
 
 #[test]
