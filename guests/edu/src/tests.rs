@@ -189,13 +189,23 @@ fn two_lines(weapon: &Weapon) -> Verdict {
         let [(one, its), (other, others)] = if round % 2 == 0 { both } else { [both[1], both[0]] };
         one.raise(1);
         take(&one, its, 1)?;
-        // One comes while the other has not been dealt with.
+        // Both, in whatever order they come: the second need not come before the first has ended.
         one.raise(2);
-        ensure(timer::wait_until(LONG, || gic::acknowledge() == Some(its)), "it does not come", its)?;
         other.raise(4);
-        take(&other, others, 4)?;
-        one.acknowledge(2);
-        gic::end(its);
+        let mut left = [Some((one, its, 2)), Some((other, others, 4))];
+        for _ in 0..2 {
+            let mut taken = None;
+            timer::wait_until(LONG, || {
+                taken = gic::acknowledge();
+                taken.is_some()
+            });
+            let is_it = |entry: &&mut Option<(Edu, u32, u32)>| entry.is_some_and(|(_, intid, _)| taken == Some(intid));
+            let found = left.iter_mut().find(is_it).and_then(Option::take);
+            let Some((edu, intid, reason)) = found else { return Err(Complaint("not both come", round.into())) };
+            ensure(edu.reasons() == reason, "it came for another reason", edu.reasons())?;
+            edu.acknowledge(reason);
+            gic::end(intid);
+        }
     }
     silence()
 }
