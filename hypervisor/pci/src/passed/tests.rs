@@ -189,6 +189,28 @@ fn a_region_is_mapped_but_for_the_table() {
 }
 
 #[test]
+fn a_large_region_is_mapped_but_for_the_table_too() {
+    let model = Model::new();
+    let mut facts = Model::facts();
+    facts.bars[1].size = 1 << 30;
+    let (mut slots, slot) = (build(&model, facts, true).unwrap(), Slots::slot(1));
+    slots.set_config(slot, 0x18, !0);
+    slots.set_config(slot, 0x1c, !0);
+    assert_eq!((slots.config(slot, 0x18), slots.config(slot, 0x1c)), (0xc000_0004, u32::MAX), "1 GiB");
+    slots.set_config(slot, 0x18, 0x4000_0000);
+    slots.set_config(slot, 0x1c, 4);
+    slots.set_config(slot, 4, 6);
+    assert_eq!(
+        model.take_maps(),
+        ["map 2+0x0 0x2000 at 0x440000000", "map 2+0x4000 0x3fffc000 at 0x440004000"],
+        "all of it, but the pages of table and pending bits"
+    );
+    let table = Ipa(0x4_4000_2000);
+    slots.write(table, 0x0808_0040);
+    assert_eq!(slots.read(table), 0x0808_0040, "the table is the guest's");
+}
+
+#[test]
 fn what_is_not_mapped_goes_on_to_the_function() {
     let model = Model::new();
     let mut slots = placed(&model);
