@@ -52,6 +52,7 @@ mod scheduling;
 mod shared;
 mod smmu;
 mod trace;
+mod unanswered;
 mod uplink;
 mod virtio;
 mod virtio_abuse;
@@ -165,6 +166,7 @@ fn all() -> Result<Vec<Test>> {
     tests.extend(uplink::tests());
     tests.extend(smmu::tests());
     tests.extend(nested::tests());
+    tests.extend(unanswered::tests());
     tests.extend(lpi::tests());
     tests.extend(balloon::tests());
     tests.extend(firmware::tests());

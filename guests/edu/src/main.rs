@@ -8,6 +8,8 @@
 //! | | |
 //! |---|---|
 //! | `test` | identification, liveness, a factorial, the line, a message, DMA from and to a piece of own memory full of a pattern |
+//! | `sizes` | accesses of all sizes: which it takes; and then with the registers of another edu, if there is one, at the same place |
+//! | `lines` | this edu and another one interrupt by their lines, one after the other and both |
 //! | `write ADDRESS LENGTH` | by DMA, at most 1 MiB |
 //! | `read ADDRESS` | 64 bytes by DMA, and says what they are |
 //! | `sweep FROM TO STEP` | writes 64 bytes at each, at most 4096 times |

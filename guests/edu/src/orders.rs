@@ -45,6 +45,8 @@ impl<'a> Orders<'a> {
     fn carry_out(&mut self, word: &str, weapon: &Weapon) -> Option<()> {
         match word {
             "test" => tests::run(weapon),
+            "sizes" => tests::sizes(weapon),
+            "lines" => tests::lines(weapon),
             "write" => weapon.write(self.number(weapon)?, self.number(weapon)?),
             "read" => weapon.read(self.number(weapon)?),
             "sweep" => sweep(weapon, self.number(weapon)?, self.number(weapon)?, self.number(weapon)?),

@@ -5,7 +5,7 @@
 
 use core::fmt;
 
-use guest_rt::edu::{BUFFER_SIZE, BY_DMA, BY_FACTORIAL};
+use guest_rt::edu::{BUFFER_SIZE, BY_DMA, BY_FACTORIAL, Edu};
 use guest_rt::gic::{self, Bank, DEFAULT_PRIORITY, Gic};
 use guest_rt::{messages, println, timer};
 
@@ -39,6 +39,19 @@ pub(crate) fn run(weapon: &Weapon) {
     tell("line", by_line(weapon));
     if !weapon.machine.has_argument("no-messages") {
         tell("message", by_message(weapon));
+    }
+}
+
+/// Which sizes of accesses it takes: one after the other, each is an abort or none.
+pub(crate) fn sizes(weapon: &Weapon) {
+    let tell =
+        |how: &str| println!("edu: sizes {how}: {:?}, it is {:#x}", weapon.edu.sizes(), weapon.edu.identification());
+    tell("alone");
+    if let Some(other) = weapon.edu.function.next(weapon.tree) {
+        other.put_over(&weapon.edu.function, 0);
+        // Whoever maps registers looks when somebody writes where they are.
+        weapon.edu.function.put_over(&weapon.edu.function, 0);
+        tell("below another");
     }
 }
 
@@ -81,15 +94,15 @@ fn dma(weapon: &Weapon) -> Verdict {
 }
 
 /// Waits for an interrupt for this reason, which is to be `intid`, and ends it.
-fn take(weapon: &Weapon, intid: u32, reason: u32) -> Verdict {
+fn take(edu: &Edu, intid: u32, reason: u32) -> Verdict {
     let mut taken = None;
     timer::wait_until(LONG, || {
         taken = gic::acknowledge();
         taken.is_some()
     });
     let Some(taken) = taken else { return Err(Complaint("no interrupt came, but should have for", reason.into())) };
-    let reasons = weapon.edu.reasons();
-    weapon.edu.acknowledge(reasons);
+    let reasons = edu.reasons();
+    edu.acknowledge(reasons);
     gic::end(taken);
     ensure(taken == intid, "another interrupt came", taken)?;
     ensure(reasons == reason, "it came for another reason", reasons)
@@ -113,14 +126,14 @@ fn all_reasons(weapon: &Weapon, intid: u32) -> Verdict {
     silence()?;
     for round in 0..MANY {
         edu.raise(1 << (round % 31));
-        take(weapon, intid, 1 << (round % 31))?;
+        take(&weapon.edu, intid, 1 << (round % 31))?;
     }
     silence()?;
     edu.compute(10);
-    take(weapon, intid, BY_FACTORIAL)?;
+    take(&weapon.edu, intid, BY_FACTORIAL)?;
     ensure(edu.computed() == Some(3_628_800), "10! is", edu.computed().unwrap_or(0))?;
     edu.store(weapon.target.start, SHOT, true);
-    take(weapon, intid, BY_DMA)?;
+    take(&weapon.edu, intid, BY_DMA)?;
     ensure(weapon.hits() > 0, "DMA has changed nothing", 0_u64)?;
     silence()
 }
@@ -148,7 +161,52 @@ fn stays_high(weapon: &Weapon, intid: u32) -> Verdict {
         ensure(timer::wait_until(LONG, || gic::acknowledge() == Some(intid)), "it does not come again", intid)?;
         gic::end(intid);
     }
-    take(weapon, intid, 2)?;
+    take(&weapon.edu, intid, 2)?;
+    silence()
+}
+
+/// Two of them, whose pins may be one for the machine: each has its own line here, and hears of itself.
+pub(crate) fn lines(weapon: &Weapon) {
+    tell("two lines", two_lines(weapon));
+}
+
+fn two_lines(weapon: &Weapon) -> Verdict {
+    let first = weapon.edu;
+    let second = first.next(weapon.tree).ok_or(Complaint("there is no second one", 0))?;
+    let gic = Gic::of(weapon.machine);
+    let line = |edu: &Edu| edu.function.line(weapon.tree).ok_or(Complaint("the tree names no line", 0));
+    let both = [(first, line(&first)?), (second, line(&second)?)];
+    for (edu, intid) in &both {
+        edu.acknowledge(edu.reasons());
+        gic.set_edge(*intid, false);
+        gic.set_priority(*intid, DEFAULT_PRIORITY);
+        edu.function.set_message(None);
+        edu.function.set_line(true);
+        gic.enable(*intid);
+    }
+    silence()?;
+    for round in 0..MANY {
+        let [(one, its), (other, others)] = if round % 2 == 0 { both } else { [both[1], both[0]] };
+        one.raise(1);
+        take(&one, its, 1)?;
+        // Both, in whatever order they come: the second need not come before the first has ended.
+        one.raise(2);
+        other.raise(4);
+        let mut left = [Some((one, its, 2)), Some((other, others, 4))];
+        for _ in 0..2 {
+            let mut taken = None;
+            timer::wait_until(LONG, || {
+                taken = gic::acknowledge();
+                taken.is_some()
+            });
+            let is_it = |entry: &&mut Option<(Edu, u32, u32)>| entry.is_some_and(|(_, intid, _)| taken == Some(intid));
+            let found = left.iter_mut().find(is_it).and_then(Option::take);
+            let Some((edu, intid, reason)) = found else { return Err(Complaint("not both come", round.into())) };
+            ensure(edu.reasons() == reason, "it came for another reason", edu.reasons())?;
+            edu.acknowledge(reason);
+            gic::end(intid);
+        }
+    }
     silence()
 }
 

@@ -5,7 +5,8 @@
 //!
 //! QEMU, `docs/specs/edu.rst`. DMA begins 100 ms after it was ordered; by how many bits addresses have is said by its property `dma_mask`.
 
-use crate::mmio::Mmio;
+use crate::exceptions::catch;
+use crate::mmio::{Mmio, Width};
 use crate::pci::Function;
 use crate::timer;
 use crate::tree::Tree;
@@ -59,7 +60,16 @@ impl Edu {
     /// The first on the bus, which may reach memory from now on.
     #[must_use]
     pub fn find(tree: Tree) -> Option<Self> {
-        let function = Function::find(tree, VENDOR, DEVICE)?;
+        Self::of(Function::find(tree, VENDOR, DEVICE)?)
+    }
+
+    /// The next on the bus, likewise.
+    #[must_use]
+    pub fn next(&self, tree: Tree) -> Option<Self> {
+        Self::of(self.function.next(tree)?)
+    }
+
+    fn of(function: Function) -> Option<Self> {
         let registers = function.registers(0)?;
         function.set_bus_master(true);
         Some(Self { function, registers })
@@ -69,6 +79,17 @@ impl Edu {
     #[must_use]
     pub fn identification(&self) -> u32 {
         self.registers.read(IDENTIFICATION)
+    }
+
+    /// How many bytes an access may have, as far as it takes them: QEMU's takes 4, and 8 behind the first registers. Of each size it is
+    /// loaded and stored once.
+    #[must_use]
+    pub fn sizes(&self) -> [(usize, bool); 4] {
+        Width::ALL.map(|width| {
+            let (value, loaded) = catch(|| self.registers.read_width(DMA_SOURCE, width));
+            let ((), stored) = catch(|| self.registers.write_width(DMA_SOURCE, width, value));
+            (width.bytes(), loaded.is_none() && stored.is_none())
+        })
     }
 
     /// What it makes of a number: its inversion.

@@ -47,6 +47,13 @@ impl Function {
         Self::all(tree)?.find(|function| function.space.read(0) == identity)
     }
 
+    /// The next one that is alike.
+    #[must_use]
+    pub fn next(&self, tree: Tree) -> Option<Self> {
+        let identity = self.space.read(0);
+        Self::all(tree)?.find(|other| other.number > self.number && other.space.read(0) == identity)
+    }
+
     /// The first of this class: base class, sub-class, programming interface (6.2.1).
     #[must_use]
     pub fn of_class(tree: Tree, class: u32) -> Option<Self> {
@@ -95,6 +102,13 @@ impl Function {
         self.change_command(MEMORY, 0);
         // SAFETY: the bus's, mapped just now.
         Some(unsafe { Mmio::new(mmu::reach(at, Kind::Device)) })
+    }
+
+    /// Puts region `number`, of 32 bits, where that of another one is.
+    pub fn put_over(&self, other: &Self, number: usize) {
+        let register = BARS + 4 * number;
+        self.space.write(register, other.space.read(register));
+        self.change_command(MEMORY, 0);
     }
 
     /// Whether it reaches memory by itself, and sends messages.

@@ -39,23 +39,16 @@ impl Ecam {
 
 impl Configuration for Ecam {
     fn read(&self, function: PciAddress, offset: u16, size: AccessSize) -> u32 {
-        let at = self.offset(function, offset);
-        match (at, size) {
-            (None, _) | (_, AccessSize::Doubleword) => u32::MAX,
-            (Some(at), AccessSize::Byte) => self.registers.read_u8(at).into(),
-            (Some(at), AccessSize::Halfword) => self.registers.read_u16(at).into(),
-            (Some(at), AccessSize::Word) => self.registers.read_u32(at),
-        }
+        // 2.3.2: what no function answers is all ones. A host may say so by an abort, or the tree may have made it up.
+        let at = self.offset(function, offset).filter(|_| size <= AccessSize::Word);
+        at.and_then(|at| self.registers.load(at, size)).map_or(u32::MAX, |value| value as u32)
     }
 
     fn write(&self, function: PciAddress, offset: u16, size: AccessSize, value: u32) {
         let Some(at) = self.offset(function, offset) else { return };
-        match size {
-            AccessSize::Byte => self.registers.write_u8(at, value as u8),
-            AccessSize::Halfword => self.registers.write_u16(at, value as u16),
-            AccessSize::Word => self.registers.write_u32(at, value),
-            AccessSize::Doubleword => {}
+        if size <= AccessSize::Word {
+            let _ = self.registers.store(at, size, value.into());
+            self.registers.complete();
         }
-        self.registers.complete();
     }
 }

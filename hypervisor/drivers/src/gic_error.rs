@@ -9,7 +9,7 @@ pub enum GicError {
     NoSystemRegisters,
     /// ICPIDR2.ArchRev is not 2.
     NotGicv2,
-    /// Its register windows are smaller than they have to be.
+    /// Its register windows are smaller than they have to be, or nothing answers there.
     TooSmall,
     /// No redistributor has this CPU's affinity.
     NoRedistributor,
@@ -30,7 +30,8 @@ impl core::fmt::Display for GicError {
             }
             Self::NotGicv2 => "the interrupt controller is not a GICv2 (ICPIDR2.ArchRev)",
             Self::TooSmall => {
-                "the interrupt controller's registers need more room than its `reg` has (GICD, GICC, GICH, GICV)"
+                "the interrupt controller's registers need more room than its `reg` has, or do not answer there (GICD, GICC, \
+                 GICH, GICV)"
             }
             Self::NoRedistributor => "no redistributor has this CPU's affinity (GICR_TYPER)",
             Self::DoesNotWake => "the redistributor does not wake up (GICR_WAKER.ChildrenAsleep stays 1)",

@@ -4,7 +4,7 @@
 
 use crate::gicv3_its::Frame;
 use crate::{GicError, Mmio};
-use types::{IntId, Mpidr, Pa};
+use types::{AccessSize, IntId, Mpidr, Pa};
 
 mod distributor {
     pub(super) const CTLR: usize = 0x0000;
@@ -203,7 +203,8 @@ impl Redistributor {
         let wanted = (affinity.0 >> 32) << 24 | affinity.0 & 0xff_ffff;
         let mut offset = 0;
         while let Some(registers) = window(offset) {
-            let typer = registers.read_u64(redistributor::TYPER);
+            // What does not answer is not that of the CPU whose affinity is 0.
+            let Some(typer) = registers.load(redistributor::TYPER, AccessSize::Doubleword) else { break };
             if typer >> 32 == wanted {
                 return Ok(registers);
             }

@@ -11,7 +11,7 @@ use crate::Mmio;
 use alloc::vec::Vec;
 use core::ptr;
 use its::{Memory, REGISTERS_LENGTH, Registers};
-use types::{Pa, Range};
+use types::{AccessSize, Pa, Range};
 
 /// The way to one ITS, and to the memory that it and the redistributors read.
 #[derive(Debug)]
@@ -45,6 +45,12 @@ impl Its {
         // SAFETY: the caller's promise.
         let registers = unsafe { Mmio::of(window) };
         Some(Self { registers, memory: SharedMemory { is_past_caches: !is_coherent, shared: Vec::new() } })
+    }
+
+    /// Whether there is something, by its first register (IHI 0069, 12.19: `GITS_CTLR`).
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        self.registers.load(0, AccessSize::Word).is_some()
     }
 
     /// No message becomes an interrupt any more, soon.

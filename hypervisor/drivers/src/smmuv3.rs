@@ -11,7 +11,7 @@ use crate::Mmio;
 use alloc::vec::Vec;
 use core::ptr;
 use smmu::{Features, Memory, REGISTERS_LENGTH, Registers, Unfit};
-use types::{Pa, Range};
+use types::{AccessSize, Pa, Range};
 
 /// The way to one SMMU.
 #[derive(Debug)]
@@ -47,6 +47,12 @@ impl Smmuv3 {
         // SAFETY: the caller's promise.
         let registers = unsafe { Mmio::of(window) };
         Some(Self { registers, is_coherent, shared: Vec::new() })
+    }
+
+    /// Whether there is something: its identification, and the registers of its second page (IHI 0070, 6.1).
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        [0, REGISTERS_LENGTH as usize / 2].iter().all(|page| self.registers.load(*page, AccessSize::Word).is_some())
     }
 
     /// What it can do. Coherent is what device tree and SMMU both call so: it costs little to clean what needs no cleaning.

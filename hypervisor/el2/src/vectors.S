@@ -1,5 +1,6 @@
 // The exception vectors of EL2. Nothing is decided here: a guest's exit returns to the caller of enter_guest (switch.S),
-// an interrupt of EL2 itself calls the kernel, anything else at EL2 is a defect and is reported with all registers.
+// an interrupt of EL2 itself calls the kernel, a register that does not answer is told to whoever asked, anything else at EL2 is a defect
+// and is reported with all registers.
 
     .macro  vector target
     .balign 0x80
@@ -21,7 +22,7 @@
     tbz     x0, #STACK_VALID_BIT, stack_overflow
     sub     x0, sp, x0
     sub     sp, sp, x0
-    b       fault_el2
+    b       fault_el2_synchronous
     vector  irq_el2
     vector  fault_el2_asynchronous      // FIQ: none is routed to us
     vector  fault_el2_asynchronous      // SError
@@ -170,6 +171,36 @@ stack_overflow:
     mov     x0, sp
     mov     x1, #1
     b       kernel_fault                // (&FaultFrame, overflow) -> !
+
+// A device that does not answer is no defect of ours where that may be (drivers::mmio): the linker puts the functions for it between
+// these symbols. They have no stack, and hand X0 and X1 back. They return at once, with zeroes there.
+fault_el2_synchronous:
+    stp     x0, x1, [sp]
+    mrs     x0, elr_el2
+    adrp    x1, __guarded_start
+    add     x1, x1, :lo12:__guarded_start
+    cmp     x0, x1
+    b.lo    1f
+    adrp    x1, __guarded_end
+    add     x1, x1, :lo12:__guarded_end
+    cmp     x0, x1
+    b.hs    1f
+    mrs     x0, esr_el2
+    ubfx    x1, x0, #26, #6
+    cmp     x1, #0x25                   // a data abort from here
+    b.ne    1f
+    and     x1, x0, #0x3f
+    cmp     x1, #0x10                   // synchronous external abort, not of a walk
+    b.ne    1f
+    msr     elr_el2, x30
+    mov     x0, #0
+    mov     x1, #0
+    add     sp, sp, #FAULT_FRAME
+    eret
+    dsb     nsh                         // as in el2_enter_guest
+    isb
+1:  ldp     x0, x1, [sp]
+    b       fault_el2
 
 fault_el2_t:
     msr     spsel, #1

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use types::{AccessSize, Ipa};
 use vdev::testkit::Wires;
 use vdev::{
-    Control, DeviceId, Factory, FactoryFlags, FunctionBar, FunctionFacts, FunctionPart, FunctionSignal, GuestMessage,
-    HostFunction, WantedFunction, Wake,
+    AccessFault, Control, DeviceId, Factory, FactoryFlags, FunctionBar, FunctionFacts, FunctionPart, FunctionSignal,
+    GuestMessage, HostFunction, WantedFunction, Wake,
 };
 
 const OWN: DeviceId = DeviceId(1);
@@ -48,11 +48,11 @@ impl HostFunction for Model {
         bytes.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte))
     }
 
-    fn registers(&self, bar: u8, offset: u64, size: AccessSize, _: Option<u64>) -> u64 {
+    fn registers(&self, bar: u8, offset: u64, size: AccessSize, _: Option<u64>) -> Result<u64, AccessFault> {
         let bars = bars();
         let bar = bars.iter().find(|it| it.index == bar).unwrap();
         assert!(offset.is_multiple_of(size.bytes()) && offset + size.bytes() <= bar.size);
-        offset
+        if offset % 0x60 == 0 { Err(AccessFault::Bus) } else { Ok(offset) }
     }
 
     fn map(&self, at: Ipa, part: FunctionPart, reach: bool) -> bool {

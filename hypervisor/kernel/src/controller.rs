@@ -269,7 +269,7 @@ pub(crate) fn highest_pending() -> u32 {
 
 /// Every page of its registers that the drivers touch.
 pub(crate) fn windows(machine: &Machine) -> impl Iterator<Item = Range<Pa>> {
-    let mut windows = match &machine.gic {
+    let windows = match &machine.gic {
         Gic::V2 { distributor, cpu_interface, hypervisor_interface, .. } => {
             alloc::vec![*distributor, *cpu_interface, *hypervisor_interface]
         }
@@ -279,6 +279,5 @@ pub(crate) fn windows(machine: &Machine) -> impl Iterator<Item = Range<Pa>> {
             windows
         }
     };
-    windows.retain(|window| window.is_aligned(PAGE_SIZE));
     windows.into_iter()
 }

@@ -1,18 +1,21 @@
 //! What happens when code of ours has failed: in a thread of a VM that VM ends (`compartment`), anywhere else the hypervisor
 //! itself has failed, and there is nothing but the global safe state.
 //!
-//! Answers for: telling the two apart; stopping the other CPUs and DMA behind SMMUs, an epitaph that tells what, where and on whose behalf, and the board's reset hook,
+//! Answers for: telling the two apart; stopping the other CPUs and DMA, behind SMMUs and of PCI Express, an epitaph that tells what, where and on whose behalf, and the board's reset hook,
 //! which must always succeed. Nothing here allocates, takes a lock that could be held, or returns.
 
 use crate::address_space::{self, Image};
-use crate::{board, console, interrupt, smmuman};
+use crate::{board, console, interrupt, pcie, smmuman};
 use crate::{compartment, cpu};
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use el2::thread::FaultFrame;
 
 static FAILED: AtomicBool = AtomicBool::new(false);
+
+/// How many functions of PCI Express had Bus Master on then.
+static MASTERS: AtomicUsize = AtomicUsize::new(0);
 
 /// ESR_EL2.EC (DDI 0487, ESR_ELx) of exceptions taken from EL2 itself, and of an SError.
 const EC_INSTRUCTION_ABORT: u64 = 0x21;
@@ -49,6 +52,7 @@ fn is_first() -> bool {
     cpu::this().failing.set(true);
     interrupt::stop_others();
     smmuman::turn_off();
+    MASTERS.store(pcie::turn_off(), Ordering::Relaxed);
     true
 }
 
@@ -59,6 +63,10 @@ fn header(epitaph: &mut Epitaph) {
     let thread = unsafe { cpu.current.get().as_ref() }.map_or("boot", |thread| thread.name.as_str());
     let _ = writeln!(epitaph, "\r\nbulkhead: panic on {} in thread {thread}\r", cpu.id);
     let _ = writeln!(epitaph, "  image at {}\r", Image::here().text.start());
+    match MASTERS.load(Ordering::Relaxed) {
+        0 => {}
+        masters => drop(writeln!(epitaph, "  Bus Master was on in {masters} PCI functions: it is off\r")),
+    }
 }
 
 fn backtrace(epitaph: &mut Epitaph, pc: Option<u64>, sp: u64, mut frame: u64) {

@@ -17,7 +17,8 @@ use host::shell::Pci;
 use host::shell::report::{BarInfo, FunctionInfo};
 use machine::{BUS_LENGTH, Machine, PciHost};
 use pcie::{
-    Bar, BarKind, Configuration, Function, Owners, PciAddress, Reset, Rest, RestProgress, Space, virtual_functions,
+    Bar, BarKind, Configuration, Function, Owners, PciAddress, Reset, Rest, RestProgress, Space, switch_masters_off,
+    virtual_functions,
 };
 use spin::Once;
 use types::{AccessSize, IntId, Pa, Range, Ticks, VmId};
@@ -109,6 +110,20 @@ pub(crate) fn initialise(machine: &'static Machine) {
     }
     HOSTS.call_once(|| hosts);
     FUNCTIONS.lock().all = all;
+}
+
+/// The hypervisor has failed: no function asks for memory any more, soon. Says how many may have done so. Takes no lock, and waits for nothing:
+/// what it looks at is on buses that are mapped.
+pub(crate) fn turn_off() -> usize {
+    let off = |(segment, host): (u16, &'static Host)| {
+        let PciHost { first_bus, last_bus, .. } = host.description;
+        let is_mapped = |bus: &u8| {
+            let part = usize::from((bus - first_bus) / BUSES_AT_ONCE);
+            host.mapped.get(part).is_some_and(|mapped| mapped.load(Ordering::Relaxed))
+        };
+        (*first_bus..=*last_bus).filter(is_mapped).map(|bus| switch_masters_off(host, segment, bus)).sum::<usize>()
+    };
+    (0..).zip(HOSTS.get().into_iter().flatten()).map(off).sum()
 }
 
 fn of(address: PciAddress) -> Option<&'static Host> {

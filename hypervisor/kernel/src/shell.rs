@@ -28,13 +28,16 @@ use spin::Once;
 use types::{PAGE_SIZE, Ticks};
 use vdev::Cause;
 
-/// How long `shutdown` and `reset` wait for VMs that were asked to end, in microseconds.
+/// How long `shutdown` and `reset` wait for VMs that were asked to end, and others for one that is being put together, in microseconds.
 const PATIENCE: u64 = 10_000_000;
 
 /// How often `dump` and `tracelogger` show how far they are, in microseconds, and for how many looks `dump` waits for it to go
 /// on.
 const DUMP_LOOK: u64 = 250_000;
 const DUMP_LOOKS: u32 = 80;
+
+/// How often it is looked whether a VM has been put together, in microseconds.
+const BEGIN_LOOK: u64 = 10_000;
 
 static THREAD: Once<Arc<Thread>> = Once::new();
 
@@ -139,9 +142,15 @@ impl Shell {
                 }
                 self.wait_until(|| !trace::is_recording());
             }
-            Command::Pause(name) => pause(name, true, out),
+            Command::Pause(name) => {
+                self.let_begin(name);
+                pause(name, true, out);
+            }
             Command::Resume(name) => pause(name, false, out),
-            Command::Balloon { name, bytes } => balloon(name, bytes, out),
+            Command::Balloon { name, bytes } => {
+                self.let_begin(name);
+                balloon(name, bytes, out);
+            }
             Command::Console(name) => {
                 console::with(|multiplexer| multiplexer.set_foreground(name));
             }
@@ -269,6 +278,18 @@ impl Shell {
         self.bury();
     }
 
+    /// Gives VMs of that name the time that it takes to put them together: the line before may have started them.
+    fn let_begin(&mut self, name: &str) {
+        let runs = |vm: &Arc<Qvm>| vm.look(|compartment| compartment.partition().is_some()) == Some(true);
+        let begins = || qvm::named(name).iter().any(|vm| !runs(vm));
+        for _ in 0..PATIENCE / BEGIN_LOOK {
+            if !begins() || self.is_interrupted() {
+                break;
+            }
+            self.sleep(BEGIN_LOOK, || !begins());
+        }
+    }
+
     /// Reports what VMs do, again and again, until a key is pressed.
     fn top(&mut self, milliseconds: u64, out: Output<'_>) {
         let mut before = Snapshot::take();
@@ -297,6 +318,7 @@ impl Shell {
 
     /// Dumps a VM and waits for it, as long as it goes on; who can type sees how far it is.
     fn dump(&mut self, name: &str, to: Option<&str>, out: Output<'_>) {
+        self.let_begin(name);
         with_vms(name, out, |qvm, out| {
             if !qvm.dump(to) {
                 let _ = writeln!(out, "shell: `{name}` does not run yet");

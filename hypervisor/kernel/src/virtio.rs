@@ -6,9 +6,10 @@
 use crate::frames::{self, Owner};
 use crate::{disk, start, uplink};
 use alloc::vec::Vec;
+use drivers::Mmio;
 use drivers::virtio::{self, Found, Memory, MmioTransport};
 use machine::{Machine, VirtioWindow};
-use types::{PAGE_SIZE, Pa, Range};
+use types::{AccessSize, PAGE_SIZE, Pa, Range};
 
 /// Page frames, for good.
 pub(crate) struct Pages;
@@ -63,6 +64,11 @@ fn look(window: &VirtioWindow, mapped: &mut Pa) -> Option<Found> {
             return None;
         }
         *mapped = end;
+    }
+    // SAFETY: by the device tree, and mapped.
+    if unsafe { Mmio::of(registers) }.load(0, AccessSize::Word).is_none() {
+        log::warn!("the virtio device at {} does not answer", registers.start());
+        return None;
     }
     // SAFETY: by the device tree, mapped, and looked at once.
     unsafe { virtio::find(registers) }

@@ -431,7 +431,7 @@ impl Vdev for Passed {
         let Some((bar, within)) = self.region(offset).filter(|_| !self.is_resetting) else { return Ok(u64::MAX) };
         match (self.in_table(bar, within, size)?, &self.msix) {
             (Some(within), Some(table)) => Ok(table.read(within, size)),
-            _ => Ok(self.function.registers(bar, within, size, None)),
+            _ => self.function.registers(bar, within, size, None),
         }
     }
 
@@ -455,9 +455,7 @@ impl Vdev for Passed {
             (Some(within), Some(table)) => table.write((within, size, value), from, &*self.function),
             // PCI, 6.8.2.10: pending bits are not written.
             (None, Some(table)) if table.has_pending(bar, within) => {}
-            _ => {
-                self.function.registers(bar, within, size, Some(value));
-            }
+            _ => return self.function.registers(bar, within, size, Some(value)).map(drop),
         }
         Ok(())
     }

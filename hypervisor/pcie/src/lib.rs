@@ -59,5 +59,5 @@ pub use function::{Class, Function, Reset, requester};
 pub use owners::Owners;
 pub use pci_types::PciAddress;
 pub use pin::pin_at_host;
-pub use rest::{Rest, RestProgress, Unrest};
+pub use rest::{Rest, RestProgress, Unrest, switch_masters_off};
 pub use scan::{Hierarchy, MAX_FUNCTIONS, scan};

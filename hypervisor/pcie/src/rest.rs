@@ -281,6 +281,14 @@ fn quiet(space: Space<'_>, function: &Function) {
     }
 }
 
+/// Switches Bus Master off of whatever answers on `bus`, bridges included, through which nothing asks for memory then. Says how many had it on.
+/// For when nothing is known any more of what there is: there are 256 function numbers, and each costs three accesses at most.
+pub fn switch_masters_off(access: &dyn Configuration, segment: u16, bus: u8) -> usize {
+    let functions = (0..=u8::MAX).map(|number| PciAddress::new(segment, bus, number >> 3, number & 7));
+    let masters = functions.map(|address| Space::new(access, address)).filter(Space::is_master);
+    masters.map(|space| space.change(registers::COMMAND, command::BUS_MASTER, 0)).count()
+}
+
 fn is_master(space: Space<'_>, function: &Function) -> bool {
     function.bridge.is_none() && space.half(registers::COMMAND) & command::BUS_MASTER != 0
 }

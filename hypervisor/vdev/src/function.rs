@@ -3,6 +3,7 @@
 //! Answers for: how its mediator on the guest's bus (`pci`) names and reaches it. Does not answer for: which functions there are and
 //! whose they are (the kernel), nor for what a guest gets to see of one (`pci`).
 
+use crate::AccessFault;
 use alloc::string::String;
 use alloc::vec::Vec;
 use types::{AccessSize, Ipa, RequesterId};
@@ -94,7 +95,10 @@ pub trait HostFunction: Send + Sync {
     fn configuration(&self, at: u16, size: AccessSize, store: Option<u32>) -> u32;
 
     /// A load from its registers, or a store of `store`. The access is aligned and inside the region.
-    fn registers(&self, bar: u8, offset: u64, size: AccessSize, store: Option<u64>) -> u64;
+    ///
+    /// # Errors
+    /// [`AccessFault::Bus`] if the function does not take one of this size there.
+    fn registers(&self, bar: u8, offset: u64, size: AccessSize, store: Option<u64>) -> Result<u64, AccessFault>;
 
     /// Has the guest reach `length` bytes of a region, from `offset` on, at `at`, or no longer. Both are whole pages inside the region.
     /// Says whether it could be done: if it could not, accesses come to the mediator.

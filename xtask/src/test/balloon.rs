@@ -27,6 +27,7 @@ pub(super) fn tests() -> Vec<Test> {
         Test::hypervisor("balloon/linux", "Linux gives half of its memory to another VM, and has it again", linux),
         Test::hypervisor("balloon/lend", "what Linux reports as free others have, until it cannot come back", lend),
         Test::hypervisor("balloon/restart", "a VM without half of its memory is killed, and begins with all", restart),
+        Test::hypervisor("balloon/early", "a script need not wait for a VM before it says what that may have", early),
         Test::hypervisor("balloon/rubbish", "a guest that gives back what it stands on harms nobody", rubbish),
     ]
 }
@@ -47,6 +48,30 @@ fn scene(commands: &str, balloon: &str) -> Result<Scene> {
     scene.vm("second", "hello", "480M", "cmdline forever")?;
     scene.line("qvm @linux.qvmconf &");
     Ok(scene)
+}
+
+/// Behind `qvm` at once: the VM is still being put together.
+fn early(case: &Case) -> Result<()> {
+    let mut scene = Scene::new();
+    let balloon = "vdev virtio-balloon loc 0x1c0d0000 intr gic:46 name balloon";
+    scene.vm("early", "hello", "64M", &format!("cmdline forever\n{balloon}"))?;
+    scene
+        .line("qvm @early.qvmconf &")
+        .line("balloon early 32M")
+        .line("sleep 0.5")
+        .line("status early")
+        .line("sleep 0.5");
+    scene.line("slay -s QUIT early").line("wait early").line("qvm @early.qvmconf &").line("pause early");
+    scene.line("resume early").line("slay -s QUIT early").line("wait early").line("balloon early 32M");
+    let ran = scene.run(case, &machine(), None, 2)?;
+    ran.in_order(&[
+        "32768 wanted",
+        "qvm: early ended: code 3 (",
+        "qvm: early ended: code 3 (",
+        "there is no VM `early`",
+    ])?;
+    ensure!(!ran.text.contains("does not run yet"), "nobody has waited");
+    Ok(())
 }
 
 fn machine() -> Machine {

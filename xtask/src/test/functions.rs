@@ -32,6 +32,7 @@ pub(super) fn tests() -> Vec<Test> {
         Test::hypervisor("functions/nets", "Linux sends by an 82574 of the machine, by messages and by its pin", nets),
         Test::hypervisor("functions/reset", "a guest resets its NVMe disk by FLR, and it works again", reset),
         Test::hypervisor("functions/killed", "Linux is ended while it writes by NVMe, and does so again", killed),
+        Test::hypervisor("functions/pin", "two functions have one pin: in one VM each its line, in two the first", pin),
         Test::hypervisor("functions/uncontained", "edu without an SMMU, in a VM that says so", uncontained),
         Test::hypervisor("functions/refused", "what is somebody's, or cannot be had like that, is refused", refused),
         Test::hypervisor("functions/again", "a VM ends in the midst of DMA, and the next has the device as new", again),
@@ -69,6 +70,36 @@ fn edu(case: &Case) -> Result<()> {
             ran.expect(line)?;
         }
     }
+    Ok(())
+}
+
+/// QEMU gives the pins of devices 1 and 5 one interrupt.
+fn pin(case: &Case) -> Result<()> {
+    let edu = |device| format!("edu,dma_mask=0xffffffffffffffff,addr={device}");
+    let more = [1, 5].into_iter().flat_map(|device| ["-device".into(), edu(device)]).collect();
+    let machine = Machine { smmu: true, more, ..Machine::default() };
+    let passed = |host| format!("pass loc pci:0:{host}.0 without-reset\n");
+    let mut scene = Scene::new();
+    vm(&mut scene, "both", "edu", false, &format!("cmdline lines\n{}{}", passed(1), passed(5)))?;
+    vm(&mut scene, "first", "edu", true, &format!("cmdline \"test wait 3000 test\"\n{}", passed(1)))?;
+    vm(&mut scene, "second", "edu", true, &format!("cmdline test\n{}", passed(5)))?;
+    scene
+        .line("pidin pci")
+        .line("qvm @both.qvmconf")
+        .line("qvm @first.qvmconf &")
+        .line("sleep 1")
+        .line("qvm @second.qvmconf");
+    scene.line("wait first").line("qvm @second.qvmconf");
+    let ran = scene.run(case, &machine, None, 4)?;
+    ran.expect("both| edu: two lines: ok")?;
+    ran.in_order(&[
+        "second| edu: line: FAILED: the tree names no line",
+        "second| edu: message: ok",
+        "qvm: second ended: code 0 (",
+        "qvm: first ended: code 0 (",
+        "second| edu: line: ok",
+    ])?;
+    ensure!(ran.of("first").filter(|line| line.contains(": ok")).count() == 8, "the first does not work beside it");
     Ok(())
 }
 

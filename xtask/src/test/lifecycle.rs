@@ -8,6 +8,7 @@ use super::Test;
 use super::machine::{Case, PATIENCE};
 use super::scene::{Scene, counting, faulty};
 use crate::failure;
+use crate::qemu::device::{Device, Kind};
 use crate::qemu::machine::Machine;
 
 /// Calls in which `vdev faulty` can fail, how it fails, and the code of the VM's end.
@@ -44,6 +45,11 @@ pub(super) fn tests() -> Vec<Test> {
         Test::hypervisor("life/dryrun", "everything is checked, nothing runs", dryrun),
         Test::hypervisor("life/shell", "what is typed is done", shell),
         Test::hypervisor("life/global", "a failure of the hypervisor itself ends in the safe state", global),
+        Test::hypervisor(
+            "life/masters",
+            "when the hypervisor itself fails nothing on PCI Express is a master",
+            masters,
+        ),
     ];
     for (when, how, code, words) in FAILURES {
         tests.push(Test::hypervisor(
@@ -258,4 +264,21 @@ fn global(case: &Case) -> Result<()> {
     let ran = scene.run(case, &Machine::default(), Some(faulty()?), 2)?;
     ran.expect_status(failure::HYPERVISOR)?;
     ran.in_order(&["bulkhead: panic on cpu", "the hypervisor was told to fail", "  #0 0x"])
+}
+
+/// A function of PCI is at it, and the port that it is behind: the epitaph says that both have been switched off.
+fn masters(case: &Case) -> Result<()> {
+    let mut scene = Scene::new();
+    scene.vm("edu", "edu", "32M", "cmdline \"again own 4096\"\npass loc pci:0x1234/0x11e8 uncontained")?;
+    scene.vm("a", "abuser", "4M", "cmdline \"faulty how=1\"\nvdev faulty loc 0x1c100000 how hypervisor")?;
+    scene.line("qvm @edu.qvmconf &").line("sleep 2").line("pidin pci").line("qvm @a.qvmconf");
+    let machine = Machine { devices: vec![Device::new(Kind::Edu).behind_port()], ..Machine::default() };
+    let ran = scene.run(case, &machine, Some(faulty()?), 2)?;
+    ran.expect_status(failure::HYPERVISOR)?;
+    ran.in_order(&[
+        "edu| edu: again",
+        "bulkhead: panic on cpu",
+        "  Bus Master was on in 2 PCI functions: it is off",
+        "the hypervisor was told to fail",
+    ])
 }

@@ -129,7 +129,7 @@ fn virtual_smmu(case: &Case) -> Result<()> {
 }
 
 /// Boots with the tree that `change` makes of QEMU's.
-fn with_tree(
+pub(super) fn with_tree(
     case: &Case,
     machine: Machine,
     scene: &Scene,

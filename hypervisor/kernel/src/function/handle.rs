@@ -16,7 +16,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use drivers::Mmio;
 use spin::Once;
 use types::{AccessSize, IntId, Ipa, PAGE_SIZE, Pa, Range};
-use vdev::{DeviceId, FunctionPart, FunctionSignal, GuestMessage, HostFunction};
+use vdev::{AccessFault, DeviceId, FunctionPart, FunctionSignal, GuestMessage, HostFunction};
 
 /// A pin that functions of one VM have in common. It is active from when it comes until none of them has it asserted.
 pub(crate) struct Line {
@@ -184,32 +184,15 @@ impl HostFunction for Handle {
         0
     }
 
-    fn registers(&self, bar: u8, offset: u64, size: AccessSize, store: Option<u64>) -> u64 {
+    fn registers(&self, bar: u8, offset: u64, size: AccessSize, store: Option<u64>) -> Result<u64, AccessFault> {
         let has = |it: &&Registers| it.bar == bar && offset.wrapping_sub(it.offset) < it.length;
         let registers = self.attached.get().and_then(|it| it.registers.iter().find(has));
-        let Some((window, first)) = registers.and_then(|it| Some((it.window?, it.offset))) else { return 0 };
+        let Some((window, first)) = registers.and_then(|it| Some((it.window?, it.offset))) else { return Ok(0) };
         let at = (offset - first) as usize;
-        match (size, store) {
-            (AccessSize::Byte, None) => window.read_u8(at).into(),
-            (AccessSize::Halfword, None) => window.read_u16(at).into(),
-            (AccessSize::Word, None) => window.read_u32(at).into(),
-            (AccessSize::Doubleword, None) => window.read_u64(at),
-            (AccessSize::Byte, Some(value)) => {
-                window.write_u8(at, value as u8);
-                0
-            }
-            (AccessSize::Halfword, Some(value)) => {
-                window.write_u16(at, value as u16);
-                0
-            }
-            (AccessSize::Word, Some(value)) => {
-                window.write_u32(at, value as u32);
-                0
-            }
-            (AccessSize::Doubleword, Some(value)) => {
-                window.write_u64(at, value);
-                0
-            }
+        match store {
+            None => window.load(at, size).ok_or(AccessFault::Bus),
+            Some(value) if window.store(at, size, value) => Ok(0),
+            Some(_) => Err(AccessFault::Bus),
         }
     }
 

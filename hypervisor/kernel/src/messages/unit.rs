@@ -249,7 +249,7 @@ impl Working {
         let is_coherent = description.is_coherent && common.as_ref().is_ok_and(|common| !common.is_past_caches);
         // SAFETY: what the device tree says of an ITS, mapped just now, and this is its only driver.
         let driver = unsafe { Driver::new(&registers, is_coherent) };
-        let mut driver = driver.ok_or("its registers are too few")?;
+        let mut driver = driver.filter(Driver::answers).ok_or("it does not answer")?;
         let deadline = el2::cpu::counter().saturating_add(ticks(PATIENCE));
         its::close(&mut driver, el2::cpu::counter, deadline).map_err(|unfit| unfit.to_string())?;
         let common = common?;

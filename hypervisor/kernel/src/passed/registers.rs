@@ -62,12 +62,7 @@ impl Window {
 impl Registers for Window {
     fn read(&self, offset: u64, size: AccessSize) -> Result<u64, AccessFault> {
         let offset = self.check(offset, size)?;
-        Ok(match size {
-            AccessSize::Byte => self.mmio.read_u8(offset).into(),
-            AccessSize::Halfword => self.mmio.read_u16(offset).into(),
-            AccessSize::Word => self.mmio.read_u32(offset).into(),
-            AccessSize::Doubleword => self.mmio.read_u64(offset),
-        })
+        self.mmio.load(offset, size).ok_or(AccessFault::Bus)
     }
 
     fn write(&self, offset: u64, size: AccessSize, value: u64) -> Result<(), AccessFault> {
@@ -75,13 +70,7 @@ impl Registers for Window {
         if !self.region.writable {
             return Err(AccessFault::Unsupported);
         }
-        match size {
-            AccessSize::Byte => self.mmio.write_u8(offset, value as u8),
-            AccessSize::Halfword => self.mmio.write_u16(offset, value as u16),
-            AccessSize::Word => self.mmio.write_u32(offset, value as u32),
-            AccessSize::Doubleword => self.mmio.write_u64(offset, value),
-        }
-        Ok(())
+        if self.mmio.store(offset, size, value) { Ok(()) } else { Err(AccessFault::Bus) }
     }
 }
 

@@ -244,7 +244,7 @@ impl Working {
         }
         // SAFETY: an SMMUv3 by the device tree, mapped just now for good, and each is begun with once.
         let driver = unsafe { Smmuv3::new(&registers, description.is_coherent) };
-        let mut driver = driver.ok_or(LEFT_ALONE)?;
+        let mut driver = driver.filter(Smmuv3::answers).ok_or("it does not answer")?;
         let begun = begin_with(&mut driver, highest);
         match begun {
             Ok(smmu) => {

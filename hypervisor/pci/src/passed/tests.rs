@@ -14,7 +14,8 @@ use model::Model;
 use types::{AccessSize, Ipa, RequesterId};
 use vdev::testkit::Wires;
 use vdev::{
-    Control, DeviceId, Factory, FunctionFacts, FunctionSignal, OptionError, Options, Setup, Vdev, Wake, WantedFunction,
+    AccessFault, Control, DeviceId, Factory, FunctionFacts, FunctionSignal, OptionError, Options, Setup, Vdev, Wake,
+    WantedFunction,
 };
 
 /// As assembly does.
@@ -189,6 +190,28 @@ fn a_region_is_mapped_but_for_the_table() {
 }
 
 #[test]
+fn a_large_region_is_mapped_but_for_the_table_too() {
+    let model = Model::new();
+    let mut facts = Model::facts();
+    facts.bars[1].size = 1 << 30;
+    let (mut slots, slot) = (build(&model, facts, true).unwrap(), Slots::slot(1));
+    slots.set_config(slot, 0x18, !0);
+    slots.set_config(slot, 0x1c, !0);
+    assert_eq!((slots.config(slot, 0x18), slots.config(slot, 0x1c)), (0xc000_0004, u32::MAX), "1 GiB");
+    slots.set_config(slot, 0x18, 0x4000_0000);
+    slots.set_config(slot, 0x1c, 4);
+    slots.set_config(slot, 4, 6);
+    assert_eq!(
+        model.take_maps(),
+        ["map 2+0x0 0x2000 at 0x440000000", "map 2+0x4000 0x3fffc000 at 0x440004000"],
+        "all of it, but the pages of table and pending bits"
+    );
+    let table = Ipa(0x4_4000_2000);
+    slots.write(table, 0x0808_0040);
+    assert_eq!(slots.read(table), 0x0808_0040, "the table is the guest's");
+}
+
+#[test]
 fn what_is_not_mapped_goes_on_to_the_function() {
     let model = Model::new();
     let mut slots = placed(&model);
@@ -200,6 +223,19 @@ fn what_is_not_mapped_goes_on_to_the_function() {
     model.take_log();
     slots.write(at(BAR_2, 0x3000), 7);
     assert!(model.take_log().is_empty(), "and not written");
+}
+
+#[test]
+fn a_size_that_the_function_does_not_take_is_a_bus_error_of_the_guests() {
+    let model = Model::new();
+    let mut slots = placed(&model);
+    let place = at(BAR_2, Model::WORDS_ONLY.1);
+    assert_eq!(slots.try_read(place, AccessSize::Word), Ok(model.register(2, 0x2ff0).into()));
+    assert_eq!(slots.try_write(place, AccessSize::Word, 1), Ok(()));
+    for size in [AccessSize::Byte, AccessSize::Halfword, AccessSize::Doubleword] {
+        assert_eq!(slots.try_read(place, size), Err(AccessFault::Bus), "{size:?}");
+        assert_eq!(slots.try_write(place, size, 1), Err(AccessFault::Bus), "{size:?}");
+    }
 }
 
 #[test]
@@ -265,6 +301,22 @@ fn msi_is_programmed_with_what_the_host_says() {
     assert!(model.take_log().contains(&String::from("config 0xe0 = 0x2")), "masks are the function's");
     slots.set_config(slot, 0xd0, 0);
     assert_eq!(model.take_log(), ["config 0xd2 = 0x0"]);
+}
+
+#[test]
+fn msi_without_64_bits_is_not_there() {
+    for control in [0x06, 0x06 | 0x100] {
+        let model = Model::new();
+        model.set(0xd2, u8::try_from(control & 0xff).unwrap());
+        model.set(0xd3, u8::try_from(control >> 8).unwrap());
+        let (mut slots, slot) = (slots(&model), Slots::slot(1));
+        assert_eq!(slots.config(slot, 0xc8) >> 8 & 0xff, 0x80, "from power to PCI Express");
+        for register in (0xd0..0xd0 + if control & 0x100 == 0 { 0xc } else { 0x14 }).step_by(4) {
+            assert_eq!(slots.config(slot, register), 0, "{register:#x}");
+            slots.set_config(slot, register, !0);
+        }
+        assert!(model.take_log().is_empty(), "it cannot be told to send anything anywhere");
+    }
 }
 
 #[test]

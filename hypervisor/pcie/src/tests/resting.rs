@@ -238,3 +238,24 @@ fn virtual_functions_without_a_place_are_refused() {
     let vast = make(&|card| card.add_bar(0x124, 4, 1 << 40));
     assert_eq!(vast, Err(VirtualError::NoAddresses), "and the card itself goes on");
 }
+
+#[test]
+fn at_the_end_of_everything_nobody_is_a_master_whoever_it_was() {
+    let mut functions = vec![Simulated::root_port(0x08, true), disk(0).behind(0), disk(0xf8), disk(0x10)];
+    functions[3].vices.is_gone = true;
+    let model = Model::new(functions);
+    let found = found(&model);
+    let (behind, beside) = (at(1, 0, 0), at(0, 0x1f, 0));
+    use_it(&model, behind);
+    use_it(&model, beside);
+    let other = Space::new(&model, at(0, 1, 0)).half(4);
+    assert!(found.functions.len() == 3 && other & 4 != 0, "the bridge forwards");
+    assert_eq!(switch_masters_off(&model, 0, 0), 2, "the bridge, and a function beside it");
+    assert_eq!(switch_masters_off(&model, 0, 1), 1);
+    for address in [behind, beside, at(0, 1, 0)] {
+        let command = Space::new(&model, address).half(4);
+        assert_eq!(command & 6, 2, "{address}: its registers answer still");
+    }
+    assert_eq!(switch_masters_off(&model, 0, 0) + switch_masters_off(&model, 0, 1), 0);
+    assert_eq!(switch_masters_off(&model, 0, 7), 0, "nobody is there");
+}

@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use types::{AccessSize, Ipa, Lock, RequesterId};
-use vdev::{FunctionBar, FunctionFacts, FunctionPart, FunctionSignal, GuestMessage, HostFunction};
+use vdev::{AccessFault, FunctionBar, FunctionFacts, FunctionPart, FunctionSignal, GuestMessage, HostFunction};
 
 #[derive(Debug)]
 pub(super) struct Model(Lock<State>);
@@ -79,6 +79,9 @@ const SRIOV: [(usize, u32); 13] = [
 ];
 
 impl Model {
+    /// Two registers that take accesses of one size only.
+    pub(super) const WORDS_ONLY: (u8, u64) = (2, 0x2ff0);
+
     pub(super) fn new() -> Arc<Self> {
         let mut config = vec![0; 0x1000];
         let serial = [(0x144, 0x1122_3344_u32), (0x148, 0x5566_7788), (0x200, 0x1801_000f)];
@@ -166,14 +169,17 @@ impl HostFunction for Model {
         bytes.iter().rev().fold(0, |value, byte| value << 8 | u32::from(*byte))
     }
 
-    fn registers(&self, bar: u8, offset: u64, size: AccessSize, store: Option<u64>) -> u64 {
+    fn registers(&self, bar: u8, offset: u64, size: AccessSize, store: Option<u64>) -> Result<u64, AccessFault> {
         assert!(offset.is_multiple_of(size.bytes()));
         let facts = Self::facts();
         assert!(facts.bars.iter().any(|it| it.index == bar && offset + size.bytes() <= it.size));
         if let Some(value) = store {
             self.0.lock().log.push(format!("store {bar}+{offset:#x} {} = {value:#x}", size.bytes()));
         }
-        u64::from(self.register(bar, offset)) & size.mask()
+        if (bar, offset & !7) == Self::WORDS_ONLY && size != AccessSize::Word {
+            return Err(AccessFault::Bus);
+        }
+        Ok(u64::from(self.register(bar, offset)) & size.mask())
     }
 
     fn map(&self, at: Ipa, part: FunctionPart, reach: bool) -> bool {

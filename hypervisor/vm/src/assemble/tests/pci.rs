@@ -167,8 +167,8 @@ impl vdev::HostFunction for Machines {
     fn configuration(&self, at: u16, _: AccessSize, _: Option<u32>) -> u32 {
         if at == 8 { 0x0108_0200 } else { 0 }
     }
-    fn registers(&self, _: u8, offset: u64, _: AccessSize, _: Option<u64>) -> u64 {
-        offset
+    fn registers(&self, _: u8, offset: u64, _: AccessSize, _: Option<u64>) -> Result<u64, vdev::AccessFault> {
+        Ok(offset)
     }
     fn map(&self, _: Ipa, _: vdev::FunctionPart, _: bool) -> bool {
         false
