@@ -20,6 +20,13 @@ struct Entry<'a> {
     parent: Option<NodeId>,
     /// Where its properties begin in [`Index::properties`]; they end where the next node's begin.
     properties: usize,
+    // What everybody asks for, of all nodes:
+    /// What `phandle` and its old name `linux,phandle` say.
+    phandles: [Option<u32>; 2],
+    /// The value of `compatible`.
+    compatible: &'a [u8],
+    /// Whether neither this node nor one above is switched off.
+    is_enabled: bool,
 }
 
 /// A property by its places in the blob, not by slices: there are thousands, and all there is for them is early boot's heap.
@@ -71,13 +78,25 @@ impl<'a> Index<'a> {
         let mut open: Vec<NodeId> = vec![];
         for (node, depth) in tree.all_nodes().zip(sound.depths()) {
             open.truncate(usize::from(*depth).saturating_sub(1));
-            entries.push(Entry { name: node.name, parent: open.last().copied(), properties: properties.len() });
-            open.push(entries.len().saturating_sub(1));
+            let first = properties.len();
+            let parent = open.last().copied();
+            open.push(entries.len());
             properties.extend(node.properties().map(|property| Property {
                 name: place(property.name.as_bytes()),
                 value: place(property.value),
                 length: u32::try_from(property.value.len()).unwrap_or(u32::MAX),
             }));
+            let read = Node { name: node.name, blob, properties: properties.get(first..).unwrap_or_default() };
+            let phandles = ["phandle", "linux,phandle"].map(|name| node::exact_cell(read.value(name)?));
+            let above = parent.and_then(|parent| entries.get(parent)).is_none_or(|entry| entry.is_enabled);
+            entries.push(Entry {
+                name: node.name,
+                parent,
+                properties: first,
+                phandles,
+                compatible: read.value("compatible").unwrap_or_default(),
+                is_enabled: above && node::is_enabled(&read),
+            });
         }
         if entries.len() != sound.depths().len() {
             return Err(MachineError::Malformed("structure block: nodes out of place".into()));
@@ -115,9 +134,9 @@ impl<'a> Index<'a> {
         &'i self,
         wanted: &'i [&str],
     ) -> impl Iterator<Item = (NodeId, Node<'i, 'a>)> + use<'i, 'a> {
-        self.all().filter(move |(id, node)| {
-            node::is_compatible(node, wanted) && self.lineage(*id).iter().all(node::is_enabled)
-        })
+        let entries = self.entries.iter().enumerate();
+        let found = entries.filter(|(_, entry)| entry.is_enabled && node::is_one_of(entry.compatible, wanted));
+        found.filter_map(|(id, _)| Some((id, self.node(id)?)))
     }
 
     /// The node at `path`, which begins with a slash. A component without unit address matches the first node of that name.
@@ -139,8 +158,7 @@ impl<'a> Index<'a> {
     }
 
     pub(crate) fn by_phandle(&self, phandle: u32) -> Option<NodeId> {
-        let is = |node: &Node<'_, '_>, name| node.value(name) == Some(phandle.to_be_bytes().as_slice());
-        self.all().find(|(_, node)| is(node, "phandle") || is(node, "linux,phandle")).map(|(id, _)| id)
+        self.entries.iter().position(|entry| entry.phandles.contains(&Some(phandle)))
     }
 
     pub(crate) fn lineage(&self, id: NodeId) -> Lineage<Node<'_, 'a>> {
