@@ -48,7 +48,7 @@ pub unsafe fn clean_and_invalidate_word(at: usize) {
 pub unsafe fn zero_and_clean(start: usize, length: usize) {
     let dczid = read_register!("dczid_el0");
     let block = 4usize << (dczid & 0xf);
-    if dczid & 0x10 != 0 || block != line_size() || block > types::PAGE_SIZE as usize / 8 {
+    if dczid & 0x10 != 0 || block != line_size() || block > types::PAGE_SIZE as usize / 32 {
         // SAFETY: the caller's promise.
         unsafe { core::ptr::write_bytes(start as *mut u8, 0, length) };
         // SAFETY: the caller's promise.
@@ -58,11 +58,11 @@ pub unsafe fn zero_and_clean(start: usize, length: usize) {
     let end = start.saturating_add(length);
     let mut at = start;
     while at < end {
-        // SAFETY: the blocks lie within the caller's memory: start and length are multiples of a page, and that of eight
+        // SAFETY: the blocks lie within the caller's memory: start and length are multiples of a page, and that of 32
         // blocks.
         unsafe {
             core::arch::asm!(
-                ".rept 8",
+                ".rept 32",
                 "dc zva, {a}",
                 "dc civac, {a}",
                 "add {a}, {a}, {s}",
