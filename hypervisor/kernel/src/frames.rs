@@ -212,7 +212,10 @@ pub(crate) unsafe fn initialise(memory: &[Range<Pa>], reserved: &[Range<Pa>]) {
         let Some(at) = place_bitmap(range, (words * 8) as u64, reserved) else { continue };
         // SAFETY: free RAM, aligned to a page; nobody else refers to it (the caller's promise), and it is kept for good.
         let free = unsafe { core::slice::from_raw_parts_mut(at.start().0 as *mut u64, words) };
-        free.fill(0);
+        // What is not a page; all else is set.
+        if let Some(last) = free.last_mut() {
+            *last = 0;
+        }
         let mut new = Bank { range, free };
         new.set(0, (range.length() / PAGE_SIZE) as usize, true);
         for taken in reserved.iter().chain([&at]).filter(|taken| taken.overlaps(&range)) {
@@ -221,7 +224,9 @@ pub(crate) unsafe fn initialise(memory: &[Range<Pa>], reserved: &[Range<Pa>]) {
             let page = ((first.0 - range.start().0) / PAGE_SIZE) as usize;
             new.set(page, ((end.0 - first.0) / PAGE_SIZE) as usize, false);
         }
-        let free = new.free.iter().map(|word| word.count_ones() as usize).sum();
+        // Most words are whole, and a CPU without vector registers counts bits in a dozen instructions.
+        let count = |word: &u64| if *word == u64::MAX { 64 } else { word.count_ones() as usize };
+        let free = new.free.iter().map(count).sum();
         allocator.ledger.give(free, Claim::Anyone);
         allocator.total += new.pages();
         allocator.banks.push(new);
