@@ -55,19 +55,21 @@ pub unsafe fn zero_and_clean(start: usize, length: usize) {
         unsafe { clean_and_invalidate(start, length) };
         return;
     }
-    let end = start.saturating_add(length);
-    let mut at = start;
-    while at < end {
+    if length != 0 {
         // SAFETY: the blocks lie within the caller's memory: start and length are multiples of a page, and that of 32
         // blocks.
         unsafe {
             core::arch::asm!(
+                "2:",
                 ".rept 32",
-                "dc zva, {a}",
-                "dc civac, {a}",
-                "add {a}, {a}, {s}",
+                "dc zva, {at}",
+                "dc civac, {at}",
+                "add {at}, {at}, {block}",
                 ".endr",
-                a = inout(reg) at, s = in(reg) block, options(nostack)
+                "cmp {at}, {end}",
+                "b.lo 2b",
+                at = inout(reg) start => _, block = in(reg) block, end = in(reg) start.saturating_add(length),
+                options(nostack)
             );
         }
     }

@@ -122,6 +122,15 @@ impl Bank {
         }
     }
 
+    /// How many of these pages are free.
+    fn count_free(&self, first: usize, count: usize) -> usize {
+        let words = Words::of(first, count);
+        let edges = words.edges.into_iter().flatten();
+        let edges = edges.filter_map(|(index, mask)| Some((self.free.get(index)? & mask).count_ones()));
+        let whole = self.free.get(words.whole).unwrap_or_default().iter().map(|word| word.count_ones());
+        edges.chain(whole).sum::<u32>() as usize
+    }
+
     /// First of `count` free pages whose address is a multiple of `alignment` pages, from the bottom.
     fn find(&self, count: usize, alignment: usize) -> Option<usize> {
         let base = (self.range.start().0 / PAGE_SIZE) as usize;
@@ -217,16 +226,16 @@ pub(crate) unsafe fn initialise(memory: &[Range<Pa>], reserved: &[Range<Pa>]) {
             *last = 0;
         }
         let mut new = Bank { range, free };
-        new.set(0, (range.length() / PAGE_SIZE) as usize, true);
+        new.set(0, new.pages(), true);
+        // What of them is taken is little: counting the bits of all would take longer than all else here.
+        let mut free = new.pages();
         for taken in reserved.iter().chain([&at]).filter(|taken| taken.overlaps(&range)) {
             let first = taken.start().max(range.start()).align_down(PAGE_SIZE);
             let end = taken.end().min(range.end()).align_up(PAGE_SIZE).unwrap_or(range.end());
-            let page = ((first.0 - range.start().0) / PAGE_SIZE) as usize;
-            new.set(page, ((end.0 - first.0) / PAGE_SIZE) as usize, false);
+            let (page, count) = ((first.0 - range.start().0) / PAGE_SIZE, (end.0 - first.0) / PAGE_SIZE);
+            free -= new.count_free(page as usize, count as usize);
+            new.set(page as usize, count as usize, false);
         }
-        // Most words are whole, and a CPU without vector registers counts bits in a dozen instructions.
-        let count = |word: &u64| if *word == u64::MAX { 64 } else { word.count_ones() as usize };
-        let free = new.free.iter().map(count).sum();
         allocator.ledger.give(free, Claim::Anyone);
         allocator.total += new.pages();
         allocator.banks.push(new);

@@ -5,11 +5,13 @@
 //! these, or cannot do it, or only in ways that may panic or never end. Does not answer for: what nodes mean.
 
 use crate::{
-    Flaw, MachineError,
+    Flaw, MAX_DEPTH, MachineError,
     blob::Sound,
     node::{self, Lineage, Properties},
 };
 use alloc::{string::String, vec, vec::Vec};
+use arrayvec::ArrayVec;
+use core::iter::successors;
 use types::{Pa, Range};
 
 /// A node's number: its place in the tree, depth first.
@@ -25,6 +27,8 @@ struct Entry<'a> {
     phandles: [Option<u32>; 2],
     /// The value of `compatible`.
     compatible: &'a [u8],
+    /// Whether that is what it was for the node before: buses for virtio come by dozens.
+    is_another: bool,
     /// Whether neither this node nor one above is switched off.
     is_enabled: bool,
 }
@@ -88,13 +92,16 @@ impl<'a> Index<'a> {
             }));
             let read = Node { name: node.name, blob, properties: properties.get(first..).unwrap_or_default() };
             let phandles = ["phandle", "linux,phandle"].map(|name| node::exact_cell(read.value(name)?));
+            let compatible = read.value("compatible").unwrap_or_default();
+            let is_another = entries.last().is_some_and(|before| before.compatible == compatible);
             let above = parent.and_then(|parent| entries.get(parent)).is_none_or(|entry| entry.is_enabled);
             entries.push(Entry {
                 name: node.name,
                 parent,
                 properties: first,
                 phandles,
-                compatible: read.value("compatible").unwrap_or_default(),
+                compatible,
+                is_another,
                 is_enabled: above && node::is_enabled(&read),
             });
         }
@@ -134,8 +141,13 @@ impl<'a> Index<'a> {
         &'i self,
         wanted: &'i [&str],
     ) -> impl Iterator<Item = (NodeId, Node<'i, 'a>)> + use<'i, 'a> {
-        let entries = self.entries.iter().enumerate();
-        let found = entries.filter(|(_, entry)| entry.is_enabled && node::is_one_of(entry.compatible, wanted));
+        let mut is_wanted = false;
+        let found = self.entries.iter().enumerate().filter(move |(_, entry)| {
+            if !entry.is_another {
+                is_wanted = node::is_one_of(entry.compatible, wanted);
+            }
+            is_wanted && entry.is_enabled
+        });
         found.filter_map(|(id, _)| Some((id, self.node(id)?)))
     }
 
@@ -162,15 +174,10 @@ impl<'a> Index<'a> {
     }
 
     pub(crate) fn lineage(&self, id: NodeId) -> Lineage<Node<'_, 'a>> {
-        let mut lineage = Lineage::new();
-        let mut next = Some(id);
-        while let Some(id) = next {
-            // The scan of the blob has bounded the depth.
-            let _ = self.node(id).map(|node| lineage.try_push(node));
-            next = self.parent(id);
-        }
-        lineage.reverse();
-        lineage
+        // The scan of the blob has bounded the depth.
+        let path = successors(Some(id), |id| self.parent(*id)).take(MAX_DEPTH);
+        let path: ArrayVec<NodeId, MAX_DEPTH> = path.collect();
+        path.iter().rev().filter_map(|id| self.node(*id)).collect()
     }
 
     pub(crate) fn path(&self, id: NodeId) -> String {
