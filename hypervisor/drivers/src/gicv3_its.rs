@@ -71,38 +71,14 @@ impl SharedMemory {
         self.is_past_caches
     }
 
-    /// Shares what another has too: what is written there is seen by both.
+    /// Shares `memory`: what is written there is seen by both. Somebody else may share it too.
     ///
     /// # Safety
-    /// As for [`SharedMemory::share`], but that it need not be zero, and is not made so.
-    pub unsafe fn share_in_use(&mut self, memory: Range<Pa>) {
+    /// It is RAM, mapped at its own address as Normal memory, nobody's for anything else, for good, and what is in it makes sense to the
+    /// ITS and the redistributors.
+    pub unsafe fn share(&mut self, memory: Range<Pa>) {
         let at = self.shared.partition_point(|other| other.start() < memory.start());
         self.shared.insert(at, memory);
-    }
-
-    /// Shares `memory`, and makes it all zero.
-    ///
-    /// # Safety
-    /// It is RAM, whole pages, mapped at its own address as Normal memory, and nobody else's for good.
-    pub unsafe fn share(&mut self, memory: Range<Pa>) {
-        // SAFETY: the caller's promise.
-        unsafe { Self::clear(memory) };
-        // SAFETY: likewise.
-        unsafe { self.share_in_use(memory) };
-    }
-
-    /// Makes memory all zero, in the caches and behind them: for what is the ITS's alone from then on, or nobody's any more.
-    ///
-    /// # Safety
-    /// It is RAM, whole pages, mapped at its own address as Normal memory, and nobody else's meanwhile.
-    pub unsafe fn clear(memory: Range<Pa>) {
-        for at in (memory.start().0..memory.end().0).step_by(size_of::<u64>()) {
-            let word = at as *mut u64;
-            // SAFETY: the caller's promise.
-            unsafe { ptr::write_volatile(word, 0) };
-            clean(word);
-        }
-        complete();
     }
 
     fn is_shared(&self, at: Pa) -> bool {

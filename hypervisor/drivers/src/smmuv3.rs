@@ -78,8 +78,10 @@ impl Smmuv3 {
     pub unsafe fn share(&mut self, memory: Range<Pa>) {
         let at = self.shared.partition_point(|other| other.start() < memory.start());
         self.shared.insert(at, memory);
-        for word in (memory.start().0..memory.end().0).step_by(size_of::<u64>()) {
-            self.store(Pa(word), 0);
+        // SAFETY: the caller's promise; from the next line on the SMMU may look at it.
+        unsafe { ptr::write_bytes(memory.start().0 as *mut u8, 0, memory.length() as usize) };
+        if !self.is_coherent {
+            (memory.start().0..memory.end().0).step_by(size_of::<u64>()).for_each(|word| self.forget(word as *mut u64));
         }
         self.publish();
     }

@@ -61,8 +61,8 @@ primary_entry:
     ubfx    x24, x24, #16, #4           // DminLine
     mov     x25, #4
     lsl     x24, x25, x24
-    adrp    x22, __bss_start
-    add     x22, x22, :lo12:__bss_start
+    adrp    x22, __uninitialised_start
+    add     x22, x22, :lo12:__uninitialised_start
     sub     x25, x24, #1
     add     x22, x22, x25
     bic     x22, x22, x25               // a line that it begins in holds data of the file as well, and is clean
@@ -74,14 +74,18 @@ primary_entry:
     add     x22, x22, x24
     b       6b
 7:  dsb     sy
-    // Zero it.
+    // Zero what has to be zero, whole times 64 bytes.
     adrp    x22, __bss_start
     add     x22, x22, :lo12:__bss_start
     adrp    x23, __bss_end
     add     x23, x23, :lo12:__bss_end
 6:  cmp     x22, x23
     b.hs    7f
-    stp     xzr, xzr, [x22], #16
+    stp     xzr, xzr, [x22]
+    stp     xzr, xzr, [x22, #16]
+    stp     xzr, xzr, [x22, #32]
+    stp     xzr, xzr, [x22, #48]
+    add     x22, x22, #64
     b       6b
 7:
     mrs     x0, CurrentEL

@@ -48,26 +48,28 @@ pub unsafe fn clean_and_invalidate_word(at: usize) {
 pub unsafe fn zero_and_clean(start: usize, length: usize) {
     let dczid = read_register!("dczid_el0");
     let block = 4usize << (dczid & 0xf);
-    if dczid & 0x10 != 0 || block != line_size() || block > types::PAGE_SIZE as usize / 8 {
+    if dczid & 0x10 != 0 || block != line_size() || block > types::PAGE_SIZE as usize / 32 {
         // SAFETY: the caller's promise.
         unsafe { core::ptr::write_bytes(start as *mut u8, 0, length) };
         // SAFETY: the caller's promise.
         unsafe { clean_and_invalidate(start, length) };
         return;
     }
-    let end = start.saturating_add(length);
-    let mut at = start;
-    while at < end {
-        // SAFETY: the blocks lie within the caller's memory: start and length are multiples of a page, and that of eight
+    if length != 0 {
+        // SAFETY: the blocks lie within the caller's memory: start and length are multiples of a page, and that of 32
         // blocks.
         unsafe {
             core::arch::asm!(
-                ".rept 8",
-                "dc zva, {a}",
-                "dc civac, {a}",
-                "add {a}, {a}, {s}",
+                "2:",
+                ".rept 32",
+                "dc zva, {at}",
+                "dc civac, {at}",
+                "add {at}, {at}, {block}",
                 ".endr",
-                a = inout(reg) at, s = in(reg) block, options(nostack)
+                "cmp {at}, {end}",
+                "b.lo 2b",
+                at = inout(reg) start => _, block = in(reg) block, end = in(reg) start.saturating_add(length),
+                options(nostack)
             );
         }
     }

@@ -6,6 +6,7 @@
 
 use crate::frames::{self, Owner};
 use crate::sync::{Lock, Rank};
+use core::mem::MaybeUninit;
 use core::ptr;
 use el2::mmu::Translation;
 use pagetable::{El2Attributes, El2Stage1, Maintenance, PaRange, Stale, TablePool};
@@ -28,8 +29,10 @@ const MAX_STACKS: usize = 1024;
 pub(crate) const STACK_SIZE: u64 = 0x1_0000;
 
 #[repr(align(4096))]
-struct Early(#[expect(dead_code, reason = "reached by address only")] [[u64; 512]; EARLY_TABLES]);
-static mut EARLY: Early = Early([[0; 512]; EARLY_TABLES]);
+struct Early(#[expect(dead_code, reason = "reached by address only")] MaybeUninit<[[u64; 512]; EARLY_TABLES]>);
+// SAFETY: the section holds variables that nobody reads before they have been written.
+#[unsafe(link_section = ".bss.uninitialised.tables")]
+static mut EARLY: Early = Early(MaybeUninit::uninit());
 
 /// The tables' memory: first from the image, later from frames.
 struct Pool {

@@ -7,7 +7,7 @@ use crate::start;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use drivers::{BeginDisk, Device, Mmio};
-use machine::{ConsoleKind, DeviceWindow};
+use machine::{ConsoleKind, DeviceWindow, Tree};
 use spin::Once;
 use types::Pa;
 use vdev::Factory;
@@ -76,13 +76,13 @@ struct Attached {
 static ATTACHED: Once<Vec<Attached>> = Once::new();
 
 /// Looks for the devices that the board has drivers for.
-pub(crate) fn attach(tree: &[u8]) {
+pub(crate) fn attach(tree: &Tree<'_>) {
     let devices = installed().map_or(&[][..], |board| board.devices);
     if devices.is_empty() {
         return;
     }
     let mut attached = Vec::new();
-    for (device, window) in devices.iter().zip(machine::find_devices(tree, &wanted())) {
+    for (device, window) in devices.iter().zip(tree.find_devices(&wanted())) {
         if let Some(window) = window.filter(|window| start::try_map_device(window.registers)) {
             // SAFETY: a device by the device tree, mapped just now; this is its only driver.
             let registers = unsafe { Mmio::of(&window.registers) };

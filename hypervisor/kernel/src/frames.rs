@@ -122,6 +122,15 @@ impl Bank {
         }
     }
 
+    /// How many of these pages are free.
+    fn count_free(&self, first: usize, count: usize) -> usize {
+        let words = Words::of(first, count);
+        let edges = words.edges.into_iter().flatten();
+        let edges = edges.filter_map(|(index, mask)| Some((self.free.get(index)? & mask).count_ones()));
+        let whole = self.free.get(words.whole).unwrap_or_default().iter().map(|word| word.count_ones());
+        edges.chain(whole).sum::<u32>() as usize
+    }
+
     /// First of `count` free pages whose address is a multiple of `alignment` pages, from the bottom.
     fn find(&self, count: usize, alignment: usize) -> Option<usize> {
         let base = (self.range.start().0 / PAGE_SIZE) as usize;
@@ -212,16 +221,21 @@ pub(crate) unsafe fn initialise(memory: &[Range<Pa>], reserved: &[Range<Pa>]) {
         let Some(at) = place_bitmap(range, (words * 8) as u64, reserved) else { continue };
         // SAFETY: free RAM, aligned to a page; nobody else refers to it (the caller's promise), and it is kept for good.
         let free = unsafe { core::slice::from_raw_parts_mut(at.start().0 as *mut u64, words) };
-        free.fill(0);
+        // What is not a page; all else is set.
+        if let Some(last) = free.last_mut() {
+            *last = 0;
+        }
         let mut new = Bank { range, free };
-        new.set(0, (range.length() / PAGE_SIZE) as usize, true);
+        new.set(0, new.pages(), true);
+        // What of them is taken is little: counting the bits of all would take longer than all else here.
+        let mut free = new.pages();
         for taken in reserved.iter().chain([&at]).filter(|taken| taken.overlaps(&range)) {
             let first = taken.start().max(range.start()).align_down(PAGE_SIZE);
             let end = taken.end().min(range.end()).align_up(PAGE_SIZE).unwrap_or(range.end());
-            let page = ((first.0 - range.start().0) / PAGE_SIZE) as usize;
-            new.set(page, ((end.0 - first.0) / PAGE_SIZE) as usize, false);
+            let (page, count) = ((first.0 - range.start().0) / PAGE_SIZE, (end.0 - first.0) / PAGE_SIZE);
+            free -= new.count_free(page as usize, count as usize);
+            new.set(page as usize, count as usize, false);
         }
-        let free = new.free.iter().map(|word| word.count_ones() as usize).sum();
         allocator.ledger.give(free, Claim::Anyone);
         allocator.total += new.pages();
         allocator.banks.push(new);

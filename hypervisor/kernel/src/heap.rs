@@ -15,6 +15,7 @@ use crate::sync::{Lock, Masked, Rank};
 use arrayvec::ArrayVec;
 use buddy_system_allocator::Heap;
 use core::alloc::{GlobalAlloc, Layout};
+use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, Ordering};
 use pagetable::El2Attributes;
@@ -42,8 +43,10 @@ const STRIDE: u64 = 16 << 20;
 const MAX_PIECES: usize = 48;
 
 #[repr(align(4096))]
-struct Initial(#[expect(dead_code, reason = "reached by address only")] [u8; INITIAL]);
-static mut FIRST: Initial = Initial([0; INITIAL]);
+struct Initial(#[expect(dead_code, reason = "reached by address only")] MaybeUninit<[u8; INITIAL]>);
+// SAFETY: the section holds variables that nobody reads before they have been written.
+#[unsafe(link_section = ".bss.uninitialised.heap")]
+static mut FIRST: Initial = Initial(MaybeUninit::uninit());
 
 struct KernelHeap(Lock<Heap<ORDERS>>);
 

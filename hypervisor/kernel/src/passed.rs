@@ -19,7 +19,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use host::ownership::Owners;
-use machine::Machine;
+use machine::{Machine, Tree};
 use types::{IntId, VmId};
 use vdev::{Place, Way};
 use vm::assemble::{
@@ -54,7 +54,8 @@ pub(crate) fn interrupts(description: &Description) -> impl Iterator<Item = &Pas
 
 fn owners(machine: &Machine) -> Owners<VmId> {
     let mut owners = Owners::of(machine);
-    for window in machine::find_devices(startup::tree(), &board::wanted()).into_iter().flatten() {
+    let devices = Tree::check(startup::tree()).map(|tree| tree.find_devices(&board::wanted()));
+    for window in devices.into_iter().flatten().flatten() {
         owners.keep("the hypervisor, whose board has a driver for it,", window.registers, window.intid);
     }
     owners

@@ -18,7 +18,7 @@ use core::fmt;
 use core::sync::atomic::Ordering;
 use drivers::Mmio;
 use el2::thread::SecondaryBoot;
-use machine::{Conduit, Console, Early, EnableMethod, Machine};
+use machine::{Conduit, Console, Early, EnableMethod, Machine, Tree};
 use pagetable::El2Attributes;
 use spin::Once;
 use types::{CpuId, MAX_CPUS, Mpidr, PAGE_SIZE, Pa, Range, Ticks};
@@ -98,7 +98,7 @@ pub fn start(board: &'static Board, tree: u64, _slide: u64) -> ! {
     types::Waiting::set(compartment::wait);
     // SAFETY: the vectors are installed (boot.S).
     unsafe { el2::cpu::unmask_serror() };
-    with_heap(blob, bank, &image)
+    with_heap(blob, early, bank, &image)
 }
 
 /// The bytes of the device tree, if there is one.
@@ -156,18 +156,18 @@ fn whole_pages(range: &Range<Pa>) -> Option<Range<Pa>> {
 }
 
 /// The MMU is on and there is a heap: the rest of the machine.
-fn with_heap(blob: &'static [u8], bank: Range<Pa>, image: &Image) -> ! {
-    let machine = match Machine::from_device_tree(blob) {
-        Ok(machine) => MACHINE.call_once(|| machine),
-        Err(error) => refuse(format_args!("{error}")),
-    };
+fn with_heap(blob: &'static [u8], early: Early<'static>, bank: Range<Pa>, image: &Image) -> ! {
+    let tree = Tree::of(early).unwrap_or_else(|error| refuse(format_args!("{error}")));
+    let machine = tree.machine().unwrap_or_else(|error| refuse(format_args!("{error}")));
+    let machine = MACHINE.call_once(|| machine);
     let Some(frequency) = el2::cpu::counter_frequency() else {
         refuse(format_args!("CNTFRQ_EL0 is zero: firmware must set it to the frequency of the system counter"))
     };
     board::set_psci(machine.psci == Some(Conduit::Smc));
     claim_memory(machine, blob, bank, image);
-    board::attach(blob);
-    startup::keep_tree(blob);
+    board::attach(&tree);
+    startup::keep_tree(&tree);
+    drop(tree);
     give_back_tree(machine, blob, bank, image);
     for window in controller::windows(machine) {
         map_device(window);

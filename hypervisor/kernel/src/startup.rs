@@ -24,7 +24,7 @@ use drivers::pl031::Pl031;
 use host::archive::Archive;
 use host::console::Terminal;
 use host::shell::{Part, Word};
-use machine::Machine;
+use machine::{Machine, Tree};
 use qvmconf::{SourceId, Sources};
 use sched::{Parameters, Policy, Priority, ShareId, Sporadic};
 use spin::Once;
@@ -330,9 +330,9 @@ pub(crate) fn seed() -> Vec<u8> {
 static TREE: Once<Vec<u8>> = Once::new();
 
 /// Keeps what there is in the tree, whose own memory is given back.
-pub(crate) fn keep_tree(blob: &[u8]) {
-    // It has been read, so it is sound; without it nothing can be passed.
-    if let Ok(tree) = machine::compact(blob) {
+pub(crate) fn keep_tree(tree: &Tree<'_>) {
+    // Without it nothing can be passed.
+    if let Ok(tree) = tree.compact() {
         TREE.call_once(|| tree);
     }
 }

@@ -54,6 +54,7 @@ fn validate_and_scan(blob: &[u8]) -> Result<(Validated<'_>, Scan), MachineError>
 }
 
 /// A blob that `fdt` can read.
+#[derive(Debug)]
 pub(crate) struct Sound<'a> {
     blob: Cow<'a, [u8]>,
     depths: Vec<u8>,
@@ -63,8 +64,16 @@ pub(crate) struct Sound<'a> {
 impl<'a> Sound<'a> {
     pub(crate) fn check(blob: &'a [u8]) -> Result<Self, MachineError> {
         let (validated, scanned) = validate_and_scan(blob)?;
+        Self::of(validated.data(), scanned)
+    }
+
+    /// The same for one that has been validated.
+    pub(crate) fn check_rest(validated: Validated<'a>) -> Result<Self, MachineError> {
+        Self::of(validated.data(), scan(validated.data())?)
+    }
+
+    fn of(blob: &'a [u8], scanned: Scan) -> Result<Self, MachineError> {
         let Scan { nops, depths, properties } = scanned;
-        let blob = validated.data();
         let blob = if nops { Cow::Owned(without_nops(used(blob)?)?) } else { Cow::Borrowed(blob) };
         Ok(Self { blob, depths, properties })
     }
@@ -79,6 +88,11 @@ impl<'a> Sound<'a> {
         self.properties
     }
 
+    /// A copy without what it does not need.
+    pub(crate) fn compact(&self) -> Result<Vec<u8>, MachineError> {
+        without_nops(used(&self.blob)?)
+    }
+
     pub(crate) fn reader(&self) -> Result<fdt::Fdt<'_>, MachineError> {
         fdt::Fdt::new(&self.blob).map_err(|error| MachineError::Malformed(format!("{error}")))
     }
@@ -87,14 +101,6 @@ impl<'a> Sound<'a> {
     pub(crate) fn depths(&self) -> &[u8] {
         &self.depths
     }
-}
-
-/// The tree at the start of `blob`, without what it does not need: for somebody who wants to read it again.
-///
-/// # Errors
-/// As for [`validate`].
-pub fn compact(blob: &[u8]) -> Result<Vec<u8>, MachineError> {
-    without_nops(used(validate(blob)?.data())?)
 }
 
 struct Scan {

@@ -38,16 +38,22 @@ pub enum ConsoleKind {
     },
 }
 
+const PL011: [&str; 2] = ["arm,pl011", "arm,sbsa-uart"];
+const MINI_UART: [&str; 1] = ["brcm,bcm2835-aux-uart"];
+const NS16550: [&str; 3] = ["ns16550a", "ns16550", "snps,dw-apb-uart"];
+/// What there is a driver for.
+const ALL: [&str; 6] = [PL011[0], PL011[1], MINI_UART[0], NS16550[0], NS16550[1], NS16550[2]];
+
 impl ConsoleKind {
     /// What the node is, if there is a driver for it.
     pub(crate) fn of<'a>(node: &impl Properties<'a>) -> Option<Self> {
-        if node::is_compatible(node, &["arm,pl011", "arm,sbsa-uart"]) {
+        if node::is_compatible(node, &PL011) {
             return Some(Self::Pl011);
         }
-        if node::is_compatible(node, &["brcm,bcm2835-aux-uart"]) {
+        if node::is_compatible(node, &MINI_UART) {
             return Some(Self::MiniUart);
         }
-        if node::is_compatible(node, &["ns16550a", "ns16550", "snps,dw-apb-uart"]) {
+        if node::is_compatible(node, &NS16550) {
             let small = |name, default| {
                 node.value(name).and_then(node::whole_number).map_or(Some(default), |n| u8::try_from(n).ok())
             };
@@ -70,14 +76,11 @@ pub(crate) fn consoles(index: &Index<'_>, gic: &Found) -> Vec<Console> {
         index.at_path_or_alias(without_options(node::string(path)?))
     });
     let (chosen, others): (Vec<(bool, Console)>, Vec<_>) = index
-        .all()
+        .compatible(&ALL)
         .filter_map(|(id, node)| {
             let kind = ConsoleKind::of(&node)?;
-            let lineage = index.lineage(id);
-            let registers = node::registers(&lineage, 0).ok()?;
-            let enabled = lineage.iter().all(node::is_enabled);
-            let console = Console { kind, registers, intid: gic.interrupt_of(index, id, 0) };
-            enabled.then_some((stdout == Some(id), console))
+            let registers = index.registers(id, 0).ok()?;
+            Some((stdout == Some(id), Console { kind, registers, intid: gic.interrupt_of(index, id, 0) }))
         })
         .partition(|(is_chosen, _)| *is_chosen);
     chosen.into_iter().chain(others).map(|(_, console)| console).collect()

@@ -27,6 +27,11 @@ impl<'a> Early<'a> {
         Fdt::new(blob::trim(blob)?).ok().map(Self)
     }
 
+    /// What has been validated.
+    pub(crate) fn validated(self) -> Fdt<'a> {
+        self.0
+    }
+
     /// The serial port that `stdout-path` names, without its interrupt. `None` if there is none or no driver for it.
     #[must_use]
     pub fn console(self) -> Option<Console> {

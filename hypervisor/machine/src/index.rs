@@ -5,11 +5,13 @@
 //! these, or cannot do it, or only in ways that may panic or never end. Does not answer for: what nodes mean.
 
 use crate::{
-    Flaw, MachineError,
+    Flaw, MAX_DEPTH, MachineError,
     blob::Sound,
     node::{self, Lineage, Properties},
 };
 use alloc::{string::String, vec, vec::Vec};
+use arrayvec::ArrayVec;
+use core::iter::successors;
 use types::{Pa, Range};
 
 /// A node's number: its place in the tree, depth first.
@@ -20,6 +22,15 @@ struct Entry<'a> {
     parent: Option<NodeId>,
     /// Where its properties begin in [`Index::properties`]; they end where the next node's begin.
     properties: usize,
+    // What everybody asks for, of all nodes:
+    /// What `phandle` and its old name `linux,phandle` say.
+    phandles: [Option<u32>; 2],
+    /// The value of `compatible`.
+    compatible: &'a [u8],
+    /// Whether that is what it was for the node before: buses for virtio come by dozens.
+    is_another: bool,
+    /// Whether neither this node nor one above is switched off.
+    is_enabled: bool,
 }
 
 /// A property by its places in the blob, not by slices: there are thousands, and all there is for them is early boot's heap.
@@ -71,13 +82,28 @@ impl<'a> Index<'a> {
         let mut open: Vec<NodeId> = vec![];
         for (node, depth) in tree.all_nodes().zip(sound.depths()) {
             open.truncate(usize::from(*depth).saturating_sub(1));
-            entries.push(Entry { name: node.name, parent: open.last().copied(), properties: properties.len() });
-            open.push(entries.len().saturating_sub(1));
+            let first = properties.len();
+            let parent = open.last().copied();
+            open.push(entries.len());
             properties.extend(node.properties().map(|property| Property {
                 name: place(property.name.as_bytes()),
                 value: place(property.value),
                 length: u32::try_from(property.value.len()).unwrap_or(u32::MAX),
             }));
+            let read = Node { name: node.name, blob, properties: properties.get(first..).unwrap_or_default() };
+            let phandles = ["phandle", "linux,phandle"].map(|name| node::exact_cell(read.value(name)?));
+            let compatible = read.value("compatible").unwrap_or_default();
+            let is_another = entries.last().is_some_and(|before| before.compatible == compatible);
+            let above = parent.and_then(|parent| entries.get(parent)).is_none_or(|entry| entry.is_enabled);
+            entries.push(Entry {
+                name: node.name,
+                parent,
+                properties: first,
+                phandles,
+                compatible,
+                is_another,
+                is_enabled: above && node::is_enabled(&read),
+            });
         }
         if entries.len() != sound.depths().len() {
             return Err(MachineError::Malformed("structure block: nodes out of place".into()));
@@ -115,9 +141,14 @@ impl<'a> Index<'a> {
         &'i self,
         wanted: &'i [&str],
     ) -> impl Iterator<Item = (NodeId, Node<'i, 'a>)> + use<'i, 'a> {
-        self.all().filter(move |(id, node)| {
-            node::is_compatible(node, wanted) && self.lineage(*id).iter().all(node::is_enabled)
-        })
+        let mut is_wanted = false;
+        let found = self.entries.iter().enumerate().filter(move |(_, entry)| {
+            if !entry.is_another {
+                is_wanted = node::is_one_of(entry.compatible, wanted);
+            }
+            is_wanted && entry.is_enabled
+        });
+        found.filter_map(|(id, _)| Some((id, self.node(id)?)))
     }
 
     /// The node at `path`, which begins with a slash. A component without unit address matches the first node of that name.
@@ -139,20 +170,14 @@ impl<'a> Index<'a> {
     }
 
     pub(crate) fn by_phandle(&self, phandle: u32) -> Option<NodeId> {
-        let is = |node: &Node<'_, '_>, name| node.value(name) == Some(phandle.to_be_bytes().as_slice());
-        self.all().find(|(_, node)| is(node, "phandle") || is(node, "linux,phandle")).map(|(id, _)| id)
+        self.entries.iter().position(|entry| entry.phandles.contains(&Some(phandle)))
     }
 
     pub(crate) fn lineage(&self, id: NodeId) -> Lineage<Node<'_, 'a>> {
-        let mut lineage = Lineage::new();
-        let mut next = Some(id);
-        while let Some(id) = next {
-            // The scan of the blob has bounded the depth.
-            let _ = self.node(id).map(|node| lineage.try_push(node));
-            next = self.parent(id);
-        }
-        lineage.reverse();
-        lineage
+        // The scan of the blob has bounded the depth.
+        let path = successors(Some(id), |id| self.parent(*id)).take(MAX_DEPTH);
+        let path: ArrayVec<NodeId, MAX_DEPTH> = path.collect();
+        path.iter().rev().filter_map(|id| self.node(*id)).collect()
     }
 
     pub(crate) fn path(&self, id: NodeId) -> String {

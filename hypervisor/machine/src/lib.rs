@@ -48,7 +48,7 @@ mod requesters;
 mod smmu;
 mod virtio;
 
-pub use blob::{MAX_DEPTH, compact, total_size, validate};
+pub use blob::{MAX_DEPTH, total_size, validate};
 pub use console::{Console, ConsoleKind};
 pub use cpus::{Conduit, Cpu, EnableMethod};
 pub use device::{Device, DeviceClock, Line, PROPERTIES, devices};
@@ -114,8 +114,11 @@ impl Machine {
     /// If the blob is not a sound tree, or the tree lacks what no hypervisor can do without: memory, CPUs, a GIC with
     /// virtualization registers, the generic timer. The error names node and property.
     pub fn from_device_tree(blob: &[u8]) -> Result<Self, MachineError> {
-        let sound = blob::Sound::check(blob)?;
-        let index = index::Index::of(&sound)?;
+        Tree::check(blob)?.machine()
+    }
+
+    fn of(sound: &blob::Sound<'_>) -> Result<Self, MachineError> {
+        let index = index::Index::of(sound)?;
         let gic = interrupts::gic(&index)?;
         let (smmus, masters) = smmu::smmus(&index, &gic);
         let (its, senders) = messages::all(&index, &gic.gic);
@@ -157,19 +160,56 @@ pub struct DeviceWindow {
     pub intid: Option<IntId>,
 }
 
-/// The first usable device that is compatible with one of each list of `wanted`: what drivers of a board's own
-/// are for. `None` for one that there is none of, or that cannot be reached through its buses. Needs the heap.
-#[must_use]
-pub fn find_devices(blob: &[u8], wanted: &[&[&str]]) -> Vec<Option<DeviceWindow>> {
-    let Ok(sound) = blob::Sound::check(blob) else { return Vec::new() };
-    let Ok(index) = index::Index::of(&sound) else { return Vec::new() };
-    let gic = interrupts::gic(&index).ok();
-    let find = |names: &&[&str]| {
-        let (id, _) = index.compatible(names).next()?;
-        let intid = gic.as_ref().and_then(|gic| gic.interrupt_of(&index, id, 0));
-        Some(DeviceWindow { registers: index.registers(id, 0).ok()?, intid })
-    };
-    wanted.iter().map(find).collect()
+/// A tree that has been checked, once for all that is read of it.
+#[derive(Debug)]
+pub struct Tree<'a>(blob::Sound<'a>);
+
+impl<'a> Tree<'a> {
+    /// Checks the tree in `blob`, which may be followed by other bytes. This and all that follows needs the heap.
+    ///
+    /// # Errors
+    /// If it is not a sound tree.
+    pub fn check(blob: &'a [u8]) -> Result<Self, MachineError> {
+        blob::Sound::check(blob).map(Self)
+    }
+
+    /// The same, as far as it has not been done for `early`. The blob is what it was then.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of(early: Early<'a>) -> Result<Self, MachineError> {
+        blob::Sound::check_rest(early.validated()).map(Self)
+    }
+
+    /// What it says of the machine.
+    ///
+    /// # Errors
+    /// If it lacks what no hypervisor can do without. The error names node and property.
+    pub fn machine(&self) -> Result<Machine, MachineError> {
+        Machine::of(&self.0)
+    }
+
+    /// The first usable device that is compatible with one of each list of `wanted`: what drivers of a board's own
+    /// are for. `None` for one that there is none of, or that cannot be reached through its buses.
+    #[must_use]
+    pub fn find_devices(&self, wanted: &[&[&str]]) -> Vec<Option<DeviceWindow>> {
+        let Ok(index) = index::Index::of(&self.0) else { return Vec::new() };
+        let gic = interrupts::gic(&index).ok();
+        let find = |names: &&[&str]| {
+            let (id, _) = index.compatible(names).next()?;
+            let intid = gic.as_ref().and_then(|gic| gic.interrupt_of(&index, id, 0));
+            Some(DeviceWindow { registers: index.registers(id, 0).ok()?, intid })
+        };
+        wanted.iter().map(find).collect()
+    }
+
+    /// The tree without what it does not need: for somebody who wants to read it again.
+    ///
+    /// # Errors
+    /// If there is no memory for the copy.
+    pub fn compact(&self) -> Result<Vec<u8>, MachineError> {
+        self.0.compact()
+    }
 }
 
 #[cfg(test)]

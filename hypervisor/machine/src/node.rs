@@ -40,6 +40,11 @@ pub(crate) fn cell(value: &[u8]) -> Option<(u32, &[u8])> {
     Some((u32::from_be_bytes(*cell), rest))
 }
 
+/// A property that is one cell.
+pub(crate) fn exact_cell(value: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(value.try_into().ok()?))
+}
+
 /// A property that is one number of one or two cells.
 pub(crate) fn whole_number(value: &[u8]) -> Option<u64> {
     match value.len() {
@@ -62,8 +67,12 @@ pub(crate) fn strings(value: &[u8]) -> impl Iterator<Item = &str> {
 
 /// Whether the node's `compatible` names one of `wanted`.
 pub(crate) fn is_compatible<'a>(node: &impl Properties<'a>, wanted: &[&str]) -> bool {
-    let names = node.value("compatible").unwrap_or_default().split(|&byte| byte == 0);
-    names.into_iter().any(|name| wanted.iter().any(|wanted| wanted.as_bytes() == name))
+    is_one_of(node.value("compatible").unwrap_or_default(), wanted)
+}
+
+/// The same for the value of its `compatible`.
+pub(crate) fn is_one_of(compatible: &[u8], wanted: &[&str]) -> bool {
+    compatible.split(|&byte| byte == 0).any(|name| wanted.iter().any(|wanted| wanted.as_bytes() == name))
 }
 
 /// Whether the node is there to be used (DTSpec 2.3.4; "ok" is an old spelling).
@@ -75,7 +84,7 @@ fn cells<'a>(node: &impl Properties<'a>) -> Option<(u32, u32)> {
     // The defaults are those of DTSpec 2.3.5.
     let cell = |name, default| match node.value(name) {
         None => Some(default),
-        Some(value) => Some(u32::from_be_bytes(value.try_into().ok()?)),
+        Some(value) => exact_cell(value),
     };
     Some((cell("#address-cells", 2)?, cell("#size-cells", 1)?))
 }

@@ -310,10 +310,10 @@ fn drivers_of_boards_find_their_devices() {
     let window =
         |start, spi| Some(DeviceWindow { registers: range(start, 0x40), intid: Some(IntId(IntId::FIRST_SPI + spi)) });
     let found = [window(0xfe21_5040, 93), None, window(0xfe20_1000, 121)];
-    assert_eq!(find_devices(&blob(pi()), wanted), found);
+    assert_eq!(Tree::check(&blob(pi())).unwrap().find_devices(wanted), found);
     let off = pi_with("/soc", "status", Some(text("disabled")));
-    assert_eq!(find_devices(&blob(off), wanted), [None; 3]);
-    assert!(find_devices(b"no tree", wanted).is_empty());
+    assert_eq!(Tree::check(&blob(off)).unwrap().find_devices(wanted), [None; 3]);
+    assert!(Tree::check(b"no tree").is_err());
 }
 
 #[test]
@@ -344,6 +344,25 @@ fn early_boot_finds_console_and_memory() {
     assert_eq!(pi.memory_at(Pa(0x8_0000)), Some(range(0, 0x3b40_0000)));
     assert_eq!(pi.memory_at(Pa(0x1_0000_0000)), Some(range(0x1_0000_0000, 0x8000_0000)));
     assert_eq!(pi.memory_at(Pa(0x3b40_0000)), None);
+}
+
+#[test]
+fn what_early_boot_has_checked_need_not_be_checked_again() {
+    for blob in [GICV2_1, GICV2_8, GICV3_2, INITRD, SECURE] {
+        let tree = Tree::of(Early::of(blob).unwrap()).unwrap();
+        assert_eq!(tree.machine(), Machine::from_device_tree(blob));
+        assert_eq!(tree.compact(), Tree::check(blob).unwrap().compact());
+    }
+}
+
+#[test]
+fn a_tree_that_only_early_boot_can_read_is_refused() {
+    // `dtoolkit` does not mind; what would read it from then on does.
+    let deep = (0..MAX_DEPTH).fold(node("leaf", &[], vec![]), |below, _| node("bus", &[], vec![below]));
+    let mut root = pi();
+    root.add_child(deep);
+    let blob = blob(root);
+    assert!(matches!(Tree::of(Early::of(&blob).unwrap()), Err(MachineError::TooLarge)));
 }
 
 #[test]

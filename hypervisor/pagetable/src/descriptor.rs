@@ -48,6 +48,7 @@ pub(crate) enum Level {
 
 impl Level {
     /// Bytes that one descriptor of such a table spans.
+    #[inline(always)]
     pub(crate) const fn size(self) -> u64 {
         match self {
             Self::Zero => 1 << 39,
@@ -58,6 +59,7 @@ impl Level {
     }
 
     /// The next level down.
+    #[inline(always)]
     pub(crate) const fn below(self) -> Option<Self> {
         match self {
             Self::Zero => Some(Self::One),
@@ -68,26 +70,31 @@ impl Level {
     }
 
     /// Whether a descriptor here may be a leaf: level 0 has no blocks with the 4 KiB granule (DDI 0487, D8.3.1).
+    #[inline(always)]
     pub(crate) const fn has_leaves(self) -> bool {
         !matches!(self, Self::Zero)
     }
 
     /// Whether `address` starts a descriptor's span at this level.
+    #[inline(always)]
     pub(crate) const fn is_aligned(self, address: u64) -> bool {
         address & self.size().wrapping_sub(1) == 0
     }
 
     /// The start of the span that holds `address`.
+    #[inline(always)]
     pub(crate) const fn align_down(self, address: u64) -> u64 {
         address & !self.size().wrapping_sub(1)
     }
 
     /// The start of the span behind the one that holds `address`, which is below 2^48.
+    #[inline(always)]
     pub(crate) const fn next(self, address: u64) -> u64 {
         self.align_down(address).wrapping_add(self.size())
     }
 
     /// A leaf of this level: `to` with the attribute bits of [`Format::encode`].
+    #[inline(always)]
     pub(crate) const fn leaf(self, to: Pa, attributes: u64) -> u64 {
         let kind = match self {
             Self::Three => VALID | TABLE_OR_PAGE,
@@ -121,6 +128,7 @@ impl Table {
     }
 
     /// Page and index of the descriptor for input address `at`.
+    #[inline(always)]
     pub(crate) const fn slot(&self, at: u64) -> (Pa, usize) {
         let index = match self.level {
             Level::Zero => at >> 39,
@@ -132,6 +140,7 @@ impl Table {
     }
 
     /// What `descriptor`, found in this table, says. Bits 1:0 = 0b01 are reserved at level 3: invalid.
+    #[inline(always)]
     pub(crate) const fn entry(&self, descriptor: u64) -> Entry {
         if descriptor & VALID == 0 {
             return Entry::Invalid;

@@ -24,6 +24,7 @@ struct Order {
 
 impl Order {
     /// The leaf that maps all of the span from `at` to `end`, if one descriptor of this level can.
+    #[inline(always)]
     fn leaf(&self, level: Level, at: u64, end: u64) -> Option<u64> {
         let to = at.wrapping_add(self.offset);
         let fits = level.has_leaves() && end.wrapping_sub(at) == level.size() && level.is_aligned(to);

@@ -12,7 +12,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
-use drivers::gicv3_its::{Its as Driver, SharedMemory};
+use drivers::gicv3_its::Its as Driver;
 use its::lpis::{self, Target};
 use its::{
     Event, Features, Its, Kind, Layout, Procedure, Progress, QUEUE_BYTES, REGISTERS_LENGTH, TRANSLATER_OFFSET, Table,
@@ -169,14 +169,10 @@ impl Unit {
     ) -> Result<Frames, String> {
         if let Some(bytes) = lacking {
             let page = allocate(bytes)?.leak();
-            // SAFETY: RAM that the frame allocator has given out and never gets back, mapped where it is.
-            unsafe { SharedMemory::clear(page) };
             let leaf = self.with(|working| Ok(working.its.give_leaf(device, page.start())))?;
             self.carry_out(leaf)?;
         }
         let table = allocate(bytes)?;
-        // SAFETY: as above; nobody else's before the frames are given back, after the device has been unmapped.
-        unsafe { SharedMemory::clear(table.range()) };
         let map = self.with(|working| Ok(working.its.map(device, table.start(), count, first, collection)))?;
         match self.carry_out(map) {
             Ok(()) => Ok(table),
@@ -271,7 +267,7 @@ impl Working {
             patience: ticks(PATIENCE),
         };
         // SAFETY: the LPIs' configuration, which is the hypervisor's for good; each byte is written by the ITS's side whose LPI it is.
-        unsafe { driver.memory().share_in_use(common.configuration) };
+        unsafe { driver.memory().share(common.configuration) };
         let (mut its, mut procedure) = Its::start(features, layout, &mut driver).map_err(|unfit| unfit.to_string())?;
         loop {
             match its.advance(&mut procedure, el2::cpu::counter(), &mut driver) {
@@ -286,14 +282,23 @@ impl Working {
     }
 }
 
-/// Memory of so many bytes, in whole pages, aligned to its size as a power of two.
+/// Memory of so many bytes, in whole pages, aligned to its size as a power of two, and all zero.
 fn allocate(bytes: u64) -> Result<Frames, String> {
     let pages = bytes.div_ceil(PAGE_SIZE).max(1) as usize;
     frames::allocate(pages, pages.next_power_of_two(), Owner::Kernel)
+        .map(cleared)
         .ok_or_else(|| format!("there are no {} KiB of memory for tables of an ITS", bytes.div_ceil(1 << 10)))
 }
 
-/// The same, shared with the ITS for good.
+/// Makes memory all zero, in the caches and behind them: an ITS may read past them.
+fn cleared(frames: Frames) -> Frames {
+    let range = frames.range();
+    // SAFETY: RAM that the frame allocator has given out, mapped where it is, and nobody else's.
+    unsafe { el2::cache::zero_and_clean(range.start().0 as usize, range.length() as usize) };
+    frames
+}
+
+/// As `allocate` gives it, shared with the ITS for good.
 fn share(driver: &mut Driver, bytes: u64) -> Result<Pa, String> {
     let memory = allocate(bytes)?.leak();
     // SAFETY: RAM that the frame allocator has given out and never gets back, mapped where it is.
@@ -303,15 +308,12 @@ fn share(driver: &mut Driver, bytes: u64) -> Result<Pa, String> {
 
 /// What LPIs need at the redistributors: their configuration, and a table for each CPU.
 pub(super) fn tables(cpus: usize) -> Result<(Range<Pa>, Vec<Pa>), String> {
-    let clear = |memory: Range<Pa>| {
-        // SAFETY: RAM that the frame allocator has given out and never gets back, mapped where it is.
-        unsafe { SharedMemory::clear(memory) };
-        memory
-    };
-    let configuration = clear(allocate(lpis::CONFIGURATION_BYTES)?.leak());
+    let configuration = allocate(lpis::CONFIGURATION_BYTES)?.leak();
     let pending = (0..cpus).map(|_| {
         let frames = frames::allocate(1, (lpis::PENDING_ALIGNMENT / PAGE_SIZE) as usize, Owner::Kernel);
-        frames.map(|frames| clear(frames.leak()).start()).ok_or_else(|| "there is no memory for tables of LPIs".into())
+        frames
+            .map(|frames| cleared(frames).leak().start())
+            .ok_or_else(|| "there is no memory for tables of LPIs".into())
     });
     Ok((configuration, pending.collect::<Result<_, String>>()?))
 }
