@@ -421,6 +421,7 @@ fn a_function_without_room_or_with_nonsense_is_refused() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn a_list_without_an_end_ends() {
     let model = Model::new();
     model.set(0xf1, 0xc8);

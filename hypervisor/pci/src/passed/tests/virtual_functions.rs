@@ -156,6 +156,7 @@ fn after_a_reset_they_are_off_for_the_guest() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn a_list_of_express_without_an_end_ends() {
     let model = Model::new();
     for (next_low, next_high) in (0..=255).step_by(16).flat_map(|low| (0..=255).step_by(5).map(move |high| (low, high)))
