@@ -246,6 +246,7 @@ mod tests {
 
         /// Whatever guests do: the pages add up, the hypervisor's are there, and a VM that has less than it may have gets a page.
         #[test]
+        #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
         fn nobody_loses_what_he_has_been_promised(events in vec(event(), 0..200)) {
             const TOTAL: usize = 400;
             let mut ledger = Ledger::<VMS>::new(RESERVE);

@@ -180,6 +180,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
     fn what_the_hypervisor_has_no_vm_gets() {
         for tree in TREES {
             let mut owners = owners(tree);
@@ -208,6 +209,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
     fn what_was_left_running_nobody_gets() {
         let mut owners = owners(TREES[0]);
         let (clock, other) = (device(0x901_0000, 1, 34), device(0x903_0000, 1, 39));
@@ -225,6 +227,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
     fn of_two_vms_the_first_has_it_until_it_is_no_more() {
         let mut owners = owners(TREES[0]);
         owners.claim(1, "one", &[device(0x901_0000, 1, 34)]).unwrap();

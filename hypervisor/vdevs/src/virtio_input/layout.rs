@@ -129,6 +129,7 @@ mod tests {
 
     /// 5.8.5.1: "The device MUST set the size field to zero if it doesn't support a given select and subsel combination."
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
     fn what_there_is_not_has_no_size() {
         for (select, subsel) in (0..=u8::MAX).flat_map(|select| (0..=u8::MAX).map(move |subsel| (select, subsel))) {
             let there = [(1, 0), (3, 0), (0x11, 1)].contains(&(select, subsel));

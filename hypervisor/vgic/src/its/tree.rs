@@ -201,6 +201,7 @@ mod tests {
     use alloc::collections::btree_map::BTreeMap;
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
     fn it_is_a_map_whatever_keys_come() {
         const CAPACITY: u16 = 100;
         for mask in [0x0000_007f, 0xffff_ffff, 0x8001_0013, 0xff00_0000] {
