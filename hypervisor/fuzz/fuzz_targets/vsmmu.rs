@@ -28,6 +28,7 @@ const FEATURES: Features = Features {
     event_queue_bits: 19,
     two_level: true,
     stage1: true,
+    can_nest: true,
     two_level_contexts: false,
     vmid16: true,
     asid16: true,

@@ -265,6 +265,13 @@ impl Event {
         }
     }
 
+    /// Whether it is what the device behind the stream has asked for that is wrong: not if the stream's entry is not valid, as it is until
+    /// its owner's stands, or cannot be read. That it still sends what its last owner, or firmware, has told it is no fault of the next.
+    #[must_use]
+    pub const fn accuses(&self) -> bool {
+        !matches!(self.kind, Kind::BadSte | Kind::BadStreamId | Kind::SteFetch | Kind::CfgConflict | Kind::VmsFetch)
+    }
+
     /// The record as an SMMU writes it: [`Event::decode`] says the same of it.
     #[must_use]
     pub fn encode(&self) -> [u64; 4] {
@@ -368,6 +375,16 @@ mod tests {
         }
         for kind in [Kind::Uut, Kind::TranslForbidden, Kind::BadAtsTreq, Kind::BadStreamId, Kind::SteFetch] {
             assert!(!Event::new(kind, 3).is_of_stage1());
+        }
+    }
+
+    #[test]
+    fn a_device_answers_for_what_it_asks_for_and_not_for_its_streams_entry() {
+        for kind in [Kind::BadSte, Kind::BadStreamId, Kind::SteFetch] {
+            assert!(!Event::new(kind, 3).accuses(), "{kind:?}");
+        }
+        for kind in [Kind::Translation, Kind::Permission, Kind::AddrSize, Kind::Uut, Kind::TranslForbidden] {
+            assert!(Event::new(kind, 3).accuses(), "{kind:?}");
         }
     }
 

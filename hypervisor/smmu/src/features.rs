@@ -1,11 +1,15 @@
 //! What an SMMU can do, and whether that is enough.
 
 use crate::Registers;
-use crate::registers::{IDR0, IDR0_OFFSET, IDR1, IDR1_OFFSET, IDR3, IDR3_OFFSET, IDR5, IDR5_OFFSET};
+use crate::registers::{IDR0, IDR0_OFFSET, IDR1, IDR1_OFFSET, IDR3, IDR3_OFFSET, IDR5, IDR5_OFFSET, IIDR, IIDR_OFFSET};
 use core::fmt;
 use tock_registers::LocalRegisterCopy;
 
-/// What one SMMU has of what matters here (IHI 0070, 6.3.1 to 6.3.6).
+/// `ProductID`s of Arm's, in `SMMU_IIDR`.
+const MMU_600: u32 = 0x483;
+const MMU_700: u32 = 0x487;
+
+/// What one SMMU has of what matters here (IHI 0070, 6.3.1 to 6.3.7).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Features {
     /// Bits of a StreamID, 0 to 32.
@@ -20,8 +24,10 @@ pub struct Features {
     pub event_queue_bits: u8,
     /// Stream tables in two levels.
     pub two_level: bool,
-    /// Stage 1, hence nesting.
+    /// Stage 1.
     pub stage1: bool,
+    /// Stage 1 of a guest on top of stage 2, as it should be.
+    pub can_nest: bool,
     /// Two-level tables of context descriptors.
     pub two_level_contexts: bool,
     /// VMIDs of 16 bits, not 8.
@@ -110,6 +116,7 @@ impl Features {
             event_queue_bits: small(idr1.read(IDR1::EVENTQS), 19),
             two_level: idr0.read(IDR0::ST_LEVEL) == 1,
             stage1: idr0.is_set(IDR0::S1P),
+            can_nest: idr0.is_set(IDR0::S1P) && !mistakes_nesting(registers.get(IIDR_OFFSET)),
             two_level_contexts: idr0.is_set(IDR0::CD2L),
             vmid16: idr0.is_set(IDR0::VMID16),
             asid16: idr0.is_set(IDR0::ASID16),
@@ -121,6 +128,14 @@ impl Features {
             coherent: idr0.is_set(IDR0::COHACC),
         })
     }
+}
+
+/// Whether an implementation is known to make mistakes where stage 1 is on top of stage 2: Arm's MMU-600 before r2p0 (1209401) and
+/// MMU-700 (2268618, 2812531), by what Linux does about them.
+fn mistakes_nesting(iidr: u32) -> bool {
+    let iidr = LocalRegisterCopy::<u32, IIDR::Register>::new(iidr);
+    let (product, variant) = (iidr.read(IIDR::ProductID), iidr.read(IIDR::Variant));
+    iidr.matches_all(IIDR::Implementer::Arm) && (product == MMU_700 || product == MMU_600 && variant < 2)
 }
 
 #[cfg(test)]
@@ -136,6 +151,7 @@ pub(crate) mod testing {
         event_queue_bits: 19,
         two_level: true,
         stage1: true,
+        can_nest: true,
         two_level_contexts: false,
         vmid16: true,
         asid16: true,
@@ -152,8 +168,8 @@ pub(crate) mod testing {
 mod tests {
     use super::*;
 
-    /// Identification registers 0, 1, 3, 5.
-    struct Identity([u32; 4]);
+    /// Identification registers 0, 1, 3, 5, and whose it is.
+    struct Identity([u32; 5]);
 
     impl Registers for Identity {
         fn get(&mut self, offset: usize) -> u32 {
@@ -162,6 +178,7 @@ mod tests {
                 0x4 => self.0[1],
                 0xc => self.0[2],
                 0x14 => self.0[3],
+                0x18 => self.0[4],
                 _ => panic!("{offset:#x} is no identification register"),
             }
         }
@@ -172,7 +189,7 @@ mod tests {
 
     /// QEMU's, with `stage=nested`: two levels, no stall, ASID16, VMID16, both stages, coherent; queues of 2^19, 16 bits
     /// of stream; ranges; 44 bits, 4 KiB.
-    const QEMU: [u32; 4] = [0x0d44_101b, 0x0273_0010, 0x0000_1404, 0x0000_0074];
+    const QEMU: [u32; 5] = [0x0d44_101b, 0x0273_0010, 0x0000_1404, 0x0000_0074, 0];
 
     #[test]
     fn what_an_emulator_says_is_understood() {
@@ -196,8 +213,24 @@ mod tests {
     }
 
     #[test]
+    fn those_that_make_mistakes_do_not_nest() {
+        let nests = |iidr| {
+            let mut registers = QEMU;
+            registers[4] = iidr;
+            Features::of(&mut Identity(registers)).unwrap().can_nest
+        };
+        assert!(!nests(0x4830_043b) && !nests(0x4831_243b), "MMU-600 r0p0, r1p2");
+        assert!(nests(0x4832_043b), "r2p0");
+        assert!(!nests(0x4870_043b) && !nests(0x4871_043b), "MMU-700");
+        assert!(nests(0x4870_0000), "somebody else's");
+        let mut without = QEMU;
+        without[0] &= !2;
+        assert!(!Features::of(&mut Identity(without)).unwrap().can_nest, "no stage 1");
+    }
+
+    #[test]
     fn nonsense_in_a_size_is_cut_to_what_there_can_be() {
-        let features = Features::of(&mut Identity([QEMU[0], !(3 << 29), 0, 0x17])).unwrap();
+        let features = Features::of(&mut Identity([QEMU[0], !(3 << 29), 0, 0x17, 0])).unwrap();
         assert_eq!((features.stream_bits, features.substream_bits), (32, 20));
         assert_eq!((features.command_queue_bits, features.event_queue_bits, features.address_bits), (19, 19, 48));
     }

@@ -40,7 +40,8 @@ pub(crate) fn procedure(vmid: u16, range: types::Range<Ipa>, walks: Walks, featu
         procedure.then(Step::Issue(Command::TlbiS2Ipa { vmid, reach }));
     }
     procedure.then(Step::Synchronize);
-    if walks.nested {
+    // One without stage 1 takes no such command (4.4.2), and has nothing combined.
+    if walks.nested && features.stage1 {
         // Combined entries are not found by an address of the VM's (4.4.3.1), and only once stage 2 is clean can no new ones
         // be made from it.
         procedure.then_all([Step::Issue(Command::TlbiNhAll { vmid }), Step::Synchronize]);
@@ -53,9 +54,14 @@ pub(crate) fn procedure(vmid: u16, range: types::Range<Ipa>, walks: Walks, featu
 /// that it did not take would fail those of others.
 pub(crate) fn stage1(vmid: u16, asked: &[Command], features: &Features) -> Procedure {
     let mut procedure = Procedure::default();
+    let most = if features.asid16 { u16::MAX } else { u8::MAX.into() };
     for command in asked {
         procedure.then(Step::Issue(match *command {
             Command::CfgiCdAll { stream } => Command::CfgiCdAll { stream },
+            // With ASIDs of 8 bits the upper ones are RES0 (4.4), and there is nothing to be found by them.
+            Command::TlbiNhAsid { asid, .. } | Command::TlbiNhVa { asid, .. } if asid > most => {
+                Command::TlbiNhAll { vmid }
+            }
             Command::TlbiNhAsid { asid, .. } => Command::TlbiNhAsid { vmid, asid },
             Command::TlbiNhVa { asid, reach, .. } => match usable(reach, features) {
                 Some(reach) => Command::TlbiNhVa { vmid, asid, reach },
@@ -158,6 +164,14 @@ mod tests {
     }
 
     #[test]
+    fn one_without_stage_1_is_not_asked_about_it() {
+        let nested = Walks { nested: true, tables: false };
+        let features = Features { stage1: false, ..FEATURES };
+        let range = range(0x8000_0000, 4096);
+        assert_eq!(procedure(3, range, nested, &features).steps(), procedure(3, range, LEAVES, &features).steps());
+    }
+
+    #[test]
     fn a_guest_s_invalidations_are_its_own_vms() {
         let range = |granule, scale, num, level| Some(Range { granule, scale, num, level });
         let reach = |range| Reach { address: 0x5000, leaf: true, range };
@@ -168,6 +182,13 @@ mod tests {
         assert_eq!(of(asked(range(1, 2, 3, 3)), &FEATURES), [va(7, range(1, 2, 3, 0))]);
         assert_eq!(of(asked(range(1, 0, 0, 2)), &FEATURES), [va(7, None)], "Reserved without a level");
         assert_eq!(of(asked(range(2, 2, 3, 1)), &FEATURES), [Command::TlbiNhAsid { vmid: 3, asid: 7 }]);
+        let short = Features { asid16: false, ..FEATURES };
+        let by_asid = |asid| Command::TlbiNhAsid { vmid: 99, asid };
+        assert_eq!(of(by_asid(0xff), &short), [Command::TlbiNhAsid { vmid: 3, asid: 0xff }]);
+        assert_eq!(of(by_asid(0x100), &short), [Command::TlbiNhAll { vmid: 3 }]);
+        assert_eq!(of(by_asid(0x100), &FEATURES), [Command::TlbiNhAsid { vmid: 3, asid: 0x100 }]);
+        let long = Command::TlbiNhVa { vmid: 99, asid: 0xff00, reach: reach(None) };
+        assert_eq!(of(long, &short), [Command::TlbiNhAll { vmid: 3 }]);
         let without = Features { range_invalidation: false, ..FEATURES };
         assert_eq!(of(asked(range(1, 2, 3, 0)), &without), [Command::TlbiNhAsid { vmid: 3, asid: 7 }]);
         let all = [Command::TlbiNhAll { vmid: 3 }];

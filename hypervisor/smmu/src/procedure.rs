@@ -117,9 +117,11 @@ pub struct Procedure {
     pub(crate) next: usize,
     /// For [`Step::Synchronize`]: what the queue has to have consumed.
     pub(crate) ticket: Option<u64>,
-    /// When it is to be done, once it has begun, and how many errors the queue had had then.
+    /// When its next step is to be done, once it has begun, and how many errors the queue had had when it did.
     pub(crate) begun: Option<(Ticks, u32)>,
     pub(crate) trouble: Option<Trouble>,
+    /// If it is the change of a stream: of which, and its number ([`crate::Streams::is_current`]).
+    pub(crate) change: Option<(u32, u64)>,
 }
 
 impl Procedure {
@@ -133,6 +135,17 @@ impl Procedure {
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.trouble.is_none() && self.next >= self.steps.len()
+    }
+
+    /// Has it carried out from its first step, if a command has not been taken: that may have been somebody else's. Whether there is
+    /// anything to be hoped for.
+    #[must_use]
+    pub fn again(&mut self) -> bool {
+        let is_skipped = matches!(self.trouble, Some(Trouble::Command(_)));
+        if is_skipped {
+            (self.next, self.ticket, self.begun, self.trouble) = (0, None, None, None);
+        }
+        is_skipped
     }
 
     /// Adds a step. One too many makes the procedure fail instead of being left out.

@@ -15,6 +15,8 @@ pub const IDR1_OFFSET: usize = 0x0004;
 pub const IDR3_OFFSET: usize = 0x000c;
 /// `SMMU_IDR5`.
 pub const IDR5_OFFSET: usize = 0x0014;
+/// `SMMU_IIDR`.
+pub const IIDR_OFFSET: usize = 0x0018;
 /// `SMMU_CR0`.
 pub const CR0_OFFSET: usize = 0x0020;
 /// `SMMU_CR0ACK`.
@@ -122,6 +124,19 @@ register_bitfields! [u32,
         GRAN4K OFFSET(4) NUMBITS(1) [],
         /// Output address size.
         OAS OFFSET(0) NUMBITS(3) [],
+    ],
+    /// `SMMU_IIDR` (6.3.7): whose it is, and which.
+    pub IIDR [
+        /// The product.
+        ProductID OFFSET(20) NUMBITS(12) [],
+        /// The x of rxpy.
+        Variant OFFSET(16) NUMBITS(4) [],
+        /// The y of rxpy.
+        Revision OFFSET(12) NUMBITS(4) [],
+        /// JEP106 code.
+        Implementer OFFSET(0) NUMBITS(12) [
+            Arm = 0x43b
+        ],
     ],
     /// `SMMU_CR0` (6.3.9) and, once a change has taken effect, `SMMU_CR0ACK` (6.3.10).
     pub CR0 [

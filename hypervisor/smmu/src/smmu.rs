@@ -28,7 +28,7 @@ pub struct Layout {
     pub event_queue: Pa,
     /// Not more than the SMMU has.
     pub event_bits: u8,
-    /// How long a procedure may take.
+    /// How long a step of a procedure may take. Not the whole: who carries it out may be kept from that meanwhile.
     pub patience: Ticks,
 }
 
@@ -125,7 +125,7 @@ impl Smmu {
     /// not taken fails all of them.
     pub fn advance(&mut self, procedure: &mut Procedure, now: Ticks, io: &mut (impl Registers + Memory)) -> Progress {
         let deadline = now.saturating_add(self.layout.patience);
-        let (deadline, errors) = *procedure.begun.get_or_insert((deadline, self.commands.errors));
+        let (mut due, errors) = *procedure.begun.get_or_insert((deadline, self.commands.errors));
         // As often as there are steps: each time one is done, or it returns.
         while procedure.trouble.is_none() {
             let Some(step) = procedure.steps.get(procedure.next).copied() else { return Progress::Done };
@@ -134,8 +134,12 @@ impl Smmu {
                 Ok(_) if self.commands.errors != errors => {
                     procedure.trouble = self.commands.last_error.map(Trouble::Command);
                 }
-                Ok(true) => procedure.next = procedure.next.saturating_add(1),
-                Ok(false) if now > deadline => procedure.trouble = Some(Trouble::Late(step)),
+                Ok(true) => {
+                    procedure.next = procedure.next.saturating_add(1);
+                    due = deadline;
+                    procedure.begun = Some((due, errors));
+                }
+                Ok(false) if now > due => procedure.trouble = Some(Trouble::Late(step)),
                 Ok(false) => return Progress::Waiting,
             }
         }

@@ -31,8 +31,9 @@ impl Smmu {
         let queues = CR1::QUEUE_SH::Inner.value | CR1::QUEUE_OC::WriteBack.value | CR1::QUEUE_IC::WriteBack.value;
         let value = if self.features.coherent { tables | queues } else { 0 };
         procedure.then(Step::Set { register: CR1_OFFSET, value });
-        // Broadcast invalidations of the CPUs are heeded, if the SMMU can: they are in addition to the commands.
-        procedure.then(Step::Set { register: CR2_OFFSET, value: CR2::RECINVSID::SET.value });
+        // Broadcast invalidations of the CPUs are not heeded: each has its commands, and a CPU would wait for the SMMU (3.17).
+        let value = CR2::RECINVSID::SET.value | CR2::PTM::SET.value;
+        procedure.then(Step::Set { register: CR2_OFFSET, value });
         let geometry = self.layout.geometry;
         wide(procedure, STRTAB_BASE_OFFSET, geometry.base_register(self.layout.table));
         procedure.then(Step::Set { register: STRTAB_BASE_CFG_OFFSET, value: geometry.configuration_register() });

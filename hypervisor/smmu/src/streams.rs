@@ -138,6 +138,8 @@ struct Known {
     owner: Option<Owner>,
     /// It is being taken from its owner, whose wishes do not count any more.
     is_closing: bool,
+    /// Its last change: [`Streams::is_current`].
+    change: u64,
 }
 
 impl Known {
@@ -159,6 +161,8 @@ impl Known {
 pub struct Streams {
     /// By number.
     known: Vec<Known>,
+    /// How many changes there have been.
+    changes: u64,
 }
 
 impl Streams {
@@ -282,11 +286,31 @@ impl Streams {
         if known.is_closing {
             return Err(Refusal::Closing { stream });
         }
-        let procedure = change(stream, entry, owner.vmid, smmu)?;
+        let mut procedure = change(stream, entry, owner.vmid, smmu)?;
+        self.number(stream, &mut procedure);
         if let Some(known) = self.known_mut(stream) {
             known.owner = Some(owner.clone());
         }
         Ok(procedure)
+    }
+
+    /// From now on this is the change of `stream` that counts.
+    fn number(&mut self, stream: u32, procedure: &mut Procedure) {
+        self.changes = self.changes.wrapping_add(1);
+        let change = self.changes;
+        procedure.change = Some((stream, change));
+        if let Some(known) = self.known_mut(stream) {
+            known.change = change;
+        }
+    }
+
+    /// Whether no other change of its stream has begun since. One that is not current is to be abandoned where it is: the other begins with
+    /// an entry that is not valid, wherever this one has come to, and a step of this one between those of the other would make an entry that
+    /// nobody has meant.
+    #[must_use]
+    pub fn is_current(&self, procedure: &Procedure) -> bool {
+        let last = |stream| self.known_for(stream, "").ok().map(|known| known.change);
+        procedure.change.is_none_or(|(stream, change)| last(stream) == Some(change))
     }
 
     /// Whether `owner` may have a stream.
@@ -304,9 +328,8 @@ impl Streams {
     }
 
     /// Takes `stream` from `owner`: its transactions are refused, each with an event or, if `quietly`, without. It still
-    /// counts as the owner's until [`Streams::released`], who cannot have it attached again: a change of its that is under way is to be
-    /// abandoned ([`Streams::is_closing`]). When the procedure is done no transaction of the device reaches the owner's memory any
-    /// more, not even one that was under way.
+    /// counts as the owner's until [`Streams::released`], who cannot have it attached again. When the procedure is done no transaction of the
+    /// device reaches the owner's memory any more, not even one that was under way.
     ///
     /// # Errors
     /// If it is not the owner's.
@@ -328,27 +351,30 @@ impl Streams {
     ///
     /// # Errors
     /// If it is not the owner's, or being taken from it.
-    pub fn hold(&self, stream: u32, owner: &Owner, quietly: bool, smmu: &Smmu) -> Result<Procedure, Refusal> {
+    pub fn hold(&mut self, stream: u32, owner: &Owner, quietly: bool, smmu: &Smmu) -> Result<Procedure, Refusal> {
         if self.is_closing(stream) {
             return Err(Refusal::Closing { stream });
         }
         self.refuse(stream, owner, quietly, smmu)
     }
 
-    fn refuse(&self, stream: u32, owner: &Owner, quietly: bool, smmu: &Smmu) -> Result<Procedure, Refusal> {
+    fn refuse(&mut self, stream: u32, owner: &Owner, quietly: bool, smmu: &Smmu) -> Result<Procedure, Refusal> {
         let known = self.known_for(stream, &owner.name)?;
         if known.owner.as_ref() != Some(owner) {
             return Err(Refusal::NotOwned { stream, name: owner.name.clone() });
         }
         let entry = if quietly { StreamTableEntry::muted() } else { StreamTableEntry::REFUSED };
-        change(stream, &entry, owner.vmid, smmu)
+        let mut procedure = change(stream, &entry, owner.vmid, smmu)?;
+        self.number(stream, &mut procedure);
+        Ok(procedure)
     }
 
-    /// Nobody owns `stream` any more, if `detached`, the procedure of [`Streams::detach`], is done; else it stays where it is,
+    /// Nobody owns `stream` any more, if `detached`, the procedure of [`Streams::detach`], is done and current; else it stays where it is,
     /// and so must the memory that its device may still reach. Whether it is free.
     pub fn released(&mut self, stream: u32, detached: &Procedure) -> bool {
+        let is_done = detached.is_done() && self.is_current(detached);
         match self.known_mut(stream) {
-            Some(known) if detached.is_done() => {
+            Some(known) if is_done => {
                 (known.owner, known.passed, known.is_closing) = (None, None, false);
                 self.known.retain(|known| known.named.is_some() || known.owner.is_some());
                 true
@@ -384,7 +410,15 @@ impl Streams {
     }
 
     fn known_or_new(&self, stream: u32) -> Known {
-        let new = || Known { stream, named: None, passed: None, may_bypass: false, owner: None, is_closing: false };
+        let new = || Known {
+            stream,
+            named: None,
+            passed: None,
+            may_bypass: false,
+            owner: None,
+            is_closing: false,
+            change: 0,
+        };
         self.place(stream).ok().and_then(|at| self.known.get(at)).cloned().unwrap_or_else(new)
     }
 

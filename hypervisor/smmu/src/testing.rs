@@ -473,7 +473,7 @@ impl Model {
             (CR0ACK_OFFSET, 0b1101),
             // Inner shareable, write-back, for tables and queues.
             (CR1_OFFSET, 0xd75),
-            (CR2_OFFSET, 0b10),
+            (CR2_OFFSET, 0b110),
             (IRQ_CTRLACK_OFFSET, 0b101),
             (STRTAB_BASE_OFFSET + 4, 0x4000_0000),
             (CMDQ_BASE_OFFSET + 4, 0x4000_0000),

@@ -62,7 +62,9 @@ impl Smmu {
 
     fn record(&mut self, event: &Event, memory: &dyn GuestMemory) {
         let queue = self.registers.events();
-        let Some(position) = self.registers.event_position(&queue) else {
+        // Not writable while an error of its own is not acknowledged (7.2.1).
+        let is_writable = !self.registers.is_active(GERROR::EVENTQ_ABT_ERR::SET.value);
+        let Some(position) = self.registers.event_position(&queue).filter(|_| is_writable) else {
             self.lost = self.lost.saturating_add(1);
             return;
         };

@@ -185,7 +185,8 @@ impl Registers {
         self.irq_ctrl & IRQ_CTRL::GERROR_IRQEN::SET.value != 0
     }
 
-    const fn is_active(&self, error: u32) -> bool {
+    /// Whether an error is active, and not acknowledged.
+    pub(crate) const fn is_active(&self, error: u32) -> bool {
         (self.gerror ^ self.gerrorn) & error != 0
     }
 

@@ -34,6 +34,7 @@ impl Shape {
             event_queue_bits: EVENT_BITS,
             two_level: true,
             stage1: true,
+            can_nest: false,
             two_level_contexts: false,
             vmid16: false,
             asid16: self.asid16,

@@ -111,11 +111,11 @@ pub(super) fn end(compartment: &Compartment) {
     }
 }
 
-/// An event has to do with a guest's own tables: the guest is told. In the thread of `smmuman`.
-pub(super) fn report(smmu: usize, event: &Event) {
+/// An event has to do with the own tables of the guest of `owner`, which has had the stream then: the guest is told.
+pub(super) fn report(smmu: usize, event: &Event, owner: &Owner) {
     let stream = Stream { smmu, id: event.stream };
     let mut guests = GUESTS.lock();
-    let found = guests.iter_mut().find_map(|guest| {
+    let found = guests.iter_mut().filter(|guest| guest.behind.owner == *owner).find_map(|guest| {
         let number = guest.behind.streams.iter().find(|(_, own)| *own == stream).map(|(number, _)| *number)?;
         Some((guest, number))
     });

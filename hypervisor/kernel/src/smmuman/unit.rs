@@ -26,7 +26,7 @@ use smmu::{
 };
 use types::{IntId, Ipa, PAGE_SIZE, Pa, Range};
 
-/// How long an SMMU may take for a procedure, in microseconds.
+/// How long an SMMU may take for a step, in microseconds.
 const PATIENCE: u64 = 100_000;
 /// How long it may take to forget translations, in microseconds: meanwhile a CPU takes no interrupts.
 const SHORT_PATIENCE: u64 = 10_000;
@@ -149,37 +149,30 @@ impl Unit {
         }
     }
 
-    /// Carries a procedure out, and waits for that. Others may have the SMMU meanwhile.
-    fn carry_out(&self, procedure: &mut Procedure) -> Result<(), String> {
-        self.carry_out_unless(procedure, |_| None)
-    }
-
-    /// The same, until there is a reason to abandon it.
-    fn carry_out_unless(
-        &self,
-        procedure: &mut Procedure,
-        is_over: impl Fn(&Working) -> Option<&'static str>,
-    ) -> Result<(), String> {
+    /// Carries a procedure out, and waits for that. Others may have the SMMU meanwhile; it is abandoned, and that is said by `false`, when
+    /// another one has begun to change the same stream.
+    fn carry_out(&self, procedure: &mut Procedure) -> Result<bool, String> {
         let begun = el2::cpu::counter();
+        let mut is_first = true;
         loop {
             let progress = self.with(|working| {
-                if let Some(why) = is_over(working) {
-                    return Err(why.into());
-                }
-                let Working { smmu, driver, .. } = working;
-                Ok(smmu.advance(procedure, el2::cpu::counter(), driver))
+                let Working { smmu, driver, streams, .. } = working;
+                let is_current = streams.is_current(procedure);
+                Ok(is_current.then(|| smmu.advance(procedure, el2::cpu::counter(), driver)))
             });
             match progress? {
-                Progress::Done => break,
-                Progress::Failed(trouble) => return Err(trouble.to_string()),
-                Progress::Waiting => el2::cpu::relax(),
+                None => return Ok(false),
+                Some(Progress::Done) => break,
+                Some(Progress::Failed(_)) if is_first && procedure.again() => is_first = false,
+                Some(Progress::Failed(trouble)) => return Err(trouble.to_string()),
+                Some(Progress::Waiting) => el2::cpu::relax(),
             }
         }
         if configure::rules().debug > 1 {
             let took = el2::cpu::counter().saturating_sub(begun);
             log::info!("smmu{}: {} steps in {} ticks", self.number, procedure.steps().len(), took.0);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Makes it forget translations of `range` for the VM `vmid`, which have been taken out of its tables. Says whether it has; if not,
@@ -189,6 +182,7 @@ impl Unit {
         let Ok(mut procedure) = self.with(|working| Ok(working.smmu.invalidate(vmid, range, walks))) else {
             return false;
         };
+        let mut is_first = true;
         loop {
             let now = el2::cpu::counter();
             let progress = self.with(|working| Ok(working.smmu.advance(&mut procedure, now, &mut working.driver)));
@@ -199,6 +193,8 @@ impl Unit {
                     self.close("it did not forget translations in time");
                     return false;
                 }
+                // What was not taken may have been somebody else's command.
+                Ok(Progress::Failed(_)) if is_first && procedure.again() => is_first = false,
                 Ok(Progress::Failed(trouble)) => {
                     self.close(&trouble.to_string());
                     return false;

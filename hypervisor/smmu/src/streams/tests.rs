@@ -240,3 +240,29 @@ fn what_is_being_taken_away_is_not_given_back_by_a_wish_of_its_owners() {
     assert!(streams.released(0x10, &procedure) && !streams.is_closing(0x10));
     assert!(streams.attach(0x10, &owner(2), &TABLES, None, &smmu).is_ok());
 }
+
+#[test]
+fn the_last_change_of_a_stream_counts_also_when_it_has_had_another_owner_since() {
+    let mut smmu = smmu();
+    let mut streams = streams(&mut smmu);
+    let geometry = smmu.layout.geometry;
+    assert_eq!(streams.pass("/disk", 0x21, 1, &owner(1), geometry), Ok(()));
+    let first = streams.attach(0x21, &owner(1), &TABLES, None, &smmu).unwrap();
+    assert!(streams.is_current(&first));
+    let other = streams.attach(0x10, &owner(1), &TABLES, None, &smmu).unwrap();
+    assert!(streams.is_current(&first), "another stream's is none of this one's");
+    let held = streams.hold(0x21, &owner(1), false, &smmu).unwrap();
+    assert!(!streams.is_current(&first) && streams.is_current(&held));
+    let mut detached = streams.detach(0x21, &owner(1), false, &smmu).unwrap();
+    assert!(!streams.is_current(&held) && streams.is_current(&detached) && streams.is_current(&other));
+    detached.next = detached.steps.len();
+    assert!(streams.released(0x21, &detached));
+    assert!(!streams.is_current(&detached), "nobody has it");
+    assert_eq!(streams.pass("/disk", 0x21, 1, &owner(1), geometry), Ok(()));
+    let next = streams.attach(0x21, &owner(1), &TABLES, None, &smmu).unwrap();
+    assert!(streams.is_current(&next));
+    for old in [&first, &held, &detached] {
+        assert!(!streams.is_current(old));
+    }
+    assert!(!streams.released(0x21, &detached), "it is the next one's");
+}

@@ -59,6 +59,7 @@ fn one_that_is_not_to_be_used_is_closed() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn one_that_is_turned_off_aborts_what_it_has_let_through() {
     let mut world = world();
     assert_eq!(world.attach(0, STREAMS[0]), Ok(()));
@@ -116,6 +117,70 @@ fn more_commands_than_the_queue_has_room_for_go_through_it() {
     }
 }
 
+/// Gives a stream to VM 1, as far as `steps`, and takes it away in between; then goes on, if it is to.
+fn overtaken(steps: usize, goes_on: bool) -> Outcome {
+    let mut world = world();
+    assert_eq!(world.attach(0, STREAMS[0]), Ok(()));
+    world.map(0, 0x10);
+    let stage2 = crate::Stage2 {
+        vtcr: world.vms[0].stage2.layout().vtcr(pagetable::VmidSize::Bits16),
+        root: world.vms[0].stage2.root(),
+    };
+    let owner = world.vms[0].owner.clone();
+    let machine = world.machine.clone();
+    let mut given = world.streams.attach(STREAMS[0], &owner, &stage2, None, &machine.borrow().smmu).unwrap();
+    let all = given.steps.clone();
+    given.steps.truncate(steps);
+    assert_eq!(finish(&world, &mut given), Progress::Done);
+    given.steps = all;
+    let mut taken = world.streams.detach(STREAMS[0], &owner, true, &machine.borrow().smmu).unwrap();
+    assert_eq!(finish(&world, &mut taken), Progress::Done);
+    if goes_on || world.streams.is_current(&given) {
+        assert_eq!(finish(&world, &mut given), Progress::Done);
+    }
+    machine.borrow_mut().model.transact(STREAMS[0], 0x10)
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
+fn a_change_that_another_has_overtaken_is_abandoned_wherever_it_is() {
+    for steps in 0..12 {
+        assert!(matches!(overtaken(steps, false), Outcome::Aborted(_)), "after {steps} steps");
+    }
+    assert!(
+        (0..12).any(|steps| !matches!(overtaken(steps, true), Outcome::Aborted(0))),
+        "else this test shows nothing"
+    );
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
+fn who_is_kept_from_it_for_long_does_not_find_the_smmu_late() {
+    let world = world();
+    let machine = &mut *world.machine.borrow_mut();
+    let mut procedure =
+        machine.smmu.invalidate(1, Range::new(Ipa(0x1000), 0x1000).unwrap(), Walks { tables: true, nested: true });
+    let mut now = 0;
+    // The SMMU has long done what it has been told by the time that anybody looks.
+    while machine.smmu.advance(&mut procedure, Ticks(now), &mut machine.model) == Progress::Waiting {
+        now += PATIENCE.0 + 1;
+        (0..100).for_each(|_| machine.model.tick());
+    }
+    assert!(procedure.is_done());
+}
+
+#[test]
+fn what_somebody_elses_command_has_spoilt_is_done_again() {
+    let world = world();
+    world.machine.borrow_mut().model.rejects = Some(Command::TlbiS12Vmall { vmid: 1 }.encode()[0]);
+    let mut procedure = forget();
+    assert!(matches!(finish(&world, &mut procedure), Progress::Failed(Trouble::Command(_))));
+    world.machine.borrow_mut().model.rejects = None;
+    assert!(procedure.again());
+    assert_eq!(finish(&world, &mut procedure), Progress::Done);
+    assert!(!procedure.again(), "there is no need");
+}
+
 #[test]
 fn a_command_that_is_not_taken_is_skipped_and_told() {
     let world = world();
@@ -133,6 +198,7 @@ fn a_command_that_is_not_taken_is_skipped_and_told() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn a_failed_detachment_leaves_the_stream_where_it_is() {
     let mut world = world();
     assert_eq!(world.attach(0, STREAMS[0]), Ok(()));
@@ -174,6 +240,7 @@ fn an_smmu_that_says_that_it_is_ahead_is_not_believed() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn other_reasons_to_stop_are_told_and_tried_again() {
     for (code, error) in [(2, CommandError::Abt), (3, CommandError::AtcInvSync), (9, CommandError::Other(9))] {
         let world = world();
@@ -219,6 +286,7 @@ fn events_come_out_in_order_and_lost_ones_are_counted() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn an_event_queue_that_cannot_be_is_emptied() {
     let world = world();
     let machine = &mut *world.machine.borrow_mut();
@@ -230,6 +298,7 @@ fn an_event_queue_that_cannot_be_is_emptied() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn global_errors_are_acknowledged_but_the_command_queues() {
     let world = world();
     let machine = &mut *world.machine.borrow_mut();
@@ -242,6 +311,7 @@ fn global_errors_are_acknowledged_but_the_command_queues() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes Miri long, and there is no unsafe code in it")]
 fn a_device_that_is_let_through_is_let_through_by_name_only() {
     let mut world = world();
     assert_eq!(world.attach(0, STREAMS[3]), Ok(()));

@@ -163,6 +163,15 @@ fn a_queue_that_is_not_the_vms_memory_is_a_global_error() {
     assert!(guest.report(&fault(Kind::Translation)).gerror);
     assert_eq!((guest.get(GERROR), guest.get(EVENTQ_PROD)), (1 << 2, 0), "EVENTQ_ABT_ERR");
     assert!(!guest.report(&fault(Kind::Translation)).any(), "active already");
+    // Where there is memory now, but the error has not been acknowledged.
+    guest.set(CR0, 0b1001);
+    guest.put_wide(EVENTQ_BASE, EVENTS | 7);
+    guest.set(CR0, 0b1101);
+    let _ = guest.report(&fault(Kind::Translation));
+    assert_eq!(guest.get(EVENTQ_PROD), 0);
+    guest.set(CR0, 0b1001);
+    guest.put_wide(EVENTQ_BASE, 0x8000_0000 | 7);
+    guest.set(CR0, 0b1101);
     guest.set(GERRORN, 1 << 2);
     assert!(guest.report(&fault(Kind::Translation)).gerror);
 }

@@ -38,7 +38,7 @@ struct Taken {
     /// One of each stream that somebody has.
     guilty: ArrayVec<Guilty, BATCH>,
     /// What is some guest's own business: faults at its own tables.
-    guests: ArrayVec<Event, BATCH>,
+    guests: ArrayVec<Guilty, BATCH>,
 }
 
 /// What a look has found, besides events.
@@ -51,11 +51,11 @@ struct Looked {
 
 impl Unit {
     /// Refuses whatever `stream` sends from now on, without further events, and takes it from its owner; a VM's stays the VM's. What is
-    /// not, or no longer, `whose` stays as it is.
+    /// not, or no longer, `whose` stays as it is, and what is being taken from it anyway.
     pub(in super::super) fn cut_off(&self, stream: u32, whose: &Owner) {
         let detached = self.with(|working| {
             let Some((device, Some(owner))) = working.streams.who(stream) else { return Ok(None) };
-            if owner != whose {
+            if owner != whose || working.streams.is_closing(stream) {
                 return Ok(None);
             }
             let device = format!("`{device}` of `{}`", owner.name);
@@ -65,12 +65,12 @@ impl Unit {
         });
         let done = detached.and_then(|detached| {
             let Some((device, mut procedure)) = detached else { return Ok(None) };
-            self.carry_out(&mut procedure)?;
+            let is_done = self.carry_out(&mut procedure)?;
             self.with(|working| {
                 if !working.streams.is_passed(stream) {
                     working.streams.released(stream, &procedure);
                 }
-                Ok(Some(device))
+                Ok(is_done.then_some(device))
             })
         });
         match done {
@@ -93,12 +93,12 @@ impl Unit {
         is_more
     }
 
-    /// Tells of everything that has happened until now, and does nothing about it.
-    pub(super) fn hear_all(&self) {
+    /// The same with everything that has happened until now.
+    pub(super) fn look_at_all(&self) {
         const MOST: usize = (1 << EVENT_BITS) / BATCH + 1;
         // A device that goes on does not keep it here.
         for _ in 0..MOST {
-            if !self.hear().1 {
+            if !self.look() {
                 break;
             }
         }
@@ -118,7 +118,7 @@ impl Unit {
         let looked = self.with(|working| Ok(working.take(&mut taken)));
         let Ok(looked) = looked else { return (ArrayVec::new(), false) };
         let Taken { told, guilty, guests } = taken;
-        guests.iter().for_each(|event| nested::report(self.number, event));
+        guests.iter().for_each(|Guilty { event, owner }| nested::report(self.number, event, owner));
         for Told { event, untold, device } in told {
             let device = device.map(|device| format!(" [{device}]")).unwrap_or_default();
             let others =
@@ -150,14 +150,14 @@ impl Working {
             && let Some(event) = self.smmu.events.take(&mut self.driver)
         {
             taken += 1;
-            if event.is_of_stage1() && self.nested.contains(&event.stream) {
-                _ = self.tally.note(event.stream, now, interval);
-                into.guests.push(event);
-                continue;
-            }
             let (device, owner) = self.streams.who(event.stream).unzip();
             let owner = owner.flatten();
-            if let Some(owner) = owner
+            if event.is_of_stage1() && self.nested.contains(&event.stream) {
+                _ = self.tally.note(event.stream, now, interval);
+                into.guests.extend(owner.map(|owner| Guilty { event, owner: owner.clone() }));
+                continue;
+            }
+            if let Some(owner) = owner.filter(|_| event.accuses())
                 && into.guilty.iter().all(|other| other.event.stream != event.stream)
             {
                 into.guilty.push(Guilty { event, owner: owner.clone() });

@@ -4,6 +4,7 @@
 //! which (`passed`, `nested`).
 
 use super::{Unit, Working, share};
+use alloc::format;
 use alloc::string::{String, ToString};
 use smmu::{Command, Owner, Stage2, StreamTableEntry};
 use types::PAGE_SIZE;
@@ -51,7 +52,8 @@ impl Unit {
             };
             procedure.map_err(|why| why.to_string())
         })?;
-        self.carry_out(&mut procedure)
+        let is_given = self.carry_out(&mut procedure)?;
+        is_given.then_some(()).ok_or_else(|| format!("stream {stream:#x} has been taken away again meanwhile"))
     }
 
     /// Gives a VM a stream, behind which is `device`, or some more of it. Streams that are passed and have one `group` have one owner.
@@ -73,7 +75,7 @@ impl Unit {
     pub(in super::super) fn nest(&self, stream: u32) -> bool {
         let nested = self.with(|working| {
             let features = working.smmu.features();
-            let is_fit = features.stage1 && features.coherent;
+            let is_fit = features.can_nest && features.coherent;
             if is_fit {
                 working.nested.push(stream);
             }
@@ -105,7 +107,8 @@ impl Unit {
         let entry = StreamTableEntry([word0, word1, 0, 0, 0, 0, 0, 0]);
         let begun = self.with(|working| {
             let Working { smmu, streams, .. } = working;
-            if streams.is_closing(stream) {
+            let owned_by = streams.who(stream).and_then(|(_, owner)| owner);
+            if streams.is_closing(stream) || owned_by != Some(owner) {
                 return Ok(None);
             }
             let procedure = match entry.of_guest(wish.ipa_bits, smmu.features()) {
@@ -114,12 +117,8 @@ impl Unit {
             };
             procedure.map(Some).map_err(|why| why.to_string())
         })?;
-        let Some(mut procedure) = begun else { return Ok(()) };
-        let is_closing = |working: &Working| working.streams.is_closing(stream).then_some("it is taken away");
-        match self.carry_out_unless(&mut procedure, is_closing) {
-            Err(_) if self.with(|working| Ok(working.streams.is_closing(stream))) == Ok(true) => Ok(()),
-            done => done,
-        }
+        // What has come between counts, and not this.
+        begun.map_or(Ok(true), |mut procedure| self.carry_out(&mut procedure)).map(|_| ())
     }
 
     /// Forgets what a guest has asked it to forget of its stage 1.
@@ -128,7 +127,7 @@ impl Unit {
     /// Why it may have kept some of it.
     pub(in super::super) fn forget_stage1(&self, vmid: u16, asked: &[Command]) -> Result<(), String> {
         let mut procedure = self.with(|working| Ok(working.smmu.forget_stage1(vmid, asked)))?;
-        self.carry_out(&mut procedure)
+        self.carry_out(&mut procedure).map(|_| ())
     }
 
     /// Whether `stream` is `owner`'s, or may be: one that does not work says nothing.
@@ -145,18 +144,14 @@ impl Unit {
         let mut detached = self.with(|working| {
             working.streams.detach(stream, owner, false, &working.smmu).map_err(|why| why.to_string())
         })?;
-        let done = self.carry_out(&mut detached).and_then(|()| {
+        let done = self.carry_out(&mut detached).and_then(|_| {
             // What has been recorded until now is this owner's: the next is not to answer for it.
-            self.hear_all();
+            self.look_at_all();
             self.with(|working| Ok(working.streams.released(stream, &detached)))
         });
-        match done {
-            Ok(_) => Ok(()),
-            Err(why) => {
-                self.close(&why);
-                Err(why)
-            }
-        }
+        let released =
+            done.and_then(|is_free| is_free.then_some(()).ok_or_else(|| "its stream has been changed again".into()));
+        released.inspect_err(|why| self.close(why))
     }
 }
 
