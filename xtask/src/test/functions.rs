@@ -207,14 +207,22 @@ fn refused(case: &Case) -> Result<()> {
     ] {
         vm(&mut scene, name, "witness", false, more)?;
     }
-    scene.line("qvm @there.qvmconf &").line("sleep 0.5").line("qvm @twice.qvmconf").line("slay -s QUIT there");
-    scene.line("wait there");
+    let through = "smmuman device pci:0:1.0 edu allow edu bypass";
+    scene.line("qvm @there.qvmconf &").line("sleep 0.5").line("qvm @twice.qvmconf").line(through).line("pidin smmu");
+    scene.line("slay -s QUIT there").line("wait there").line(through);
     for name in ["fixed", "absent", "host", "double", "virtio", "wild"] {
         scene.line(format!("qvm @{name}.qvmconf"));
     }
     let virtio = ["-device", "virtio-rng-pci,addr=10.0,romfile="].map(String::from).into();
     let one = Machine { more: virtio, ..machine(vec![Device::new(Kind::Edu)]) };
     let ran = scene.run(case, &one, None, 3)?;
+    // Nothing of what it has been told takes effect: it can be told again.
+    ran.in_order(&[
+        "`edu` cannot have stream 0x8: PCI function 0000:00:01.0 is `there`'s",
+        "    0x8               0          PCI function 0000:00:01.0: VM `there`'s",
+        "qvm: there ended",
+        "warning: smmuman: `edu` is let through: it reaches all memory",
+    ])?;
     for said in [
         "twice.qvmconf:6:10: error: VM `twice` cannot have PCI function 0000:00:01.0: VM `there` has it",
         "fixed.qvmconf:6:10: error: `pass loc pci:0x1234/0x11e8`: PCI function 0000:00:01.0 cannot be reset",

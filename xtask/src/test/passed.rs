@@ -90,9 +90,10 @@ fn uncontained(case: &Case) -> Result<()> {
     let ran = scene.run(case, &here, None, 3)?;
     ran.in_order(&[
         " wild (uncontained: reaches all memory)",
-        "qvm: second ended: code 64 (could not start: `uncontained`: not all of the guest's RAM is free RAM of the machine",
+        "qvm: second ended: code 64 (could not start: `uncontained`: not all of the guest's RAM is free RAM of the machine at the same addresses (0x",
         "qvm: wild ended: code 3 (power cut: a passed device is uncontained: it reaches all memory",
-        "qvm: balloon ended: code 64 (could not start: `uncontained` and a balloon",
+        "is `uncontained`, and pages from a balloon would not come back to their places",
+        "qvm: balloon ended: code 65 (",
     ])?;
     // At the start, and in the status; the log has its own pace.
     let all = "a passed device is uncontained: it reaches all memory";

@@ -252,8 +252,8 @@ fn words(case: &Case) -> Result<()> {
     ])?;
     // The log has its own pace.
     ran.in_order(&[
-        "smmuman: `net` is let through: it reaches all memory",
         "smmu0: 13 steps in ",
+        "smmuman: `net` is let through: it reaches all memory",
         "smmuman: `raw` is",
     ])?;
     goes_on(&ran)?;

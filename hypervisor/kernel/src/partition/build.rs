@@ -162,7 +162,13 @@ fn take_memory(
         let ram = GuestRam::allocate(owner, &regions, unity);
         let ram = ram.and_then(|ram| ram.with_shadows(owner, shadows.iter().map(|shadow| shadow.page())));
         let no_ram = || match is_unity {
-            true => fatal("`uncontained`: not all of the guest's RAM is free RAM of the machine at the same addresses"),
+            true => {
+                let ram: Vec<_> = unity.iter().map(|range| format!("{range}")).collect();
+                fatal(format_args!(
+                    "`uncontained`: not all of the guest's RAM is free RAM of the machine at the same addresses ({})",
+                    ram.join(", ")
+                ))
+            }
             false => no_memory(),
         };
         let ram = ram.ok_or_else(no_ram)?;

@@ -4,6 +4,7 @@
 //! which (`passed`, `nested`).
 
 use super::{Unit, Working, share};
+use alloc::format;
 use alloc::string::{String, ToString};
 use smmu::{Command, Owner, Stage2, StreamTableEntry};
 use types::PAGE_SIZE;
@@ -135,6 +136,15 @@ impl Unit {
     pub(in super::super) fn is_owner(&self, stream: u32, owner: &Owner) -> bool {
         let who = self.with(|working| Ok(working.streams.who(stream).and_then(|(_, owner)| owner).cloned()));
         who.map_or(true, |who| who.as_ref() == Some(owner))
+    }
+
+    /// What `stream` is and who has it, if somebody has.
+    pub(in super::super) fn whose(&self, stream: u32) -> Option<String> {
+        let whose = |working: &mut Working| {
+            let (device, owner) = working.streams.who(stream)?;
+            Some(format!("{device} is `{}`'s", owner?.name))
+        };
+        self.with(|working| Ok(whose(working))).ok().flatten()
     }
 
     /// Takes a stream from `owner`: when this returns its device reaches nothing any more.
