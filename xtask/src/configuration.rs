@@ -18,6 +18,7 @@ use qvmconf::words::Keyword;
 use qvmconf::{Argument, Diagnostic, Diagnostics, Document, Loader, SettingName, Sources, Span, Statement, Value};
 use types::Frequency;
 use vdevs::CATALOGUE;
+use vm::assemble::check_reach;
 use vm::config::Limits;
 use vm::controller::Version;
 
@@ -103,6 +104,10 @@ impl Configuration {
         let version = meaning.description.controller.version.unwrap_or(Version::V3);
         let mut devices = HostDevices::new(&self.name, &meaning.description.passed);
         let assembled = vm::assemble(&meaning.description, &files, &machine::host(version), &mut devices);
+        let assembled = assembled.and_then(|assembled| {
+            let flaws = check_reach(&meaning.description, version, devices.balloon_device());
+            if flaws.is_empty() { Ok(assembled) } else { Err(flaws) }
+        });
         // What is packed is seen to be whole only when it is unpacked.
         let loaded = assembled.and_then(|vm::Assembled { load, tree, .. }| {
             load.execute(&files, &tree, &Nowhere, &mut |_| {}).map_err(|error| vec![error.into()])
@@ -286,6 +291,32 @@ mod tests {
         let text = "system a\nram 0x80000000,16M\ncpu\nload 0x80000000,a\nvdev pl011 loc 0x1c090000 intr gic:37\n";
         let folder = folder(&[("a.qvmconf", text), ("a", "1234")]);
         Configuration::read(&folder.path().join("a.qvmconf"), "", Some(2)).unwrap().check().unwrap();
+    }
+
+    #[test]
+    fn functions_of_a_machine_that_is_not_known_are_taken_as_they_are_written() {
+        let check = |text: &str| {
+            let text = format!("system a\nram 0x80000000,16M\nload 0x80000000,a\n{text}\n");
+            let folder = folder(&[("a.qvmconf", &text), ("a", "1234")]);
+            let configuration = Configuration::read(&folder.path().join("a.qvmconf"), "", Some(2)).unwrap();
+            configuration.check().map_err(|error| error.to_string())
+        };
+        check("pass loc pci:1:0.0\npass loc pci:0:5.0=0x1234/0x11e8 without-reset").unwrap();
+        check("vdev gic its 0x08080000 num-lpis 256\npass loc pci:0:2.0 uncontained\nvdev smmu").unwrap();
+        check("pass loc pci:1:0.0\nvdev virtio-balloon").unwrap();
+        let error = check("pass loc pci:0:0.0=1:0.0").unwrap_err();
+        assert!(error.contains("a.qvmconf:4:10: error: ") && error.contains("is its host bridge"), "{error}");
+        for (text, said) in [
+            (
+                "pass loc pci:1:0.0\nvdev virtio-balloon lend",
+                "`pass`: pci:1:0.0 reaches memory by itself, and does not",
+            ),
+            ("pass loc pci:1:0.0 uncontained\nvdev virtio-balloon", "`pass`: pci:1:0.0 is `uncontained`, and pages"),
+        ] {
+            let error = check(text).unwrap_err();
+            assert!(error.contains("a.qvmconf:4:10: error: ") && error.contains(said), "{error}");
+            assert!(error.contains("a.qvmconf:5:1: note: the other one"), "{error}");
+        }
     }
 
     #[test]

@@ -25,6 +25,10 @@ impl Places for Machine {
     fn may_give(&self, _: Range<Pa>) -> Result<(), String> {
         Ok(())
     }
+
+    fn taken(&self, place: Place) -> Option<String> {
+        (place.stream == 0x10).then(|| "a disk is `one`'s".into())
+    }
 }
 
 fuzz_target!(|data: &[u8]| {

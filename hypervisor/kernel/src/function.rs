@@ -26,7 +26,7 @@ use handle::{Attached, Line, Registers};
 use machine::{MessageTarget, Stream};
 use types::{IntId, PAGE_SIZE, Pa, Range, VmId};
 use vdev::{BackendError, DeviceId, FunctionBar, FunctionFacts, WantedFunction};
-use vm::assemble::{AssembleError, PassedFunction, Reach, Subject};
+use vm::assemble::{AssembleError, PassedFunction, Reach, Subject, function_flaw};
 
 /// Most bytes of a region that the hypervisor maps for itself: of a larger one it reaches what messages need, and the guest the rest.
 const MOST_MAPPED: u64 = 64 << 20;
@@ -65,12 +65,17 @@ pub(crate) fn find(
     without_reset: bool,
 ) -> Result<(FunctionFacts, Arc<Handle>), BackendError> {
     let all = kernel_work(pcie::functions);
-    let found = choose(&all, wanted).map_err(BackendError)?;
-    let function = all.iter().find(|function| function.address == found);
-    let Some(function) = function else {
-        return Err(BackendError(format!("the machine has no PCI function {wanted}")));
-    };
+    let function = choose(&all, wanted).map_err(BackendError)?;
     let address = function.address;
+    if function.is_bridging() {
+        let kind = function.class.name();
+        return Err(BackendError(format!("PCI function {address} is a {kind}, which is the hypervisor's")));
+    }
+    if let Some(other) = others.iter().find(|other| other.address == address) {
+        let before = compartment.description().functions.get(other.number);
+        let before = before.map_or_else(String::new, |before| format!(" by `pass loc pci:{}`", before.wanted));
+        return Err(BackendError(format!("PCI function {address} is passed already{before}")));
+    }
     if !function.is_placed() {
         return Err(BackendError(format!("PCI function {address} has found no room for its registers at boot")));
     }
@@ -113,7 +118,7 @@ pub(crate) fn find(
     Ok((facts, Arc::new(handle)))
 }
 
-fn choose(all: &[Function], wanted: WantedFunction) -> Result<PciAddress, String> {
+fn choose(all: &[Function], wanted: WantedFunction) -> Result<&Function, String> {
     let fits = |function: &&Function| match wanted {
         WantedFunction::Place { bus, device, function: number } => {
             let at = function.address;
@@ -121,10 +126,11 @@ fn choose(all: &[Function], wanted: WantedFunction) -> Result<PciAddress, String
         }
         WantedFunction::Kind { vendor, device } => (function.vendor, function.device) == (vendor, device),
     };
-    let mut fitting = all.iter().filter(fits).map(|function| function.address);
-    let first = fitting.next().ok_or_else(|| format!("the machine has no PCI function {wanted}"))?;
+    let mut fitting = all.iter().filter(fits);
+    let first = fitting.next().ok_or_else(|| wanted.missing())?;
     match (wanted, fitting.next()) {
         (WantedFunction::Kind { .. }, Some(second)) => {
+            let (first, second) = (first.address, second.address);
             Err(format!("{first} and {second} are both {wanted}: name one by its place, as in pci:0:3.0"))
         }
         _ => Ok(first),
@@ -223,16 +229,12 @@ fn name_of(compartment: &Compartment) -> String {
 
 /// Whether the function is confined as its configuration says.
 fn containment(wanted: &PassedFunction, address: PciAddress) -> Result<(), String> {
-    let streams = pcie::function(address).map(|function| streams(&function)).unwrap_or_default();
-    match (wanted.reach, streams.is_empty()) {
-        (Reach::Everything, false) => {
-            Err(format!("PCI function {address} is behind an SMMU, which confines it: leave `uncontained` out"))
-        }
-        (Reach::Own | Reach::Nothing, true) => Err(format!(
-            "PCI function {address} reaches memory by itself, and no SMMU confines it: it could reach everybody's. \
-             `uncontained` passes it all the same, with the guest's RAM where the machine's is"
-        )),
-        _ => Ok(()),
+    let function = pcie::function(address);
+    let is_behind_smmu = function.as_ref().is_some_and(|function| !streams(function).is_empty());
+    let asks_smmu = function.as_ref().is_none_or(Function::asks_smmu);
+    match function_flaw(wanted.reach, is_behind_smmu, asks_smmu) {
+        Some(why) => Err(format!("PCI function {address} {why}")),
+        None => Ok(()),
     }
 }
 

@@ -249,32 +249,44 @@ fn sleep_until(until: Ticks) {
 pub(crate) fn carry_out(command: Pci, out: &mut dyn fmt::Write) {
     let (Pci::Reset((segment, bus, device, number), _) | Pci::Virtual((segment, bus, device, number), _)) = command;
     let address = PciAddress::new(segment, bus, device, number);
-    // Nobody else gets it meanwhile.
-    let claimed = claim(None, "the shell", &[address]);
-    let done = claimed.map_err(|why| why.into_iter().map(|(_, why)| why).collect()).and_then(|()| {
-        let done = match command {
-            Pci::Reset(_, force) => {
-                let unresettable = if force { Unresettable::Accept } else { Unresettable::Refuse };
-                crate::function::bring_to_rest(address, unresettable).map(|()| format!("{address} is at rest"))
-            }
-            Pci::Virtual(_, count) => make_virtual(address, count).map(|made| {
-                let made: Vec<String> = made.iter().map(ToString::to_string).collect();
-                format!("{address} has made {}", made.join(", "))
-            }),
-        };
-        release(None);
-        done
-    });
+    let mut wanted: Vec<PciAddress> = [address].into();
+    if let Pci::Reset(..) = command {
+        // Its reset is theirs.
+        wanted.extend(functions().iter().filter(|other| other.physical == Some(address)).map(|made| made.address));
+    }
+    // Nobody else gets them meanwhile.
+    let done = match claim(None, "the shell", &wanted) {
+        Ok(()) => {
+            let done = do_to(address, command);
+            release(None);
+            done
+        }
+        Err(refusals) => Err(refusals.into_iter().map(|(_, why)| why).collect::<Vec<_>>().join("; ")),
+    };
     let _ = match done {
         Ok(done) => writeln!(out, "pci: {done}"),
         Err(why) => writeln!(out, "pci: error: {why}"),
     };
 }
 
+/// Does to the function at `address`, which the shell has, what `command` says; what has been done, or why not.
+fn do_to(address: PciAddress, command: Pci) -> Result<String, String> {
+    match command {
+        Pci::Reset(_, force) => {
+            let unresettable = if force { Unresettable::Accept } else { Unresettable::Refuse };
+            crate::function::bring_to_rest(address, unresettable).map(|()| format!("{address} is at rest"))
+        }
+        Pci::Virtual(_, count) => make_virtual(address, count).map(|made| {
+            let made: Vec<String> = made.iter().map(ToString::to_string).collect();
+            format!("{address} has made {}", made.join(", "))
+        }),
+    }
+}
+
 /// All of them, for the shell.
 pub(crate) fn report() -> Vec<FunctionInfo> {
     let info = |function: &Function| {
-        let is_own = function.bridge.is_some() || function.class.base == 0x06;
+        let is_own = function.is_bridging();
         let owner = owner(function.address);
         let owner = owner.unwrap_or_else(|| String::from(if is_own { "the hypervisor" } else { "-" }));
         FunctionInfo {

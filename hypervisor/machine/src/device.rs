@@ -90,7 +90,7 @@ pub const PROPERTIES: [&str; 21] = [
 const MASTERS: [&str; 5] = ["dma-coherent", "iommus", "iommu-map", "#dma-cells", "memory-region"];
 
 /// What is whose by its nature.
-const ROLES: [(&str, &[&str]); 4] = [
+const ROLES: [(&str, &[&str]); 5] = [
     (
         "the machine's interrupt controller",
         &[
@@ -106,7 +106,11 @@ const ROLES: [(&str, &[&str]); 4] = [
     ("an SMMU", &["arm,smmu-v3", "arm,mmu-500", "arm,mmu-401", "arm,mmu-400", "arm,smmu-v2", "arm,smmu-v1"]),
     ("a timer of the CPUs", &["arm,armv7-timer-mem"]),
     ("memory of the machine's firmware", &["cfi-flash"]),
+    ("a place for virtio devices", &VIRTIO),
 ];
+
+/// A place where a virtio device may be.
+const VIRTIO: [&str; 1] = ["virtio,mmio"];
 
 /// What a bus of devices is that can be passed one by one.
 const HOST_BRIDGE: &str = "a PCI host bridge";
@@ -147,7 +151,7 @@ fn device(index: &Index<'_>, gic: &Found, id: NodeId) -> Option<Device> {
         clocks: clocks(index, id),
         properties: PROPERTIES.iter().filter_map(|name| Some((*name, node.value(name)?.to_vec()))).collect(),
         // What is said of a bus is not said of each device on it.
-        reaches_memory: bus || MASTERS.into_iter().any(has) || is(&["virtio,mmio"]),
+        reaches_memory: bus || MASTERS.into_iter().any(has) || is(&VIRTIO),
         streams: crate::smmu::streams(index, &node),
         is_coherent: lineage.iter().any(|node| node.value("dma-coherent").is_some()),
         role: ROLES.iter().find(|(_, names)| is(names)).map(|(role, _)| *role).or(bus.then_some(HOST_BRIDGE)),

@@ -3,8 +3,13 @@
 use crate::{Bar, Bridge, Capabilities, registers};
 use arrayvec::ArrayVec;
 use core::fmt;
+use core::ops::RangeInclusive;
 use pci_types::{PciAddress, device_type::DeviceType};
 use types::RequesterId;
+
+/// Vendor ID and Device IDs of virtio devices (Virtual I/O Device 1.3, 4.1.2).
+const VIRTIO: u16 = 0x1af4;
+const VIRTIO_DEVICES: RangeInclusive<u16> = 0x1000..=0x107f;
 
 /// The class code (PCI Code and ID Assignment Specification, 1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,6 +117,20 @@ impl Function {
         } else {
             self.above.filter(|_| self.bridge.is_none() && self.physical.is_none()).map_or(Reset::None, Reset::Bus)
         }
+    }
+
+    /// Whether it is a part of the bus itself, which nobody but the hypervisor has: a bridge, or what else is of that class.
+    #[must_use]
+    pub fn is_bridging(&self) -> bool {
+        self.bridge.is_some() || self.class.base == 0x06
+    }
+
+    /// Whether it asks the SMMU in front of it before it reaches memory. A virtio device, which is one by its identification registers
+    /// (Virtual I/O Device (VIRTIO) 1.3, 4.1.2), need not: without `VIRTIO_F_ACCESS_PLATFORM` it "can access any address supplied to it by
+    /// the driver" (6), and emulators have it do so.
+    #[must_use]
+    pub fn asks_smmu(&self) -> bool {
+        self.vendor != VIRTIO || !VIRTIO_DEVICES.contains(&self.device)
     }
 
     /// The number that its transactions carry (2.2.6.2). Behind a bridge to conventional PCI the bridge may put its own there.

@@ -67,7 +67,7 @@ impl<O: PartialEq + Copy> Owners<O> {
         let Some(function) = functions.iter().find(|function| function.address == address) else {
             return Some("there is none".into());
         };
-        if function.bridge.is_some() || function.class.base == 0x06 {
+        if function.is_bridging() {
             return Some(format!("the hypervisor has it: it is a {}", function.class.name()));
         }
         if let Some(claim) = self.list.iter().find(|claim| claim.function == address) {

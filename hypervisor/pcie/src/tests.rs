@@ -202,6 +202,27 @@ fn who_was_master_is_not_any_more_and_is_named() {
 }
 
 #[test]
+fn what_need_not_ask_an_smmu_says_so_by_its_numbers() {
+    let asks = |vendor, device| {
+        let found = found(&Model::new([Simulated::endpoint(8, vendor, device, NET)]));
+        function(&found, at(0, 1, 0)).asks_smmu()
+    };
+    // Virtio 1.3, 4.1.2: vendor 0x1af4, devices 0x1000 to 0x107f, transitional ones among them.
+    for device in [0x1000, 0x1041, 0x107f] {
+        assert!(!asks(0x1af4, device), "{device:#x}");
+        assert!(asks(0x8086, device), "{device:#x}");
+    }
+    assert!(asks(0x1af4, 0x0fff) && asks(0x1af4, 0x1080) && asks(0x1b36, 0x0010));
+}
+
+#[test]
+fn a_bridge_is_a_part_of_the_bus() {
+    let found = found(&Model::new([Simulated::endpoint(0, 0x1b36, 8, [6, 0, 0]), disk(8), Simulated::bridge(0x18)]));
+    let parts: Vec<_> = found.functions.iter().map(|function| (function.address, function.is_bridging())).collect();
+    assert_eq!(parts, [(at(0, 0, 0), true), (at(0, 1, 0), false), (at(0, 3, 0), true)]);
+}
+
+#[test]
 fn one_has_it_and_both_are_named() {
     let mut several = disk(8);
     several.set(0x0e, &[0x80]);

@@ -423,13 +423,18 @@ impl<'a> Parser<'a> {
 
     fn unknown(&mut self, token: &Token) {
         let word = token.text.as_str();
-        let elsewhere = ROWS.iter().find(|row| row.spelling == word).filter(|_| !token.quoted);
+        if token.quoted && ROWS.iter().any(|row| row.spelling == word) {
+            return self.error(token.span, format!("`{word}` is not an option"), "it is one without quotes");
+        }
+        let elsewhere = ROWS.iter().find(|row| row.spelling == word);
         match (self.scope, elsewhere) {
             // Whose options nobody knows.
             (Scope::Ignored(_, None), _) => {}
-            (_, Some(row)) => {
-                let opener = row.within.opener().unwrap_or("vm");
-                self.error(token.span, format!("`{word}` applies to a `{opener}`, and there is none here"), "");
+            (_, Some(_)) => {
+                let rows = ROWS.iter().filter(|row| row.spelling == word);
+                let openers: Vec<_> = rows.filter_map(|row| row.within.opener()).map(|it| format!("`{it}`")).collect();
+                let message = format!("`{word}` applies to a {}, and there is none here", openers.join(", a "));
+                self.error(token.span, message, "");
             }
             (Scope::Vdev(words), None)
                 if KnownVdev::find(words.name).is_some_and(|vdev| vdev.option(word).is_some()) =>

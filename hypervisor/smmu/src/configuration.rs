@@ -172,6 +172,9 @@ impl Parser {
         let text = word.text.as_str();
         let known = NOT_HERE.iter().find(|(known, _)| *known == text && !word.quoted);
         let diagnostic = match (known, nearest(text, WORDS)) {
+            _ if word.quoted && WORDS.contains(&text) => {
+                Diagnostic::error(word.span, format!("unknown word `{text}`")).hint("it is one without quotes")
+            }
             (Some((_, reason)), _) => Diagnostic::error(word.span, format!("`{text}`: not here: {reason}")),
             (_, Some(near)) => {
                 Diagnostic::error(word.span, format!("unknown word `{text}`")).hint(format!("did you mean `{near}`?"))

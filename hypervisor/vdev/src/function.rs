@@ -4,6 +4,7 @@
 //! whose they are (the kernel), nor for what a guest gets to see of one (`pci`).
 
 use crate::AccessFault;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use types::{AccessSize, Ipa, RequesterId};
@@ -27,6 +28,21 @@ pub enum WantedFunction {
         /// Device ID.
         device: u16,
     },
+}
+
+impl WantedFunction {
+    /// That the machine has no such function, for people. Lists of functions are hexadecimal by custom, and configurations are not.
+    #[must_use]
+    pub fn missing(&self) -> String {
+        match self {
+            Self::Place { bus, device, function } => {
+                format!(
+                    "the machine has no PCI function {self}, which `pidin pci` calls {bus:02x}:{device:02x}.{function}"
+                )
+            }
+            Self::Kind { .. } => format!("the machine has no PCI function {self}"),
+        }
+    }
 }
 
 /// As in configurations, without what is in front of it: `0:3.0`, `0x8086/0x10d3`.
@@ -121,4 +137,19 @@ pub struct FunctionPart {
     pub offset: u64,
     /// Bytes.
     pub length: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn one_that_is_missing_is_called_as_in_the_configuration_and_as_in_lists() {
+        let place = WantedFunction::Place { bus: 16, device: 10, function: 1 };
+        assert_eq!(place.to_string(), "16:10.1");
+        assert_eq!(place.missing(), "the machine has no PCI function 16:10.1, which `pidin pci` calls 10:0a.1");
+        let kind = WantedFunction::Kind { vendor: 0x8086, device: 0x10d3 };
+        assert_eq!(kind.missing(), "the machine has no PCI function 0x8086/0x10d3");
+    }
 }

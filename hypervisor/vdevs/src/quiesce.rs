@@ -58,8 +58,8 @@ struct Quiesce {
 
 fn rest(options: &Options) -> Result<Rest, OptionError> {
     let steps = rest_steps(options)?;
-    if steps.is_empty() {
-        return Err(OptionError::general("no steps: it needs a `write` or a `poll`".to_string()));
+    if steps.iter().all(|step| step.action.access().is_none()) {
+        return Err(OptionError::general("nothing is done to the device: it needs a `write` or a `poll`".to_string()));
     }
     let region = options.address(REGION).unwrap_or_default();
     Ok(Rest { region, place: options.place(REGION), way: Way::Steps(steps) })
@@ -126,7 +126,9 @@ mod tests {
     #[test]
     fn without_a_step_it_is_of_no_use() {
         let error = rest(&options(&CLOCK[..1])).unwrap_err();
-        assert!(error.message.contains("no steps"), "{error}");
+        assert!(error.message.contains("nothing is done to the device"), "{error}");
+        let waits = rest(&options(&[CLOCK[0], ("wait", Some("1000"))])).unwrap_err();
+        assert!(waits.message.contains("nothing is done to the device"), "{waits}");
         assert!(Rig::new(&FACTORY, &CLOCK[1..], &mut Wires::default()).unwrap_err()[0].message.contains("missing"));
     }
 

@@ -9,6 +9,7 @@ mod description;
 mod error;
 mod passed;
 mod places;
+mod reach;
 
 pub use bus::PciBus;
 pub use description::{Description, Host, Schedule, VdevDescription};
@@ -16,6 +17,7 @@ pub use error::{AssembleError, Subject};
 pub use passed::{
     MAX_RESTS, PassedDevice, PassedFunction, PassedInterrupt, PassedRegion, PassedRest, PassedStreams, Reach,
 };
+pub use reach::{Balloon, check_reach, function_flaw};
 
 use crate::Files;
 use crate::controller::Frames;

@@ -2,7 +2,7 @@
 //!
 //! Answers for: opening what a configuration names with the checks of the real thing, so that what would be refused at EL2 is
 //! refused here. Does not answer for: carrying a byte; what is opened is [`Silence`]. What depends on other VMs, or on which disks
-//! there are, is left to the machine.
+//! and functions of PCI there are, is left to the machine.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicU32;
 use host::disk::{Base, Claim, Claims, Extent, Holder, Overlay, RealName, Which};
 use host::switch::{Net, Storage};
 use types::{Ipa, Range};
-use vm::assemble::PassedDevice;
+use vm::assemble::{Balloon, PassedDevice};
 
 use super::silence::Silence;
 use super::{COUNTER, files_below, host_path};
@@ -22,8 +22,8 @@ pub(super) struct HostDevices {
     vm: String,
     /// What its devices have of them.
     claims: Claims<()>,
-    /// A device has the VM's RAM already, to give it back.
-    has_balloon: bool,
+    /// Which device has the VM's RAM, to give it back.
+    balloon: Option<Balloon>,
     /// Where its guest has devices of the machine.
     passed: Vec<Ipa>,
 }
@@ -32,7 +32,12 @@ impl HostDevices {
     /// Those of the VM `vm`, which has these devices of the machine.
     pub(super) fn new(vm: &str, passed: &[PassedDevice]) -> Self {
         let passed = passed.iter().flat_map(|device| &device.regions).map(|region| region.guest.start()).collect();
-        Self { vm: vm.into(), claims: Claims::new(), has_balloon: false, passed }
+        Self { vm: vm.into(), claims: Claims::new(), balloon: None, passed }
+    }
+
+    /// What the VM has of it, when it has been put together.
+    pub(super) fn balloon_device(&self) -> Option<Balloon> {
+        self.balloon
     }
 
     /// Whether a device can have a real disk beside what others of the same VM have.
@@ -107,11 +112,31 @@ impl vdev::Backends for HostDevices {
         attached.map(|(_, cid)| (cid, Arc::new(Silence) as _)).map_err(vdev::BackendError)
     }
 
-    fn balloon(&mut self, _: vdev::DeviceId, _: bool) -> Result<Arc<dyn vdev::Balloon>, vdev::BackendError> {
-        if std::mem::replace(&mut self.has_balloon, true) {
-            return Err(vdev::BackendError("the VM has a balloon already".into()));
+    fn balloon(&mut self, device: vdev::DeviceId, lends: bool) -> Result<Arc<dyn vdev::Balloon>, vdev::BackendError> {
+        match self.balloon.replace(Balloon { device, lends }) {
+            Some(_) => Err(vdev::BackendError("the VM has a balloon already".into())),
+            None => Ok(Arc::new(Silence)),
         }
-        Ok(Arc::new(Silence))
+    }
+
+    fn function(
+        &mut self,
+        _: vdev::DeviceId,
+        wanted: vdev::WantedFunction,
+        _: bool,
+    ) -> Result<(vdev::FunctionFacts, Arc<dyn vdev::HostFunction>), vdev::BackendError> {
+        // What it has is seen where it is: here it is one that takes no room.
+        let facts = vdev::FunctionFacts {
+            name: wanted.to_string(),
+            vendor: 0,
+            device: 0,
+            bars: Vec::new(),
+            has_pin: false,
+            messages: 0,
+            can_be_reset: true,
+            virtual_functions: 0,
+        };
+        Ok((facts, Arc::new(Silence)))
     }
 
     fn registers(&mut self, region: Ipa) -> Result<Arc<dyn vdev::Registers>, vdev::BackendError> {

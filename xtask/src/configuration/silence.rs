@@ -35,6 +35,26 @@ impl vdev::SharedMemory for Silence {
     }
 }
 
+impl vdev::HostFunction for Silence {
+    fn configuration(&self, _: u16, _: AccessSize, _: Option<u32>) -> u32 {
+        0
+    }
+
+    fn registers(&self, _: u8, _: u64, _: AccessSize, _: Option<u64>) -> Result<u64, vdev::AccessFault> {
+        Err(vdev::AccessFault::Nothing)
+    }
+
+    fn map(&self, _: Ipa, _: vdev::FunctionPart, _: bool) -> bool {
+        false
+    }
+
+    fn message(&self, _: u16, _: vdev::GuestMessage) -> Option<(u64, u32)> {
+        None
+    }
+
+    fn signal(&self, _: vdev::FunctionSignal) {}
+}
+
 impl vdev::Registers for Silence {
     fn read(&self, _: u64, _: AccessSize) -> Result<u64, vdev::AccessFault> {
         Err(vdev::AccessFault::Nothing)

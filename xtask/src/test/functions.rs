@@ -199,22 +199,37 @@ fn refused(case: &Case) -> Result<()> {
         ("twice", "pass loc pci:0:5.0=0:1.0 without-reset"),
         ("fixed", EDU),
         ("absent", "pass loc pci:0:30.0"),
-        ("host", "pass loc pci:0:0.0 without-reset"),
+        ("host", "pass loc pci:0:0.0"),
+        ("double", &format!("{EDU} without-reset\npass loc pci:0:1.0 without-reset")),
+        // In hexadecimal 0000:00:10.0.
+        ("virtio", "pass loc pci:0:16.0 without-reset"),
         ("wild", "pass loc pci:0:1.0 without-reset uncontained"),
     ] {
         vm(&mut scene, name, "witness", false, more)?;
     }
-    scene.line("qvm @there.qvmconf &").line("sleep 0.5").line("qvm @twice.qvmconf").line("slay -s QUIT there");
-    scene.line("wait there");
-    for name in ["fixed", "absent", "host", "wild"] {
+    let through = "smmuman device pci:0:1.0 edu allow edu bypass";
+    scene.line("qvm @there.qvmconf &").line("sleep 0.5").line("qvm @twice.qvmconf").line(through).line("pidin smmu");
+    scene.line("slay -s QUIT there").line("wait there").line(through);
+    for name in ["fixed", "absent", "host", "double", "virtio", "wild"] {
         scene.line(format!("qvm @{name}.qvmconf"));
     }
-    let ran = scene.run(case, &machine(vec![Device::new(Kind::Edu)]), None, 3)?;
+    let virtio = ["-device", "virtio-rng-pci,addr=10.0,romfile="].map(String::from).into();
+    let one = Machine { more: virtio, ..machine(vec![Device::new(Kind::Edu)]) };
+    let ran = scene.run(case, &one, None, 3)?;
+    // Nothing of what it has been told takes effect: it can be told again.
+    ran.in_order(&[
+        "`edu` cannot have stream 0x8: PCI function 0000:00:01.0 is `there`'s",
+        "    0x8               0          PCI function 0000:00:01.0: VM `there`'s",
+        "qvm: there ended",
+        "warning: smmuman: `edu` is let through: it reaches all memory",
+    ])?;
     for said in [
         "twice.qvmconf:6:10: error: VM `twice` cannot have PCI function 0000:00:01.0: VM `there` has it",
         "fixed.qvmconf:6:10: error: `pass loc pci:0x1234/0x11e8`: PCI function 0000:00:01.0 cannot be reset",
-        "absent.qvmconf:6:10: error: `pass loc pci:0:30.0`: the machine has no PCI function 0:30.0",
-        "PCI function 0000:00:00.0: the hypervisor has it",
+        "absent.qvmconf:6:10: error: `pass loc pci:0:30.0`: the machine has no PCI function 0:30.0, which `pidin pci` calls 00:1e.0",
+        "host.qvmconf:6:10: error: `pass loc pci:0:0.0`: PCI function 0000:00:00.0 is a host bridge, which is the hypervisor's",
+        "double.qvmconf:7:10: error: `pass loc pci:0:1.0`: PCI function 0000:00:01.0 is passed already by `pass loc pci:0x1234/0x11e8`",
+        "virtio.qvmconf:6:10: error: PCI function 0000:00:10.0 is a virtio device, which need not ask the SMMU in front of it",
         "PCI function 0000:00:01.0 is behind an SMMU, which confines it: leave `uncontained` out",
     ] {
         ran.expect(said)?;

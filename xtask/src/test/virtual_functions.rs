@@ -79,6 +79,9 @@ fn two(case: &Case) -> Result<()> {
     session.send("qvm @part.qvmconf &\r")?;
     session.expect("PCI function 0000:00:11.2 works only while somebody has 0000:00:01.0: nobody does", SOON)?;
     session.expect("part| passed: net igbvf 1: FAILED", BOOT)?;
+    // Nor does somebody at the console reset it under a VM.
+    session.send("pci reset 00:01.0\r")?;
+    session.expect("pci: error: the shell cannot have PCI function 0000:00:11.2: VM `part` has it", SOON)?;
     session.send("shutdown -f\r")?;
     session.expect_end(SOON)
 }

@@ -27,7 +27,7 @@ use host::console::Terminal;
 use spin::Once;
 use types::{AccessSize, Ipa, MAX_CPUS, PAGE_SIZE, Range};
 use vdev::{Cause, GuestMemory, MemoryFault};
-use vm::assemble::{Assembled, Description, Reach};
+use vm::assemble::{Assembled, Balloon, Reach, check_reach};
 use vm::lifecycle::EndRecord;
 
 /// A VM that does not come to life: the code it counts with, and why.
@@ -66,8 +66,12 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
     }
     let go_on = || !compartment.is_ending();
 
-    let lends = backends.balloon.as_ref().map(|handle| handle.lends);
-    check_devices(description, lends).map_err(fatal)?;
+    let balloon = backends.balloon.as_ref().map(|handle| Balloon { device: handle.device, lends: handle.lends });
+    let flaws = check_reach(description, host.gic, balloon);
+    if !flaws.is_empty() {
+        return Err(qvm.complain(&flaws));
+    }
+    let lends = balloon.map(|balloon| balloon.lends);
     let (ram, vttbr) = take_memory(compartment, lends, &backends.shadows)?;
     backends.shadows.iter().for_each(|shadow| shadow.attach(ram));
     if let Some(handle) = &backends.balloon {
@@ -126,22 +130,6 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
     })
 }
 
-/// Whether devices of the machine that reach memory can be had with the rest. `lends`: whether there is a balloon, and it lends.
-fn check_devices(description: &Description, lends: Option<bool>) -> Result<(), &'static str> {
-    let reaches = |reach| description.has_device(reach);
-    if reaches(Reach::Own) && controller::guests_interface().is_some() {
-        return Err("`pass`: devices that reach memory would reach the interrupt controller (GICv2), too");
-    }
-    match lends {
-        Some(_) if reaches(Reach::Everything) => {
-            Err("`uncontained` and a balloon: pages would not come back to their places")
-        }
-        // The guest takes such pages back by touching them, which a device cannot.
-        Some(true) if reaches(Reach::Own) => Err("a balloon that lends, and `pass` of a device that reaches memory"),
-        _ => Ok(()),
-    }
-}
-
 /// Takes RAM, ROM and pages for registers and maps them for the guest, which can give the RAM back if there is a balloon, one that
 /// `lends` or not. Returns them, and VTTBR_EL2.
 fn take_memory(
@@ -174,7 +162,13 @@ fn take_memory(
         let ram = GuestRam::allocate(owner, &regions, unity);
         let ram = ram.and_then(|ram| ram.with_shadows(owner, shadows.iter().map(|shadow| shadow.page())));
         let no_ram = || match is_unity {
-            true => fatal("`uncontained`: not all of the guest's RAM is free RAM of the machine at the same addresses"),
+            true => {
+                let ram: Vec<_> = unity.iter().map(|range| format!("{range}")).collect();
+                fatal(format_args!(
+                    "`uncontained`: not all of the guest's RAM is free RAM of the machine at the same addresses ({})",
+                    ram.join(", ")
+                ))
+            }
             false => no_memory(),
         };
         let ram = ram.ok_or_else(no_ram)?;

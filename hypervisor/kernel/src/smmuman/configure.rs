@@ -97,9 +97,10 @@ fn confine(device: &Device, streams: &[Place], group: u32) -> Result<(), String>
         placed().try_for_each(|(unit, stream)| unit.give(stream, &owner, reach))
     };
     if device.bypass.is_some() {
-        log::warn!("smmuman: `{}` is let through: it reaches all memory", device.name);
         // Nothing of it is translated, so nothing is tagged.
-        return give(0, Reach::Bypass);
+        give(0, Reach::Bypass)?;
+        log::warn!("smmuman: `{}` is let through: it reaches all memory", device.name);
+        return Ok(());
     }
     if device.allowed.is_empty() {
         return Ok(());
@@ -172,5 +173,9 @@ impl Places for Here<'_> {
             return Ok(());
         }
         Err("it is not memory that the device tree reserves; all other is the hypervisor's, and its VMs'".into())
+    }
+
+    fn taken(&self, place: Place) -> Option<String> {
+        units().get(place.smmu)?.whose(place.stream)
     }
 }

@@ -266,10 +266,15 @@ impl Working {
     fn report(&self) -> Vec<StreamInfo> {
         let events = |stream| self.tally.streams().find(|(other, _)| *other == stream).map_or(0, |(_, events)| events);
         let known = self.streams.known().map(|(stream, device, owner)| {
+            // A line has 80 columns, and names are long: what matters comes before the VM's.
             let about = match owner {
+                // It stays the VM's until its end.
+                Some(Owner { name, .. }) if self.streams.is_closing(stream) => {
+                    format!("{device}: cut off, VM `{name}`")
+                }
                 None => format!("{device}: refused"),
                 Some(Owner { name, .. }) if self.nested.contains(&stream) => {
-                    format!("{device}: VM `{name}`'s, behind its own SMMU")
+                    format!("{device}: behind VM `{name}`'s SMMU")
                 }
                 Some(Owner { name, .. }) if self.streams.is_passed(stream) => format!("{device}: VM `{name}`'s"),
                 Some(Owner { name, vmid: 0 }) => format!("{device}: let through by {name}"),

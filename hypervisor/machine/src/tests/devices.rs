@@ -55,6 +55,7 @@ fn what_is_the_hypervisors_by_nature_says_so() {
     assert_eq!(device(&devices, "/intc@8000000/its@8080000").role, Some("the machine's interrupt controller"));
     assert_eq!(device(&devices, "/pcie@10000000").role, Some("a PCI host bridge"));
     assert_eq!(device(&devices, "/flash@0").role, Some("memory of the machine's firmware"));
+    assert_eq!(device(&devices, "/virtio_mmio@a000000").role, Some("a place for virtio devices"));
     let smmu = node(
         "smmu@9050000",
         &[("compatible", text("arm,smmu-v3")), ("reg", cells(&[0, 0x905_0000, 0x2_0000]))],

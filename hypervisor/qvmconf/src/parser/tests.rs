@@ -104,7 +104,10 @@ fn an_option_of_a_vdev_is_named_with_it() {
 
 #[test]
 fn a_word_in_the_wrong_place_says_where_it_belongs() {
-    bad("sched 3", &["applies to a `cpu`"]);
+    bad("sched 3", &["applies to a `cpu`, a `vdev`, and there is none here"]);
+    bad("loc 0x1000,4K,rwn", &["`loc` applies to a `reserve`, a `pass`, a `vdev`, and there is none here"]);
+    bad("runmask 1", &["`runmask` applies to a `cpu`, and there is none here"]);
+    bad("\"ram\" 3M", &["`ram` is not an option", "it is one without quotes"]);
     bad("initrd ram 3M", &["`initrd` says what a `load` brings"]);
     assert_eq!(good("initrd load x").statements[0].prefix, Some(Keyword::Initrd));
 }

@@ -32,12 +32,15 @@ pub trait Places {
     /// # Errors
     /// A message: whose it is.
     fn may_give(&self, memory: Range<Pa>) -> Result<(), String>;
+
+    /// What a stream is and who has it, if somebody has: part of a sentence.
+    fn taken(&self, place: Place) -> Option<String>;
 }
 
 /// The streams of each device, in the order of [`Configuration::devices`].
 ///
 /// # Errors
-/// Everything that this machine does not have, and streams that are two devices'.
+/// Everything that this machine does not have, streams that are two devices', and those that somebody has of devices that may reach something.
 pub fn resolve(configuration: &Configuration, places: &impl Places) -> Result<Vec<Vec<Place>>, Diagnostics> {
     let mut found = Diagnostics::new();
     let mut taken = Vec::new();
@@ -59,6 +62,11 @@ pub fn resolve(configuration: &Configuration, places: &impl Places) -> Result<Ve
                     );
                     found.push(Diagnostic::error(*span, message).note(*first, format!("`{name}` is here")));
                 } else if !streams.contains(&place) {
+                    let reaches = device.bypass.is_some() || !device.allowed.is_empty();
+                    if let Some(whose) = places.taken(place).filter(|_| reaches) {
+                        let message = format!("`{}` cannot have stream {:#x}: {whose}", device.name, place.stream);
+                        found.push(Diagnostic::error(*span, message));
+                    }
                     streams.push(place);
                     taken.push((place, device.name.as_str(), *span));
                 }

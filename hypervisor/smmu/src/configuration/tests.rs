@@ -164,6 +164,10 @@ impl Places for Bus {
     fn may_give(&self, memory: Range<Pa>) -> Result<(), String> {
         if memory.start() < Pa(0x8000_0000) { Err("it is the hypervisor's".into()) } else { Ok(()) }
     }
+
+    fn taken(&self, place: Place) -> Option<String> {
+        (place.stream == 9 << 3).then(|| "a disk is VM `one`'s".into())
+    }
 }
 
 fn resolved(text: &str) -> Result<Vec<Vec<Place>>, Vec<String>> {
@@ -180,6 +184,30 @@ fn resolved(text: &str) -> Result<Vec<Vec<Place>>, Vec<String>> {
         };
         found.iter().map(text).collect()
     })
+}
+
+/// It would have its name in the log as one that reaches memory, and the VM would have the stream.
+#[test]
+fn what_somebody_has_reaches_nothing_for_others() {
+    let why = "`disk` cannot have stream 0x48: a disk is VM `one`'s";
+    for reaches in ["allow disk bypass", "allow disk 0x90000000,4K"] {
+        let text = format!("device pci:0:8.0 other\ndevice stream:0x48 disk\n{reaches}");
+        assert_eq!(resolved(&text), Err(vec![format!("2: {why}")]));
+    }
+    assert_eq!(
+        resolved("device pci:0:9.0 disk"),
+        Ok(vec![vec![Place { smmu: 0, stream: 0x48 }]]),
+        "a name it may have"
+    );
+}
+
+#[test]
+fn a_word_in_quotes_is_not_said_to_be_like_itself() {
+    let mut sources = Sources::new();
+    let root = sources.add_file("etc/host.smmu", b"\"safety\"");
+    let configuration = parse(&mut sources, &[root], &mut NoFiles);
+    let hints: Vec<_> = configuration.diagnostics.iter().map(|it| it.hint.clone().unwrap_or_default()).collect();
+    assert_eq!(hints, ["it is one without quotes"]);
 }
 
 #[test]

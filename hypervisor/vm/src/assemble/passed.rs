@@ -168,7 +168,11 @@ fn check_regions(passed: &PassedDevice, touched: &[&Device], limit: Ipa, errors:
         let is_in = |device: &&&Device| device.registers.iter().any(|registers| region.host.overlaps(registers));
         if touched.iter().find(is_in).is_none() {
             let message = format!("`pass`: the machine has no device at {}", region.host);
-            errors.push(at(region.place, message, "what can be passed is in the machine's device tree"));
+            errors.push(at(
+                region.place,
+                message,
+                "what can be passed is in the machine's device tree; RAM is not, `ram` gives it",
+            ));
         }
     }
 }
@@ -220,7 +224,7 @@ fn check_interrupts(passed: &PassedDevice, devices: &[Device], errors: &mut Vec<
         for (device, line) in owners {
             if !passed.touches(device) {
                 let message =
-                    format!("`pass`: interrupt {number} is also that of {}, which is not passed with it", device.path);
+                    format!("`pass`: interrupt {number} is that of {}, which is not passed with it", device.path);
                 errors.push(at(interrupt.place, message, "an interrupt is passed with all devices that raise it"));
             } else if interrupt.edge != is_edge(line.flags) {
                 let (is, hint) = if interrupt.edge {

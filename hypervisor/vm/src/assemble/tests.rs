@@ -331,6 +331,7 @@ fn a_host_whose_interface_makes_no_sense_is_an_error() {
 
 mod passed;
 mod pci;
+mod reach;
 
 /// Asks for a page of its own.
 static READ_WITHOUT_EXIT: Factory = Factory {

@@ -208,7 +208,10 @@ fn region(reader: &mut Reader<'_>, setting: &Setting) -> Option<(PassedRegion, b
         return None;
     };
     if guest.is_empty() || !guest.is_aligned(PAGE_SIZE) || !host.is_aligned(PAGE_SIZE) {
-        let message = format!("{guest} to {host} is not whole pages");
+        let message = match guest.is_empty() {
+            true => "the region has no bytes".to_string(),
+            false => format!("{guest} to {host} is not whole pages"),
+        };
         reader.error(span, message, "start, length and the host's address are multiples of 4K: less cannot be given");
         return None;
     }

@@ -76,10 +76,18 @@ fn refuse_restless(reader: &mut Reader<'_>, vdevs: &Vdevs, rests: &[PassedRest])
     let Some(safety) = reader.last(Keyword::Safety) else { return };
     let is_restless = |number| rests.iter().all(|rest| rest.device != number);
     let devices = vdevs.passed.iter().zip(0_usize..).filter(|(_, number)| is_restless(*number));
+    let devices = devices.map(|(device, _)| {
+        (device.place, "`pass`: nothing brings the device to rest at the end of the VM, as `vdev quiesce` would")
+    });
     let functions = vdevs.functions.iter().filter(|function| function.without_reset);
-    let places = devices.map(|(device, _)| device.place).chain(functions.map(|function| function.place));
-    for span in places.flatten().filter_map(span_of) {
-        let message = "`pass`: nothing brings the device to rest at the end of the VM, as `vdev quiesce` would";
+    let functions = functions.map(|function| {
+        (
+            function.place,
+            "`without-reset`: nothing need bring the function to rest at the end of the VM, as a reset would",
+        )
+    });
+    for (place, message) in devices.chain(functions) {
+        let Some(span) = place.and_then(span_of) else { continue };
         reader.conflict(span, message, safety.span.to(safety.value_span()), "which this asks for");
     }
 }

@@ -126,7 +126,8 @@ impl Unit {
             log::warn!("smmu{}: {event}{device}{others}", self.number);
         }
         if let Some(untold) = looked.lost {
-            log::warn!("smmu{}: events are lost: more come than are taken ({untold} times untold)", self.number);
+            let before = if untold > 0 { format!("; {untold} times untold before") } else { String::new() };
+            log::warn!("smmu{}: events are lost: more come than are taken{before}", self.number);
         }
         if looked.has_failed {
             // It lets nothing through any more (12.3).

@@ -136,6 +136,15 @@ impl Unit {
         who.map_or(true, |who| who.as_ref() == Some(owner))
     }
 
+    /// What `stream` is and who has it, if somebody has.
+    pub(in super::super) fn whose(&self, stream: u32) -> Option<String> {
+        let whose = |working: &mut Working| {
+            let (device, owner) = working.streams.who(stream)?;
+            Some(format!("{device} is `{}`'s", owner?.name))
+        };
+        self.with(|working| Ok(whose(working))).ok().flatten()
+    }
+
     /// Takes a stream from `owner`: when this returns its device reaches nothing any more.
     ///
     /// # Errors

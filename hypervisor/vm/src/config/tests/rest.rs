@@ -51,7 +51,8 @@ fn a_step_that_cannot_be_taken_is_shown() {
         ("write 0x12,4,0", "3:38: error: `vdev quiesce`: offset 0x12 is not a multiple of 4"),
         ("poll 0,4,1,0,1000001", "3:37: error: `vdev quiesce`: with this the steps may take 1000001 us"),
         ("write 0,4", "3:38: error: `vdev quiesce`: `write 0,4`: expected OFFSET,SIZE,VALUE"),
-        ("", "`vdev quiesce`: no steps"),
+        ("", "`vdev quiesce`: nothing is done to the device"),
+        ("wait 5", "`vdev quiesce`: nothing is done to the device"),
     ] {
         refused(&format!("{CLOCK}vdev quiesce region 0x1c170000 {step}"), &[said]);
     }
