@@ -198,7 +198,7 @@ fn virtual_functions_are_made_where_the_card_says_with_their_share_of_its_bars()
     let addresses = make(2).unwrap();
     assert_eq!(addresses, [at(0, 17, 0), at(0, 17, 2)]);
     assert_eq!(Space::new(&model, physical.address).half(own.offset + 8) & 9, 9, "there, and answering");
-    let made = virtual_functions::find(&model, physical, &addresses, hierarchy.groups()).unwrap();
+    let made = virtual_functions::find(&model, &hierarchy.functions, physical, &addresses).unwrap();
     let place = own.bars[0].place.unwrap();
     assert_eq!(made[0].bars[0].place, Some(place));
     assert_eq!(made[1].bars[0].place.map(|place| place.bus), Some(place.bus + 0x4000));
@@ -216,6 +216,23 @@ fn virtual_functions_are_made_where_the_card_says_with_their_share_of_its_bars()
     assert_eq!(Space::new(&model, physical.address).half(own.offset + 0x10), 2);
     virtual_functions::unmake(&model, physical);
     assert_eq!(Space::new(&model, physical.address).half(own.offset + 8) & 9, 0);
+}
+
+#[test]
+fn virtual_functions_are_with_whatever_their_card_cannot_be_kept_apart_from() {
+    for keeps in [true, false] {
+        let port = Simulated::root_port(8, keeps);
+        let mut card = card().behind(0);
+        card.number = 0;
+        let model = Model::new([port, card, virtual_function(0x80).behind(0), virtual_function(0x82).behind(0)]);
+        let found = found(&model);
+        let physical = function(&found, at(1, 0, 0));
+        let addresses = virtual_functions::make(&model, &found.functions, physical, 2).unwrap();
+        let made = virtual_functions::find(&model, &found.functions, physical, &addresses).unwrap();
+        let groups = [made[0].group, made[1].group];
+        let expected = if keeps { [2, 3] } else { [physical.group; 2] };
+        assert_eq!(groups, expected, "the port keeps apart: {keeps}");
+    }
 }
 
 #[test]
