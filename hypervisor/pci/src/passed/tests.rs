@@ -397,6 +397,17 @@ fn what_cannot_be_reset_does_not_say_so() {
     assert_eq!(slots.config(slot, 0x84), 0x8000);
     slots.set_config(slot, 0x88, 0x8000);
     assert!(model.take_signals().is_empty());
+    // The host can reset it, but with its bus: that is not the guest's to do at will.
+    model.set(0x87, 0);
+    let mut slots = self::slots(&model);
+    assert_eq!(slots.config(slot, 0x84), 0x8000);
+    for (at, size, value) in
+        [(0x88, AccessSize::Word, 0x8000), (0x88, AccessSize::Halfword, 0x8000), (0x89, AccessSize::Byte, 0x80)]
+    {
+        slots.try_write(Slots::config_at(slot, at), size, value).unwrap();
+        assert!(model.take_signals().is_empty());
+    }
+    assert_eq!(slots.config(slot, 0), 0x10d3_8086, "it is still there");
 }
 
 #[test]

@@ -235,6 +235,56 @@ fn virtual_functions_are_with_whatever_their_card_cannot_be_kept_apart_from() {
     }
 }
 
+/// A card with virtual functions, and beside it a function that is reset with the bus only.
+fn card_beside_a_disk() -> Model {
+    let mut card = card().behind(0);
+    card.number = 0;
+    card.set(0x0e, &[0x80]);
+    card.add_access_control();
+    let mut beside = disk(1).behind(0);
+    beside.add_express(0, false);
+    beside.add_access_control();
+    let port = Simulated::root_port(8, true);
+    Model::new([port, card, beside, virtual_function(0x80).behind(0), virtual_function(0x82).behind(0)])
+}
+
+#[test]
+fn a_bus_is_not_reset_under_somebody_who_has_a_virtual_function_there() {
+    let model = card_beside_a_disk();
+    let mut found = found(&model);
+    let (card, disk) = (at(1, 0, 0), at(1, 0, 1));
+    let physical = function(&found, card).clone();
+    let addresses = virtual_functions::make(&model, &found.functions, &physical, 2).unwrap();
+    let made = virtual_functions::find(&model, &found.functions, &physical, &addresses).unwrap();
+    found.functions.extend(made);
+    let mut owners: Owners<u8> = Owners::new();
+    owners.claim(&found.functions, 1, "VM `one`", &[disk]).unwrap();
+    owners.claim(&found.functions, 2, "VM `two`", &[addresses[1]]).unwrap();
+    let rest = Rest::of(&found.functions, disk, frequency());
+    assert_eq!(rest.method(), Reset::Bus(at(0, 1, 0)));
+    assert_eq!(owners.only(disk, rest.touches()), Err((addresses[1], "VM `two`")));
+    // Its own reset is its owner's to decide on, whoever has what it has made.
+    let rest = Rest::of(&found.functions, card, frequency());
+    assert_eq!((rest.method(), owners.only(card, rest.touches())), (Reset::Function, Ok(())));
+}
+
+#[test]
+fn after_a_bus_reset_all_virtual_functions_are_made_again() {
+    let model = card_beside_a_disk();
+    let mut found = found(&model);
+    let (card, disk) = (at(1, 0, 0), at(1, 0, 1));
+    let physical = function(&found, card).clone();
+    let addresses = virtual_functions::make(&model, &found.functions, &physical, 2).unwrap();
+    let made = virtual_functions::find(&model, &found.functions, &physical, &addresses).unwrap();
+    found.functions.extend(made);
+    let (over, took) = bring(&model, &found, disk);
+    assert_eq!((over, model.with(1, |card| card.resets)), (RestProgress::Done, 1));
+    let own = physical.capabilities.sriov.as_ref().unwrap();
+    let space = Space::new(&model, card);
+    assert_eq!((space.half(own.offset + 8) & 9, space.half(own.offset + 0x10)), (9, 2));
+    assert!(took >= AWAY + 100_000, "nobody looks at them for 100 ms: {took}");
+}
+
 #[test]
 fn virtual_functions_without_a_place_are_refused() {
     let make = |change: &dyn Fn(&mut Simulated)| {
