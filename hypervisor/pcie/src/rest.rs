@@ -319,7 +319,9 @@ fn restore(space: Space<'_>, function: &Function) -> bool {
     if let Some(access) = &function.capabilities.access_control {
         access.restore(space);
     }
-    let mut keeps = virtual_functions::restore(space, function);
+    // Which bits of BARs there are depends on it.
+    let mut keeps = function.capabilities.resizable.restore(space);
+    keeps &= virtual_functions::restore(space, function);
     if let Some(bridge) = &function.bridge {
         keeps &= bridge.write_numbers(space);
         bridge.write_windows(space);

@@ -285,6 +285,58 @@ fn after_a_bus_reset_all_virtual_functions_are_made_again() {
     assert!(took >= AWAY + 100_000, "nobody looks at them for 100 ms: {took}");
 }
 
+/// The control word of the function's only resizable BAR says that it has 2 to the power of `code` MiB.
+fn resizable(code: u8) -> (Simulated, u16) {
+    let mut disk = Simulated::endpoint(8, 0x1002, 0x73bf, [3, 0, 0]);
+    disk.add_express(0, true);
+    disk.add_bar(0x10, 0xc, 1 << 20 << code);
+    let at = disk.add_extended(0x15, 0x10);
+    disk.set(at + 8, &[0x20, code]);
+    disk.allow(at + 9, &[0x3f]);
+    disk.resizable = Some((0x10, at + 8));
+    (disk, at + 8)
+}
+
+#[test]
+fn a_bar_is_as_large_after_a_reset_as_it_was_at_the_scan() {
+    // After a reset it has 256 MiB; firmware has made less, or more, of it.
+    for code in [0, 12] {
+        let (disk, control) = resizable(8);
+        let model = Model::new([disk, self::disk(0x10)]);
+        let own = Space::new(&model, at(0, 1, 0));
+        own.set_byte(control + 1, code);
+        let found = found(&model);
+        assert_eq!(function(&found, at(0, 1, 0)).bars[0].size, 1 << 20 << code);
+        let (over, _) = bring(&model, &found, at(0, 1, 0));
+        assert_eq!((over, own.byte(control + 1)), (RestProgress::Done, code));
+        is_as_found(&model, &found, at(0, 1, 0));
+    }
+}
+
+#[test]
+fn a_bar_that_does_not_take_its_size_again_is_not_at_rest() {
+    let (disk, control) = resizable(8);
+    let model = Model::new([disk]);
+    Space::new(&model, at(0, 1, 0)).set_byte(control + 1, 4);
+    let found = found(&model);
+    model.with(0, |disk| disk.allow(control + 1, &[0]));
+    let failed = RestProgress::Failed(at(0, 1, 0), Unrest::NotRestored);
+    assert_eq!(bring(&model, &found, at(0, 1, 0)).0, failed);
+}
+
+#[test]
+fn sizes_of_bars_at_the_end_of_configuration_space_are_those_that_there_are() {
+    let mut liar = disk(8);
+    liar.add_express(0, false);
+    liar.set(0x100, &[0x0b, 0]);
+    liar.set(0x102, &(0xff0_u16 << 4 | 1).to_le_bytes());
+    liar.set(0xff0, &[0x15, 0, 1, 0]);
+    liar.set(0xff8, &[0xe0, 0]);
+    let model = Model::new([liar]);
+    let found = found(&model);
+    assert_eq!(bring(&model, &found, at(0, 1, 0)).0, RestProgress::Done);
+}
+
 #[test]
 fn virtual_functions_without_a_place_are_refused() {
     let make = |change: &dyn Fn(&mut Simulated)| {
