@@ -185,8 +185,7 @@ impl Passed {
             self.write_device_control(express.saturating_add(DEVICE_CONTROL), (at, size, value), context);
         }
         if let Some(msi) = self.msi.filter(|msi| msi.has(at)) {
-            msi.write_masks(at, size, value, &*self.function);
-            msi.settle(&self.space, self.requester(), &*self.function);
+            msi.write((at, size, value), &self.space, self.requester(), &*self.function);
         }
         if let Some(msix) = &mut self.msix
             && written(at, size, value, msix.control_at).0 != 0
