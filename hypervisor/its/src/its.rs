@@ -133,15 +133,19 @@ impl Its {
         (!self.leaves.contains(&place.index)).then_some(table.page_bytes())
     }
 
-    /// Gives the page in which `device` and its neighbours will stand. It is all zero, published, and stays for ever.
-    pub fn give_leaf(&mut self, device: u32, page: Pa) -> Procedure {
-        let Some((table, at)) = self.layout.devices else { return Procedure::default() };
+    /// Gives the page in which `device` and its neighbours will stand. It is all zero, published, and stays for ever. Says whether it is used: if it is
+    /// not, there is one, and this one is not the ITS's. When this returns the devices can be mapped, whoever does that: nothing of it is left
+    /// to a procedure, which others might overtake.
+    #[must_use]
+    pub fn give_leaf(&mut self, device: u32, page: Pa, io: &mut impl Memory) -> bool {
+        let Some((table, at)) = self.layout.devices else { return false };
         let Some(place) = table.place(device).filter(|place| !self.leaves.contains(&place.index)) else {
-            return Procedure::default();
+            return false;
         };
+        io.store(Pa(at.0.saturating_add(place.offset)), Table::descriptor(page));
+        io.publish();
         self.leaves.push(place.index);
-        let at = Pa(at.0.saturating_add(place.offset));
-        Procedure::new(vec![Step::Store { at, word: Table::descriptor(page) }])
+        true
     }
 
     /// Bytes of the table for a device's `count` events, at a multiple of 256; `None` if it has no room for so many.
@@ -265,7 +269,6 @@ impl Its {
     /// Whether it is done.
     fn step(&mut self, step: Step, last: &mut u64, io: &mut (impl Registers + Memory)) -> Result<bool, Trouble> {
         match step {
-            Step::Store { at, word } => io.store(at, word),
             Step::StoreByte { at, byte } => io.store_byte(at, byte),
             Step::Issue(command) => {
                 if !self.has_room(io)? {

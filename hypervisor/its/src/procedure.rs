@@ -11,13 +11,6 @@ use types::{Pa, Ticks};
 /// One step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// A word of memory gets a value.
-    Store {
-        /// Where.
-        at: Pa,
-        /// The value.
-        word: u64,
-    },
     /// A byte of memory gets a value.
     StoreByte {
         /// Where.

@@ -228,9 +228,7 @@ pub(crate) fn make_virtual(address: PciAddress, count: u16) -> Result<Vec<PciAdd
     let made = virtual_functions::make(host, &all, &physical, count).map_err(|why| named(&why))?;
     let delay = el2::cpu::counter_frequency().map_or(Ticks(0), |it| it.microseconds(virtual_functions::VIRTUAL_DELAY));
     sleep_until(el2::cpu::counter().saturating_add(delay));
-    let group = all.iter().filter(|other| other.address.segment() == address.segment()).map(|other| other.group).max();
-    let group = group.unwrap_or(0).saturating_add(1);
-    let found = virtual_functions::find(host, &physical, &made, group).inspect_err(|_| {
+    let found = virtual_functions::find(host, &all, &physical, &made).inspect_err(|_| {
         virtual_functions::unmake(host, &physical);
     });
     let found = found.map_err(|why| named(&why))?;

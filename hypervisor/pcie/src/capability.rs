@@ -137,6 +137,14 @@ pub struct Sriov {
     pub bars: ArrayVec<Bar, 6>,
 }
 
+/// How large BARs are that can be resized (7.8.6), the function's own and those of its virtual ones ("VF Resizable BAR": the same words). A reset
+/// takes that away.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Resizable {
+    /// Where the control words are, and what they say.
+    controls: ArrayVec<(u16, u32), 12>,
+}
+
 /// What a function has, of what is used.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Capabilities {
@@ -158,10 +166,13 @@ pub struct Capabilities {
     pub ats: Option<u16>,
     /// SR-IOV.
     pub sriov: Option<Sriov>,
+    /// Resizable BAR, and VF Resizable BAR.
+    pub resizable: Resizable,
 }
 
 /// First of the extended capabilities; configuration space ends at 4096 (7.6.1).
 const EXTENDED: u16 = 0x100;
+const LAST_WORD: u16 = 0xffc;
 
 /// Calls `each` with number and offset of all capabilities of conventional configuration space. Says whether the list has an end.
 fn walk(space: Space<'_>, mut each: impl FnMut(u8, u16)) -> bool {
@@ -240,6 +251,7 @@ impl Capabilities {
             id::ARI => self.ari = self.ari.or(Some(at)),
             id::ATS => self.ats = self.ats.or(Some(at)),
             id::SRIOV if self.sriov.is_none() => self.sriov = Sriov::read(space, at, troubles),
+            id::RESIZABLE | id::VIRTUAL_RESIZABLE => self.resizable.note(space, at),
             _ => {}
         })
     }
@@ -336,6 +348,32 @@ impl AccessControl {
     /// The same after a reset.
     pub(crate) fn restore(&self, space: Space<'_>) {
         let _ = Self::enable(space, self.offset);
+    }
+}
+
+impl Resizable {
+    /// Those of the capability at `at`: the first control word says how many there are (7.8.6.3).
+    fn note(&mut self, space: Space<'_>, at: u16) {
+        let controls = (at.saturating_add(8)..=LAST_WORD).step_by(8);
+        let mut left = 1;
+        for (n, control) in controls.enumerate().take(6) {
+            let says = space.word(control);
+            if n == 0 {
+                left = says >> 5 & 7;
+            }
+            if left == 0 {
+                break;
+            }
+            left = left.saturating_sub(1);
+            // Six BARs of each kind at most.
+            let _ = self.controls.try_push((control, says));
+        }
+    }
+
+    /// The sizes are again what they were. Says whether all are. The function does not decode meanwhile.
+    pub(crate) fn restore(&self, space: Space<'_>) -> bool {
+        self.controls.iter().for_each(|(control, said)| space.set_word(*control, *said));
+        self.controls.iter().all(|(control, said)| space.word(*control) == *said)
     }
 }
 

@@ -51,7 +51,8 @@ pub mod virtual_functions;
 pub use bar::{Bar, BarKind, Place};
 pub use bridge::{Bridge, Window};
 pub use capability::{
-    AccessControl, AdvancedFeatures, Capabilities, Express, Msi, Msix, Part, PortKind, PowerManagement, Sriov,
+    AccessControl, AdvancedFeatures, Capabilities, Express, Msi, Msix, Part, PortKind, PowerManagement, Resizable,
+    Sriov,
 };
 pub use configuration::{Configuration, Space};
 pub use flaw::{Flaw, Trouble};

@@ -1,7 +1,7 @@
 //! Offsets and bits of configuration space.
 //!
 //! Answers for: names. PCI Express Base Specification, 7.5.1 (headers), 7.5.3 (PCI Express), 7.7 (MSI, MSI-X), 7.5.2 (power
-//! management), 7.7.7 (ACS), 7.8.7 (ARI), 9.3.3 (SR-IOV); Advanced Features as in the ECN for conventional PCI.
+//! management), 7.7.7 (ACS), 7.8.6 (Resizable BAR), 7.8.7 (ARI), 9.3.3 (SR-IOV); Advanced Features as in the ECN for conventional PCI.
 
 pub(crate) const VENDOR: u16 = 0x00;
 pub(crate) const DEVICE: u16 = 0x02;
@@ -55,6 +55,8 @@ pub(crate) mod id {
     pub(crate) const ARI: u16 = 0x000e;
     pub(crate) const ATS: u16 = 0x000f;
     pub(crate) const SRIOV: u16 = 0x0010;
+    pub(crate) const RESIZABLE: u16 = 0x0015;
+    pub(crate) const VIRTUAL_RESIZABLE: u16 = 0x0024;
 }
 
 /// Of the capability PCI Express.

@@ -101,8 +101,10 @@ pub struct Rest {
     /// All that is reset, bridges before what is behind them.
     touched: Vec<Function>,
     method: Reset,
-    /// How many virtual functions are to be made again.
-    virtual_count: u16,
+    /// The virtual functions that these have made: each behind its physical one's address. They are reset, too, and are to be made again.
+    made: Vec<(PciAddress, PciAddress)>,
+    /// What is to come to rest.
+    address: PciAddress,
     frequency: Frequency,
     state: State,
 }
@@ -117,10 +119,10 @@ impl Rest {
             (Some(_), Reset::Bus(bridge)) => behind(functions, bridge).cloned().collect(),
             (Some(own), _) => Vec::from([own.clone()]),
         };
-        let virtual_ = functions.iter().filter(|function| function.physical == Some(address)).count();
+        let is_touched = |physical: &PciAddress| touched.iter().any(|function| function.address == *physical);
+        let made = functions.iter().filter_map(|it| Some((it.physical.filter(is_touched)?, it.address))).collect();
         let state = if own.is_some() { State::Begin } else { State::Over(Some((address, Unrest::Unknown))) };
-        let virtual_count = u16::try_from(virtual_).unwrap_or(u16::MAX);
-        Self { touched, method, virtual_count, frequency, state }
+        Self { touched, method, made, address, frequency, state }
     }
 
     /// How it is reset.
@@ -129,9 +131,10 @@ impl Rest {
         self.method
     }
 
-    /// All functions that are reset by it.
+    /// All functions that are reset by it, but the virtual ones of the function itself: who has that one decides over these.
     pub fn touches(&self) -> impl Iterator<Item = PciAddress> {
-        self.touched.iter().map(|function| function.address)
+        let made = self.made.iter().filter(|(physical, _)| *physical != self.address).map(|(_, made)| *made);
+        self.touched.iter().map(|function| function.address).chain(made)
     }
 
     /// Goes on as far as it can at `now`, without waiting.
@@ -246,15 +249,17 @@ impl Rest {
         Ok(Some(State::Ready(n.saturating_add(1), until)))
     }
 
-    /// A reset has taken its virtual functions away. They come back at rest; without them, their owners have lost them.
+    /// A reset has taken virtual functions away. They come back at rest; without them, their owners have lost them.
     fn virtual_again(&self, access: &dyn Configuration, now: Ticks) -> State {
-        let own = self.touched.first().filter(|_| self.virtual_count > 0 && self.touched.len() == 1);
-        if let Some(function) = own
-            && virtual_functions::make(access, &[], function, self.virtual_count).is_ok()
-        {
-            return State::Virtual(self.after(now, virtual_functions::VIRTUAL_DELAY));
+        let again = |function: &&Function| {
+            let count = self.made.iter().filter(|(physical, _)| *physical == function.address).count();
+            let count = u16::try_from(count).unwrap_or(u16::MAX);
+            count > 0 && virtual_functions::make(access, &[], function, count).is_ok()
+        };
+        match self.touched.iter().filter(again).count() {
+            0 => State::Over(None),
+            _ => State::Virtual(self.after(now, virtual_functions::VIRTUAL_DELAY)),
         }
-        State::Over(None)
     }
 }
 
@@ -314,7 +319,9 @@ fn restore(space: Space<'_>, function: &Function) -> bool {
     if let Some(access) = &function.capabilities.access_control {
         access.restore(space);
     }
-    let mut keeps = virtual_functions::restore(space, function);
+    // Which bits of BARs there are depends on it.
+    let mut keeps = function.capabilities.resizable.restore(space);
+    keeps &= virtual_functions::restore(space, function);
     if let Some(bridge) = &function.bridge {
         keeps &= bridge.write_numbers(space);
         bridge.write_windows(space);

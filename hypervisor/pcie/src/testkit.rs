@@ -44,6 +44,8 @@ pub(crate) struct Simulated {
     pub(crate) vices: Vices,
     /// How often it has been reset.
     pub(crate) resets: u32,
+    /// A BAR, and where the word is that says how large it is (7.8.6.3).
+    pub(crate) resizable: Option<(u16, u16)>,
     /// From when on it answers.
     returns: u64,
     /// Where its PCI Express and Advanced Features capabilities are.
@@ -67,6 +69,7 @@ impl Simulated {
             writable: vec![0; 4096],
             vices: Vices::default(),
             resets: 0,
+            resizable: None,
             returns: 0,
             express: None,
             advanced: None,
@@ -193,6 +196,16 @@ impl Simulated {
         u16::from_le_bytes([self.registers[usize::from(at)], self.registers[usize::from(at) + 1]])
     }
 
+    /// Of a BAR as many bits can be written as its size leaves; others are zero.
+    fn resize(&mut self) {
+        let Some((bar, control)) = self.resizable else { return };
+        let size = 1_u64 << 20 << (self.registers[usize::from(control) + 1] & 0x3f);
+        for (n, mask) in (usize::from(bar)..).zip((!(size - 1)).to_le_bytes()) {
+            self.writable[n] = mask;
+            self.registers[n] = self.registers[n] & mask | self.initial[n];
+        }
+    }
+
     fn reset(&mut self, returns: u64) {
         let (was, first) = (self.half(registers::COMMAND), usize::from(registers::COMMAND));
         self.registers = self.initial.clone();
@@ -202,6 +215,7 @@ impl Simulated {
         if self.vices.forgets {
             self.writable[0x10..0x28].fill(0);
         }
+        self.resize();
         self.returns = if self.vices.never_returns { u64::MAX } else { returns };
         self.resets += 1;
     }
@@ -299,6 +313,9 @@ impl Configuration for Model {
             for (i, byte) in (usize::from(offset)..).zip(value.to_le_bytes()).take(usize::from(bytes)) {
                 let mask = function.writable[i];
                 function.registers[i] = function.registers[i] & !mask | byte & mask;
+            }
+            if function.resizable.is_some_and(|(_, control)| offset & !3 == control) {
+                function.resize();
             }
             let first = usize::from(registers::COMMAND);
             if function.vices.stays_master {

@@ -4,7 +4,7 @@
 //! Only those on the bus of their physical function: others would want bus numbers that have not been kept for them.
 
 use crate::{
-    Bar, Configuration, Function, Place, Space, bar,
+    Bar, Configuration, Function, Place, Space, bar, group,
     registers::{self, sriov},
     scan,
 };
@@ -96,17 +96,23 @@ fn address(physical: PciAddress, first: u16, stride: u16, n: u16) -> Option<PciA
     (bus == physical.bus() && away != 0).then(|| PciAddress::new(physical.segment(), bus, rest >> 3, rest & 7))
 }
 
-/// The records of virtual functions that have been made at `addresses`, switched off, each in the group `group` and those that follow.
+/// The records of the virtual functions that `physical`, one of all `functions`, has made at `addresses`, switched off. Each has a group of its
+/// own, but where those above can turn its requests around: there it is with its physical one.
 ///
 /// # Errors
 /// If one of them does not answer.
 pub fn find(
     access: &dyn Configuration,
+    functions: &[Function],
     physical: &Function,
     addresses: &[PciAddress],
-    group: u16,
 ) -> Result<Vec<Function>, VirtualError> {
     let own = physical.capabilities.sriov.as_ref().ok_or(VirtualError::NoSriov)?;
+    let segment = physical.address.segment();
+    let groups =
+        functions.iter().filter(|function| function.address.segment() == segment).map(|function| function.group);
+    let next = groups.max().map_or(0, |last| last.saturating_add(1));
+    let is_apart = group::is_apart_from_above(functions, physical.address);
     let mut found = Vec::new();
     for (n, address) in (0_u16..).zip(addresses) {
         let space = Space::new(access, *address);
@@ -115,7 +121,7 @@ pub fn find(
         }
         let bars: ArrayVec<Bar, 6> = own.bars.iter().map(|bar| share(bar, n)).collect();
         let mut function = scan::virtual_function(space, physical, own.device, bars);
-        function.group = group.saturating_add(n);
+        function.group = if is_apart { next.saturating_add(n) } else { physical.group };
         found.push(function);
     }
     Ok(found)

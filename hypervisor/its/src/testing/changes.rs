@@ -24,8 +24,7 @@ fn without(mut procedure: Procedure, left_out: LeftOut) -> Procedure {
 /// The device has its events, and sends.
 fn map(its: &mut Its, model: &mut Model, device: u32, table: Pa, left_out: LeftOut) {
     if its.lacks_leaf(device).is_some() {
-        let leaf = its.give_leaf(device, Pa(0x20_0000 + (u64::from(device) >> 9 << 12)));
-        run(its, leaf, model);
+        assert!(its.give_leaf(device, Pa(0x20_0000 + (u64::from(device) >> 9 << 12)), model));
     }
     model.freed.remove(&table.0);
     (FIRST.0..FIRST.0 + EVENTS).for_each(|lpi| _ = model.closed.remove(&lpi));
@@ -144,6 +143,25 @@ fn no_step_of_giving_events_is_for_nothing() {
 }
 
 #[test]
+fn of_two_that_find_a_page_lacking_one_gives_it_and_both_can_go_on_at_once() {
+    for seed in 0..100 {
+        let mut model = Model::new(seed);
+        let mut its = started(&mut model);
+        let neighbour = DEVICE + 1;
+        assert!(its.lacks_leaf(DEVICE).is_some() && its.lacks_leaf(neighbour).is_some());
+        assert!(its.give_leaf(DEVICE, Pa(0x20_0000), &mut model));
+        assert!(!its.give_leaf(neighbour, Pa(0x21_0000), &mut model), "it is still the caller's");
+        assert_eq!((its.lacks_leaf(DEVICE), its.lacks_leaf(neighbour)), (None, None));
+        // Whoever has given it does nothing more for now, and the other one maps.
+        let map = its.map(neighbour, EVENT_TABLE, EVENTS, FIRST, 0);
+        run(&mut its, map, &mut model);
+        assert_eq!(model.violation, None, "seed {seed}");
+        let level1 = (model.register(0x100) & 0x0000_ffff_ffff_f000) + u64::from(DEVICE >> 9) * 8;
+        assert_eq!(model.word(level1), 1 << 63 | 0x20_0000, "seed {seed}");
+    }
+}
+
+#[test]
 fn an_lpi_follows_its_event_to_another_redistributor() {
     for seed in 0..100 {
         let mut model = Model::new(seed);
@@ -209,8 +227,7 @@ fn an_its_that_does_nothing_is_given_up_in_time() {
 fn an_its_that_goes_on_is_waited_for() {
     let mut model = Model::new(1);
     let mut its = started(&mut model);
-    let leaf = its.give_leaf(DEVICE, Pa(0x20_0000));
-    run(&mut its, leaf, &mut model);
+    assert!(its.give_leaf(DEVICE, Pa(0x20_0000), &mut model));
     let mut procedure = its.map(DEVICE, EVENT_TABLE, 256, FIRST, 0);
     // The hypervisor itself may be late, between any two looks.
     for look in 0..1000 {
@@ -251,8 +268,7 @@ fn more_events_than_the_queue_has_places() {
     for seed in 0..20 {
         let mut model = Model::new(seed);
         let mut its = started(&mut model);
-        let leaf = its.give_leaf(DEVICE, Pa(0x20_0000));
-        run(&mut its, leaf, &mut model);
+        assert!(its.give_leaf(DEVICE, Pa(0x20_0000), &mut model));
         let map = its.map(DEVICE, EVENT_TABLE, 256, FIRST, 1);
         run(&mut its, map, &mut model);
         assert_eq!(model.events.len(), 256);

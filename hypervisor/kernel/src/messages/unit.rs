@@ -168,9 +168,15 @@ impl Unit {
         lacking: Option<u64>,
     ) -> Result<Frames, String> {
         if let Some(bytes) = lacking {
-            let page = allocate(bytes)?.leak();
-            let leaf = self.with(|working| Ok(working.its.give_leaf(device, page.start())))?;
-            self.carry_out(leaf)?;
+            let page = allocate(bytes)?;
+            let is_used = self.with(|working| {
+                let Working { its, driver, .. } = working;
+                Ok(its.give_leaf(device, page.start(), driver))
+            })?;
+            // Another device's may have been first: then it is given back.
+            if is_used {
+                page.leak();
+            }
         }
         let table = allocate(bytes)?;
         let map = self.with(|working| Ok(working.its.map(device, table.start(), count, first, collection)))?;

@@ -31,6 +31,8 @@ const ADVANCED: u8 = 0x13;
 /// Most entries of a list, each of four bytes at least.
 const MOST: usize = 48;
 
+/// PCI Express, 7.5.3.3, "Device Capabilities": bit 28, "Function Level Reset Capability".
+pub(super) const CAN_BE_RESET: u32 = 1 << 28;
 /// PCI Express, 7.5.3.4: "Device Control", and what of it the guest's word counts for; 7.5.3.5: "Device Status".
 pub(super) const DEVICE_CONTROL: u16 = 8;
 pub(super) const DEVICE_STATUS: u16 = 10;
@@ -205,8 +207,6 @@ fn express(
     const TYPE: u16 = 0xf0;
     const INTEGRATED: u16 = 0x90;
     const SLOT: u16 = 1 << 8;
-    /// "Function Level Reset Capability".
-    const CAN_BE_RESET: u32 = 1 << 28;
     let capabilities = halfword(function, at.saturating_add(2)) & !(TYPE | SLOT) | INTEGRATED;
     let device = word(function, at.saturating_add(4));
     let device = if can_be_reset { device } else { device & !CAN_BE_RESET };

@@ -122,11 +122,20 @@ impl Msi {
         put(control_at, AccessSize::Halfword, u32::from(ENABLE | order.wrapping_shl(ENABLED_SHIFT)));
     }
 
-    /// Masks that the guest has written are the function's.
-    pub(super) fn write_masks(&self, at: u16, size: AccessSize, value: u64, function: &dyn HostFunction) {
-        let Some((masks, _)) = self.masks() else { return };
-        if (masks..masks.saturating_add(4)).contains(&at) {
-            function.configuration(at, size, Some(dword(value)));
+    /// The guest has written something of it. Masks are the function's own, pending bits are not written, and for neither it is switched off: what
+    /// happens while "MSI Enable" is zero is lost (6.8.1.3).
+    pub(super) fn write(
+        &self,
+        (at, size, value): (u16, AccessSize, u64),
+        space: &ConfigSpace,
+        from: RequesterId,
+        function: &dyn HostFunction,
+    ) {
+        let behind = self.masks().and_then(|(masks, _)| at.checked_sub(masks));
+        match behind {
+            Some(0..4) => _ = function.configuration(at, size, Some(dword(value))),
+            Some(_) => {}
+            None => self.settle(space, from, function),
         }
     }
 }

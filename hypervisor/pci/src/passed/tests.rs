@@ -298,7 +298,11 @@ fn msi_is_programmed_with_what_the_host_says() {
         ]
     );
     slots.set_config(slot, 0xe0, 2);
-    assert!(model.take_log().contains(&String::from("config 0xe0 = 0x2")), "masks are the function's");
+    assert_eq!(model.take_log(), ["config 0xe0 = 0x2"], "masks are the function's, which goes on sending meanwhile");
+    slots.try_write(Slots::config_at(slot, 0xe1), AccessSize::Byte, 3).unwrap();
+    assert_eq!(model.take_log(), ["config 0xe1 = 0x3"]);
+    slots.set_config(slot, 0xe4, 2);
+    assert!(model.take_log().is_empty(), "what is pending is not written");
     slots.set_config(slot, 0xd0, 0);
     assert_eq!(model.take_log(), ["config 0xd2 = 0x0"]);
 }
@@ -397,6 +401,17 @@ fn what_cannot_be_reset_does_not_say_so() {
     assert_eq!(slots.config(slot, 0x84), 0x8000);
     slots.set_config(slot, 0x88, 0x8000);
     assert!(model.take_signals().is_empty());
+    // The host can reset it, but with its bus: that is not the guest's to do at will.
+    model.set(0x87, 0);
+    let mut slots = self::slots(&model);
+    assert_eq!(slots.config(slot, 0x84), 0x8000);
+    for (at, size, value) in
+        [(0x88, AccessSize::Word, 0x8000), (0x88, AccessSize::Halfword, 0x8000), (0x89, AccessSize::Byte, 0x80)]
+    {
+        slots.try_write(Slots::config_at(slot, at), size, value).unwrap();
+        assert!(model.take_signals().is_empty());
+    }
+    assert_eq!(slots.config(slot, 0), 0x10d3_8086, "it is still there");
 }
 
 #[test]

@@ -198,7 +198,7 @@ fn virtual_functions_are_made_where_the_card_says_with_their_share_of_its_bars()
     let addresses = make(2).unwrap();
     assert_eq!(addresses, [at(0, 17, 0), at(0, 17, 2)]);
     assert_eq!(Space::new(&model, physical.address).half(own.offset + 8) & 9, 9, "there, and answering");
-    let made = virtual_functions::find(&model, physical, &addresses, hierarchy.groups()).unwrap();
+    let made = virtual_functions::find(&model, &hierarchy.functions, physical, &addresses).unwrap();
     let place = own.bars[0].place.unwrap();
     assert_eq!(made[0].bars[0].place, Some(place));
     assert_eq!(made[1].bars[0].place.map(|place| place.bus), Some(place.bus + 0x4000));
@@ -216,6 +216,125 @@ fn virtual_functions_are_made_where_the_card_says_with_their_share_of_its_bars()
     assert_eq!(Space::new(&model, physical.address).half(own.offset + 0x10), 2);
     virtual_functions::unmake(&model, physical);
     assert_eq!(Space::new(&model, physical.address).half(own.offset + 8) & 9, 0);
+}
+
+#[test]
+fn virtual_functions_are_with_whatever_their_card_cannot_be_kept_apart_from() {
+    for keeps in [true, false] {
+        let port = Simulated::root_port(8, keeps);
+        let mut card = card().behind(0);
+        card.number = 0;
+        let model = Model::new([port, card, virtual_function(0x80).behind(0), virtual_function(0x82).behind(0)]);
+        let found = found(&model);
+        let physical = function(&found, at(1, 0, 0));
+        let addresses = virtual_functions::make(&model, &found.functions, physical, 2).unwrap();
+        let made = virtual_functions::find(&model, &found.functions, physical, &addresses).unwrap();
+        let groups = [made[0].group, made[1].group];
+        let expected = if keeps { [2, 3] } else { [physical.group; 2] };
+        assert_eq!(groups, expected, "the port keeps apart: {keeps}");
+    }
+}
+
+/// A card with virtual functions, and beside it a function that is reset with the bus only.
+fn card_beside_a_disk() -> Model {
+    let mut card = card().behind(0);
+    card.number = 0;
+    card.set(0x0e, &[0x80]);
+    card.add_access_control();
+    let mut beside = disk(1).behind(0);
+    beside.add_express(0, false);
+    beside.add_access_control();
+    let port = Simulated::root_port(8, true);
+    Model::new([port, card, beside, virtual_function(0x80).behind(0), virtual_function(0x82).behind(0)])
+}
+
+#[test]
+fn a_bus_is_not_reset_under_somebody_who_has_a_virtual_function_there() {
+    let model = card_beside_a_disk();
+    let mut found = found(&model);
+    let (card, disk) = (at(1, 0, 0), at(1, 0, 1));
+    let physical = function(&found, card).clone();
+    let addresses = virtual_functions::make(&model, &found.functions, &physical, 2).unwrap();
+    let made = virtual_functions::find(&model, &found.functions, &physical, &addresses).unwrap();
+    found.functions.extend(made);
+    let mut owners: Owners<u8> = Owners::new();
+    owners.claim(&found.functions, 1, "VM `one`", &[disk]).unwrap();
+    owners.claim(&found.functions, 2, "VM `two`", &[addresses[1]]).unwrap();
+    let rest = Rest::of(&found.functions, disk, frequency());
+    assert_eq!(rest.method(), Reset::Bus(at(0, 1, 0)));
+    assert_eq!(owners.only(disk, rest.touches()), Err((addresses[1], "VM `two`")));
+    // Its own reset is its owner's to decide on, whoever has what it has made.
+    let rest = Rest::of(&found.functions, card, frequency());
+    assert_eq!((rest.method(), owners.only(card, rest.touches())), (Reset::Function, Ok(())));
+}
+
+#[test]
+fn after_a_bus_reset_all_virtual_functions_are_made_again() {
+    let model = card_beside_a_disk();
+    let mut found = found(&model);
+    let (card, disk) = (at(1, 0, 0), at(1, 0, 1));
+    let physical = function(&found, card).clone();
+    let addresses = virtual_functions::make(&model, &found.functions, &physical, 2).unwrap();
+    let made = virtual_functions::find(&model, &found.functions, &physical, &addresses).unwrap();
+    found.functions.extend(made);
+    let (over, took) = bring(&model, &found, disk);
+    assert_eq!((over, model.with(1, |card| card.resets)), (RestProgress::Done, 1));
+    let own = physical.capabilities.sriov.as_ref().unwrap();
+    let space = Space::new(&model, card);
+    assert_eq!((space.half(own.offset + 8) & 9, space.half(own.offset + 0x10)), (9, 2));
+    assert!(took >= AWAY + 100_000, "nobody looks at them for 100 ms: {took}");
+}
+
+/// The control word of the function's only resizable BAR says that it has 2 to the power of `code` MiB.
+fn resizable(code: u8) -> (Simulated, u16) {
+    let mut disk = Simulated::endpoint(8, 0x1002, 0x73bf, [3, 0, 0]);
+    disk.add_express(0, true);
+    disk.add_bar(0x10, 0xc, 1 << 20 << code);
+    let at = disk.add_extended(0x15, 0x10);
+    disk.set(at + 8, &[0x20, code]);
+    disk.allow(at + 9, &[0x3f]);
+    disk.resizable = Some((0x10, at + 8));
+    (disk, at + 8)
+}
+
+#[test]
+fn a_bar_is_as_large_after_a_reset_as_it_was_at_the_scan() {
+    // After a reset it has 256 MiB; firmware has made less, or more, of it.
+    for code in [0, 12] {
+        let (disk, control) = resizable(8);
+        let model = Model::new([disk, self::disk(0x10)]);
+        let own = Space::new(&model, at(0, 1, 0));
+        own.set_byte(control + 1, code);
+        let found = found(&model);
+        assert_eq!(function(&found, at(0, 1, 0)).bars[0].size, 1 << 20 << code);
+        let (over, _) = bring(&model, &found, at(0, 1, 0));
+        assert_eq!((over, own.byte(control + 1)), (RestProgress::Done, code));
+        is_as_found(&model, &found, at(0, 1, 0));
+    }
+}
+
+#[test]
+fn a_bar_that_does_not_take_its_size_again_is_not_at_rest() {
+    let (disk, control) = resizable(8);
+    let model = Model::new([disk]);
+    Space::new(&model, at(0, 1, 0)).set_byte(control + 1, 4);
+    let found = found(&model);
+    model.with(0, |disk| disk.allow(control + 1, &[0]));
+    let failed = RestProgress::Failed(at(0, 1, 0), Unrest::NotRestored);
+    assert_eq!(bring(&model, &found, at(0, 1, 0)).0, failed);
+}
+
+#[test]
+fn sizes_of_bars_at_the_end_of_configuration_space_are_those_that_there_are() {
+    let mut liar = disk(8);
+    liar.add_express(0, false);
+    liar.set(0x100, &[0x0b, 0]);
+    liar.set(0x102, &(0xff0_u16 << 4 | 1).to_le_bytes());
+    liar.set(0xff0, &[0x15, 0, 1, 0]);
+    liar.set(0xff8, &[0xe0, 0]);
+    let model = Model::new([liar]);
+    let found = found(&model);
+    assert_eq!(bring(&model, &found, at(0, 1, 0)).0, RestProgress::Done);
 }
 
 #[test]
