@@ -128,6 +128,17 @@ impl<O: PartialEq + Copy> Owners<O> {
         Err(conflicts)
     }
 
+    /// The interrupt is the VM's from now on, unless somebody else has it. Says whether it is.
+    #[must_use]
+    pub fn claim_interrupt(&mut self, owner: O, vm: &str, intid: IntId) -> bool {
+        let what = What::Interrupt(intid);
+        if let Some(claim) = self.list.iter().find(|claim| claim.what == what) {
+            return claim.owner == Some(owner);
+        }
+        self.list.push(Claim { owner: Some(owner), name: format!("VM `{vm}`"), what });
+        true
+    }
+
     /// The VM is no more and has left this device running: nobody has it from now on, and nobody gets it.
     pub fn abandon(&mut self, owner: O, vm: &str, device: &PassedDevice) {
         let whats: Vec<What> = wanted(device).map(|(what, _)| what).collect();
@@ -241,6 +252,23 @@ mod tests {
         assert_eq!(refused(&mut owners, 2, device(0x901_0000, 1, 34)).len(), 2, "it had nothing");
         owners.release(1);
         owners.claim(2, "two", &[device(0x901_0000, 1, 34)]).unwrap();
+    }
+
+    #[test]
+    fn an_interrupt_by_itself_is_the_first_ones_until_it_is_no_more() {
+        let mut owners = owners(TREES[0]);
+        assert!(owners.claim_interrupt(1, "one", IntId(36)), "a pin that two functions of a VM may have");
+        assert!(owners.claim_interrupt(1, "one", IntId(36)));
+        assert!(!owners.claim_interrupt(2, "two", IntId(36)) && !owners.claim_interrupt(2, "two", IntId(33)));
+        assert!(owners.claim_interrupt(2, "two", IntId(37)));
+        let said = refused(&mut owners, 2, device(0x903_0000, 1, 36));
+        assert_eq!(said, ["VM `vm2` cannot have interrupt 36 of the machine: VM `one` has interrupt 36"]);
+        owners.claim(2, "two", &[device(0x903_0000, 1, 39)]).unwrap();
+        assert!(!owners.claim_interrupt(1, "one", IntId(39)), "a device's");
+        owners.release(2);
+        assert!(!owners.claim_interrupt(2, "two", IntId(36)));
+        owners.release(1);
+        assert!(owners.claim_interrupt(2, "two", IntId(36)) && owners.claim_interrupt(2, "two", IntId(39)));
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub(crate) use handle::Handle;
 
 use crate::compartment::{Compartment, kernel_work};
 use crate::messages::{self, Vectors, Way};
-use crate::pcie::{self, Unresettable};
+use crate::pcie::{self, Unfit, Unresettable};
 use crate::sync::{Lock, Rank};
 use crate::{interrupt, passed, smmuman, start};
 use ::pcie::{Function, PciAddress, Reset};
@@ -25,7 +25,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use handle::{Attached, Line, Registers};
 use machine::{MessageTarget, Stream};
 use types::{IntId, PAGE_SIZE, Pa, Range, VmId};
-use vdev::{BackendError, DeviceId, FunctionBar, FunctionFacts, WantedFunction};
+use vdev::{BackendError, Cause, DeviceId, FunctionBar, FunctionFacts, WantedFunction};
 use vm::assemble::{AssembleError, PassedFunction, Reach, Subject, function_flaw};
 
 /// Most bytes of a region that the hypervisor maps for itself: of a larger one it reaches what messages need, and the guest the rest.
@@ -53,7 +53,7 @@ static MAPPED: Lock<Vec<Range<Pa>>> = Lock::new(Rank::Passed, Vec::new());
 
 // ---- which one
 
-/// The function that is wanted for the device `id` of a VM, which has `others` already.
+/// The function that is wanted for the device `id` of a VM, which has `others` already, and all of them by [`claim`].
 ///
 /// # Errors
 /// If there is none, several are meant, or it cannot be had in this way.
@@ -86,7 +86,7 @@ pub(crate) fn find(
         );
         return Err(BackendError(message));
     }
-    let pin = pin_for(compartment.id, address);
+    let pin = pin_for(compartment, address);
     let bars: Vec<(u8, Range<Pa>)> = function
         .bars
         .iter()
@@ -142,11 +142,10 @@ fn made_by(all: &[Function], physical: PciAddress) -> impl Iterator<Item = &Func
     all.iter().filter(move |function| function.physical == Some(physical))
 }
 
-/// What the pin is, if no other VM has a function with the same: then nobody's interrupts wait for another's guest.
-fn pin_for(own: VmId, address: PciAddress) -> Option<IntId> {
-    let intid = pcie::interrupt(address)?;
-    let is_others = |given: &Given| given.owner != own && given.pin == Some(intid);
-    (!GIVEN.lock().iter().any(is_others)).then_some(intid)
+/// What the pin is, which is the VM's from now on, unless another VM has a function with the same: then nobody's interrupts wait for another's
+/// guest.
+fn pin_for(compartment: &Compartment, address: PciAddress) -> Option<IntId> {
+    pcie::interrupt(address).filter(|intid| passed::claim_pin(compartment, *intid))
 }
 
 /// Where the function's messages go, if they reach an ITS that works.
@@ -177,37 +176,54 @@ fn at(function: &PassedFunction, message: String) -> AssembleError {
     AssembleError { subject: Subject::Vm, other: None, place: function.place, message, hint: None }
 }
 
-/// All functions are the VM's from now on, or none is.
+/// All functions that the configuration means are the VM's from now on, or none is. Nobody resets one of them then, but virtual ones with
+/// their physical one: for that is waited, since what the guest is to find of them is read next. What cannot be one, or is one twice, [`find`] says.
 ///
 /// # Errors
-/// What somebody has, by both names; or that nothing confines one that is to be confined.
-pub(crate) fn claim(compartment: &'static Compartment, handles: &[Arc<Handle>]) -> Result<(), Vec<AssembleError>> {
-    let wanted = &compartment.qvm.configuration.description.functions;
-    if handles.is_empty() {
+/// What somebody has, by both names; that nothing confines one that is to be confined; or that one does not answer. And what the VM ends with.
+pub(crate) fn claim(compartment: &'static Compartment) -> Result<(), (Cause, Vec<AssembleError>)> {
+    let wanted = &compartment.description().functions;
+    if wanted.is_empty() {
         return Ok(());
     }
     kernel_work(|| {
-        let addresses: Vec<PciAddress> = handles.iter().map(|handle| handle.address).collect();
-        let place_of = |address: PciAddress| {
-            let number = addresses.iter().position(|other| *other == address);
-            number.and_then(|number| wanted.get(number)).and_then(|function| function.place)
+        let all = pcie::functions();
+        let mut chosen: Vec<(&PassedFunction, PciAddress)> = Vec::new();
+        for function in wanted {
+            let found = choose(&all, function.wanted).ok().filter(|found| !found.is_bridging());
+            let is_new = |address: &PciAddress| chosen.iter().all(|(_, other)| other != address);
+            let address = found.map(|found| found.address).filter(is_new);
+            chosen.extend(address.map(|address| (function, address)));
+        }
+        let errors = |why: &dyn Fn(&PassedFunction, PciAddress) -> Option<String>| {
+            let wrong = chosen.iter().filter_map(|(function, address)| Some(at(function, why(function, *address)?)));
+            wrong.collect::<Vec<_>>()
         };
-        let mut errors = Vec::new();
-        for (function, handle) in wanted.iter().zip(handles) {
-            errors.extend(containment(function, handle.address).err().map(|why| at(function, why)));
+        let unconfined = errors(&|function, address| containment(function, address).err());
+        if !unconfined.is_empty() {
+            return Err((Cause::Configuration, unconfined));
         }
-        if !errors.is_empty() {
-            return Err(errors);
-        }
+        let addresses: Vec<PciAddress> = chosen.iter().map(|(_, address)| *address).collect();
         pcie::claim(Some(compartment.id), &name_of(compartment), &addresses).map_err(|conflicts| {
-            let error = |(address, message)| AssembleError {
-                place: place_of(address),
-                ..AssembleError { subject: Subject::Vm, other: None, place: None, message, hint: None }
-            };
-            conflicts.into_iter().map(error).collect::<Vec<_>>()
+            let of = |address| chosen.iter().find(|(_, other)| *other == address);
+            let named = conflicts.into_iter().filter_map(|(address, why)| Some(at(of(address)?.0, why)));
+            (Cause::Configuration, named.collect())
         })?;
-        let pins = passed::claim_pins(compartment, handles.iter().filter_map(|handle| handle.pin()));
-        pins.inspect_err(|_| pcie::release(Some(compartment.id)))?;
+        let silent = errors(&|_, address| {
+            let is_wanted = || !compartment.is_ending();
+            (!pcie::answers_soon(address, &is_wanted) && is_wanted())
+                .then(|| format!("PCI function {address} does not answer"))
+        });
+        if silent.is_empty() { Ok(()) } else { Err((Cause::Fatal, silent)) }
+    })
+}
+
+/// The VM can be put together: at its end its functions come to rest ([`end`]).
+pub(crate) fn note(compartment: &'static Compartment, handles: &[Arc<Handle>]) {
+    if handles.is_empty() {
+        return;
+    }
+    kernel_work(|| {
         let mut given = GIVEN.lock();
         given.extend(handles.iter().map(|handle| Given {
             owner: compartment.id,
@@ -218,8 +234,7 @@ pub(crate) fn claim(compartment: &'static Compartment, handles: &[Arc<Handle>]) 
             compartment,
         }));
         PINS.store(given.iter().filter(|given| given.pin.is_some()).count(), Ordering::Relaxed);
-        Ok(())
-    })
+    });
 }
 
 /// What messages call a VM that has a function.
@@ -238,16 +253,23 @@ fn containment(wanted: &PassedFunction, address: PciAddress) -> Result<(), Strin
     }
 }
 
-/// The VM has its memory: each function comes to rest, and then gets what it needs. None does anything before its guest says so.
+/// The VM has its memory: each function comes to rest, and then gets what it needs. None does anything before its guest says so. If the VM
+/// is not wanted any more what is left of that is left out.
 ///
 /// # Errors
-/// Why one cannot be had. What has been done is undone by [`end`].
-pub(crate) fn attach(compartment: &'static Compartment, handles: &[Arc<Handle>]) -> Result<(), AssembleError> {
+/// Why one cannot be had, and what the VM ends with. What has been done is undone by [`end`].
+pub(crate) fn attach(compartment: &'static Compartment, handles: &[Arc<Handle>]) -> Result<(), (Cause, AssembleError)> {
     let wanted = &compartment.qvm.configuration.description.functions;
     let mut doorbell = None;
     for (wanted, handle) in wanted.iter().zip(handles) {
-        let attached = kernel_work(|| attach_one(compartment, wanted, handle, &mut doorbell));
-        let (registers, targets) = attached.map_err(|why| at(wanted, why))?;
+        if compartment.is_ending() {
+            return Ok(());
+        }
+        let (registers, targets) = match kernel_work(|| attach_one(compartment, wanted, handle, &mut doorbell)) {
+            Ok(links) => links,
+            Err(_) if compartment.is_ending() => return Ok(()),
+            Err(Unfit { cause, why }) => return Err((cause, at(wanted, why))),
+        };
         let Some(space) = compartment.memory.lock().space.as_ref().map(Arc::as_ptr) else { continue };
         // SAFETY: in its `Arc` it stays where it is; the compartment keeps it until the VM's last thread is gone, and the handle is the
         // VM's own.
@@ -269,10 +291,10 @@ fn attach_one(
     wanted: &PassedFunction,
     handle: &Handle,
     doorbell: &mut Option<(Pa, u64)>,
-) -> Result<Links, String> {
+) -> Result<Links, Unfit> {
     let address = handle.address;
     let description = compartment.description();
-    bring_to_rest(address, handle.unresettable)?;
+    bring_to_rest(address, handle.unresettable, &|| !compartment.is_ending())?;
     let function = pcie::function(address).ok_or_else(|| format!("PCI function {address} is gone"))?;
     if let Some(physical) = function.physical {
         tell_whose(compartment, address, physical);
@@ -385,12 +407,17 @@ pub(crate) fn enable(compartment: &Compartment) {
     own(compartment.id, |given| given.pin).into_iter().flatten().for_each(|pin| interrupt::enable_as(pin, false));
 }
 
-/// Brings a function to rest as [`pcie::bring_to_rest`] does. Those that have its virtual ones are told that these have been reset with it.
+/// Brings a function to rest as [`pcie::bring_to_rest`] does. Then those that have its virtual ones are told that these have been reset with it.
 ///
 /// # Errors
 /// As there.
-pub(crate) fn bring_to_rest(address: PciAddress, unresettable: Unresettable) -> Result<(), String> {
-    let done = pcie::bring_to_rest(address, unresettable);
+pub(crate) fn bring_to_rest(
+    address: PciAddress,
+    unresettable: Unresettable,
+    go_on: &dyn Fn() -> bool,
+) -> Result<(), Unfit> {
+    // If it is not at rest they may not be there: nobody touches them.
+    pcie::bring_to_rest(address, unresettable, go_on)?;
     let made: Vec<PciAddress> = made_by(&pcie::functions(), address).map(|function| function.address).collect();
     let given = GIVEN.lock();
     for given in given.iter().filter(|given| made.contains(&given.address)) {
@@ -398,7 +425,7 @@ pub(crate) fn bring_to_rest(address: PciAddress, unresettable: Unresettable) -> 
             partition.function_was_reset(given.address);
         }
     }
-    done
+    Ok(())
 }
 
 fn own<R>(id: VmId, what: impl Fn(&Given) -> R) -> Vec<R> {
@@ -431,7 +458,7 @@ pub(crate) fn end(compartment: &Compartment) -> Result<(), String> {
     let uncontained = compartment.qvm.configuration.description.has_device(Reach::Everything);
     let mut wrong = String::new();
     for (address, unresettable) in own(compartment.id, |given| (given.address, given.unresettable)) {
-        if let Err(why) = bring_to_rest(address, unresettable) {
+        if let Err(Unfit { why, .. }) = bring_to_rest(address, unresettable, &|| true) {
             log::error!(target: &compartment.qvm.origin(), "{why}");
             if uncontained {
                 wrong.push_str(&why);

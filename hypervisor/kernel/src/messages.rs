@@ -32,6 +32,9 @@ use unit::{Common, Unit};
 const MOST_IN_PERIOD: u32 = 1000;
 const PERIOD: u64 = 10_000;
 
+/// So many that were held come again while others wait for the lock: each takes a command, which the ITS has to see.
+const MOST_AT_ONCE: usize = 16;
+
 /// In the order of the device tree. There from before the first VM on.
 static UNITS: Once<Vec<Unit>> = Once::new();
 
@@ -287,7 +290,8 @@ pub(crate) fn taken(owner: VmId, number: usize) -> Option<Way> {
     slot.to
 }
 
-/// Lets those come again that have come too often, if it is time. When that is, if there are any.
+/// Lets those come again that have come too often, if it is time; of many only some, and the others with the next call. When that is, if
+/// there are any.
 pub(crate) fn release(owner: VmId) -> Ticks {
     let mut routes = ROUTES.lock();
     let Some((number, window)) = routes.of(owner).filter(|(_, window)| window.held > 0) else { return Ticks::NEVER };
@@ -295,14 +299,22 @@ pub(crate) fn release(owner: VmId) -> Ticks {
     if now < window.held_until {
         return window.held_until;
     }
-    for (place, it) in window.places.iter_mut().enumerate() {
-        let Place::Used(slot) = it else { continue };
-        let unit = units().get(slot.its).filter(|_| slot.is_held);
-        if unit.is_some_and(|unit| unit.enable(slot.event, lpi(number, place), true)) {
+    let held = window.places.iter_mut().enumerate().skip(window.next).filter_map(|(place, it)| match it {
+        Place::Used(slot) if slot.is_held => Some((place, slot)),
+        _ => None,
+    });
+    for (count, (place, slot)) in held.enumerate() {
+        if count == MOST_AT_ONCE {
+            window.next = place;
+            return now;
+        }
+        let lpi = lpi(number, place);
+        if units().get(slot.its).is_some_and(|unit| unit.enable(slot.event, lpi, true)) {
             slot.is_held = false;
             window.held -= 1;
         }
     }
+    window.next = 0;
     window.held_until = now.saturating_add(period());
     if window.held == 0 { Ticks::NEVER } else { window.held_until }
 }

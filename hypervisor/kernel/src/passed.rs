@@ -102,36 +102,28 @@ fn reach(description: &Description) -> Result<(), Vec<AssembleError>> {
 }
 
 fn claim_all(machine: &Machine, compartment: &Compartment, devices: &[PassedDevice]) -> Result<(), Vec<AssembleError>> {
-    kernel_work(|| {
-        // Takes long, and is done once.
-        let is_first = PASSED.lock().owners.is_none();
-        let first = is_first.then(|| owners(machine));
-        let mut passed = PASSED.lock();
-        let list = passed.owners.get_or_insert_with(|| first.unwrap_or_else(|| Owners::of(machine)));
-        list.claim(compartment.id, &compartment.qvm.name, devices).map_err(|conflicts| {
+    with_owners(machine, |owners| {
+        owners.claim(compartment.id, &compartment.qvm.name, devices).map_err(|conflicts| {
             let error = |conflict: host::ownership::Conflict| error(conflict.place, conflict.message);
             conflicts.into_iter().map(error).collect()
         })
     })
 }
 
-/// The interrupts `pins` are those of functions that the VM has, which may have some in common.
-///
-/// # Errors
-/// Who has one of them, by both names.
-pub(crate) fn claim_pins(
-    compartment: &Compartment,
-    pins: impl Iterator<Item = IntId>,
-) -> Result<(), Vec<AssembleError>> {
-    let mut interrupts: Vec<PassedInterrupt> = Vec::new();
-    for host in pins {
-        if interrupts.iter().all(|other| other.host != host) {
-            interrupts.push(PassedInterrupt { guest: host, host, edge: false, place: None });
-        }
-    }
-    let Some(machine) = start::MACHINE.get().filter(|_| !interrupts.is_empty()) else { return Ok(()) };
-    let pins = PassedDevice { place: None, reach: Reach::Nothing, regions: Vec::new(), interrupts };
-    claim_all(machine, compartment, core::slice::from_ref(&pins))
+fn with_owners<R>(machine: &Machine, work: impl FnOnce(&mut Owners<VmId>) -> R) -> R {
+    kernel_work(|| {
+        // Takes long, and is done once.
+        let is_first = PASSED.lock().owners.is_none();
+        let first = is_first.then(|| owners(machine));
+        let mut passed = PASSED.lock();
+        work(passed.owners.get_or_insert_with(|| first.unwrap_or_else(|| Owners::of(machine))))
+    })
+}
+
+/// The interrupt `pin` is that of functions that the VM has from now on, unless somebody else has it. Says whether it is.
+pub(crate) fn claim_pin(compartment: &Compartment, pin: IntId) -> bool {
+    let claim = |owners: &mut Owners<VmId>| owners.claim_interrupt(compartment.id, &compartment.qvm.name, pin);
+    start::MACHINE.get().is_some_and(|machine| with_owners(machine, claim))
 }
 
 /// What is left of what a VM has that nothing keeps from everybody's memory.

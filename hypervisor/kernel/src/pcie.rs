@@ -17,11 +17,12 @@ use host::shell::Pci;
 use host::shell::report::{BarInfo, FunctionInfo};
 use machine::{BUS_LENGTH, Machine, PciHost};
 use pcie::{
-    Bar, BarKind, Configuration, Function, Owners, PciAddress, Reset, Rest, RestProgress, Space, switch_masters_off,
-    virtual_functions,
+    Bar, BarKind, Configuration, Function, Owners, PciAddress, READY_LIMIT, Reset, Rest, RestProgress, Space,
+    quiet_only, switch_masters_off, virtual_functions,
 };
 use spin::Once;
 use types::{AccessSize, IntId, Pa, Range, Ticks, VmId};
+use vdev::Cause;
 
 /// Most hosts that are looked at; a machine has one or two, a server some dozen.
 const MAX_HOSTS: usize = 32;
@@ -88,6 +89,21 @@ pub(crate) enum Unresettable {
     Refuse,
     /// It is at rest if it does nothing more and waits for nothing.
     Accept,
+}
+
+/// Why a VM does not get, or has no more, what it wants of a function.
+#[derive(Debug)]
+pub(crate) struct Unfit {
+    /// What a VM that cannot do without ends with: what the hardware is like right now may be over when it is started again.
+    pub(crate) cause: Cause,
+    pub(crate) why: String,
+}
+
+/// It will not do, whenever it is tried.
+impl From<String> for Unfit {
+    fn from(why: String) -> Self {
+        Self { cause: Cause::Configuration, why }
+    }
 }
 
 /// Finds them. Once, on the boot CPU, before there are other threads.
@@ -180,36 +196,62 @@ pub(crate) fn release(owner: Option<VmId>) {
 }
 
 /// Brings a function to rest: it does nothing, nothing that it has begun is under way, it has been reset and is as it was found. Takes up to a
-/// few seconds, in which the thread sleeps. Whoever has the function calls this.
+/// few seconds, in which the thread sleeps. Whoever has the function calls this. If `go_on` says no it is given up within a third of a second.
 ///
 /// # Errors
 /// What keeps it from being at rest. Then it may still reach memory as far as it is concerned.
-pub(crate) fn bring_to_rest(address: PciAddress, unresettable: Unresettable) -> Result<(), String> {
+pub(crate) fn bring_to_rest(
+    address: PciAddress,
+    unresettable: Unresettable,
+    go_on: &dyn Fn() -> bool,
+) -> Result<(), Unfit> {
     let named = |why: &dyn fmt::Display| format!("PCI function {address} is not at rest: {why}");
+    let fatal = |why: &dyn fmt::Display| Unfit { cause: Cause::Fatal, why: named(why) };
     let (Some(host), Some(frequency)) = (of(address), el2::cpu::counter_frequency()) else {
-        return Err(named(&"there is no such function"));
+        return Err(named(&"there is no such function").into());
     };
     let mut rest = {
         let functions = FUNCTIONS.lock();
         let rest = Rest::of(&functions.all, address, frequency);
         if let Err((other, name)) = functions.owners.only(address, rest.touches()) {
-            return Err(named(&format!("its reset would be that of {other} too, which {name} has")));
+            quiet_only(host, &functions.all, address);
+            return Err(named(&format!("its reset would be that of {other} too, which {name} has")).into());
         }
         rest
     };
     loop {
+        if rest.may_be_left() && !go_on() {
+            return Err(fatal(&"nobody waits for that any more"));
+        }
         match rest.advance(host, el2::cpu::counter()) {
             RestProgress::Waiting(until) => sleep_until(until),
-            RestProgress::Failed(other, why) if other == address => return Err(named(&why)),
+            RestProgress::Failed(other, why) if other == address => return Err(fatal(&why)),
             RestProgress::Failed(other, why) => {
-                return Err(named(&format!("of {other}, which is reset with it: {why}")));
+                return Err(fatal(&format!("of {other}, which is reset with it: {why}")));
             }
             RestProgress::Done if rest.method() == Reset::None && unresettable == Unresettable::Refuse => {
-                return Err(named(&"it does nothing any more, but it cannot be reset"));
+                return Err(named(&"it does nothing any more, but it cannot be reset").into());
             }
             RestProgress::Done => return Ok(()),
         }
     }
+}
+
+/// Whether a function answers, or does so again soon: somebody may be resetting the one that has made it. Takes up to a second, unless
+/// `go_on` says no; the thread sleeps.
+pub(crate) fn answers_soon(address: PciAddress, go_on: &dyn Fn() -> bool) -> bool {
+    /// How often one looks, in microseconds.
+    const LOOK: u64 = 1000;
+    let (Some(space), Some(frequency)) = (space(address), el2::cpu::counter_frequency()) else { return false };
+    let limit = el2::cpu::counter().saturating_add(frequency.microseconds(READY_LIMIT));
+    while !space.answers() {
+        let now = el2::cpu::counter();
+        if now >= limit || !go_on() {
+            return false;
+        }
+        sleep_until(now.saturating_add(frequency.microseconds(LOOK)));
+    }
+    true
 }
 
 /// Has a function make `count` virtual ones, which it does not lose until the machine is reset. Takes a tenth of a second.
@@ -272,7 +314,8 @@ fn do_to(address: PciAddress, command: Pci) -> Result<String, String> {
     match command {
         Pci::Reset(_, force) => {
             let unresettable = if force { Unresettable::Accept } else { Unresettable::Refuse };
-            crate::function::bring_to_rest(address, unresettable).map(|()| format!("{address} is at rest"))
+            let done = crate::function::bring_to_rest(address, unresettable, &|| true);
+            done.map(|()| format!("{address} is at rest")).map_err(|unfit| unfit.why)
         }
         Pci::Virtual(_, count) => make_virtual(address, count).map(|made| {
             let made: Vec<String> = made.iter().map(ToString::to_string).collect();

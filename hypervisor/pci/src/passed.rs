@@ -301,9 +301,11 @@ impl Passed {
 
     /// The pin may be asserted: the status register says (PCI, 6.2.3).
     fn look_at_pin(&mut self, context: &mut Context<'_>) {
-        let status = self.function.configuration(STATUS, AccessSize::Halfword, None);
-        let is_asserted = status & u32::from(crate::config::INTERRUPT_STATUS) != 0;
-        if is_asserted && !self.is_resetting && self.may_assert() {
+        let is_asserted = || {
+            let status = self.function.configuration(STATUS, AccessSize::Halfword, None);
+            status & u32::from(crate::config::INTERRUPT_STATUS) != 0
+        };
+        if !self.is_resetting && self.may_assert() && is_asserted() {
             if !self.asserted {
                 self.asserted = true;
                 context.set_line(true);
@@ -314,10 +316,11 @@ impl Passed {
     }
 
     fn release_pin(&mut self, context: &mut Context<'_>) {
-        if core::mem::take(&mut self.asserted) {
+        let was_asserted = core::mem::take(&mut self.asserted);
+        if was_asserted {
             context.set_line(false);
         }
-        self.function.signal(FunctionSignal::PinEnded);
+        self.function.signal(if was_asserted { FunctionSignal::PinEnded } else { FunctionSignal::PinIdle });
     }
 
     fn begin_reset(&mut self, context: &mut Context<'_>) {
@@ -474,8 +477,8 @@ impl Vdev for Passed {
                 self.status(into).map_err(|_| ControlError("its status cannot be told".into()))?;
             }
             Control::Reset => self.begin_reset(context),
-            // DMA first, interrupts second; the rest is done from outside, whether this was or not.
-            Control::Terminate => {
+            // DMA first, interrupts second; the rest is done from outside, whether this was or not. In a reset nobody looks at it.
+            Control::Terminate if !self.is_resetting => {
                 self.space.reset();
                 self.settle_command();
             }

@@ -183,12 +183,13 @@ pub(crate) fn size_virtual(space: Space<'_>, at: u16, troubles: &mut Vec<Trouble
     bars
 }
 
-/// Writes the addresses that `bars` have, and none into the others, of those registers from `first` on. The function does not decode
+/// Writes the addresses that `bars` have, and none into the others, of those registers from `first` on, all of them in any case. The function does not decode
 /// meanwhile.
 ///
 /// # Errors
 /// The first BAR that does not keep its address.
 pub(crate) fn write_all(space: Space<'_>, first: u16, bars: &[Bar]) -> Result<(), u8> {
     let is_wrong = |bar: &&Bar| !bar.write(space, first, bar.place.map_or(0, |place| place.bus)) && bar.place.is_some();
-    bars.iter().find(is_wrong).map_or(Ok(()), |bar| Err(bar.index))
+    let wrong = bars.iter().filter(is_wrong).fold(None, |first, bar| first.or(Some(bar.index)));
+    wrong.map_or(Ok(()), Err)
 }

@@ -59,6 +59,6 @@ pub use flaw::{Flaw, Trouble};
 pub use function::{Class, Function, Reset, requester};
 pub use owners::Owners;
 pub use pci_types::PciAddress;
-pub use pin::pin_at_host;
-pub use rest::{Rest, RestProgress, Unrest, switch_masters_off};
+pub use pin::{Line, LineEnd, pin_at_host};
+pub use rest::{READY_LIMIT, Rest, RestProgress, Unrest, quiet_only, switch_masters_off};
 pub use scan::{Hierarchy, MAX_FUNCTIONS, scan};

@@ -26,7 +26,7 @@ pub(crate) const BUS_HOLD: u64 = 2_000;
 /// And then left alone for so long (6.6.1).
 pub(crate) const BUS_DELAY: u64 = 100_000;
 /// By then a function has to answer, counted from the end of the reset (6.6.1: 1 s).
-pub(crate) const READY_LIMIT: u64 = 1_000_000;
+pub const READY_LIMIT: u64 = 1_000_000;
 /// How often one looks.
 const LOOK: u64 = 1_000;
 
@@ -78,6 +78,8 @@ pub enum RestProgress {
 #[derive(Clone, Copy, Debug)]
 enum State {
     Begin,
+    /// It does not answer, and has to by then: somebody else may have begun a reset.
+    Away(Ticks),
     /// Until what has been begun is complete; at last then.
     Pending(Ticks),
     /// The bus behind this bridge is in reset.
@@ -137,6 +139,13 @@ impl Rest {
         self.touched.iter().map(|function| function.address).chain(made)
     }
 
+    /// Whether it may be left as it is, for good. It may not as long as a bus is in reset, or nobody may look at what has been reset: a third
+    /// of a second at most. The function is not at rest then, and whoever wants it to be begins anew.
+    #[must_use]
+    pub const fn may_be_left(&self) -> bool {
+        !matches!(self.state, State::Held(..) | State::Settling(_) | State::Virtual(_))
+    }
+
     /// Goes on as far as it can at `now`, without waiting.
     pub fn advance(&mut self, access: &dyn Configuration, now: Ticks) -> RestProgress {
         // Each turn is a state further.
@@ -147,7 +156,8 @@ impl Rest {
                 State::Settling(until) | State::Held(_, until) | State::Virtual(until) if now < until => {
                     return RestProgress::Waiting(until);
                 }
-                State::Begin => self.begin(access, now),
+                State::Begin => self.begin(access, now, None),
+                State::Away(until) => self.begin(access, now, Some(until)),
                 State::Pending(until) => self.pending(access, now, until),
                 State::Held(bridge, _) => {
                     Space::new(access, bridge).change(registers::BRIDGE_CONTROL, registers::SECONDARY_BUS_RESET, 0);
@@ -169,8 +179,8 @@ impl Rest {
         now.saturating_add(self.frequency.microseconds(microseconds))
     }
 
-    /// Nothing new begins.
-    fn begin(&self, access: &dyn Configuration, now: Ticks) -> Next {
+    /// Nothing new begins. One that does not answer has until `until`, if it has been known for a while.
+    fn begin(&self, access: &dyn Configuration, now: Ticks, until: Option<Ticks>) -> Next {
         for function in &self.touched {
             let space = Space::new(access, function.address);
             if !space.answers() {
@@ -178,7 +188,12 @@ impl Rest {
                 if matches!(self.method, Reset::Bus(_)) {
                     continue;
                 }
-                return Err((function.address, Unrest::Gone));
+                // A virtual one, while its physical one is reset; or one whose reset has been left.
+                return match until {
+                    None => Ok(Some(State::Away(self.after(now, READY_LIMIT)))),
+                    Some(until) if now < until => Ok(None),
+                    Some(_) => Err((function.address, Unrest::Gone)),
+                };
             }
             quiet(space, function);
             // One that stays master is reset all the same, if it can be.
@@ -286,6 +301,16 @@ fn quiet(space: Space<'_>, function: &Function) {
     }
 }
 
+/// The function at `address` begins nothing more, and nothing else is done to it: for when it cannot be reset because of others.
+pub fn quiet_only(access: &dyn Configuration, functions: &[Function], address: PciAddress) {
+    let space = Space::new(access, address);
+    if let Some(function) = functions.iter().find(|function| function.address == address)
+        && space.answers()
+    {
+        quiet(space, function);
+    }
+}
+
 /// Switches Bus Master off of whatever answers on `bus`, bridges included, through which nothing asks for memory then. Says how many had it on.
 /// For when nothing is known any more of what there is: there are 256 function numbers, and each costs three accesses at most.
 pub fn switch_masters_off(access: &dyn Configuration, segment: u16, bus: u8) -> usize {
@@ -331,6 +356,8 @@ fn restore(space: Space<'_>, function: &Function) -> bool {
         keeps &= bar::write_all(space, registers::BAR0, &function.bars).is_ok();
     }
     let command = if function.physical.is_some() { 0 } else { function.command_at_rest() };
+    // It would answer where others are.
+    let command = if keeps { command } else { command & !command::MEMORY };
     space.set_half(registers::COMMAND, command);
     keeps
 }

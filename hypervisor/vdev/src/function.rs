@@ -93,8 +93,10 @@ pub type GuestMessage = (RequesterId, Ipa, u32);
 /// What a mediator has to tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FunctionSignal {
-    /// The guest has dealt with the pin, or nobody has asserted it: it may interrupt again.
+    /// The guest has dealt with the pin: it may interrupt again.
     PinEnded,
+    /// The pin has come, and the function has not asserted it, or not for the guest.
+    PinIdle,
     /// The guest wants the function reset. That is done without the device's lock (the mediator asks for that by
     /// [`crate::Context::later`]); until [`crate::Wake::Pulse`] says that it is over the function is left alone.
     Reset,
@@ -103,7 +105,7 @@ pub enum FunctionSignal {
 /// A function of the machine on the guest's behalf: what the guest's mediator decides is done here, and nothing is asked why. From the
 /// VM's having its memory until its end; before that its configuration space can be read, and nothing else is done. No call waits.
 ///
-/// After a reset the device is woken with [`crate::Wake::Pulse`]. With [`crate::Wake::Backend`] it is woken when its pin is asserted, and,
+/// After a reset the device is woken with [`crate::Wake::Pulse`]; if the reset fails it is not, and the function is left alone for good. With [`crate::Wake::Backend`] it is woken when its pin is asserted, and,
 /// if it has none, when it has been reset without having asked for that: a virtual function, with its physical one.
 pub trait HostFunction: Send + Sync {
     /// A load from its configuration space, or a store of `store`. The access is aligned, and a dword at most. All ones where there

@@ -4,6 +4,8 @@
 //! Does not answer for: what the same guests do without a hypervisor (`bare_pci`).
 
 use std::fs;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
@@ -33,6 +35,16 @@ pub(super) fn tests() -> Vec<Test> {
         Test::hypervisor("functions/reset", "a guest resets its NVMe disk by FLR, and it works again", reset),
         Test::hypervisor("functions/killed", "Linux is ended while it writes by NVMe, and does so again", killed),
         Test::hypervisor("functions/pin", "two functions have one pin: in one VM each its line, in two the first", pin),
+        Test::hypervisor(
+            "functions/pin-contested",
+            "two VMs want one pin at once, and one as the other ends: each starts, and has it or has messages",
+            contested,
+        ),
+        Test::hypervisor(
+            "functions/reset-killed",
+            "a guest is ended while it resets its NVMe disk: the VM stops, and the next has the disk as new",
+            reset_killed,
+        ),
         Test::hypervisor("functions/uncontained", "edu without an SMMU, in a VM that says so", uncontained),
         Test::hypervisor("functions/refused", "what is somebody's, or cannot be had like that, is refused", refused),
         Test::hypervisor("functions/again", "a VM ends in the midst of DMA, and the next has the device as new", again),
@@ -103,6 +115,28 @@ fn pin(case: &Case) -> Result<()> {
     Ok(())
 }
 
+/// The first has much memory, so that it takes a while until what it had is others'.
+fn contested(case: &Case) -> Result<()> {
+    let edu = |device| format!("edu,dma_mask=0xffffffffffffffff,addr={device}");
+    let more = [1, 5].into_iter().flat_map(|device| ["-device".into(), edu(device)]).collect();
+    let machine = Machine { smmu: true, more, ..Machine::default() };
+    let passed = |host| format!("pass loc pci:0:{host}.0 without-reset\n");
+    let mut scene = Scene::new();
+    vm(&mut scene, "first", "edu", true, &format!("ram 0xa0000000,256M\ncmdline \"test wait 60000\"\n{}", passed(1)))?;
+    vm(&mut scene, "second", "edu", true, &format!("cmdline test\n{}", passed(5)))?;
+    let delays = [0.0, 0.01, 0.03, 0.06, 0.1];
+    for delay in delays {
+        scene.line("qvm @first.qvmconf &").line("qvm @second.qvmconf").line("sleep 0.5");
+        scene.line("slay -s QUIT first").line(format!("sleep {delay}")).line("qvm @second.qvmconf").line("wait first");
+    }
+    let ran = scene.run(case, &machine, None, 15)?;
+    let ends = |name: &str, code: u8| ran.text.matches(&format!("qvm: {name} ended: code {code} (")).count();
+    ensure!(ends("first", 3) == delays.len() && ends("second", 0) == 2 * delays.len(), "one has not started");
+    let messages = ran.of("second").filter(|line| line.contains("edu: message: ok")).count();
+    ensure!(messages == 2 * delays.len(), "{messages} times it had messages");
+    Ok(())
+}
+
 /// A Linux guest with drivers for PCI, which gives the script `passed` these orders.
 pub(super) fn linux(scene: &mut Scene, its: bool, (words, orders): (&str, &str), more: &str) -> Result<()> {
     setup::linux_guest_with_pci()?;
@@ -157,6 +191,29 @@ fn reset(case: &Case) -> Result<()> {
     let ran = scene.run(case, &machine(vec![nvme]), None, 4)?;
     ran.in_order(&["disk nvme0n1 4: ok, 4 MiB verified", "flr", "reset is 0", "disk nvme0n1 8: ok, 8 MiB verified"])?;
     Ok(())
+}
+
+/// Its reset is most of what the guest does: the power is cut in the midst of one, five times.
+fn reset_killed(case: &Case) -> Result<()> {
+    let soon = Duration::from_secs(240);
+    let nvme = Device::new(Kind::Nvme(disk(case, "nvme.img")?)).behind_port();
+    let mut scene = Scene::interactive();
+    let orders = "disk nvme0n1 1; cd /sys/bus/pci/devices/0000:00:03.0; echo 1 > reset; echo it resets on; \
+                  while :; do echo 1 > reset; done";
+    linux(&mut scene, true, ("", orders), "pass loc pci:0:3.0=0x1b36/0x0010")?;
+    let mut session = scene.session(case, &machine(vec![nvme]))?;
+    for pause in [0, 1, 50, 170, 310] {
+        session.send("qvm @linux.qvmconf &\r")?;
+        session.expect("linux| passed: disk nvme0n1 1: ok, 1 MiB verified", soon)?;
+        session.expect("linux| it resets on", soon)?;
+        thread::sleep(Duration::from_millis(pause));
+        session.send("slay -s QUIT linux\r")?;
+        session.expect("qvm: linux ended: code 3 (", soon)?;
+    }
+    let text = session.text();
+    ensure!(!text.contains("does not stop") && !text.contains("is not at rest"), "it is not as it should be");
+    session.send("shutdown -f\r")?;
+    session.expect_end(soon)
 }
 
 /// The power is cut in the midst of writes, three times; then all of a part of the disk is written and verified.

@@ -31,6 +31,11 @@ pub(super) fn tests() -> Vec<Test> {
             "a VM serves virtual functions, another VM sends by one, and each outlives the other",
             two,
         ),
+        Test::hypervisor(
+            "functions/virtual-again",
+            "a VM with a virtual function starts again and again while the card is reset",
+            again,
+        ),
         Test::hypervisor("functions/virtual-same", "a VM serves a virtual function that is its own", same),
     ]
 }
@@ -94,6 +99,28 @@ fn start(session: &mut Session, name: &str, says: &str) -> Result<()> {
 fn end(session: &mut Session, name: &str) -> Result<()> {
     session.send(&format!("slay -s QUIT {name}\r"))?;
     session.expect(&format!("qvm: {name} ended: code 3 ("), SOON)
+}
+
+/// A short VM lives again and again; whatever it does with its function when the card is reset, the next life has it.
+fn again(case: &Case) -> Result<()> {
+    let mut scene = Scene::interactive();
+    scene.vm("part", "hello", "2M", &format!("on-exit always,1000/60\ncmdline ticks=1\n{PART}"))?;
+    scene.line("pci virtual 00:01.0 2");
+    let mut session = scene.session(case, &machine(card()))?;
+    session.expect("pci: 0000:00:01.0 has made 0000:00:11.0, 0000:00:11.2", SOON)?;
+    session.send("qvm @part.qvmconf &\r")?;
+    session.expect("starting it again (2)", SOON)?;
+    for _ in 0..20 {
+        session.send("pci reset 00:01.0\r")?;
+        session.expect("pci: 0000:00:01.0 is at rest", SOON)?;
+    }
+    let last = session.text().matches("starting it again (").count();
+    session.expect(&format!("starting it again ({})", last + 3), SOON)?;
+    let text = session.text();
+    ensure!(!text.contains("code 65") && !text.contains("code 64"), "a life did not begin");
+    ensure!(!text.contains("is not at rest"), "the function was not at rest after a life");
+    session.send("shutdown -f\r")?;
+    session.expect_end(SOON)
 }
 
 fn same(case: &Case) -> Result<()> {

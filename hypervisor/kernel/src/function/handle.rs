@@ -4,15 +4,16 @@
 //! waits, and no lock of the kernel's is taken but those of stage 2. Does not answer for: what is decided, nor for giving and
 //! taking back ([`super`]).
 
-use crate::compartment::Compartment;
-use crate::pcie::{self, Unresettable};
+use crate::compartment::{Compartment, kernel_work};
+use crate::cpu;
+use crate::pcie::{self, Unfit, Unresettable};
 use crate::stage2::GuestSpace;
 use crate::sync::masked;
-use ::pcie::PciAddress;
+use ::pcie::{LineEnd, PciAddress};
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use drivers::Mmio;
 use spin::Once;
 use types::{AccessSize, IntId, Ipa, PAGE_SIZE, Pa, Range};
@@ -21,36 +22,51 @@ use vdev::{AccessFault, DeviceId, FunctionPart, FunctionSignal, GuestMessage, Ho
 /// A pin that functions of one VM have in common. It is active from when it comes until none of them has it asserted.
 pub(crate) struct Line {
     pub(crate) intid: IntId,
-    /// Which functions of the VM have not ended it yet: a bit each.
-    waiting: AtomicU32,
-    /// All have.
+    shared: ::pcie::Line,
+    /// All have ended it.
     ended: AtomicBool,
+    /// It is not to come again.
+    useless: AtomicBool,
+    /// The CPU that it comes to; none before the first.
+    routed: AtomicU16,
 }
 
 impl Line {
     pub(super) const fn new(intid: IntId) -> Self {
-        Self { intid, waiting: AtomicU32::new(0), ended: AtomicBool::new(false) }
+        let (ended, useless) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { intid, shared: ::pcie::Line::new(), ended, useless, routed: AtomicU16::new(u16::MAX) }
     }
 
     /// It has come, for these functions.
     pub(crate) fn begin(&self, functions: u32) {
-        self.waiting.store(functions, Ordering::SeqCst);
+        self.shared.begin(functions);
     }
 
-    /// The function `number` has ended it. Says whether all have.
-    fn end(&self, number: usize) -> bool {
-        let own = 1_u32.wrapping_shl(number as u32);
-        let before = self.waiting.fetch_and(!own, Ordering::SeqCst);
-        let is_over = before == own;
-        if is_over {
-            self.ended.store(true, Ordering::SeqCst);
+    /// The function `number` has ended it. Says whether a vCPU has something to do for it.
+    fn end(&self, number: usize, was_asserted: bool) -> bool {
+        let end = self.shared.end(number, was_asserted);
+        match end {
+            LineEnd::NotYet => {}
+            LineEnd::Over => self.ended.store(true, Ordering::SeqCst),
+            LineEnd::Useless => self.useless.store(true, Ordering::SeqCst),
         }
-        is_over
+        end != LineEnd::NotYet
     }
 
     /// Whether all functions have ended it since somebody looked.
     pub(crate) fn take_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed) && self.ended.swap(false, Ordering::SeqCst)
+    }
+
+    /// Whether it has turned out to be of no use since somebody looked.
+    pub(crate) fn take_useless(&self) -> bool {
+        self.useless.load(Ordering::Relaxed) && self.useless.swap(false, Ordering::SeqCst)
+    }
+
+    /// Whether it has to be told that it comes to this CPU from now on.
+    pub(crate) fn moves_here(&self) -> bool {
+        let here = cpu::this().id.0;
+        self.routed.swap(here, Ordering::Relaxed) != here
     }
 }
 
@@ -152,15 +168,20 @@ impl Handle {
         self.messages.lock().get(vector).copied().flatten()
     }
 
-    /// Resets it, if the guest has asked for that. Says whether it has. Takes long, and the thread sleeps.
-    pub(crate) fn reset_if_wanted(&self) -> bool {
+    /// Resets it, if the guest has asked for that, as long as `go_on` says so. Says whether it is as after a reset: if not, nobody is to
+    /// reach it. Takes long, and the thread sleeps.
+    pub(crate) fn reset_if_wanted(&self, go_on: &dyn Fn() -> bool) -> bool {
         if !self.reset.swap(false, Ordering::SeqCst) {
             return false;
         }
-        if let Err(why) = crate::compartment::kernel_work(|| super::bring_to_rest(self.address, self.unresettable)) {
-            log::error!(target: &self.compartment.qvm.origin(), "{why}");
+        match kernel_work(|| super::bring_to_rest(self.address, self.unresettable, go_on)) {
+            Ok(()) => return true,
+            Err(_) if !go_on() => {}
+            Err(Unfit { why, .. }) => {
+                log::error!(target: &self.compartment.qvm.origin(), "{why}: its guest does not have it any more");
+            }
         }
-        true
+        false
     }
 }
 
@@ -225,8 +246,9 @@ impl HostFunction for Handle {
     fn signal(&self, signal: FunctionSignal) {
         match signal {
             FunctionSignal::Reset => self.reset.store(true, Ordering::SeqCst),
-            FunctionSignal::PinEnded => {
-                let is_over = self.line.as_ref().is_some_and(|line| line.end(self.number));
+            FunctionSignal::PinEnded | FunctionSignal::PinIdle => {
+                let was_asserted = signal == FunctionSignal::PinEnded;
+                let is_over = self.line.as_ref().is_some_and(|line| line.end(self.number, was_asserted));
                 if is_over && let Some(partition) = self.compartment.partition() {
                     partition.note_pin_ended();
                 }

@@ -48,6 +48,8 @@ pub(super) struct Window {
     /// How many are held, and until when.
     pub(super) held: u32,
     pub(super) held_until: Ticks,
+    /// Up to here those that were held have been let come again.
+    pub(super) next: usize,
 }
 
 /// All windows.
@@ -102,7 +104,8 @@ impl Routes {
                 let free = free.ok_or("too many VMs have messages of the machine's devices")?;
                 let places = (0..MOST).map(|_| Place::Free).collect();
                 let (owner, compartment, zero) = (Some(owner), Some(compartment), Ticks(0));
-                let window = Window { owner, compartment, places, begun: zero, count: 0, held: 0, held_until: zero };
+                let (begun, held_until) = (zero, zero);
+                let window = Window { owner, compartment, places, begun, count: 0, held: 0, held_until, next: 0 };
                 self.windows[free] = Some(window);
                 free
             }
@@ -154,7 +157,7 @@ impl Window {
     pub(super) fn note_held(&mut self, period: Ticks) -> bool {
         let is_first = self.held_until == Ticks(0);
         if self.held == 0 {
-            self.held_until = self.begun.saturating_add(period);
+            (self.held_until, self.next) = (self.begun.saturating_add(period), 0);
         }
         self.held += 1;
         is_first

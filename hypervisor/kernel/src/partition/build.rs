@@ -27,7 +27,7 @@ use host::console::Terminal;
 use spin::Once;
 use types::{AccessSize, Ipa, MAX_CPUS, PAGE_SIZE, Range};
 use vdev::{Cause, GuestMemory, MemoryFault};
-use vm::assemble::{Assembled, Balloon, Reach, check_reach};
+use vm::assemble::{AssembleError, Assembled, Balloon, Reach, check_reach};
 use vm::lifecycle::EndRecord;
 
 /// A VM that does not come to life: the code it counts with, and why.
@@ -55,12 +55,14 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
         functions: Vec::new(),
         registers: Vec::new(),
     };
+    let unfit = |(cause, errors): (Cause, Vec<AssembleError>)| (cause, qvm.complain(&errors).1);
+    function::claim(compartment).map_err(unfit)?;
     let assembled = vm::assemble::assemble(description, archive, &host, &mut backends);
     let Assembled { mut vm, load, tree, streams } = assembled.map_err(|errors| qvm.complain(&errors))?;
     let served = vm.bus.devices().zip(&description.vdevs).filter(|(_, vdev)| vdev.schedule.is_some());
     served.for_each(|(device, _)| backends.services.serve(device));
     passed::claim(compartment).map_err(|errors| qvm.complain(&errors))?;
-    function::claim(compartment, &backends.functions).map_err(|errors| qvm.complain(&errors))?;
+    function::note(compartment, &backends.functions);
     for window in &backends.registers {
         window.open_whole().map_err(|failed| fatal(format_args!("{} of the machine cannot be mapped", failed.0)))?;
     }
@@ -79,7 +81,7 @@ pub(super) fn build(compartment: &'static Compartment) -> Result<Partition, Fail
     }
     ram.scrub(go_on);
     passed::confine(compartment, &streams).map_err(|error| qvm.complain(&[error]))?;
-    function::attach(compartment, &backends.functions).map_err(|error| qvm.complain(&[error]))?;
+    function::attach(compartment, &backends.functions).map_err(|(cause, error)| unfit((cause, [error].into())))?;
     for share in &backends.shares {
         let no_region = |(name, pages)| fatal(format_args!("no memory for the region `{name}` of {pages} pages"));
         share.create(compartment.id, vm.origin()).map_err(no_region)?;

@@ -57,7 +57,16 @@ impl Partition {
         }
         for line in self.functions.iter().filter_map(|function| function.line.as_ref()) {
             if line.take_ended() {
+                // The next one comes to where this one was ended, and not in some other VM's time.
+                if line.moves_here() {
+                    interrupt::enable(line.intid);
+                }
                 interrupt::deactivate_passed(line.intid);
+            }
+            // It stays active, and so does not come any more.
+            if line.take_useless() {
+                let (origin, intid) = (self.vm.origin(), line.intid.0);
+                log::error!(target: origin, "interrupt {intid} comes on and on though no passed function has its pin asserted: it is masked");
             }
         }
     }
@@ -69,9 +78,11 @@ impl Partition {
         Some(GuestMessage { requester: Some(requester), address, data })
     }
 
-    /// Resets what the guest wants reset, in one of the VM's threads.
+    /// Resets what the guest wants reset, in one of the VM's threads. If that fails the device is not told, and leaves the function alone; if
+    /// the VM ends meanwhile its end does it.
     pub(super) fn reset_functions(&self) {
-        for function in self.functions.iter().filter(|function| function.reset_if_wanted()) {
+        let go_on = || !self.is_stopping();
+        for function in self.functions.iter().filter(|function| go_on() && function.reset_if_wanted(&go_on)) {
             self.wake(function.device, Wake::Pulse(0));
         }
     }

@@ -345,7 +345,7 @@ fn the_pin_is_the_buss_and_ends_with_the_guest() {
     slots.wake(OWN, Wake::Backend);
     assert_eq!(
         (slots.lines.level(line), model.take_signals()),
-        (false, alloc::vec![FunctionSignal::PinEnded]),
+        (false, alloc::vec![FunctionSignal::PinIdle]),
         "not it"
     );
     model.assert_pin(true);
@@ -354,7 +354,11 @@ fn the_pin_is_the_buss_and_ends_with_the_guest() {
     assert_eq!((slots.lines.level(line), model.take_signals().len()), (true, 0));
     assert_eq!(slots.config(slot, 4) >> 16 & 8, 8, "the status says so");
     slots.wake(OWN, Wake::InterruptEnded);
-    assert_eq!((slots.lines.level(line), model.take_signals().len()), (false, 1), "it may come again");
+    assert_eq!(
+        (slots.lines.level(line), model.take_signals()),
+        (false, alloc::vec![FunctionSignal::PinEnded]),
+        "it may come again"
+    );
     slots.wake(OWN, Wake::InterruptEnded);
     assert!(model.take_signals().is_empty(), "another one's");
     slots.wake(OWN, Wake::Backend);
@@ -362,6 +366,8 @@ fn the_pin_is_the_buss_and_ends_with_the_guest() {
     assert_eq!((slots.lines.level(line), model.take_signals().len()), (false, 1), "disabled");
     slots.wake(OWN, Wake::Backend);
     assert!(!slots.lines.level(line));
+    let signals = model.take_signals();
+    assert_eq!(signals, [FunctionSignal::PinIdle], "it comes all the same, and the guest does not hear of it");
     slots.set_config(slot, 4, 6);
     slots.set_config(slot, 0x70, 0x8000_0000);
     slots.wake(OWN, Wake::Backend);
@@ -377,7 +383,7 @@ fn a_reset_is_the_hosts_to_do_and_takes_everything_back() {
     slots.write(at(BAR_2, 0x200c), 0);
     model.take_log();
     slots.set_config(slot, 0x88, 0x8000);
-    assert_eq!(model.take_signals(), [FunctionSignal::PinEnded, FunctionSignal::Reset]);
+    assert_eq!(model.take_signals(), [FunctionSignal::PinIdle, FunctionSignal::Reset]);
     assert!(slots.effects.takes_long());
     assert!(!model.take_log().iter().any(|entry| entry.starts_with("config 0x88")), "not by the guest's own store");
     assert_eq!((slots.config(slot, 0), slots.read(BAR_0)), (u32::MAX, u32::MAX), "meanwhile nobody is there");
@@ -391,6 +397,28 @@ fn a_reset_is_the_hosts_to_do_and_takes_everything_back() {
     assert!(log.contains(&String::from("config 0x72 = 0x0")) && log.contains(&String::from("store 2+0x204c 4 = 0x1")));
     slots.wake(OWN, Wake::Pulse(0));
     assert!(model.take_log().is_empty(), "once");
+}
+
+#[test]
+fn until_its_reset_is_over_and_if_it_fails_nobody_looks_at_the_function() {
+    let model = Model::new();
+    let mut slots = placed(&model);
+    let slot = Slots::slot(1);
+    slots.set_config(slot, 0x88, 0x8000);
+    model.take_log();
+    // Whatever happens meanwhile, and whatever it would answer.
+    model.assert_pin(true);
+    slots.set_config(slot, 4, 6);
+    slots.set_config(slot, 0x88, 0x8000);
+    slots.wake(OWN, Wake::Backend);
+    slots.wake(OWN, Wake::InterruptEnded);
+    slots.control(OWN, Control::Terminate).unwrap();
+    assert_eq!(
+        (slots.config(slot, 4), slots.read(BAR_0), slots.read(at(BAR_2, 0x2000))),
+        (u32::MAX, u32::MAX, u32::MAX)
+    );
+    assert!(model.take_log().is_empty() && model.maps().is_empty(), "it is left alone");
+    assert!(!slots.lines.level(Slots::line_of(slot)));
 }
 
 #[test]

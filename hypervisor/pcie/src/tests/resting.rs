@@ -378,3 +378,118 @@ fn at_the_end_of_everything_nobody_is_a_master_whoever_it_was() {
     assert_eq!(switch_masters_off(&model, 0, 0) + switch_masters_off(&model, 0, 1), 0);
     assert_eq!(switch_masters_off(&model, 0, 7), 0, "nobody is there");
 }
+
+#[test]
+fn what_somebody_else_has_reset_is_waited_for() {
+    let model = Model::new([resettable(8)]);
+    let found = found(&model);
+    let express = function(&found, at(0, 1, 0)).capabilities.express.unwrap();
+    Space::new(&model, at(0, 1, 0)).set_half(express.offset + 8, 0x8000);
+    assert!(!Space::new(&model, at(0, 1, 0)).answers());
+    let (over, took) = bring(&model, &found, at(0, 1, 0));
+    assert_eq!((over, model.with(0, |disk| disk.resets)), (RestProgress::Done, 2));
+    assert!((2 * AWAY..2 * AWAY + 10_000).contains(&took), "{took}");
+    is_as_found(&model, &found, at(0, 1, 0));
+}
+
+/// Goes on until it may be left for the `nth` time, and leaves it. Says whether it came to that.
+fn leave(model: &Model, found: &[Function], address: PciAddress, nth: usize) -> bool {
+    let mut rest = Rest::of(found, address, frequency());
+    let (mut times, mut held) = (0, 0);
+    loop {
+        if rest.may_be_left() {
+            times += 1;
+            held = 0;
+            if times == nth {
+                return true;
+            }
+        }
+        match rest.advance(model, Ticks(model.now.get())) {
+            RestProgress::Waiting(until) => {
+                held += until.0 - model.now.get();
+                assert!(rest.may_be_left() || held <= 300_000, "it holds whoever waits for {held}");
+                model.now.set(until.0);
+            }
+            _ => return false,
+        }
+    }
+}
+
+#[test]
+fn one_that_is_left_does_not_keep_anybody_and_the_next_ends_it() {
+    let behind = || [Simulated::bridge(8), Simulated::bridge(0x10).behind(0), disk(8).behind(0)];
+    for (functions, address) in [
+        (vec![resettable(8)], at(0, 1, 0)),
+        (vec![card(), virtual_function(0x88)], at(0, 1, 0)),
+        (behind().into(), at(1, 1, 0)),
+    ] {
+        let mut nth = 1;
+        loop {
+            let model = Model::new(functions.clone());
+            let mut found = found(&model);
+            if let Some(physical) = found.functions.iter().find(|function| function.capabilities.sriov.is_some()) {
+                let places = virtual_functions::make(&model, &found.functions, physical, 1).unwrap();
+                let made = virtual_functions::find(&model, physical, &places, 9).unwrap();
+                found.functions.extend(made);
+            }
+            use_it(&model, address);
+            if !leave(&model, &found.functions, address, nth) {
+                break;
+            }
+            assert_eq!(bring(&model, &found, address).0, RestProgress::Done, "left for the {nth}th time");
+            is_as_found(&model, &found, address);
+            for made in found.functions.iter().filter(|function| function.physical.is_some()) {
+                assert!(Space::new(&model, made.address).answers(), "left for the {nth}th time");
+            }
+            nth += 1;
+        }
+        assert!(nth > 20, "before its reset, and while it does not answer after it: {nth}");
+    }
+}
+
+#[test]
+fn what_does_not_keep_its_addresses_does_not_answer_at_them() {
+    let mut two = resettable(8);
+    two.add_bar(0x18, 0, 0x1000);
+    let model = Model::new([two]);
+    let found = found(&model);
+    let address = at(0, 1, 0);
+    use_it(&model, address);
+    model.with(0, |disk| disk.writable[0x10..0x18].fill(0));
+    assert_eq!(bring(&model, &found, address).0, RestProgress::Failed(address, Unrest::NotRestored));
+    let space = Space::new(&model, address);
+    assert_eq!(space.half(4) & 7, 0, "neither there nor elsewhere");
+    let second = function(&found, address).bars[1].place.unwrap();
+    assert_eq!(u64::from(space.word(0x18)), second.bus, "those behind the first that does not are set all the same");
+    // As soon as it does it is at rest.
+    model.with(0, |disk| disk.writable[0x10..0x18].copy_from_slice(&(!0x3fff_u64).to_le_bytes()));
+    assert_eq!(bring(&model, &found, address).0, RestProgress::Done);
+    is_as_found(&model, &found, address);
+}
+
+#[test]
+fn where_others_would_be_reset_too_one_can_be_quiet_at_least() {
+    let sends = |number| {
+        let mut function = disk(number);
+        let msi = function.add(5, 24);
+        function.set(msi + 2, &[0x80]);
+        function.allow(msi + 2, &[0x71]);
+        (function.behind(0), msi)
+    };
+    let ((one, msi), (other, _)) = (sends(8), sends(0x10));
+    let model = Model::new([Simulated::bridge(8), one, other]);
+    let found = found(&model);
+    let addresses = [at(1, 1, 0), at(1, 2, 0)];
+    for address in addresses {
+        use_it(&model, address);
+        Space::new(&model, address).change(msi + 2, 0, 1);
+    }
+    quiet_only(&model, &found.functions, addresses[0]);
+    let states = addresses.map(|address| {
+        let space = Space::new(&model, address);
+        (space.half(4) & 0x406, space.half(msi + 2) & 1)
+    });
+    assert_eq!(states, [(0x402, 0), (0x006, 1)], "the other one is somebody else's");
+    assert_eq!((1..3).map(|n| model.with(n, |function| function.resets)).sum::<u32>(), 0);
+    quiet_only(&model, &found.functions, at(0, 9, 0));
+}
