@@ -202,6 +202,7 @@ fn reset_killed(case: &Case) -> Result<()> {
                   while :; do echo 1 > reset; done";
     linux(&mut scene, true, ("", orders), "pass loc pci:0:3.0=0x1b36/0x0010")?;
     let mut session = scene.session(case, &machine(vec![nvme]))?;
+    session.expect("bulkhead# ", soon)?;
     for pause in [0, 1, 50, 170, 310] {
         session.send("qvm @linux.qvmconf &\r")?;
         session.expect("linux| passed: disk nvme0n1 1: ok, 1 MiB verified", soon)?;

@@ -429,7 +429,7 @@ fn one_that_is_left_does_not_keep_anybody_and_the_next_ends_it() {
             let mut found = found(&model);
             if let Some(physical) = found.functions.iter().find(|function| function.capabilities.sriov.is_some()) {
                 let places = virtual_functions::make(&model, &found.functions, physical, 1).unwrap();
-                let made = virtual_functions::find(&model, physical, &places, 9).unwrap();
+                let made = virtual_functions::find(&model, &found.functions, physical, &places).unwrap();
                 found.functions.extend(made);
             }
             use_it(&model, address);
