@@ -13,7 +13,7 @@ pub(crate) use handle::Handle;
 
 use crate::compartment::{Compartment, kernel_work};
 use crate::messages::{self, Vectors, Way};
-use crate::pcie::{self, Unfit, Unresettable};
+use crate::pcie::{self, Holder, Unfit, Unresettable};
 use crate::sync::{Lock, Rank};
 use crate::{interrupt, passed, smmuman, start};
 use ::pcie::{Function, PciAddress, Reset};
@@ -170,6 +170,13 @@ fn streams(function: &Function) -> Vec<Stream> {
     map.and_then(|map| map.stream(function.requester())).into_iter().collect()
 }
 
+/// The functions that send by a stream, but bridges.
+pub(crate) fn senders(stream: Stream) -> Vec<PciAddress> {
+    let all = pcie::functions();
+    let sends = |function: &&Function| !function.is_bridging() && streams(function).contains(&stream);
+    all.iter().filter(sends).map(|function| function.address).collect()
+}
+
 // ---- the beginning
 
 fn at(function: &PassedFunction, message: String) -> AssembleError {
@@ -204,7 +211,7 @@ pub(crate) fn claim(compartment: &'static Compartment) -> Result<(), (Cause, Vec
             return Err((Cause::Configuration, unconfined));
         }
         let addresses: Vec<PciAddress> = chosen.iter().map(|(_, address)| *address).collect();
-        pcie::claim(Some(compartment.id), &name_of(compartment), &addresses).map_err(|conflicts| {
+        pcie::claim(Holder::Vm(compartment.id), &name_of(compartment), &addresses).map_err(|conflicts| {
             let of = |address| chosen.iter().find(|(_, other)| *other == address);
             let named = conflicts.into_iter().filter_map(|(address, why)| Some(at(of(address)?.0, why)));
             (Cause::Configuration, named.collect())
@@ -488,5 +495,5 @@ pub(crate) fn end(compartment: &Compartment) -> Result<(), String> {
 
 /// The VM cannot reach its functions any more: they are nobody's.
 pub(crate) fn release(id: VmId) {
-    pcie::release(Some(id));
+    pcie::release(Holder::Vm(id));
 }

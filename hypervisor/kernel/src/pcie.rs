@@ -74,10 +74,21 @@ impl Configuration for Host {
 
 static HOSTS: Once<Vec<Host>> = Once::new();
 
-/// What has been found, and whose it is. A VM's number, or none: the shell's.
+/// Who has a function.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Holder {
+    /// A VM, until its end.
+    Vm(VmId),
+    /// The shell, while it does something to it.
+    Shell,
+    /// What is let through, or confined without being a VM's: for good.
+    Smmuman,
+}
+
+/// What has been found, and whose it is.
 struct Functions {
     all: Vec<Function>,
-    owners: Owners<Option<VmId>>,
+    owners: Owners<Holder>,
 }
 
 static FUNCTIONS: Lock<Functions> = Lock::new(Rank::Functions, Functions { all: Vec::new(), owners: Owners::new() });
@@ -173,16 +184,22 @@ pub(crate) fn interrupt(address: PciAddress) -> Option<IntId> {
     interrupts.line(arrives.bus(), arrives.device(), arrives.function(), pin).map(|line| line.intid)
 }
 
-/// The functions at `wanted` are those of a VM, or, without one, of the shell from now on, or none is.
+/// The functions at `wanted` are `holder`'s, which messages call `name`, from now on, or none is.
 ///
 /// # Errors
 /// Whatever keeps it from having one of them; other owners by name.
-pub(crate) fn claim(owner: Option<VmId>, name: &str, wanted: &[PciAddress]) -> Result<(), Vec<(PciAddress, String)>> {
+pub(crate) fn claim(holder: Holder, name: &str, wanted: &[PciAddress]) -> Result<(), Vec<(PciAddress, String)>> {
     kernel_work(|| {
         let mut functions = FUNCTIONS.lock();
         let Functions { all, owners } = &mut *functions;
-        owners.claim(all, owner, name, wanted)
+        owners.claim(all, holder, name, wanted)
     })
+}
+
+/// Why `holder` cannot have a function, if it cannot: who has it or another one of its group.
+pub(crate) fn refusal(holder: Holder, address: PciAddress) -> Option<String> {
+    let functions = FUNCTIONS.lock();
+    functions.owners.refusal(&functions.all, holder, address)
 }
 
 /// The name of who has a function.
@@ -191,8 +208,8 @@ pub(crate) fn owner(address: PciAddress) -> Option<String> {
 }
 
 /// It cannot reach its functions any more: they are nobody's.
-pub(crate) fn release(owner: Option<VmId>) {
-    FUNCTIONS.lock().owners.release(owner);
+pub(crate) fn release(holder: Holder) {
+    FUNCTIONS.lock().owners.release(holder);
 }
 
 /// Brings a function to rest: it does nothing, nothing that it has begun is under way, it has been reset and is as it was found. Takes up to a
@@ -295,10 +312,10 @@ pub(crate) fn carry_out(command: Pci, out: &mut dyn fmt::Write) {
         wanted.extend(functions().iter().filter(|other| other.physical == Some(address)).map(|made| made.address));
     }
     // Nobody else gets them meanwhile.
-    let done = match claim(None, "the shell", &wanted) {
+    let done = match claim(Holder::Shell, "the shell", &wanted) {
         Ok(()) => {
             let done = do_to(address, command);
-            release(None);
+            release(Holder::Shell);
             done
         }
         Err(refusals) => Err(refusals.into_iter().map(|(_, why)| why).collect::<Vec<_>>().join("; ")),

@@ -63,7 +63,10 @@ impl<O: PartialEq + Copy> Owners<O> {
         Ok(())
     }
 
-    fn refusal(&self, functions: &[Function], owner: O, address: PciAddress) -> Option<String> {
+    /// Why `owner` cannot have the function at `address`, if it cannot: part of a sentence that names who has it, or what it cannot be kept
+    /// apart from.
+    #[must_use]
+    pub fn refusal(&self, functions: &[Function], owner: O, address: PciAddress) -> Option<String> {
         let Some(function) = functions.iter().find(|function| function.address == address) else {
             return Some("there is none".into());
         };

@@ -262,16 +262,29 @@ fn refused(case: &Case) -> Result<()> {
         // In hexadecimal 0000:00:10.0.
         ("virtio", "pass loc pci:0:16.0 without-reset"),
         ("wild", "pass loc pci:0:1.0 without-reset uncontained"),
+        ("late", "pass loc pci:0:1.0 without-reset"),
+        ("mate", "pass loc pci:0:18.1 without-reset"),
     ] {
         vm(&mut scene, name, "witness", false, more)?;
     }
-    let through = "smmuman device pci:0:1.0 edu allow edu bypass";
+    let through = "smmuman device pci:0:1.0 edu allow edu bypass device pci:0:18.0 twin allow twin bypass";
     scene.line("qvm @there.qvmconf &").line("sleep 0.5").line("qvm @twice.qvmconf").line(through).line("pidin smmu");
-    scene.line("slay -s QUIT there").line("wait there").line(through);
+    scene.line("slay -s QUIT there").line("wait there");
     for name in ["fixed", "absent", "host", "double", "virtio", "wild"] {
         scene.line(format!("qvm @{name}.qvmconf"));
     }
-    let virtio = ["-device", "virtio-rng-pci,addr=10.0,romfile="].map(String::from).into();
+    // What smmuman has no VM gets, nor what it cannot be kept apart from; and the other way round.
+    scene.line("qvm @mate.qvmconf &").line("sleep 0.5").line(through).line("slay -s QUIT mate").line("wait mate");
+    scene.line(through).line("qvm @late.qvmconf").line("qvm @mate.qvmconf").line("pidin pci");
+    let virtio = [
+        "-device",
+        "virtio-rng-pci,addr=10.0,romfile=",
+        "-device",
+        "pci-testdev,addr=12.0,multifunction=on",
+        "-device",
+        "pci-testdev,addr=12.1",
+    ];
+    let virtio = virtio.map(String::from).into();
     let one = Machine { more: virtio, ..machine(vec![Device::new(Kind::Edu)]) };
     let ran = scene.run(case, &one, None, 3)?;
     // Nothing of what it has been told takes effect: it can be told again.
@@ -279,7 +292,11 @@ fn refused(case: &Case) -> Result<()> {
         "`edu` cannot have stream 0x8: PCI function 0000:00:01.0 is `there`'s",
         "    0x8               0          PCI function 0000:00:01.0: VM `there`'s",
         "qvm: there ended",
+        "`twin` cannot have stream 0x90: VM `mate` has 0000:00:12.1, and the two cannot be kept apart",
+        "qvm: mate ended",
         "warning: smmuman: `edu` is let through: it reaches all memory",
+        "VM `late` cannot have PCI function 0000:00:01.0: smmuman has it",
+        "VM `mate` cannot have PCI function 0000:00:12.1: smmuman has 0000:00:12.0, and the two cannot be kept apart",
     ])?;
     for said in [
         "twice.qvmconf:6:10: error: VM `twice` cannot have PCI function 0000:00:01.0: VM `there` has it",

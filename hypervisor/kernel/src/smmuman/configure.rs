@@ -9,6 +9,8 @@
 use super::unit::Reach;
 use super::units;
 use crate::address_space::Image;
+use crate::function;
+use crate::pcie::{self, Holder};
 use crate::stage2::DeviceSpace;
 use crate::start;
 use crate::startup;
@@ -92,6 +94,9 @@ fn confine(device: &Device, streams: &[Place], group: u32) -> Result<(), String>
     for (unit, stream) in placed() {
         unit.declare(&device.name, stream, group, device.bypass.is_some())?;
     }
+    if device.bypass.is_some() || !device.allowed.is_empty() {
+        claim(streams)?;
+    }
     let give = |vmid: u16, reach: Reach<'_>| {
         let owner = Owner { name: NAME.into(), vmid };
         placed().try_for_each(|(unit, stream)| unit.give(stream, &owner, reach))
@@ -118,6 +123,19 @@ fn confine(device: &Device, streams: &[Place], group: u32) -> Result<(), String>
     // From here on an SMMU walks it, for good: whatever fails below may have been done by half.
     core::mem::forget(space);
     give(vmid, Reach::Stage2(&Stage2 { vtcr, root }))
+}
+
+/// Functions of PCI that reach something are no VM's from now on, nor is what they can reach without asking an SMMU.
+fn claim(streams: &[Place]) -> Result<(), String> {
+    let mut functions: Vec<_> = streams.iter().flat_map(|place| function::senders(stream(*place))).collect();
+    functions.sort_unstable();
+    functions.dedup();
+    pcie::claim(Holder::Smmuman, NAME, &functions)
+        .map_err(|refusals| refusals.into_iter().map(|(_, why)| why).collect::<Vec<_>>().join("; "))
+}
+
+const fn stream(place: Place) -> machine::Stream {
+    machine::Stream { smmu: place.smmu, id: place.stream }
 }
 
 /// What this machine has.
@@ -176,6 +194,10 @@ impl Places for Here<'_> {
     }
 
     fn taken(&self, place: Place) -> Option<String> {
-        units().get(place.smmu)?.whose(place.stream)
+        let kept = |address| {
+            Some(format!("{}; the stream is that of PCI function {address}", pcie::refusal(Holder::Smmuman, address)?))
+        };
+        let whose = units().get(place.smmu)?.whose(place.stream);
+        whose.or_else(|| function::senders(stream(place)).into_iter().find_map(kept))
     }
 }

@@ -33,7 +33,7 @@ pub trait Places {
     /// A message: whose it is.
     fn may_give(&self, memory: Range<Pa>) -> Result<(), String>;
 
-    /// What a stream is and who has it, if somebody has: part of a sentence.
+    /// What a stream is and who has it, or has what it cannot be kept apart from, if somebody has: part of a sentence.
     fn taken(&self, place: Place) -> Option<String>;
 }
 
