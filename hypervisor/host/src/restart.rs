@@ -32,13 +32,15 @@ pub struct Restarts {
     /// When the window was opened, in seconds, and how many there have been in it.
     window: Option<(u64, u32)>,
     exhausted: bool,
+    /// It cannot be started again, however seldom it has been.
+    is_stuck: bool,
 }
 
 impl Restarts {
     /// Not at all so far.
     #[must_use]
     pub const fn new(policy: OnExit) -> Self {
-        Self { policy, number: 0, window: None, exhausted: false }
+        Self { policy, number: 0, window: None, exhausted: false, is_stuck: false }
     }
 
     /// How often in all.
@@ -51,6 +53,12 @@ impl Restarts {
     #[must_use]
     pub const fn is_exhausted(&self) -> bool {
         self.exhausted
+    }
+
+    /// Something of its last life is still there, and for good: another one would have the same number and the same addresses. It is as if it
+    /// had been started again too often.
+    pub const fn get_stuck(&mut self) {
+        self.is_stuck = true;
     }
 
     /// The VM has ended, `now` seconds after the machine was switched on. `asked`: an operator wanted it to, by SIGTERM or
@@ -70,7 +78,7 @@ impl Restarts {
             Some((begin, count)) if now.saturating_sub(begin) < u64::from(seconds) => (begin, count),
             _ => (now, 0),
         };
-        self.exhausted = count >= most;
+        self.exhausted = self.is_stuck || count >= most;
         if self.exhausted {
             return match self.policy.then {
                 Then::Stay => Decision::Stay,
@@ -135,6 +143,17 @@ mod tests {
         assert_eq!(after(219), (Decision::Again { number: 4 }, false));
         assert_eq!(after(219), (Decision::Stay, true));
         assert_eq!(after(0), (Decision::Stay, true), "time does not run backwards");
+    }
+
+    #[test]
+    fn what_is_not_gone_does_not_come_again() {
+        for (then, expected) in [(Then::Stay, Decision::Stay), (Then::Reset, Decision::ResetBoard)] {
+            let mut restarts = restarts(When::Always, (5, 60), then);
+            assert_eq!(restarts.after(Cause::PowerCut, false, 0), AGAIN);
+            restarts.get_stuck();
+            assert_eq!((restarts.after(Cause::PowerCut, false, 0), restarts.is_exhausted()), (expected, true));
+            assert_eq!(restarts.after(Cause::PowerCut, true, 0), Decision::Stay, "nobody wanted it to");
+        }
     }
 
     #[test]

@@ -158,19 +158,25 @@ fn keep(qvm: &Arc<Qvm>) {
     }
     let mut restarts = Restarts::new(qvm.configuration.on_exit);
     loop {
-        let end = qvm.live();
+        let (end, is_gone) = qvm.live();
+        let (why, consequence) = if is_gone {
+            ("started again too often", "not once more")
+        } else {
+            restarts.get_stuck();
+            ("what its last life had is lost", "so it is not started again")
+        };
         let asked = qvm.asked.swap(false, Ordering::SeqCst) || qvm.configuration.dryrun;
         match restarts.after(end.cause, asked, seconds()) {
             Decision::Again { number } => qvm.begin_again(&end, number),
             Decision::Stay => {
                 if restarts.is_exhausted() {
-                    log::error!(target: &qvm.origin(), "started again too often, not once more");
+                    log::error!(target: &qvm.origin(), "{why}, {consequence}");
                 }
                 return qvm.leave(&end);
             }
             Decision::ResetBoard => {
                 qvm.leave(&end);
-                log::error!(target: &qvm.origin(), "started again too often; the board is reset");
+                log::error!(target: &qvm.origin(), "{why}; the board is reset");
                 console::flush();
                 board::reset();
             }
@@ -244,8 +250,8 @@ pub(crate) fn request(number: VmNumber, requests: Requests) {
 }
 
 impl Qvm {
-    /// One life.
-    fn live(self: &Arc<Self>) -> EndRecord {
+    /// One life: its end, and whether nothing of it is left.
+    fn live(self: &Arc<Self>) -> (EndRecord, bool) {
         self.begun.store(el2::cpu::counter().0, Ordering::Relaxed);
         let compartment = Compartment::new(self.id.0, self);
         *self.life.lock() = Some(Arc::clone(&compartment));
@@ -263,7 +269,8 @@ impl Qvm {
         if compartment.partition().is_some() && self.configuration.description.has_device(Reach::Everything) {
             end = end.with(format_args!("{UNCONTAINED}"));
         }
-        if all_gone && released.is_ok() {
+        let is_gone = all_gone && released.is_ok();
+        if is_gone {
             // SAFETY: its threads and devices are gone, and nobody else looks at it but under the lock above.
             unsafe { compartment.take_down() };
             drop(compartment);
@@ -272,7 +279,7 @@ impl Qvm {
             // Somewhere a CPU or a device may still use it.
             core::mem::forget(compartment);
         }
-        end
+        (end, is_gone)
     }
 
     /// Its next life begins: the end of the last one is reported, and what it prints comes behind that.
