@@ -170,11 +170,11 @@ fn streams(function: &Function) -> Vec<Stream> {
     map.and_then(|map| map.stream(function.requester())).into_iter().collect()
 }
 
-/// The functions that send by a stream, but bridges.
-pub(crate) fn senders(stream: Stream) -> Vec<PciAddress> {
+/// By which stream each function sends that does, but bridges.
+pub(crate) fn senders() -> Vec<(Stream, PciAddress)> {
     let all = pcie::functions();
-    let sends = |function: &&Function| !function.is_bridging() && streams(function).contains(&stream);
-    all.iter().filter(sends).map(|function| function.address).collect()
+    let sending = all.iter().filter(|function| !function.is_bridging());
+    sending.flat_map(|function| streams(function).into_iter().map(|stream| (stream, function.address))).collect()
 }
 
 // ---- the beginning

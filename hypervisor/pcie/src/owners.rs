@@ -77,8 +77,8 @@ impl<O: PartialEq + Copy> Owners<O> {
             return Some(format!("{} has it", claim.name));
         }
         let is_mate = |claim: &&Claim<O>| {
-            let mate = functions.iter().find(|function| function.address == claim.function);
-            claim.owner != owner && mate.is_some_and(|mate| is_same_group(mate, function))
+            let mate = || functions.iter().find(|function| function.address == claim.function);
+            claim.owner != owner && mate().is_some_and(|mate| is_same_group(mate, function))
         };
         self.list.iter().find(is_mate).map(|claim| {
             format!(

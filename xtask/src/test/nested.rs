@@ -78,7 +78,7 @@ fn nested(case: &Case) -> Result<()> {
         let heard = count("passed: stray: ok, event 0x10 received");
         ensure!(heard == 2, "the guest has heard of its faults in {heard} of two lives");
         ensure!(count("smmu0: stream") == 0, "the hypervisor tells of what is the guest's");
-        ran.expect("VM `linux`'s, beh")?;
+        ran.expect("behind VM `linux`'")?;
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use crate::stage2::DeviceSpace;
 use crate::start;
 use crate::startup;
 use crate::sync::{Lock, Rank};
+use ::pcie::PciAddress;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -68,13 +69,14 @@ pub(crate) fn configure(parts: &[Part<'_>], missing: impl Fn(&Word<'_>, String) 
     if configuration.diagnostics.has_errors() {
         return Err(format!("{}", sources.render_all(&configuration.diagnostics)));
     }
-    let places = configuration::resolve(&configuration, &Here(machine));
+    let here = Here { machine, senders: function::senders() };
+    let places = configuration::resolve(&configuration, &here);
     let places = places.map_err(|found| format!("{}", sources.render_all(&found)))?;
     let Configuration { on_fault, debug, devices, .. } = configuration;
     *RULES.lock() = Some(Rules { on_fault, debug });
     let mut wrong = String::new();
     for ((device, streams), group) in devices.iter().zip(places).zip(0..) {
-        if let Err(why) = confine(device, &streams, group) {
+        if let Err(why) = confine(&here, device, &streams, group) {
             wrong.push_str(&format!("smmuman: `{}`: {why}\n", device.name));
         } else if debug > 0 {
             log::info!(
@@ -89,13 +91,13 @@ pub(crate) fn configure(parts: &[Part<'_>], missing: impl Fn(&Word<'_>, String) 
 }
 
 /// Lets a device reach what it may. One that may reach nothing has a name by that, and no more.
-fn confine(device: &Device, streams: &[Place], group: u32) -> Result<(), String> {
+fn confine(here: &Here<'_>, device: &Device, streams: &[Place], group: u32) -> Result<(), String> {
     let placed = || streams.iter().filter_map(|place| Some((units().get(place.smmu)?, place.stream)));
     for (unit, stream) in placed() {
         unit.declare(&device.name, stream, group, device.bypass.is_some())?;
     }
     if device.bypass.is_some() || !device.allowed.is_empty() {
-        claim(streams)?;
+        here.claim(streams)?;
     }
     let give = |vmid: u16, reach: Reach<'_>| {
         let owner = Owner { name: NAME.into(), vmid };
@@ -125,23 +127,28 @@ fn confine(device: &Device, streams: &[Place], group: u32) -> Result<(), String>
     give(vmid, Reach::Stage2(&Stage2 { vtcr, root }))
 }
 
-/// Functions of PCI that reach something are no VM's from now on, nor is what they can reach without asking an SMMU.
-fn claim(streams: &[Place]) -> Result<(), String> {
-    let mut functions: Vec<_> = streams.iter().flat_map(|place| function::senders(stream(*place))).collect();
-    functions.sort_unstable();
-    functions.dedup();
-    pcie::claim(Holder::Smmuman, NAME, &functions)
-        .map_err(|refusals| refusals.into_iter().map(|(_, why)| why).collect::<Vec<_>>().join("; "))
-}
-
-const fn stream(place: Place) -> machine::Stream {
-    machine::Stream { smmu: place.smmu, id: place.stream }
-}
-
 /// What this machine has.
-struct Here<'m>(&'m Machine);
+struct Here<'m> {
+    machine: &'m Machine,
+    /// Functions of PCI, by the streams that they send by.
+    senders: Vec<(machine::Stream, PciAddress)>,
+}
 
 impl Here<'_> {
+    fn senders(&self, place: Place) -> impl Iterator<Item = PciAddress> {
+        let stream = machine::Stream { smmu: place.smmu, id: place.stream };
+        self.senders.iter().filter(move |(other, _)| *other == stream).map(|(_, address)| *address)
+    }
+
+    /// Functions that reach something are no VM's from now on, nor is what they can reach without asking an SMMU.
+    fn claim(&self, streams: &[Place]) -> Result<(), String> {
+        let mut functions: Vec<_> = streams.iter().flat_map(|place| self.senders(*place)).collect();
+        functions.sort_unstable();
+        functions.dedup();
+        pcie::claim(Holder::Smmuman, NAME, &functions)
+            .map_err(|refusals| refusals.into_iter().map(|(_, why)| why).collect::<Vec<_>>().join("; "))
+    }
+
     /// Those streams, if an SMMU that works has them.
     fn usable(streams: Vec<Place>) -> Result<Vec<Place>, String> {
         let flaw = |place: &Place| units().get(place.smmu).and_then(|unit| unit.flaw(place.stream));
@@ -151,7 +158,7 @@ impl Here<'_> {
 
 impl Places for Here<'_> {
     fn streams(&self, spec: &Spec) -> Result<Vec<Place>, String> {
-        let Self(machine) = self;
+        let Self { machine, .. } = self;
         let place = |stream: &machine::Stream| Place { smmu: stream.smmu, stream: stream.id };
         let streams: Vec<Place> = match *spec {
             Spec::Pci { bus, device, function } => {
@@ -184,7 +191,7 @@ impl Places for Here<'_> {
 
     /// All other RAM is the hypervisor's, and VMs'. Registers are nobody's to reach by DMA.
     fn may_give(&self, memory: Range<Pa>) -> Result<(), String> {
-        let Self(machine) = self;
+        let Self { machine, .. } = self;
         let is_reserved = machine.reserved.iter().any(|reserved| reserved.contains_range(&memory));
         let own = machine.initrd.into_iter().chain([Image::here().whole()]);
         if is_reserved && own.into_iter().all(|own| !own.overlaps(&memory)) {
@@ -198,6 +205,6 @@ impl Places for Here<'_> {
             Some(format!("{}; the stream is that of PCI function {address}", pcie::refusal(Holder::Smmuman, address)?))
         };
         let whose = units().get(place.smmu)?.whose(place.stream);
-        whose.or_else(|| function::senders(stream(place)).into_iter().find_map(kept))
+        whose.or_else(|| self.senders(place).find_map(kept))
     }
 }
