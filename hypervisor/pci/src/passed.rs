@@ -26,9 +26,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use capabilities::{
-    CAN_BE_RESET, DETECTED, DEVICE_CONTROL, DEVICE_STATUS, INITIATE_RESET, READ_REQUEST, RELAXED_ORDERING,
-};
+use capabilities::{DETECTED, DEVICE_CONTROL, DEVICE_STATUS, INITIATE_RESET, READ_REQUEST, RELAXED_ORDERING};
 use core::fmt;
 use extended::{EXTENDED, Extended};
 use messages::{Msi, Table};
@@ -213,7 +211,7 @@ impl Passed {
         context: &mut Context<'_>,
     ) {
         let (mask, bits) = written(at, size, value, register);
-        if bits & INITIATE_RESET != 0 && self.shows_reset(register) {
+        if bits & INITIATE_RESET != 0 && capabilities::shows_reset(&self.space, register) {
             return self.begin_reset(context);
         }
         let counts = mask & (READ_REQUEST | RELAXED_ORDERING);
@@ -226,12 +224,6 @@ impl Passed {
             wanted = wanted & !READ_REQUEST | self.read_request;
         }
         self.function.configuration(register, AccessSize::Halfword, Some(wanted.into()));
-    }
-
-    /// Whether the guest finds that the function has FLR: else the bit that begins it is hardwired to zero (PCI Express, 7.5.3.4), and others may be
-    /// reset along with it. `register` is "Device Control".
-    fn shows_reset(&self, register: u16) -> bool {
-        self.space.read(register.saturating_sub(4), AccessSize::Word) & u64::from(CAN_BE_RESET) != 0
     }
 
     /// The function's command register, after the guest's.

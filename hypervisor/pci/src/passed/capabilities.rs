@@ -32,7 +32,7 @@ const ADVANCED: u8 = 0x13;
 const MOST: usize = 48;
 
 /// PCI Express, 7.5.3.3, "Device Capabilities": bit 28, "Function Level Reset Capability".
-pub(super) const CAN_BE_RESET: u32 = 1 << 28;
+const CAN_BE_RESET: u32 = 1 << 28;
 /// PCI Express, 7.5.3.4: "Device Control", and what of it the guest's word counts for; 7.5.3.5: "Device Status".
 pub(super) const DEVICE_CONTROL: u16 = 8;
 pub(super) const DEVICE_STATUS: u16 = 10;
@@ -192,6 +192,13 @@ fn shown(
         }
         _ => return None,
     })
+}
+
+/// Whether the guest finds that the function has FLR: else the bit that begins it is hardwired to zero (PCI Express, 7.5.3.4), and others may be
+/// reset along with it. `register` is "Device Control".
+pub(super) fn shows_reset(space: &ConfigSpace, register: u16) -> bool {
+    let capabilities = register.saturating_sub(DEVICE_CONTROL).saturating_add(4);
+    space.read(capabilities, AccessSize::Word) & u64::from(CAN_BE_RESET) != 0
 }
 
 /// PCI Express, 7.5.3. The guest's bus has neither ports nor links, so the function is one that is integrated into it, and what is about
