@@ -248,15 +248,21 @@ fn card_beside_a_disk() -> Model {
     Model::new([port, card, beside, virtual_function(0x80).behind(0), virtual_function(0x82).behind(0)])
 }
 
+/// What there is when `card` has made two virtual functions, and where these are.
+fn found_with_virtual(model: &Model, card: PciAddress) -> (Hierarchy, Vec<PciAddress>) {
+    let mut found = found(model);
+    let physical = function(&found, card).clone();
+    let addresses = virtual_functions::make(model, &found.functions, &physical, 2).unwrap();
+    let made = virtual_functions::find(model, &found.functions, &physical, &addresses).unwrap();
+    found.functions.extend(made);
+    (found, addresses)
+}
+
 #[test]
 fn a_bus_is_not_reset_under_somebody_who_has_a_virtual_function_there() {
     let model = card_beside_a_disk();
-    let mut found = found(&model);
     let (card, disk) = (at(1, 0, 0), at(1, 0, 1));
-    let physical = function(&found, card).clone();
-    let addresses = virtual_functions::make(&model, &found.functions, &physical, 2).unwrap();
-    let made = virtual_functions::find(&model, &found.functions, &physical, &addresses).unwrap();
-    found.functions.extend(made);
+    let (found, addresses) = found_with_virtual(&model, card);
     let mut owners: Owners<u8> = Owners::new();
     owners.claim(&found.functions, 1, "VM `one`", &[disk]).unwrap();
     owners.claim(&found.functions, 2, "VM `two`", &[addresses[1]]).unwrap();
@@ -271,12 +277,9 @@ fn a_bus_is_not_reset_under_somebody_who_has_a_virtual_function_there() {
 #[test]
 fn after_a_bus_reset_all_virtual_functions_are_made_again() {
     let model = card_beside_a_disk();
-    let mut found = found(&model);
     let (card, disk) = (at(1, 0, 0), at(1, 0, 1));
+    let (found, _) = found_with_virtual(&model, card);
     let physical = function(&found, card).clone();
-    let addresses = virtual_functions::make(&model, &found.functions, &physical, 2).unwrap();
-    let made = virtual_functions::find(&model, &found.functions, &physical, &addresses).unwrap();
-    found.functions.extend(made);
     let (over, took) = bring(&model, &found, disk);
     assert_eq!((over, model.with(1, |card| card.resets)), (RestProgress::Done, 1));
     let own = physical.capabilities.sriov.as_ref().unwrap();
